@@ -1,0 +1,79 @@
+"""What is exported: timm Vision Transformers patched with GTP, their weights, recipes and cost.
+
+Importing this package loads neither torch nor timm; names resolve when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gtp_models import _torchvision
+
+if TYPE_CHECKING:
+    from gtp_models.cost import Cost, LayerCost, cost
+    from gtp_models.errors import (
+        ConfigError,
+        ModelsError,
+        UnknownModelError,
+        UnsupportedModelError,
+        WeightsError,
+        WeightsUnavailableError,
+    )
+    from gtp_models.gtp.config import GTPConfig
+    from gtp_models.gtp.patch import apply, remove, trace_tokens
+    from gtp_models.gtp.trace import Step
+    from gtp_models.recipes import Recipe, load_recipe, recipe_names
+    from gtp_models.weights import BuiltModel, build_model
+
+_HOMES = {
+    "BuiltModel": "gtp_models.weights",
+    "ConfigError": "gtp_models.errors",
+    "Cost": "gtp_models.cost",
+    "GTPConfig": "gtp_models.gtp.config",
+    "LayerCost": "gtp_models.cost",
+    "ModelsError": "gtp_models.errors",
+    "Recipe": "gtp_models.recipes",
+    "Step": "gtp_models.gtp.trace",
+    "UnknownModelError": "gtp_models.errors",
+    "UnsupportedModelError": "gtp_models.errors",
+    "WeightsError": "gtp_models.errors",
+    "WeightsUnavailableError": "gtp_models.errors",
+    "apply": "gtp_models.gtp.patch",
+    "build_model": "gtp_models.weights",
+    "cost": "gtp_models.cost",
+    "load_recipe": "gtp_models.recipes",
+    "recipe_names": "gtp_models.recipes",
+    "remove": "gtp_models.gtp.patch",
+    "trace_tokens": "gtp_models.gtp.patch",
+}
+__all__ = [
+    "BuiltModel",
+    "ConfigError",
+    "Cost",
+    "GTPConfig",
+    "LayerCost",
+    "ModelsError",
+    "Recipe",
+    "Step",
+    "UnknownModelError",
+    "UnsupportedModelError",
+    "WeightsError",
+    "WeightsUnavailableError",
+    "apply",
+    "build_model",
+    "cost",
+    "load_recipe",
+    "recipe_names",
+    "remove",
+    "trace_tokens",
+]
+
+_torchvision.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Import a submodule and a name of the same spelling (cost) must give the name.
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

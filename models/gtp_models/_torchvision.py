@@ -1,0 +1,73 @@
+"""Lets torchvision be imported beside a torch build that it was not compiled for.
+
+torchvision registers fake kernels for two of its compiled operators when it is imported. Where the
+compiled library does not fit the installed torch (a CUDA wheel beside a CPU torch, Jetson builds),
+those operators are missing and the import fails with ``operator torchvision::nms does not exist``;
+timm cannot be imported either. Vision Transformers use none of torchvision's compiled operators, so
+it is enough to declare the two schemas before torchvision looks for them.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_declared: list[Any] = []  # a torch.library.Library takes its operators with it when it is collected
+
+
+def declare_operators() -> None:
+    """Declare torchvision's ``nms`` and ``qnms`` where its compiled library did not."""
+    import torch
+
+    missing = [schema for name, schema in SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
+    if not missing:
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in missing:
+        library.define(schema)
+    _declared.append(library)
+
+
+class _MendingLoader(Loader):
+    """Modifications: loads ``torchvision.extension`` as usual, then declares what it failed to load."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        declare_operators()
+
+
+class _TorchvisionFinder(MetaPathFinder):
+    """Wraps the loader of ``torchvision.extension``, the module that loads the compiled library."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torchvision.extension":
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _MendingLoader(spec.loader)
+        return spec
+
+
+def install() -> None:
+    """Put the import hook in place; idempotent, and free until torchvision is imported."""
+    if not any(isinstance(finder, _TorchvisionFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TorchvisionFinder())

@@ -1,0 +1,113 @@
+"""What a patched model costs: tokens and multiply-accumulates (MACs) layer by layer, for one image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import check_supported
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One transformer layer.
+
+    Attributes:
+        tokens_in: tokens that attend, prefix tokens included.
+        tokens_out: tokens that pass the MLP.
+        macs: multiply-accumulates of the backbone's products.
+        gtp_macs: those of propagation and selection.
+    """
+
+    tokens_in: int
+    tokens_out: int
+    macs: int
+    gtp_macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A whole model on one image; MACs count products (linear, convolution, attention) only.
+
+    Attributes:
+        layers: one entry a transformer layer.
+        embed: MACs of the patch embedding.
+        head: MACs of what follows the blocks.
+        graph: MACs of the token graph.
+        dense: MACs of the same model without GTP.
+    """
+
+    layers: tuple[LayerCost, ...]
+    embed: int
+    head: int
+    graph: int
+    dense: int
+
+    @property
+    def backbone(self) -> int:
+        """MACs of the backbone with GTP's tokens."""
+        return self.embed + self.head + sum(layer.macs for layer in self.layers)
+
+    @property
+    def gtp(self) -> int:
+        """MACs that GTP itself adds: graph, selection, propagation."""
+        return self.graph + sum(layer.gtp_macs for layer in self.layers)
+
+    @property
+    def total(self) -> int:
+        """All MACs."""
+        return self.backbone + self.gtp
+
+
+def cost(model: nn.Module, config: GTPConfig) -> Cost:
+    """Count tokens and MACs of a timm model, patched or not, as ``config`` would make it.
+
+    Raises:
+        UnsupportedModelError: ``apply`` cannot patch the model.
+        ConfigError: settings that do not fit the model.
+    """
+    check_supported(model)
+    prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
+    counts = [count + prefix for count in config.counts(len(model.blocks), patches)]
+    layers = tuple(
+        _layer(block, config, prefix, tokens, amount, after)
+        for block, tokens, amount, after in zip(
+            model.blocks, counts, config.schedule(len(model.blocks)), counts[1:], strict=False
+        )
+    )
+    embed = patches * _linear(model.patch_embed)
+    head = _head(model, counts[-1])
+    dense = embed + _head(model, counts[0]) + sum(_block(block, counts[0], counts[0]) for block in model.blocks)
+    semantic = config.uses_semantics and any(config.schedule(len(model.blocks)))
+    return Cost(layers, embed, head, patches * patches * model.embed_dim if semantic else 0, dense)
+
+
+def _layer(block: nn.Module, config: GTPConfig, prefix: int, tokens: int, amount: int, after: int) -> LayerCost:
+    gtp = 0
+    if amount and config.uses_graph:
+        gtp += (tokens - amount) * amount * (block.attn.proj.out_features + int(config.token_scale))
+    if amount and config.selection.startswith("CosSim"):
+        gtp += tokens * tokens
+    return LayerCost(tokens, after, _block(block, tokens, after), gtp)
+
+
+def _block(block: nn.Module, tokens: int, after: int) -> int:
+    products = 2 * tokens * tokens * block.attn.attn_dim
+    return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
+
+
+def _head(model: nn.Module, tokens: int) -> int:
+    pooled = getattr(model, "attn_pool", None)
+    return _linear(model.head) + (tokens * _linear(pooled) if pooled is not None else 0)
+
+
+def _linear(module: nn.Module) -> int:
+    return sum(prod(weight.shape) for weight in _weights(module))
+
+
+def _weights(module: nn.Module) -> Iterator[nn.Parameter]:
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            yield part.weight

@@ -1,0 +1,28 @@
+"""What can be wrong with a model, its settings or its weights. Every message says what would do."""
+
+
+class ModelsError(Exception):
+    """Base of the errors that ``gtp_models`` raises on purpose."""
+
+
+class ConfigError(ModelsError, ValueError):
+    """A GTP setting that is not valid, by itself or for the model it is applied to."""
+
+
+class UnsupportedModelError(ModelsError, TypeError):
+    """A model, block or attention class that GTP does not know how to patch."""
+
+
+class UnknownModelError(ModelsError, KeyError):
+    """A name that is neither a recipe, a recipe file nor a timm model."""
+
+    def __str__(self) -> str:  # KeyError would show the message in quotes
+        return str(self.args[0])
+
+
+class WeightsError(ModelsError, ValueError):
+    """A weights file that cannot be read or does not fit the model."""
+
+
+class WeightsUnavailableError(ModelsError):
+    """Pretrained weights that cannot be had: the hub is out of reach or has none for the model."""

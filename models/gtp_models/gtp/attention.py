@@ -1,0 +1,69 @@
+"""timm's attention, recomposed so that it hands out its map."""
+
+import torch
+from jaxtyping import Float
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtp_models.gtp.sparsity import sparsify
+from gtp_models.gtp.tokens import Tokens
+
+
+def attend(
+    attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, sparsity: float
+) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "*batch heads tokens tokens"]]:
+    """Run timm's ``Attention`` on normalised tokens.
+
+    Modifications:
+    - the logarithm of ``tokens.scale`` is added for the keys (arXiv 2311.03035, section 3.3)
+    - the map is sparsified before it is used, and returned
+    - query, key and value are three products, the query's with the softmax scale folded in
+
+    Args:
+        attn: timm's module.
+        x: ``norm1(tokens.x)``.
+        tokens: for the number of images and the scales.
+        sparsity: share of the map that stays, in (0, 1].
+    """
+    query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1))
+    logits = query @ key.mT
+    if tokens.scale is not None:
+        logits = logits + _per_head(tokens.scale.log())
+    attention = sparsify(logits.softmax(-1), sparsity)
+    mixed = attn.attn_drop(attention) @ value
+    out = attn.norm(mixed.transpose(-3, -2).reshape(-1, attn.attn_dim))
+    if attn.gate is not None:
+        out = out * attn.gate(x).sigmoid()
+    return attn.proj_drop(attn.proj(out)), attention
+
+
+def queries_keys_values(
+    attn: Attention, x: Float[Tensor, "rows dim"], rows: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Project to (*batch, heads, tokens, head_dim) each; ``rows`` is (*batch, -1)."""
+    folded = isinstance(attn.q_norm, nn.Identity)
+    weights = attn.qkv.weight.split(attn.attn_dim)
+    biases = attn.qkv.bias.split(attn.attn_dim) if attn.qkv.bias is not None else (None,) * 3
+    scales = (attn.scale if folded else 1.0, 1.0, 1.0)
+    query, key, value = (
+        _heads(_project(x, weight, bias, scale), attn, rows)
+        for weight, bias, scale in zip(weights, biases, scales, strict=True)
+    )
+    query, key = attn.q_norm(query), attn.k_norm(key)
+    return query if folded else query * attn.scale, key, value
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    if scale != 1:
+        weight, bias = weight * scale, None if bias is None else bias * scale
+    return F.linear(x, weight, bias)
+
+
+def _heads(x: Tensor, attn: Attention, rows: tuple[int, ...]) -> Tensor:
+    return x.view(*rows, attn.num_heads, attn.head_dim).transpose(-3, -2)
+
+
+def _per_head(scale: Tensor) -> Tensor:
+    """(*batch, 1, tokens) to (*batch, 1, 1, tokens); one image needs no axis to broadcast."""
+    return scale if scale.ndim == 2 else torch.unsqueeze(scale, 1)

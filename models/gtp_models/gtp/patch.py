@@ -1,0 +1,89 @@
+"""Patches a timm Vision Transformer with GTP, in place, and takes the patch off again."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from timm.layers import Attention
+from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from gtp_models.errors import UnsupportedModelError
+from gtp_models.gtp.blocks import GTPBlocks
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.trace import Step, describe, recording
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def apply(model: Model, config: GTPConfig | None = None) -> Model:
+    """Patch a timm ``VisionTransformer`` with GTP, in place; a patch that is there is replaced.
+
+    Args:
+        model: with a fixed image size; (B, 3, H, W) images in, as before.
+        config: the settings, GTP's defaults without.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UnsupportedModelError: another kind of model, block or attention.
+        ConfigError: settings that do not fit the model's layers and tokens.
+    """
+    check_supported(model)
+    blocks, grid = model.blocks, model.patch_embed.grid_size
+    patched = GTPBlocks(blocks, config or GTPConfig(), grid, model.num_prefix_tokens)
+    model.blocks = patched.train(blocks.training)
+    return model
+
+
+def remove(model: Model) -> Model:
+    """Undo ``apply``; a model without a patch is returned as it is."""
+    if is_patched(model):
+        blocks = model.blocks
+        model.blocks = nn.Sequential(OrderedDict(blocks.named_children())).train(blocks.training)
+    return model
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether ``apply`` patched this model."""
+    return isinstance(getattr(model, "blocks", None), GTPBlocks)
+
+
+@contextmanager
+def trace_tokens(model: nn.Module) -> Iterator[list[Step]]:
+    """Record which tokens stay and leave: after a forward within, one ``Step`` a layer, on the CPU.
+
+    Raises:
+        UnsupportedModelError: the model is not patched.
+    """
+    if not is_patched(model):
+        raise UnsupportedModelError(f"{type(model).__name__} is not patched with GTP: call gtp_export.apply(model) first")
+    with recording(model.blocks, keep=describe) as steps:
+        yield steps
+
+
+def check_supported(model: nn.Module) -> None:
+    """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
+    if not isinstance(model, VisionTransformer):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer; "
+            "gtp-export models lists what is ready to use"
+        )
+    if model.dynamic_img_size:
+        raise UnsupportedModelError(
+            "the model was made with dynamic_img_size=True, but GTP's graph needs a fixed grid: create it with img_size=…"
+        )
+    for block in model.blocks:
+        if type(block) is not Block:
+            raise UnsupportedModelError(
+                f"blocks of {type(block).__name__} cannot be patched: GTP sits between the attention and the MLP of "
+                "timm's vision_transformer.Block"
+            )
+        if type(block.attn) is not Attention:
+            raise UnsupportedModelError(
+                f"{type(block.attn).__name__} cannot be patched: GTP needs the map of timm.layers.Attention"
+            )

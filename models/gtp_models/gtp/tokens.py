@@ -1,0 +1,76 @@
+"""The tokens between two blocks, and how they are reordered."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What travels from block to block. ``*batch`` is (B,), or nothing for a batch of one.
+
+    Attributes:
+        x: token vectors, the images one below the other.
+        batch: number of images B.
+        num_prefix: prefix tokens at the front of each image, who never leave.
+        ids: where each token stood in the embedded sequence; None before the first left. The token that
+            ``propagation="Mean"`` adds has ``num_prefix - 1``: minus ``num_prefix``, that is -1.
+        scale: how much each token weighs as a key; None where every token weighs one.
+        graph: transposed weights between all tokens by ``ids``; None without GraphProp.
+    """
+
+    x: Float[Tensor, "rows dim"]
+    batch: int
+    num_prefix: int
+    ids: Int[Tensor, "*batch tokens"] | None = None
+    scale: Float[Tensor, "*batch 1 tokens"] | None = None
+    graph: Float[Tensor, "*any all all"] | None = None
+
+    @property
+    def count(self) -> int:
+        """Tokens of one image, prefix tokens included."""
+        return self.x.shape[0] // self.batch
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The leading axes of a value that each image has: (B,), or none for a batch of one."""
+        return (self.batch,) if self.batch > 1 else ()
+
+    def image_ids(self) -> Int[Tensor, "batch image_tokens"]:
+        """Original ids of the image tokens in current order; 0 is the first patch."""
+        ids = self.ids
+        if ids is None:
+            ids = torch.arange(self.count, device=self.x.device).expand(*self.axes, -1)
+        return ids.reshape(self.batch, -1)[:, self.num_prefix :] - self.num_prefix
+
+
+def take(
+    values: Float[Tensor, "rows dim"], positions: Int[Tensor, "*batch some"], tokens: int
+) -> Float[Tensor, "picked dim"]:
+    """Pick rows of each image: one gather of whole rows, for one image or several."""
+    return values.index_select(0, flat(positions, tokens))
+
+
+def take_last(
+    values: Float[Tensor, "*batch 1 tokens"], positions: Int[Tensor, "*batch some"]
+) -> Float[Tensor, "*batch 1 some"]:
+    """Pick entries of each image's last axis."""
+    if positions.ndim == 1:
+        return values.index_select(1, positions)
+    picked = values.flatten().index_select(0, flat(positions, values.shape[-1]))
+    return picked.view(*positions.shape[:-1], 1, positions.shape[-1])
+
+
+def take_ids(ids: Int[Tensor, "*batch tokens"], positions: Int[Tensor, "*batch some"]) -> Int[Tensor, "*batch some"]:
+    """Pick each image's ids."""
+    return ids.flatten().index_select(0, flat(positions, ids.shape[-1])).view(positions.shape)
+
+
+def flat(positions: Int[Tensor, "*batch some"], tokens: int) -> Int[Tensor, " picked"]:
+    """Turn positions within an image into rows of the flattened batch."""
+    if positions.ndim == 1:
+        return positions
+    images = torch.arange(len(positions), device=positions.device)[:, None] * tokens
+    return (positions + images).flatten()

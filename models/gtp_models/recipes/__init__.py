@@ -1,0 +1,111 @@
+"""Recipes: a model by a short name, with its GTP settings, image size, labels and published figures.
+
+MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the path of a recipe file.
+"""
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gtp_models.errors import ConfigError, UnknownModelError
+from gtp_models.gtp.config import GTPConfig
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a model and what to do with it by default.
+
+    Attributes:
+        name: the short name, also of the artifact directory.
+        title: what it is, for people.
+        timm: timm's model name, with its pretrained tag where that matters.
+        gtp: arguments of ``GTPConfig``.
+        model_args: further arguments of ``timm.create_model``.
+        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
+        labels: "imagenet-1k", a list of class names, or None.
+        weights: a weights file of the recipe's own, relative to the recipe file.
+        images: a folder of test images, relative to the recipe file, one sub-folder a class.
+        reference: published figures and their source, for people.
+    """
+
+    name: str
+    title: str
+    timm: str
+    gtp: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    labels: str | list[str] | None = None
+    weights: Path | None = None
+    images: Path | None = None
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, **overrides: Any) -> GTPConfig:
+        """Return the GTP settings, with those overrides that are not None.
+
+        Raises:
+            ConfigError: a setting that is unknown or not valid.
+        """
+        settings = self.gtp | {name: value for name, value in overrides.items() if value is not None}
+        unknown = settings.keys() - {entry.name for entry in fields(GTPConfig)}
+        if unknown:
+            raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(sorted(unknown))}")
+        return GTPConfig(**settings)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with gtp-export, in alphabetical order."""
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+def load_recipe(model: str) -> Recipe:
+    """Return the recipe that MODEL names.
+
+    Args:
+        model: a recipe name, ``timm:NAME``, or the path of a .yaml file.
+
+    Raises:
+        UnknownModelError: no such recipe, timm model or file; the message offers the closest names.
+        ConfigError: the recipe file is not one.
+    """
+    if model.startswith("timm:"):
+        return _from_timm(model.removeprefix("timm:"))
+    if model.endswith((".yaml", ".yml")):
+        return _read(Path(model))
+    if model in recipe_names():
+        return _read(HERE / f"{model}.yaml")
+    raise UnknownModelError(f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT")
+
+
+def _read(path: Path) -> Recipe:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UnknownModelError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    known = {entry.name for entry in fields(Recipe)}
+    if not isinstance(values, dict) or "timm" not in values or values.keys() - known:
+        raise ConfigError(f"{path} is not a recipe: it needs timm: NAME, and may have {', '.join(sorted(known))}")
+    values = {"name": path.stem, "title": values["timm"]} | values
+    for entry in ("weights", "images"):
+        if values.get(entry):
+            values[entry] = path.parent / values[entry]
+    return Recipe(**values)
+
+
+def _from_timm(name: str) -> Recipe:
+    import timm
+
+    if not timm.is_model(name):
+        raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models())}")
+    return Recipe(name=name.replace(".", "_"), title=name, timm=name, labels="imagenet-1k")
+
+
+def _suggest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:20])}"

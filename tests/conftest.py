@@ -1,0 +1,8 @@
+"""Checks the shapes in the signatures of GTP's maths while testing (jaxtyping with beartype)."""
+
+from jaxtyping import install_import_hook
+
+MATHS = ("attention", "blocks", "graph", "propagation", "selection", "sparsity", "tokens", "trace")
+install_import_hook([f"gtp_models.gtp.{name}" for name in MATHS], "beartype.beartype")
+
+import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision

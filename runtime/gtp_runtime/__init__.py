@@ -1,0 +1,28 @@
+"""The runtime: runs what gtp-export wrote, proves parity and measures latency; numpy and one engine, no torch.
+
+with gtp_runtime.load("build/digits/model.onnx") as model:
+    model.predict("seven.png")
+"""
+
+from gtp_runtime import errors
+from gtp_runtime.accuracy import Accuracy
+from gtp_runtime.latency import Latency
+from gtp_runtime.manifest import Manifest, read_manifest
+from gtp_runtime.model import Model, Prediction, benchmark, evaluate, load
+from gtp_runtime.parity import Parity
+from gtp_runtime.preprocessing import Preprocessing
+
+__all__ = [
+    "Accuracy",
+    "Latency",
+    "Manifest",
+    "Model",
+    "Parity",
+    "Prediction",
+    "Preprocessing",
+    "benchmark",
+    "errors",
+    "evaluate",
+    "load",
+    "read_manifest",
+]

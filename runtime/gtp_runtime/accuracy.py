@@ -1,0 +1,43 @@
+"""Accuracy on an image folder, beside the dense twin's."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of images in 0..1.
+
+    Attributes:
+        images: how many.
+        top1, top5: of the file; None for images without classes.
+        dense_top1, dense_top5: of the dense twin, likewise; None without one.
+        agreement: same best class as the dense twin; None without one.
+    """
+
+    images: int
+    top1: Optional[float]
+    top5: Optional[float]
+    dense_top1: Optional[float]
+    dense_top5: Optional[float]
+    agreement: Optional[float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def measure(logits: np.ndarray, dense: Optional[np.ndarray], labels: Optional[np.ndarray]) -> Accuracy:
+    """Score (N, classes) logits of a file and of its dense twin against (N,) classes."""
+    agreement = None if dense is None else float((logits.argmax(1) == dense.argmax(1)).mean())
+    top1, top5 = _top(logits, labels, 1), _top(logits, labels, 5)
+    return Accuracy(len(logits), top1, top5, _top(dense, labels, 1), _top(dense, labels, 5), agreement)
+
+
+def _top(logits: Optional[np.ndarray], labels: Optional[np.ndarray], k: int) -> Optional[float]:
+    if logits is None or labels is None:
+        return None
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(1).mean())

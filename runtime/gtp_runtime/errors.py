@@ -1,0 +1,29 @@
+"""What can go wrong on the device. Every message says what is wrong and what to do."""
+
+
+class GTPRuntimeError(Exception):
+    """Base of the errors that ``gtp_runtime`` raises on purpose."""
+
+
+class ManifestError(GTPRuntimeError):
+    """An artifact that is missing, damaged, or not what its manifest says."""
+
+
+class BackendMissingError(GTPRuntimeError):
+    """The engine, provider or device that would run a file is not installed here."""
+
+
+class InputError(GTPRuntimeError, ValueError):
+    """Pixels of another shape or type than the model takes."""
+
+
+class ImageError(GTPRuntimeError, ValueError):
+    """An image, or a folder of images, that cannot be read."""
+
+
+class RandomWeightsError(GTPRuntimeError):
+    """A prediction asked of a model whose weights are random."""
+
+
+class RandomWeightsWarning(UserWarning):
+    """A model was loaded whose weights are random: its answers mean nothing."""

@@ -1,0 +1,179 @@
+"""Parity, honestly: does a file answer what eager PyTorch answered?
+
+Choosing tokens is discrete, so under other arithmetic a near-tie may flip and move the logits by far more
+than rounding does. So the report says where the kept sets agree; there it gates on a tight error, and
+where they do not it shows how near the tie was and gates on what the task sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+ERROR_LIMITS = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}  # fractions of max|logit|, where kept sets agree
+COSINE_LIMIT = 0.999
+KL_LIMIT = 0.01  # nats
+TOP1_LIMIT = 0.99
+
+
+@dataclass(frozen=True)
+class LayerParity:
+    """One layer that reduces: the share of images whose kept sets agree, and the score gaps of the others.
+
+    Attributes:
+        layer: from 0.
+        agreement: share of images, 0..1.
+        smallest_gap: the smallest gap at the boundary among all images.
+        flipped_gap: the largest gap among images whose sets first differ here; None where none does.
+    """
+
+    layer: int
+    agreement: float
+    smallest_gap: float
+    flipped_gap: Optional[float]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a file's answers compare with the reference.
+
+    Attributes:
+        images: how many were compared.
+        precision: whose error limit holds.
+        top1_agreement: share of images with the same best class.
+        kept_agreement: share of images with the same kept sets in every layer; None without a trace output.
+        max_abs_fraction: largest logit error over max|logit|, on images whose kept sets agree; None if none does.
+        max_abs_fraction_all: the same on all images.
+        cosine: smallest cosine similarity of an image's logits.
+        kl: largest Kullback-Leibler divergence of an image's class probabilities, in nats.
+        layers: one entry a layer that reduces.
+        top1, dense_top1: accuracy in 0..1 on the reference images, of this file and of the dense model;
+            None without labels.
+        problems: the gates that failed, in words.
+    """
+
+    images: int
+    precision: str
+    top1_agreement: float
+    kept_agreement: Optional[float]
+    max_abs_fraction: Optional[float]
+    max_abs_fraction_all: float
+    cosine: float
+    kl: float
+    layers: list[LayerParity]
+    top1: Optional[float]
+    dense_top1: Optional[float]
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate held."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ``ok`` first."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def compare(
+    logits: np.ndarray,
+    expected: np.ndarray,
+    *,
+    precision: str = "fp32",
+    propagated: Optional[np.ndarray] = None,
+    expected_propagated: Sequence[np.ndarray] = (),
+    gaps: Sequence[np.ndarray] = (),
+    labels: Optional[np.ndarray] = None,
+    dense_logits: Optional[np.ndarray] = None,
+) -> Parity:
+    """Compare (N, classes) logits, and (N, all that left) ids in the order in which they left.
+
+    Args:
+        logits, expected: the file's and the reference's.
+        precision: "fp32", "fp16" or "bf16": the file's.
+        propagated: the file's trace output, None where it has none.
+        expected_propagated: the reference's, one (N, P) array a layer.
+        gaps: the reference's score gaps, one (N,) array a layer.
+        labels: the images' classes.
+        dense_logits: the dense model's, for its accuracy on the same images.
+    """
+    agree, layers = np.ones(len(logits), bool), []
+    if propagated is not None:
+        agree, layers = _kept_sets(propagated, expected_propagated, gaps)
+    errors = np.abs(logits - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
+    parity = Parity(
+        images=len(logits),
+        precision=precision,
+        top1_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
+        kept_agreement=float(agree.mean()) if propagated is not None else None,
+        max_abs_fraction=float(errors[agree].max()) if agree.any() else None,
+        max_abs_fraction_all=float(errors.max()),
+        cosine=float(_cosine(logits, expected).min()),
+        kl=float(_kl(expected, logits).max()),
+        layers=layers,
+        top1=_top1(logits, labels),
+        dense_top1=_top1(dense_logits, labels),
+        problems=[],
+    )
+    parity.problems.extend(_gate(parity, np.isfinite(logits).all()))
+    return parity
+
+
+def _kept_sets(
+    propagated: np.ndarray, expected: Sequence[np.ndarray], gaps: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[LayerParity]]:
+    """What has left so far tells what is kept: compare that, as sets, after every layer."""
+    so_far, layers, end = np.ones(len(propagated), bool), [], 0
+    expected_all = np.concatenate([np.asarray(ids) for ids in expected], 1)
+    for layer, ids in enumerate(expected):
+        if not ids.shape[1]:
+            continue
+        end += ids.shape[1]
+        same = (np.sort(propagated[:, :end], 1) == np.sort(expected_all[:, :end], 1)).all(1)
+        flipped = gaps[layer][so_far & ~same]
+        layers.append(
+            LayerParity(
+                layer, float(same.mean()), float(gaps[layer].min()), float(flipped.max()) if flipped.size else None
+            )
+        )
+        so_far &= same
+    return so_far, layers
+
+
+def _cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.asarray((left * right).sum(1) / np.maximum(norms, 1e-30))
+
+
+def _kl(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    left, right = log_softmax(expected), log_softmax(actual)
+    return np.asarray((np.exp(left) * (left - right)).sum(1))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the class probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def _top1(logits: Optional[np.ndarray], labels: Optional[np.ndarray]) -> Optional[float]:
+    if logits is None or labels is None:
+        return None
+    return float((logits.argmax(1) == labels).mean())
+
+
+def _gate(parity: Parity, finite: bool) -> list[str]:
+    problems = []
+    limit = ERROR_LIMITS[parity.precision]
+    if not finite:
+        problems.append("some logits are not finite")
+    if parity.max_abs_fraction is not None and not parity.max_abs_fraction <= limit:
+        problems.append(f"logit error {parity.max_abs_fraction:.2g} of max|logit| where kept sets agree, limit {limit:g}")
+    if not parity.cosine >= COSINE_LIMIT:
+        problems.append(f"cosine {parity.cosine:.5f}, limit {COSINE_LIMIT}")
+    if not parity.kl <= KL_LIMIT:
+        problems.append(f"KL divergence {parity.kl:.3g} nats, limit {KL_LIMIT}")
+    if not parity.top1_agreement >= TOP1_LIMIT:
+        problems.append(f"top-1 agreement {parity.top1_agreement:.1%}, limit {TOP1_LIMIT:.0%}")
+    return problems

@@ -1,0 +1,104 @@
+"""From an image to the model's input, as timm's evaluation transform does it, with Pillow and numpy only."""
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Union
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gtp_runtime.errors import ImageError
+
+ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image, in words that any language can follow; sizes are [height, width] in pixels.
+
+    1. convert to RGB; 2. resize to ``resize`` as ``resize_mode`` says, with ``interpolation`` (antialiased,
+    as Pillow does it); 3. pad with ``fill`` where smaller, and cut ``crop`` from the middle;
+    4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel, row, column) order.
+
+    Attributes:
+        resize: the size to reach.
+        resize_mode: "shortest" (the shorter side reaches resize[0]), "cover" (no side falls short),
+            "contain" (no side exceeds), "squash" (both sides reach it, whatever the aspect).
+        crop: size of the model's input.
+        interpolation: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming".
+        mean, std: three numbers for values in 0..1.
+        fill: RGB colour 0..255 around an image that is smaller than the crop.
+        color_order: always "RGB".
+    """
+
+    resize: list[int]
+    resize_mode: str
+    crop: list[int]
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+    fill: list[int]
+    color_order: str = "RGB"
+
+    def __call__(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
+        """Return the input (3, H, W) float32 of one image; ``exif`` turns it as its camera says."""
+        return self.normalise(self.pixels(image, exif=exif))
+
+    def pixels(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
+        """Return the (H, W, 3) uint8 pixels that the model sees."""
+        picture = open_image(image, exif=exif)
+        size = self._resized(picture.width, picture.height)
+        if size != picture.size:
+            picture = picture.resize(size, Image.Resampling[self.interpolation.upper()])
+        return self._cropped(np.asarray(picture))
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn (..., H, W, 3) uint8 pixels into (..., 3, H, W) float32."""
+        values = np.moveaxis(pixels, -1, -3).astype(np.float32) / np.float32(255)
+        mean, std = (np.asarray(entry, np.float32)[:, None, None] for entry in (self.mean, self.std))
+        return np.ascontiguousarray((values - mean) / std)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        if self.resize_mode == "squash":
+            return self.resize[1], self.resize[0]
+        if self.resize_mode == "shortest":  # torchvision truncates the longer side
+            short, long = self.resize[0], int(self.resize[0] * max(width, height) / min(width, height))
+            return (short, long) if width <= height else (long, short)
+        ratios = height / self.resize[0], width / self.resize[1]
+        ratio = max(ratios) if self.resize_mode == "contain" else min(ratios)  # timm rounds both
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+    def _cropped(self, pixels: np.ndarray) -> np.ndarray:
+        height, width = self.crop
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            pixels = self._padded(pixels)
+        top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
+        return pixels[top : top + height, left : left + width]
+
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        canvas = np.empty((max(height, self.crop[0]), max(width, self.crop[1]), 3), np.uint8)
+        canvas[:] = self.fill
+        top, left = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
+        canvas[top : top + height, left : left + width] = pixels
+        return canvas
+
+
+def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
+    """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
+
+    Raises:
+        ImageError: a file that is missing or no image, an array of another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, this one is {image.shape} {image.dtype}")
+        return Image.fromarray(image)
+    try:
+        picture = image if isinstance(image, Image.Image) else Image.open(image)
+        picture = ImageOps.exif_transpose(picture) if exif else picture
+        return picture.convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageError(f"no image {image}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read the image {image}: {error}") from error

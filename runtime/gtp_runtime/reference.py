@@ -1,0 +1,61 @@
+"""The parity pack, ``reference.npz``: what eager PyTorch computed where the model was exported.
+
+It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, ``logits`` and
+``dense_logits`` (N, classes) float32, ``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original
+ids, ``layerL/gap`` (N,) float32, ``labels`` (N,) int64 where the images have them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from gtp_runtime.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The parity pack in memory; ``kept``, ``propagated`` and ``gap`` have one entry a layer."""
+
+    images: np.ndarray
+    logits: np.ndarray
+    dense_logits: Optional[np.ndarray]
+    labels: Optional[np.ndarray]
+    kept: list[np.ndarray]
+    propagated: list[np.ndarray]
+    gap: list[np.ndarray]
+
+
+def read_reference(path: Path) -> Reference:
+    """Read a parity pack; nothing in it is unpickled.
+
+    Raises:
+        ManifestError: missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as values:
+            layers = sum(name.endswith("/gap") for name in values.files)
+            per_layer = {
+                name: [values[f"layer{layer}/{name}"] for layer in range(layers)]
+                for name in ("kept", "propagated", "gap")
+            }
+            optional = {name: values[name] if name in values.files else None for name in ("dense_logits", "labels")}
+            return Reference(values["images"], values["logits"], **optional, **per_layer)
+    except FileNotFoundError as error:
+        raise ManifestError(f"no parity pack {path}: export again") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ManifestError(f"the parity pack {path} cannot be read ({error}): export again") from error
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Write a parity pack, compressed."""
+    arrays = {"images": reference.images, "logits": reference.logits}
+    for name, value in (("dense_logits", reference.dense_logits), ("labels", reference.labels)):
+        if value is not None:
+            arrays[name] = value
+    for layer, gap in enumerate(reference.gap):
+        arrays[f"layer{layer}/kept"] = reference.kept[layer]
+        arrays[f"layer{layer}/propagated"] = reference.propagated[layer]
+        arrays[f"layer{layer}/gap"] = gap
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]

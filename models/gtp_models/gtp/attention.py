@@ -43,25 +43,23 @@ def queries_keys_values(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Project to (*batch, heads, tokens, head_dim) each; ``rows`` is (*batch, -1)."""
     folded = isinstance(attn.q_norm, nn.Identity)
-    weights = attn.qkv.weight.split(attn.attn_dim)
-    biases = attn.qkv.bias.split(attn.attn_dim) if attn.qkv.bias is not None else (None,) * 3
-    scales = (attn.scale if folded else 1.0, 1.0, 1.0)
     query, key, value = (
-        _heads(_project(x, weight, bias, scale), attn, rows)
-        for weight, bias, scale in zip(weights, biases, scales, strict=True)
+        _project(x, attn, part, attn.scale if folded and not part else 1.0)
+        .view(*rows, attn.num_heads, attn.head_dim)
+        .transpose(-3, -2)
+        for part in range(3)
     )
     query, key = attn.q_norm(query), attn.k_norm(key)
     return query if folded else query * attn.scale, key, value
 
 
-def _project(x: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def _project(x: Tensor, attn: Attention, part: int, scale: float) -> Tensor:
+    rows = slice(part * attn.attn_dim, (part + 1) * attn.attn_dim)
+    weight, bias = attn.qkv.weight[rows], attn.qkv.bias
+    bias = None if bias is None else bias[rows]
     if scale != 1:
         weight, bias = weight * scale, None if bias is None else bias * scale
     return F.linear(x, weight, bias)
-
-
-def _heads(x: Tensor, attn: Attention, rows: tuple[int, ...]) -> Tensor:
-    return x.view(*rows, attn.num_heads, attn.head_dim).transpose(-3, -2)
 
 
 def _per_head(scale: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def semantic_adjacency(
 def normalise(adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype) -> Float[Tensor, "*batch tokens tokens"]:
     """Weigh an edge by ``1 / sqrt(d_i d_j)``, with row sums d on both sides (equation 4)."""
     edges = adjacency.to(dtype)
-    scale = edges.sum(-1).clamp(min=1).rsqrt()  # a token without edges has none to weigh
+    scale = edges.sum(-1).clamp(min=1) ** -0.5  # a token without edges has none to weigh
     return scale[..., :, None] * edges * scale[..., None, :]
 
 

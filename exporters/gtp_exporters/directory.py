@@ -1,0 +1,62 @@
+"""Writes a directory whole or not at all."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gtp_exporters.errors import OutputError
+from gtp_runtime.manifest import FILE_NAME
+
+
+@contextmanager
+def written_whole(directory: Path) -> Iterator[Path]:
+    """Yield a temporary directory beside ``directory``; on success it takes its place, on failure it is gone.
+
+    Raises:
+        OutputError: ``directory`` is something else than an earlier export, or cannot be written.
+    """
+    directory = directory.resolve()
+    _check_place(directory)
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        _take_place(temporary, directory)
+    except OSError as error:
+        raise OutputError(_explain(error, directory)) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_place(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory} is a file: -o names the artifact directory")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / FILE_NAME).exists():
+        raise OutputError(f"{directory} holds other files and no {FILE_NAME}: choose another -o, or empty it first")
+
+
+def _take_place(temporary: Path, directory: Path) -> None:
+    if not directory.exists():
+        temporary.rename(directory)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
+    directory.rename(old / directory.name)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        (old / directory.name).rename(directory)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _explain(error: OSError, directory: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left to write {directory}: free some, or choose another place with -o; nothing was left behind"
+    return f"cannot write {directory}: {error.strerror or error}; nothing was left behind"

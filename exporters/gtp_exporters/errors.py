@@ -1,0 +1,17 @@
+"""What can go wrong on the way from a model to files. Every message says what to do."""
+
+
+class ExportError(Exception):
+    """Base of the errors that ``gtp_exporters`` raises on purpose."""
+
+
+class LimitError(ExportError, ValueError):
+    """Settings that the target runtime cannot build; found before any work is done."""
+
+
+class StaticCheckError(ExportError):
+    """A graph that is not static, or holds what the target's parser refuses."""
+
+
+class OutputError(ExportError):
+    """A place where the artifact directory cannot be written."""

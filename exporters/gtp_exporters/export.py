@@ -1,0 +1,272 @@
+"""The export: a model in, an artifact directory out."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import onnx
+
+from gtp_exporters.data_config import labels_of, preprocessing_of
+from gtp_exporters.directory import written_whole
+from gtp_exporters.errors import LimitError
+from gtp_exporters.graph_layers import nodes_per_layer
+from gtp_exporters.limits import TARGETS, check_opset, check_settings
+from gtp_exporters.pack import PackImages, folder_images, make_reference, synthetic_images
+from gtp_exporters.simplify import simplify
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.tracing import to_onnx
+from gtp_models.cost import Cost, cost
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import apply
+from gtp_models.recipes import Recipe, load_recipe
+from gtp_models.weights import BuiltModel, build_model
+from gtp_runtime.manifest import (
+    REFERENCE_NAME,
+    FileEntry,
+    LayerEntry,
+    Manifest,
+    ModelInfo,
+    TensorSpec,
+    WeightsInfo,
+    file_sha256,
+    write_manifest,
+)
+from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.reference import write_reference
+
+MODEL_NAME = "model.onnx"
+DENSE_NAME = "dense.onnx"
+PRODUCER = "gtp-export"
+TOOLS = ("gtp-export", "torch", "timm", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        batch: images a run, at least 1.
+        opset: ONNX opset, 18 to 23.
+        simplify: run onnxsim.
+        dense: write the unpatched twin beside the model.
+        trace: give the graph the output ``propagated``.
+        target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
+        data: a folder of images for the parity pack; else the recipe's own, else synthetic ones.
+    """
+
+    batch: int = 1
+    opset: int = 20
+    simplify: bool = True
+    dense: bool = True
+    trace: bool = True
+    target: str = "tensorrt"
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise LimitError(f"batch {self.batch}: give at least 1")
+        if self.target not in TARGETS:
+            raise LimitError(f"no target is called {self.target!r}: choose one of {', '.join(TARGETS)}")
+        check_opset(self.opset)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: its directory, the manifest, and what people should know."""
+
+    directory: Path
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def export(
+    model: str | Recipe,
+    output: Path | str | None = None,
+    *,
+    config: GTPConfig | None = None,
+    weights: str = "pretrained",
+    img_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    options: Options | None = None,
+    progress: Progress = lambda text: None,
+) -> Exported:
+    """Export a model, patched with GTP, and its dense twin as static ONNX with all that a device needs.
+
+    Args:
+        model: a recipe, its name, ``timm:NAME`` or a recipe file.
+        output: the artifact directory; ``build/NAME`` without. An earlier export there is replaced.
+        config: GTP settings, the recipe's without.
+        weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
+        img_size: (height, width) in pixels, the model's own without.
+        seed: of random weights.
+        options: how to export.
+        progress: told in words what is being done.
+
+    Raises:
+        LimitError: settings that the target cannot build; before anything is traced.
+        StaticCheckError: a graph that is not static.
+        OutputError: a place that cannot be written.
+        ModelsError, GTPRuntimeError: from models, weights and images.
+    """
+    recipe = load_recipe(model) if isinstance(model, str) else model
+    config, options = config or recipe.config(), options or Options()
+    progress(f"building {recipe.timm}")
+    built = build_model(recipe, weights, img_size, seed)
+    costs = cost(built.model, config)
+    check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
+    with written_whole(Path(output) if output else Path("build") / recipe.name) as directory:
+        run = _Run(built, config, options, costs, directory, progress)
+        manifest = run.write()
+    return Exported(Path(output) if output else Path("build") / recipe.name, manifest, tuple(run.notes))
+
+
+class _Run:
+    """One export into a directory of its own."""
+
+    def __init__(
+        self, built: BuiltModel, config: GTPConfig, options: Options, costs: Cost, directory: Path, progress: Progress
+    ) -> None:
+        self.built, self.config, self.options = built, config, options
+        self.costs, self.directory, self.progress = costs, directory, progress
+        self.notes = list(built.notes)
+        self.preprocessing: Preprocessing = preprocessing_of(built.model)
+        self.labels, self.label_ids = labels_of(built.recipe, built.model.num_classes)
+        self.layer_nodes: list[int] = []
+
+    def write(self) -> Manifest:
+        """Write every file, the manifest last, and return it."""
+        images = self._images()
+        files = {MODEL_NAME: self._write_graph(self.config, MODEL_NAME, "model", "gtp", self.costs.backbone)}
+        if self.options.dense:
+            dense = GTPConfig(num_prop=0, propagation="None")
+            files[DENSE_NAME] = self._write_graph(dense, DENSE_NAME, "dense", "dense", self.costs.dense)
+        files[REFERENCE_NAME] = self._write_reference(images)
+        manifest = self._manifest(files, images)
+        write_manifest(manifest, self.directory)
+        return manifest
+
+    def _images(self) -> PackImages:
+        recipe, classes = self.built.recipe, self.built.model.num_classes
+        if self.options.data is not None:
+            return folder_images(self.options.data, self.preprocessing, self.labels, self.label_ids, classes)
+        if recipe.images is not None:
+            return folder_images(recipe.images, self.preprocessing, self.labels, self.label_ids, classes, limit=None)
+        return synthetic_images(self.preprocessing.crop)
+
+    def _write_graph(self, config: GTPConfig, name: str, role: str, method: str, macs: int) -> FileEntry:
+        self.progress(f"tracing {name}")
+        apply(self.built.model, config)
+        proto, layers = to_onnx(self.built.model, self.options.batch, self.options.opset, self.options.trace)
+        if self.options.simplify:
+            self.progress(f"simplifying {name}")
+            proto, note = simplify(proto)
+            self.notes += [f"{name}: {note}"] if note else []
+        self.progress(f"checking {name}")
+        proto = infer_shapes(proto)
+        check_static(proto, self.options.target)
+        if role == "model":
+            self.layer_nodes = nodes_per_layer(proto, layers, len(self.costs.layers))
+        _strip(proto)
+        _describe(proto, self.built, config, method)
+        onnx.save(proto, self.directory / name)
+        return _entry(self.directory / name, proto, role, method, macs)
+
+    def _write_reference(self, images: PackImages) -> FileEntry:
+        count = len(images.pixels)
+        self.progress(f"computing the reference on {count} images")
+        reference = make_reference(
+            self.built.model,
+            self.config,
+            images,
+            self.preprocessing,
+            lambda share: self.progress(f"computing the reference: {round(share * count)} of {count} images"),
+        )
+        if not self.options.dense:
+            reference = replace(reference, dense_logits=None)
+        path = self.directory / REFERENCE_NAME
+        write_reference(reference, path)
+        return FileEntry("reference", file_sha256(path), path.stat().st_size)
+
+    def _manifest(self, files: dict[str, FileEntry], images: PackImages) -> Manifest:
+        model, recipe, costs = self.built.model, self.built.recipe, self.costs
+        info = ModelInfo(
+            recipe.name, recipe.title, recipe.timm, model.num_classes, model.num_prefix_tokens, list(model.patch_embed.grid_size)
+        )
+        schedule = self.config.schedule(len(costs.layers))
+        layers = [
+            LayerEntry(num_prop=amount, nodes=nodes, **asdict(layer))
+            for layer, amount, nodes in zip(costs.layers, schedule, self.layer_nodes, strict=True)
+        ]
+        macs = {name: getattr(costs, name) for name in ("backbone", "gtp", "dense", "embed", "head", "graph")}
+        return Manifest(
+            model=info,
+            weights=WeightsInfo(self.built.source, self.built.detail, self.built.sha256, list(self.built.notes)),
+            gtp=self.config.to_dict(),
+            layers=layers,
+            macs=macs,
+            preprocessing=self.preprocessing,
+            files=files,
+            target=self.options.target,
+            opset=self.options.opset,
+            labels=self.labels,
+            label_ids=self.label_ids,
+            reference={"images": images.origin, "count": len(images.pixels)},
+            tools=_tools(),
+        )
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Take out what torch's exporter says of the machine: stack traces, paths, module names."""
+    parts = (proto, proto.graph, *proto.graph.node, *proto.graph.value_info)
+    parts += (*proto.graph.input, *proto.graph.output, *proto.graph.initializer)
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _describe(proto: onnx.ModelProto, built: BuiltModel, config: GTPConfig, method: str) -> None:
+    proto.producer_name, proto.producer_version = PRODUCER, _version(PRODUCER)
+    proto.graph.name = f"{built.recipe.name}-{method}"
+    essentials = {
+        "model": built.recipe.timm,
+        "method": method,
+        "gtp": json.dumps(config.to_dict()) if method == "gtp" else "",
+        "weights": f"{built.source} ({built.detail})",
+        "weights_sha256": built.sha256,
+    }
+    onnx.helper.set_model_props(proto, {name: value for name, value in essentials.items() if value})
+
+
+def _entry(path: Path, proto: onnx.ModelProto, role: str, method: str, macs: int) -> FileEntry:
+    return FileEntry(
+        role,
+        file_sha256(path),
+        path.stat().st_size,
+        method=method,
+        precision="fp32",
+        macs=macs,
+        nodes=len(proto.graph.node),
+        inputs=[_spec(value) for value in proto.graph.input],
+        outputs=[_spec(value) for value in proto.graph.output],
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(value.name, [size.dim_value for size in tensor.shape.dim], dtype)
+
+
+def _tools() -> dict[str, str]:
+    return {name: _version(name) for name in TOOLS}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

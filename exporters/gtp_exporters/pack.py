@@ -1,0 +1,93 @@
+"""Makes the parity pack: what the eager model answers, and which tokens it keeps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import apply, remove, trace_tokens
+from gtp_models.gtp.trace import Step
+from gtp_runtime.images import class_indices, find_images
+from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.reference import Reference
+
+SYNTHETIC = 8
+LIMIT = 64  # of the images of a folder that --data names, spread over it
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class PackImages:
+    """Images of a parity pack: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    origin: str
+
+
+def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> PackImages:
+    """Make smooth coloured shapes: seeded noise of 6 x 6 pixels, enlarged to (height, width)."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    large = [Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC) for image in small]
+    return PackImages(np.stack([np.asarray(image) for image in large]), None, "synthetic")
+
+
+def folder_images(
+    folder: Path,
+    preprocessing: Preprocessing,
+    labels: list[str] | None,
+    label_ids: list[str] | None,
+    classes: int,
+    limit: int | None = LIMIT,
+) -> PackImages:
+    """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders name them.
+
+    Raises:
+        ImageError: no images, or one that cannot be read.
+    """
+    paths = find_images(folder)
+    if limit is not None and len(paths) > limit:
+        paths = [paths[int(index)] for index in np.linspace(0, len(paths) - 1, limit)]
+    found = class_indices(folder, paths, labels, label_ids, classes)
+    pixels = np.stack([preprocessing.pixels(path) for path in paths])
+    return PackImages(pixels, None if found is None else np.asarray(found, np.int64), f"{len(paths)} of {folder.name}")
+
+
+@torch.inference_mode()
+def make_reference(
+    model: nn.Module,
+    config: GTPConfig,
+    images: PackImages,
+    preprocessing: Preprocessing,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Reference:
+    """Run the eager model, patched and not, on the images; leaves the model patched."""
+    batches = torch.from_numpy(preprocessing.normalise(images.pixels)).split(CHUNK)
+    remove(model)
+    dense = [model(batch).numpy() for batch in batches]
+    apply(model, config)
+    logits, traces = [], []
+    for done, batch in enumerate(batches, 1):
+        with trace_tokens(model) as trace:
+            logits.append(model(batch).numpy())
+        traces.append(trace)
+        progress(done / len(batches))
+    return Reference(
+        images=images.pixels,
+        logits=np.concatenate(logits),
+        dense_logits=np.concatenate(dense),
+        labels=images.labels,
+        kept=_per_layer(traces, lambda step: step.kept.int().numpy()),
+        propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
+        gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
+    )
+
+
+def _per_layer(traces: list[list[Step]], value: Callable[[Step], np.ndarray]) -> list[np.ndarray]:
+    return [np.concatenate([value(step) for step in layer]) for layer in zip(*traces, strict=True)]

@@ -24,7 +24,13 @@ SETTINGS = ("selection", "propagation", "graph", "num_prop", "num_neighbours", "
 def small_model(case: dict[str, Any]) -> nn.Module:
     gap: dict[str, Any] = {"class_token": False, "global_pool": "avg", "fc_norm": False}
     model = VisionTransformer(
-        img_size=64, patch_size=8, embed_dim=48, depth=4, num_heads=3, num_classes=10, **({} if case["class_token"] else gap)
+        img_size=64,
+        patch_size=8,
+        embed_dim=48,
+        depth=4,
+        num_heads=3,
+        num_classes=10,
+        **({} if case["class_token"] else gap),
     )
     model.load_state_dict(load_file(GOLDEN / ("vit_cls.safetensors" if case["class_token"] else "vit_gap.safetensors")))
     return model.eval()

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gtp_exporters.errors import ExportError, LimitError, OutputError, StaticCheckError
-    from gtp_exporters.export import Exported, Options, export
+    from gtp_exporters.pipeline import Exported, Options, export
     from gtp_exporters.static_check import check_static
 
 _HOMES = {
     "ExportError": "gtp_exporters.errors",
-    "Exported": "gtp_exporters.export",
+    "Exported": "gtp_exporters.pipeline",
     "LimitError": "gtp_exporters.errors",
-    "Options": "gtp_exporters.export",
+    "Options": "gtp_exporters.pipeline",
     "OutputError": "gtp_exporters.errors",
     "StaticCheckError": "gtp_exporters.errors",
     "check_static": "gtp_exporters.static_check",
-    "export": "gtp_exporters.export",
+    "export": "gtp_exporters.pipeline",
 }
 __all__ = [
     "ExportError",

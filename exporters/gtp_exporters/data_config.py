@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm.data import ImageNetInfo, resolve_model_data_config
-from torch import nn
 
 from gtp_models.recipes import Recipe
 from gtp_runtime.preprocessing import Preprocessing
@@ -13,7 +12,7 @@ from gtp_runtime.preprocessing import Preprocessing
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}
 
 
-def preprocessing_of(model: nn.Module) -> Preprocessing:
+def preprocessing_of(model: Any) -> Preprocessing:
     """Return the preprocessing of a timm model, at the image size it was made with."""
     config = resolve_model_data_config(model)
     return to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})

@@ -58,5 +58,7 @@ def _take_place(temporary: Path, directory: Path) -> None:
 
 def _explain(error: OSError, directory: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left to write {directory}: free some, or choose another place with -o; nothing was left behind"
+        return (
+            f"no space left to write {directory}: free some, or choose another place with -o; nothing was left behind"
+        )
     return f"cannot write {directory}: {error.strerror or error}; nothing was left behind"

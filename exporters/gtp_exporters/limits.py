@@ -14,9 +14,7 @@ MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build
 OPSETS = range(18, 24)
 
 # Sizes or control flow that depend on data, or operators that TensorRT's parser refuses in some form.
-FORBIDDEN = frozenset(
-    "Compress GatherND If Loop NonZero Range Scan ScatterElements ScatterND Shape Unique".split()
-)
+FORBIDDEN = frozenset("Compress GatherND If Loop NonZero Range Scan ScatterElements ScatterND Shape Unique".split())
 
 # What TensorRT 10's parser takes, of the operators that Vision Transformers are made of.
 TENSORRT_OPERATORS = frozenset(

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply, remove, trace_tokens
@@ -61,14 +61,14 @@ def folder_images(
 
 @torch.inference_mode()
 def make_reference(
-    model: nn.Module,
+    model: Any,
     config: GTPConfig,
     images: PackImages,
     preprocessing: Preprocessing,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reference:
     """Run the eager model, patched and not, on the images; leaves the model patched."""
-    batches = torch.from_numpy(preprocessing.normalise(images.pixels)).split(CHUNK)
+    batches = torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(-(-len(images.pixels) // CHUNK))
     remove(model)
     dense = [model(batch).numpy() for batch in batches]
     apply(model, config)

@@ -70,9 +70,7 @@ def _operator_problems(node: onnx.NodeProto, who: str, target: str) -> Iterator[
         yield f"{who}: not among the operators that TensorRT's parser takes (another --target may)"
 
 
-def _topk_problems(
-    node: onnx.NodeProto, who: str, sizes: dict[str, onnx.TensorProto], target: str
-) -> Iterator[str]:
+def _topk_problems(node: onnx.NodeProto, who: str, sizes: dict[str, onnx.TensorProto], target: str) -> Iterator[str]:
     if node.input[1] not in sizes:
         yield f"{who}: its k is computed, not constant"
         return

@@ -17,9 +17,9 @@ _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 class Traced(nn.Module):
     """The model with the outputs of an export: ``logits``, and ``propagated`` (B, all that left) int32."""
 
-    def __init__(self, model: nn.Module, with_trace: bool) -> None:
+    def __init__(self, model: Any, with_trace: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.with_trace = with_trace and is_patched(model) and any(model.blocks.num_prop)
 
     @property
@@ -41,7 +41,7 @@ def _left(layer: Layer) -> Tensor | None:
 
 
 def to_onnx(
-    model: nn.Module, batch: int, opset: int, with_trace: bool = True
+    model: Any, batch: int, opset: int, with_trace: bool = True
 ) -> tuple[onnx.ModelProto, dict[str, int | None]]:
     """Trace a timm model, patched or not, with torch's exporter.
 
@@ -73,7 +73,7 @@ def to_onnx(
     return proto, _layers_of_tensors(proto)
 
 
-def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
     """aten.sort.stable as TopK of all entries: of equal ones the lower index comes first, as ONNX defines it."""
     from onnxscript import opset18 as op
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from gtp_models import _torchvision
 
 if TYPE_CHECKING:
-    from gtp_models.cost import Cost, LayerCost, cost
     from gtp_models.errors import (
         ConfigError,
         ModelsError,
@@ -21,15 +20,16 @@ if TYPE_CHECKING:
     from gtp_models.gtp.config import GTPConfig
     from gtp_models.gtp.patch import apply, remove, trace_tokens
     from gtp_models.gtp.trace import Step
+    from gtp_models.macs import Cost, LayerCost, cost
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
     from gtp_models.weights import BuiltModel, build_model
 
 _HOMES = {
     "BuiltModel": "gtp_models.weights",
     "ConfigError": "gtp_models.errors",
-    "Cost": "gtp_models.cost",
+    "Cost": "gtp_models.macs",
     "GTPConfig": "gtp_models.gtp.config",
-    "LayerCost": "gtp_models.cost",
+    "LayerCost": "gtp_models.macs",
     "ModelsError": "gtp_models.errors",
     "Recipe": "gtp_models.recipes",
     "Step": "gtp_models.gtp.trace",
@@ -39,7 +39,7 @@ _HOMES = {
     "WeightsUnavailableError": "gtp_models.errors",
     "apply": "gtp_models.gtp.patch",
     "build_model": "gtp_models.weights",
-    "cost": "gtp_models.cost",
+    "cost": "gtp_models.macs",
     "load_recipe": "gtp_models.recipes",
     "recipe_names": "gtp_models.recipes",
     "remove": "gtp_models.gtp.patch",
@@ -73,7 +73,6 @@ _torchvision.install()
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Import a submodule and a name of the same spelling (cost) must give the name.
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

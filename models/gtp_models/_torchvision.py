@@ -29,7 +29,7 @@ def declare_operators() -> None:
     missing = [schema for name, schema in SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
     if not missing:
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in missing:
         library.define(schema)
     _declared.append(library)
@@ -53,7 +53,10 @@ class _TorchvisionFinder(MetaPathFinder):
     """Wraps the loader of ``torchvision.extension``, the module that loads the compiled library."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if fullname != "torchvision.extension":
             return None

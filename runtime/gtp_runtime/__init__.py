@@ -6,9 +6,11 @@ with gtp_runtime.load("build/digits/model.onnx") as model:
 
 from gtp_runtime import errors
 from gtp_runtime.accuracy import Accuracy
+from gtp_runtime.comparing import benchmark, evaluate
 from gtp_runtime.latency import Latency
+from gtp_runtime.loading import load
 from gtp_runtime.manifest import Manifest, read_manifest
-from gtp_runtime.model import Model, Prediction, benchmark, evaluate, load
+from gtp_runtime.model import Model, Prediction
 from gtp_runtime.parity import Parity
 from gtp_runtime.preprocessing import Preprocessing
 

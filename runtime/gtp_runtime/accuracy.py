@@ -1,7 +1,7 @@
 """Accuracy on an image folder, beside the dense twin's."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -18,25 +18,25 @@ class Accuracy:
     """
 
     images: int
-    top1: Optional[float]
-    top5: Optional[float]
-    dense_top1: Optional[float]
-    dense_top5: Optional[float]
-    agreement: Optional[float]
+    top1: float | None
+    top5: float | None
+    dense_top1: float | None
+    dense_top5: float | None
+    agreement: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
 
 
-def measure(logits: np.ndarray, dense: Optional[np.ndarray], labels: Optional[np.ndarray]) -> Accuracy:
+def measure(logits: np.ndarray, dense: np.ndarray | None, labels: np.ndarray | None) -> Accuracy:
     """Score (N, classes) logits of a file and of its dense twin against (N,) classes."""
     agreement = None if dense is None else float((logits.argmax(1) == dense.argmax(1)).mean())
     top1, top5 = _top(logits, labels, 1), _top(logits, labels, 5)
     return Accuracy(len(logits), top1, top5, _top(dense, labels, 1), _top(dense, labels, 5), agreement)
 
 
-def _top(logits: Optional[np.ndarray], labels: Optional[np.ndarray], k: int) -> Optional[float]:
+def _top(logits: np.ndarray | None, labels: np.ndarray | None, k: int) -> float | None:
     if logits is None or labels is None:
         return None
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +40,10 @@ class Latency:
     mean_ms: float
     cv: float
     throughput: float
-    macs_ratio: Optional[float] = None
+    macs_ratio: float | None = None
     ratio: float = 1.0
-    share: Optional[float] = None
-    price: Optional[float] = None
+    share: float | None = None
+    price: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -210,3 +210,16 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_file(path: Path, manifest: Manifest) -> None:
+    """Check that a file is what the manifest says.
+
+    Raises:
+        ManifestError: it is missing, not listed, or its sha256 differs.
+    """
+    entry = manifest.entry(path.name)
+    if not path.exists():
+        raise ManifestError(f"no file {path}, though the manifest lists it: export again")
+    if file_sha256(path) != entry.sha256:
+        raise ManifestError(f"{path} is not the file that its manifest describes (sha256 differs): export again")

@@ -1,27 +1,17 @@
 """A loaded model: predict, run, time and validate, whatever runs it underneath."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from gtp_runtime import accuracy, latency, parity
+from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
-from gtp_runtime.errors import BackendMissingError, InputError, ManifestError, RandomWeightsError, RandomWeightsWarning
-from gtp_runtime.images import class_indices, find_images
-from gtp_runtime.manifest import (
-    REFERENCE_NAME,
-    FileEntry,
-    Manifest,
-    file_sha256,
-    read_manifest,
-    write_manifest,
-)
+from gtp_runtime.errors import InputError, ManifestError, RandomWeightsError
+from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, read_manifest, write_manifest
 from gtp_runtime.preprocessing import ImageLike
 from gtp_runtime.reference import Reference, read_reference
 
@@ -59,7 +49,7 @@ class Model:
         return self
 
     def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -106,13 +96,8 @@ class Model:
         return self.manifest.preprocessing(image, exif=exif)
 
     def predict(
-        self,
-        images: Union[ImageLike, Sequence[ImageLike]],
-        topk: int = 5,
-        *,
-        exif: bool = False,
-        allow_random: bool = False,
-    ) -> Union[list[Prediction], list[list[Prediction]]]:
+        self, images: ImageLike | Sequence[ImageLike], topk: int = 5, *, exif: bool = False, allow_random: bool = False
+    ) -> list[Any]:
         """Classify an image, or several.
 
         Args:
@@ -122,7 +107,7 @@ class Model:
             allow_random: answer although the weights are random.
 
         Returns:
-            Predictions for one image, or a list of them for a list.
+            A list of ``Prediction`` for one image, a list of such lists for a list of images.
 
         Raises:
             ImageError: an image that cannot be read.
@@ -133,9 +118,9 @@ class Model:
                 f"{self.manifest.model.name} has random weights, its predictions mean nothing: export it with "
                 "--weights FILE, or allow them (allow_random=True, --allow-random)"
             )
-        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
-            return self._predict([images], topk, exif)[0]
-        return self._predict(list(images), topk, exif) if len(images) else []  # type: ignore[arg-type]
+        if isinstance(images, list | tuple):
+            return self._predict(images, topk, exif) if images else []
+        return self._predict([images], topk, exif)[0]  # type: ignore[list-item]
 
     def _predict(self, images: Sequence[ImageLike], topk: int, exif: bool) -> list[list[Prediction]]:
         pixels = np.stack([self.preprocess(image, exif=exif) for image in images])
@@ -157,7 +142,7 @@ class Model:
             ManifestError: it is missing or not what the manifest says.
         """
         path = self.path.parent / REFERENCE_NAME
-        check_sha256(path, self.manifest.entry(REFERENCE_NAME))
+        check_file(path, self.manifest)
         return read_reference(path)
 
     def validate(self, progress: Progress = quiet) -> parity.Parity:
@@ -169,26 +154,13 @@ class Model:
         reference = self.reference()
         outputs = self.run_all(self.manifest.preprocessing.normalise(reference.images), progress)
         logits = outputs[self.entry.outputs[0].name]
-        if self.entry.role == "dense":
-            if reference.dense_logits is None:
-                raise ManifestError(f"{REFERENCE_NAME} holds no answers of the dense model: export again")
-            return parity.compare(
-                logits,
-                reference.dense_logits,
-                precision=self.entry.precision,
-                labels=reference.labels,
-                dense_logits=reference.dense_logits,
-            )
-        return parity.compare(
-            logits,
-            reference.logits,
-            precision=self.entry.precision,
-            propagated=outputs.get("propagated"),
-            expected_propagated=reference.propagated,
-            gaps=reference.gap,
-            labels=reference.labels,
-            dense_logits=reference.dense_logits,
-        )
+        common = (self.entry.precision, reference.labels, reference.dense_logits)
+        if self.entry.role != "dense":
+            kept = parity.KeptSets(outputs.get("propagated"), reference.propagated, reference.gap)
+            return parity.compare(logits, reference.logits, *common, kept)
+        if reference.dense_logits is None:
+            raise ManifestError(f"{REFERENCE_NAME} holds no answers of the dense model: export again")
+        return parity.compare(logits, reference.dense_logits, *common)
 
     def logits_of(self, paths: Sequence[Path], progress: Progress = quiet) -> np.ndarray:
         """Return the logits (N, classes) of image files, reading a batch at a time."""
@@ -206,8 +178,14 @@ class Model:
             self.run(images)
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
-        """Time this file alone; ``benchmark`` of several files is what compares them."""
-        return benchmark([self], seconds)[0]
+        """Time this file alone; ``gtp_runtime.benchmark`` of several files is what compares them."""
+        taken = latency.in_turn([self.timed()], seconds)[0]
+        return latency.summarise(str(self.path), self.batch, taken)
+
+    def timed(self) -> Callable[[], object]:
+        """Return a callable that runs one batch of the sample: what latency is measured of."""
+        images = self.sample()
+        return lambda: self.run(images)
 
     def sample(self) -> np.ndarray:
         """Return one batch of input: images of the parity pack, else seeded noise."""
@@ -228,87 +206,3 @@ class Model:
         except OSError:
             return False
         return True
-
-
-def load(
-    path: Union[str, Path], backend: str = "auto", *, threads: Optional[int] = None, provider: str = "cpu"
-) -> Model:
-    """Load a file that gtp-export wrote.
-
-    Args:
-        path: the file (.onnx), or its directory, which means ``model.onnx``.
-        backend: "auto" (by the file's ending) or "onnxruntime".
-        threads: threads to run with; the backend's own choice without.
-        provider: ONNX Runtime's: "cpu", "cuda" or "tensorrt".
-
-    Raises:
-        ManifestError: no such file, no manifest, or the file is not what its manifest says (sha256).
-        BackendMissingError: what would run it is not installed.
-    """
-    file = Path(path)
-    file = file / "model.onnx" if file.is_dir() else file
-    if not file.exists():
-        raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
-    manifest = read_manifest(file.parent)
-    check_sha256(file, manifest.entry(file.name))
-    if manifest.weights.source == "random":
-        warnings.warn(
-            f"{file} was exported with random weights ({manifest.weights.detail}): its answers mean nothing",
-            RandomWeightsWarning,
-            stacklevel=2,
-        )
-    return Model(file, manifest, _backend(file, backend, threads, provider))
-
-
-def _backend(file: Path, backend: str, threads: Optional[int], provider: str) -> Backend:
-    if backend not in ("auto", "onnxruntime"):
-        raise BackendMissingError(f"no backend is called {backend!r}: choose auto or onnxruntime")
-    if file.suffix != ".onnx":
-        raise BackendMissingError(f"nothing here runs {file.name}: give a .onnx file")
-    from gtp_runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(file, threads, provider)
-
-
-def check_sha256(path: Path, entry: FileEntry) -> None:
-    """Raise ``ManifestError`` unless the file is what the manifest says."""
-    if not path.exists():
-        raise ManifestError(f"no file {path}, though the manifest lists it: export again")
-    if file_sha256(path) != entry.sha256:
-        raise ManifestError(f"{path} is not the file that its manifest describes (sha256 differs): export again")
-
-
-def benchmark(models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet) -> list[latency.Latency]:
-    """Time files in turn in this process; ratios and shares are against the first.
-
-    Args:
-        models: loaded files; put the dense twin first.
-        seconds: for all together, after a warm-up.
-        progress: told the share done, 0..1.
-    """
-    inputs = [model.sample() for model in models]
-    runs = [lambda model=model, images=images: model.run(images) for model, images in zip(models, inputs, strict=True)]
-    times = latency.in_turn(runs, seconds, progress)
-    names = [str(model.path) for model in models]
-    results = [
-        latency.summarise(name, model.batch, taken) for name, model, taken in zip(names, models, times, strict=True)
-    ]
-    entries = [model.entry for model in models]
-    return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
-
-
-def evaluate(
-    model: Model, dense: Optional[Model], folder: Path, progress: Progress = quiet
-) -> accuracy.Accuracy:
-    """Accuracy on an image folder, one sub-folder a class, beside the dense twin's.
-
-    Raises:
-        ImageError: no images, unreadable ones, or sub-folders that are no classes.
-    """
-    paths, manifest = find_images(folder), model.manifest
-    found = class_indices(folder, paths, manifest.labels, manifest.label_ids, manifest.model.num_classes)
-    labels = None if found is None else np.asarray(found)
-    half = 2 if dense is not None else 1
-    logits = model.logits_of(paths, lambda share: progress(share / half))
-    twin = dense.logits_of(paths, lambda share: progress((1 + share) / 2)) if dense is not None else None
-    return accuracy.measure(logits, twin, labels)

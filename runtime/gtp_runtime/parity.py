@@ -7,7 +7,7 @@ where they do not it shows how near the tie was and gates on what the task sees.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class LayerParity:
     layer: int
     agreement: float
     smallest_gap: float
-    flipped_gap: Optional[float]
+    flipped_gap: float | None
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Parity:
     images: int
     precision: str
     top1_agreement: float
-    kept_agreement: Optional[float]
-    max_abs_fraction: Optional[float]
+    kept_agreement: float | None
+    max_abs_fraction: float | None
     max_abs_fraction_all: float
     cosine: float
     kl: float
     layers: list[LayerParity]
-    top1: Optional[float]
-    dense_top1: Optional[float]
+    top1: float | None
+    dense_top1: float | None
     problems: list[str]
 
     @property
@@ -76,37 +76,65 @@ class Parity:
         return {"ok": self.ok, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class KeptSets:
+    """What tells which tokens are kept.
+
+    Attributes:
+        propagated: a file's trace output, (N, all that left) ids in the order in which they left; None without.
+        expected: the reference's, one (N, P) array a layer.
+        gaps: the reference's score gaps, one (N,) array a layer.
+    """
+
+    propagated: np.ndarray | None
+    expected: Sequence[np.ndarray]
+    gaps: Sequence[np.ndarray]
+
+    def agreement(self) -> tuple[np.ndarray, list[LayerParity]]:
+        """Return which images (N,) agree in every layer, and each layer that reduces.
+
+        What has left so far tells what is kept: that is compared, as sets, after every layer.
+        """
+        assert self.propagated is not None
+        so_far, layers, end = np.ones(len(self.propagated), bool), [], 0
+        everything = np.concatenate(list(self.expected), 1)
+        for layer, ids in enumerate(self.expected):
+            end += ids.shape[1]
+            if not ids.shape[1]:
+                continue
+            same = (np.sort(self.propagated[:, :end], 1) == np.sort(everything[:, :end], 1)).all(1)
+            flipped = self.gaps[layer][so_far & ~same]
+            largest = float(flipped.max()) if flipped.size else None
+            layers.append(LayerParity(layer, float(same.mean()), float(self.gaps[layer].min()), largest))
+            so_far &= same
+        return so_far, layers
+
+
 def compare(
     logits: np.ndarray,
     expected: np.ndarray,
-    *,
     precision: str = "fp32",
-    propagated: Optional[np.ndarray] = None,
-    expected_propagated: Sequence[np.ndarray] = (),
-    gaps: Sequence[np.ndarray] = (),
-    labels: Optional[np.ndarray] = None,
-    dense_logits: Optional[np.ndarray] = None,
+    labels: np.ndarray | None = None,
+    dense_logits: np.ndarray | None = None,
+    kept: KeptSets | None = None,
 ) -> Parity:
-    """Compare (N, classes) logits, and (N, all that left) ids in the order in which they left.
+    """Compare (N, classes) logits.
 
     Args:
         logits, expected: the file's and the reference's.
         precision: "fp32", "fp16" or "bf16": the file's.
-        propagated: the file's trace output, None where it has none.
-        expected_propagated: the reference's, one (N, P) array a layer.
-        gaps: the reference's score gaps, one (N,) array a layer.
-        labels: the images' classes.
+        labels: the images' classes (N,).
         dense_logits: the dense model's, for its accuracy on the same images.
+        kept: what tells which tokens are kept; None where no token leaves.
     """
-    agree, layers = np.ones(len(logits), bool), []
-    if propagated is not None:
-        agree, layers = _kept_sets(propagated, expected_propagated, gaps)
+    traced = kept is not None and kept.propagated is not None
+    agree, layers = kept.agreement() if kept is not None and traced else (np.ones(len(logits), bool), [])
     errors = np.abs(logits - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
     parity = Parity(
         images=len(logits),
         precision=precision,
         top1_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
-        kept_agreement=float(agree.mean()) if propagated is not None else None,
+        kept_agreement=float(agree.mean()) if traced else None,
         max_abs_fraction=float(errors[agree].max()) if agree.any() else None,
         max_abs_fraction_all=float(errors.max()),
         cosine=float(_cosine(logits, expected).min()),
@@ -116,29 +144,8 @@ def compare(
         dense_top1=_top1(dense_logits, labels),
         problems=[],
     )
-    parity.problems.extend(_gate(parity, np.isfinite(logits).all()))
+    parity.problems.extend(_gate(parity, bool(np.isfinite(logits).all())))
     return parity
-
-
-def _kept_sets(
-    propagated: np.ndarray, expected: Sequence[np.ndarray], gaps: Sequence[np.ndarray]
-) -> tuple[np.ndarray, list[LayerParity]]:
-    """What has left so far tells what is kept: compare that, as sets, after every layer."""
-    so_far, layers, end = np.ones(len(propagated), bool), [], 0
-    expected_all = np.concatenate([np.asarray(ids) for ids in expected], 1)
-    for layer, ids in enumerate(expected):
-        if not ids.shape[1]:
-            continue
-        end += ids.shape[1]
-        same = (np.sort(propagated[:, :end], 1) == np.sort(expected_all[:, :end], 1)).all(1)
-        flipped = gaps[layer][so_far & ~same]
-        layers.append(
-            LayerParity(
-                layer, float(same.mean()), float(gaps[layer].min()), float(flipped.max()) if flipped.size else None
-            )
-        )
-        so_far &= same
-    return so_far, layers
 
 
 def _cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -157,7 +164,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def _top1(logits: Optional[np.ndarray], labels: Optional[np.ndarray]) -> Optional[float]:
+def _top1(logits: np.ndarray | None, labels: np.ndarray | None) -> float | None:
     if logits is None or labels is None:
         return None
     return float((logits.argmax(1) == labels).mean())
@@ -169,7 +176,9 @@ def _gate(parity: Parity, finite: bool) -> list[str]:
     if not finite:
         problems.append("some logits are not finite")
     if parity.max_abs_fraction is not None and not parity.max_abs_fraction <= limit:
-        problems.append(f"logit error {parity.max_abs_fraction:.2g} of max|logit| where kept sets agree, limit {limit:g}")
+        problems.append(
+            f"logit error {parity.max_abs_fraction:.2g} of max|logit| where kept sets agree, limit {limit:g}"
+        )
     if not parity.cosine >= COSINE_LIMIT:
         problems.append(f"cosine {parity.cosine:.5f}, limit {COSINE_LIMIT}")
     if not parity.kl <= KL_LIMIT:

@@ -7,7 +7,7 @@ ids, ``layerL/gap`` (N,) float32, ``labels`` (N,) int64 where the images have th
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ class Reference:
 
     images: np.ndarray
     logits: np.ndarray
-    dense_logits: Optional[np.ndarray]
-    labels: Optional[np.ndarray]
+    dense_logits: np.ndarray | None
+    labels: np.ndarray | None
     kept: list[np.ndarray]
     propagated: list[np.ndarray]
     gap: list[np.ndarray]
@@ -35,17 +35,31 @@ def read_reference(path: Path) -> Reference:
     """
     try:
         with np.load(path, allow_pickle=False) as values:
-            layers = sum(name.endswith("/gap") for name in values.files)
-            per_layer = {
-                name: [values[f"layer{layer}/{name}"] for layer in range(layers)]
-                for name in ("kept", "propagated", "gap")
-            }
-            optional = {name: values[name] if name in values.files else None for name in ("dense_logits", "labels")}
-            return Reference(values["images"], values["logits"], **optional, **per_layer)
+            return _collect(values)
     except FileNotFoundError as error:
         raise ManifestError(f"no parity pack {path}: export again") from error
     except (OSError, ValueError, KeyError) as error:
         raise ManifestError(f"the parity pack {path} cannot be read ({error}): export again") from error
+
+
+def _collect(values: Any) -> Reference:
+    layers = range(sum(name.endswith("/gap") for name in values.files))
+
+    def per_layer(name: str) -> list[np.ndarray]:
+        return [values[f"layer{layer}/{name}"] for layer in layers]
+
+    def optional(name: str) -> np.ndarray | None:
+        return values[name] if name in values.files else None
+
+    return Reference(
+        images=values["images"],
+        logits=values["logits"],
+        dense_logits=optional("dense_logits"),
+        labels=optional("labels"),
+        kept=per_layer("kept"),
+        propagated=per_layer("propagated"),
+        gap=per_layer("gap"),
+    )
 
 
 def write_reference(reference: Reference, path: Path) -> None:

@@ -78,11 +78,11 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
     model.train()
     for epoch in range(epochs):
         order = torch.randperm(len(images), generator=generator)
-        for chosen in order.split(batch):
+        for chosen in torch.split(order, batch):
             logits = model(augment(images[chosen], generator))
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
         if epoch % 10 == 9:
@@ -97,6 +97,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def main() -> None:
+    """Train, write and say how well it went."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--output", type=Path, default=HERE)

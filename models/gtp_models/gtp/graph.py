@@ -40,7 +40,9 @@ def semantic_adjacency(
     return others >= least
 
 
-def normalise(adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype) -> Float[Tensor, "*batch tokens tokens"]:
+def normalise(
+    adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype
+) -> Float[Tensor, "*batch tokens tokens"]:
     """Weigh an edge by ``1 / sqrt(d_i d_j)``, with row sums d on both sides (equation 4)."""
     edges = adjacency.to(dtype)
     scale = edges.sum(-1).clamp(min=1) ** -0.5  # a token without edges has none to weigh
@@ -66,9 +68,7 @@ def token_graph(
     return config.alpha * normalise(adjacency, x.dtype).mT
 
 
-def with_prefix(
-    graph: Float[Tensor, "*batch tokens tokens"], num_prefix: int
-) -> Float[Tensor, "*batch all all"]:
+def with_prefix(graph: Float[Tensor, "*batch tokens tokens"], num_prefix: int) -> Float[Tensor, "*batch all all"]:
     """Add prefix tokens in front: they never leave and never receive."""
     return F.pad(graph, (num_prefix, 0, num_prefix, 0)) if num_prefix else graph
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from timm.layers import Attention
 from timm.models import VisionTransformer
@@ -14,7 +14,6 @@ from gtp_models.errors import UnsupportedModelError
 from gtp_models.gtp.blocks import GTPBlocks
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.trace import Step, describe, recording
-
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,17 +33,19 @@ def apply(model: Model, config: GTPConfig | None = None) -> Model:
         ConfigError: settings that do not fit the model's layers and tokens.
     """
     check_supported(model)
-    blocks, grid = model.blocks, model.patch_embed.grid_size
-    patched = GTPBlocks(blocks, config or GTPConfig(), grid, model.num_prefix_tokens)
-    model.blocks = patched.train(blocks.training)
+    target: Any = model  # nn.Module's type hides a timm model's attributes
+    blocks, grid = target.blocks, target.patch_embed.grid_size
+    patched = GTPBlocks(blocks, config or GTPConfig(), grid, target.num_prefix_tokens)
+    target.blocks = patched.train(blocks.training)
     return model
 
 
 def remove(model: Model) -> Model:
     """Undo ``apply``; a model without a patch is returned as it is."""
+    target: Any = model
     if is_patched(model):
-        blocks = model.blocks
-        model.blocks = nn.Sequential(OrderedDict(blocks.named_children())).train(blocks.training)
+        blocks = target.blocks
+        target.blocks = nn.Sequential(OrderedDict(blocks.named_children())).train(blocks.training)
     return model
 
 
@@ -54,19 +55,21 @@ def is_patched(model: nn.Module) -> bool:
 
 
 @contextmanager
-def trace_tokens(model: nn.Module) -> Iterator[list[Step]]:
+def trace_tokens(model: Any) -> Iterator[list[Step]]:
     """Record which tokens stay and leave: after a forward within, one ``Step`` a layer, on the CPU.
 
     Raises:
         UnsupportedModelError: the model is not patched.
     """
     if not is_patched(model):
-        raise UnsupportedModelError(f"{type(model).__name__} is not patched with GTP: call gtp_export.apply(model) first")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not patched with GTP: call gtp_export.apply(model) first"
+        )
     with recording(model.blocks, keep=describe) as steps:
         yield steps
 
 
-def check_supported(model: nn.Module) -> None:
+def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
     if not isinstance(model, VisionTransformer):
         raise UnsupportedModelError(
@@ -75,7 +78,7 @@ def check_supported(model: nn.Module) -> None:
         )
     if model.dynamic_img_size:
         raise UnsupportedModelError(
-            "the model was made with dynamic_img_size=True, but GTP's graph needs a fixed grid: create it with img_size=…"
+            "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=…"
         )
     for block in model.blocks:
         if type(block) is not Block:

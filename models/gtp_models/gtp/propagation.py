@@ -22,7 +22,7 @@ def propagate(tokens: Tokens, order: Int[Tensor, "*batch tokens"], amount: int, 
     Returns:
         The tokens that stay, and the ids (*batch, amount) of those that left.
     """
-    staying, leaving = order.split([tokens.count - amount, amount], dim=-1)
+    staying, leaving = torch.split(order, [tokens.count - amount, amount], dim=-1)
     kept, left = _pick(tokens, staying), _pick(tokens, leaving)
     assert kept.ids is not None and left.ids is not None
     if kind == "GraphProp":

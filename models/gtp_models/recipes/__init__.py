@@ -76,7 +76,9 @@ def load_recipe(model: str) -> Recipe:
         return _read(Path(model))
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml")
-    raise UnknownModelError(f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT")
+    raise UnknownModelError(
+        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT"
+    )
 
 
 def _read(path: Path) -> Recipe:

@@ -71,6 +71,6 @@ def _provider(ort: Any, provider: str) -> str:
     name = PROVIDERS[provider]
     if name not in ort.get_available_providers():
         raise BackendMissingError(
-            f"this onnxruntime has no {name}: pip install onnxruntime-gpu in place of onnxruntime, or use --provider cpu"
+            f"this onnxruntime has no {name}: install onnxruntime-gpu in its place, or use --provider cpu"
         )
     return name

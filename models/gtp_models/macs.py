@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import check_supported
@@ -61,7 +62,7 @@ class Cost:
         return self.backbone + self.gtp
 
 
-def cost(model: nn.Module, config: GTPConfig) -> Cost:
+def cost(model: Any, config: GTPConfig) -> Cost:
     """Count tokens and MACs of a timm model, patched or not, as ``config`` would make it.
 
     Raises:
@@ -72,7 +73,7 @@ def cost(model: nn.Module, config: GTPConfig) -> Cost:
     prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
     counts = [count + prefix for count in config.counts(len(model.blocks), patches)]
     layers = tuple(
-        _layer(block, config, prefix, tokens, amount, after)
+        _layer(block, config, tokens, amount, after)
         for block, tokens, amount, after in zip(
             model.blocks, counts, config.schedule(len(model.blocks)), counts[1:], strict=False
         )
@@ -84,7 +85,7 @@ def cost(model: nn.Module, config: GTPConfig) -> Cost:
     return Cost(layers, embed, head, patches * patches * model.embed_dim if semantic else 0, dense)
 
 
-def _layer(block: nn.Module, config: GTPConfig, prefix: int, tokens: int, amount: int, after: int) -> LayerCost:
+def _layer(block: Any, config: GTPConfig, tokens: int, amount: int, after: int) -> LayerCost:
     gtp = 0
     if amount and config.uses_graph:
         gtp += (tokens - amount) * amount * (block.attn.proj.out_features + int(config.token_scale))
@@ -93,12 +94,12 @@ def _layer(block: nn.Module, config: GTPConfig, prefix: int, tokens: int, amount
     return LayerCost(tokens, after, _block(block, tokens, after), gtp)
 
 
-def _block(block: nn.Module, tokens: int, after: int) -> int:
+def _block(block: Any, tokens: int, after: int) -> int:
     products = 2 * tokens * tokens * block.attn.attn_dim
     return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
 
 
-def _head(model: nn.Module, tokens: int) -> int:
+def _head(model: Any, tokens: int) -> int:
     pooled = getattr(model, "attn_pool", None)
     return _linear(model.head) + (tokens * _linear(pooled) if pooled is not None else 0)
 
@@ -107,7 +108,7 @@ def _linear(module: nn.Module) -> int:
     return sum(prod(weight.shape) for weight in _weights(module))
 
 
-def _weights(module: nn.Module) -> Iterator[nn.Parameter]:
+def _weights(module: nn.Module) -> Iterator[Tensor]:
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             yield part.weight

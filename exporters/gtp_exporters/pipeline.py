@@ -1,14 +1,11 @@
 """The export: a model in, an artifact directory out."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import onnx
-
 from gtp_exporters.data_config import labels_of, preprocessing_of
+from gtp_exporters.describe import describe, file_entry, strip, tool_versions
 from gtp_exporters.directory import written_whole
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph_layers import nodes_per_layer
@@ -17,9 +14,9 @@ from gtp_exporters.pack import PackImages, folder_images, make_reference, synthe
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import to_onnx
-from gtp_models.cost import Cost, cost
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply
+from gtp_models.macs import Cost, cost
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.manifest import (
@@ -28,7 +25,6 @@ from gtp_runtime.manifest import (
     LayerEntry,
     Manifest,
     ModelInfo,
-    TensorSpec,
     WeightsInfo,
     file_sha256,
     write_manifest,
@@ -38,8 +34,6 @@ from gtp_runtime.reference import write_reference
 
 MODEL_NAME = "model.onnx"
 DENSE_NAME = "dense.onnx"
-PRODUCER = "gtp-export"
-TOOLS = ("gtp-export", "torch", "timm", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 Progress = Callable[[str], None]
 
@@ -170,10 +164,9 @@ class _Run:
         check_static(proto, self.options.target)
         if role == "model":
             self.layer_nodes = nodes_per_layer(proto, layers, len(self.costs.layers))
-        _strip(proto)
-        _describe(proto, self.built, config, method)
-        onnx.save(proto, self.directory / name)
-        return _entry(self.directory / name, proto, role, method, macs)
+        strip(proto)
+        describe(proto, self.built, config, method)
+        return file_entry(self.directory / name, proto, role, method, macs)
 
     def _write_reference(self, images: PackImages) -> FileEntry:
         count = len(images.pixels)
@@ -194,7 +187,12 @@ class _Run:
     def _manifest(self, files: dict[str, FileEntry], images: PackImages) -> Manifest:
         model, recipe, costs = self.built.model, self.built.recipe, self.costs
         info = ModelInfo(
-            recipe.name, recipe.title, recipe.timm, model.num_classes, model.num_prefix_tokens, list(model.patch_embed.grid_size)
+            recipe.name,
+            recipe.title,
+            recipe.timm,
+            model.num_classes,
+            model.num_prefix_tokens,
+            list(model.patch_embed.grid_size),
         )
         schedule = self.config.schedule(len(costs.layers))
         layers = [
@@ -215,58 +213,5 @@ class _Run:
             labels=self.labels,
             label_ids=self.label_ids,
             reference={"images": images.origin, "count": len(images.pixels)},
-            tools=_tools(),
+            tools=tool_versions(),
         )
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Take out what torch's exporter says of the machine: stack traces, paths, module names."""
-    parts = (proto, proto.graph, *proto.graph.node, *proto.graph.value_info)
-    parts += (*proto.graph.input, *proto.graph.output, *proto.graph.initializer)
-    for part in parts:
-        part.doc_string = ""
-        del part.metadata_props[:]
-
-
-def _describe(proto: onnx.ModelProto, built: BuiltModel, config: GTPConfig, method: str) -> None:
-    proto.producer_name, proto.producer_version = PRODUCER, _version(PRODUCER)
-    proto.graph.name = f"{built.recipe.name}-{method}"
-    essentials = {
-        "model": built.recipe.timm,
-        "method": method,
-        "gtp": json.dumps(config.to_dict()) if method == "gtp" else "",
-        "weights": f"{built.source} ({built.detail})",
-        "weights_sha256": built.sha256,
-    }
-    onnx.helper.set_model_props(proto, {name: value for name, value in essentials.items() if value})
-
-
-def _entry(path: Path, proto: onnx.ModelProto, role: str, method: str, macs: int) -> FileEntry:
-    return FileEntry(
-        role,
-        file_sha256(path),
-        path.stat().st_size,
-        method=method,
-        precision="fp32",
-        macs=macs,
-        nodes=len(proto.graph.node),
-        inputs=[_spec(value) for value in proto.graph.input],
-        outputs=[_spec(value) for value in proto.graph.output],
-    )
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(value.name, [size.dim_value for size in tensor.shape.dim], dtype)
-
-
-def _tools() -> dict[str, str]:
-    return {name: _version(name) for name in TOOLS}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

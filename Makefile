@@ -1,0 +1,55 @@
+# gtp-export: `make export` and `make test` are all it takes; `make help` lists the rest.
+
+PYTHON      ?= python3
+VENV        ?= .venv
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+MODEL       ?= digits
+WEIGHTS     ?= auto
+NUM_PROP    ?=
+OUT         ?= build/$(MODEL)
+ARGS        ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.gtp-export-installed
+PIP   := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: setup export validate bench test test-full lint wheel clean help
+
+setup: $(STAMP)  ## create .venv with everything that exports, tests and benchmarks use
+
+# The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	touch $@
+
+export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE NUM_PROP=8 OUT=DIR ARGS=...]
+	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
+
+validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
+	$(BIN)/gtp-export validate $(OUT) $(ARGS)
+
+bench: $(STAMP)  ## measure latency of what `make export` wrote, against its dense twin [MODEL OUT ARGS]
+	$(BIN)/gtp-export bench $(OUT) $(ARGS)
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -m "not full" -n 2 $(ARGS)
+
+test-full: $(STAMP)  ## run the tests, the large ones as well
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(STAMP)  ## build dist/*.whl, what a device installs
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

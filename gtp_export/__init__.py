@@ -1,0 +1,70 @@
+"""gtp-export: put a pretrained Vision Transformer on an edge device, faster, and know that it answers the same.
+
+    import gtp_export
+    gtp_export.apply(model, gtp_export.GTPConfig(num_prop=8))   # patch a timm model, in place
+    gtp_export.export("deit_s", weights="deit_s.safetensors")   # or straight to files
+    gtp_export.load("build/deit_s").predict("cat.jpg")          # and run them
+
+Importing this package loads neither torch, timm nor onnx; names resolve when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gtp_models as _gtp_models  # noqa: F401 - puts the hook in place that mends torchvision
+
+if TYPE_CHECKING:
+    from gtp_exporters.pipeline import Exported, Options, export
+    from gtp_models.gtp.config import GTPConfig
+    from gtp_models.gtp.patch import apply, remove, trace_tokens
+    from gtp_models.gtp.trace import Step
+    from gtp_models.macs import Cost, cost
+    from gtp_models.recipes import Recipe, load_recipe, recipe_names
+    from gtp_models.weights import build_model
+    from gtp_runtime.loading import load
+    from gtp_runtime.model import Model
+
+_HOMES = {
+    "Cost": "gtp_models",
+    "Exported": "gtp_exporters",
+    "GTPConfig": "gtp_models",
+    "Model": "gtp_runtime",
+    "Options": "gtp_exporters",
+    "Recipe": "gtp_models",
+    "Step": "gtp_models",
+    "apply": "gtp_models",
+    "build_model": "gtp_models",
+    "cost": "gtp_models",
+    "export": "gtp_exporters",
+    "load": "gtp_runtime",
+    "load_recipe": "gtp_models",
+    "recipe_names": "gtp_models",
+    "remove": "gtp_models",
+    "trace_tokens": "gtp_models",
+}
+__all__ = [
+    "Cost",
+    "Exported",
+    "GTPConfig",
+    "Model",
+    "Options",
+    "Recipe",
+    "Step",
+    "apply",
+    "build_model",
+    "cost",
+    "export",
+    "load",
+    "load_recipe",
+    "recipe_names",
+    "remove",
+    "trace_tokens",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""The commands, one file each; heavy packages are imported when a command runs."""

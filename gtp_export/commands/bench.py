@@ -1,0 +1,71 @@
+"""``gtp-export bench``: latency of several files, taken in turn."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export.exit_codes import BUDGET_MISSED
+from gtp_export.options import Json, Provider, ProviderOption, Quiet, Threads, Verbose
+
+
+def bench(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files or artifact directories; one alone is compared with its dense twin.", show_default=False
+        ),
+    ],
+    seconds: Annotated[float, typer.Option(help="For all files together, after a warm-up.", min=0)] = 3.0,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Fail if a file (dense twins aside) has a p50 above this.", show_default=False)
+    ] = None,
+    threads: Threads = 1,
+    provider: ProviderOption = Provider.cpu,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency: files in turn, percentiles, ratio to the first, share of the saved MACs realised."""
+    from gtp_export.reports import latency_table
+    from gtp_runtime import benchmark, load
+
+    models = [load(path, threads=threads or None, provider=provider.value) for path in _with_twin(paths)]
+    with console.progress("benchmarking") as update:
+        results = benchmark(models, seconds, update)
+    over = [
+        result
+        for result, model in zip(results, models, strict=True)
+        if budget_ms is not None and model.entry.role != "dense" and result.p50_ms > budget_ms
+    ]
+    for model, result in zip(models, results, strict=True):
+        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
+        model.close()
+    if json:
+        settings = {"threads": threads, "provider": provider.value, "seconds": seconds}
+        console.emit({"settings": settings, "files": [result.to_dict() for result in results]})
+    else:
+        info = models[0].backend.info
+        latency_table(results, f"ONNX Runtime {info['version']}, {provider.value}, {threads or 'all'} thread(s)")
+        console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
+    for result in over:
+        console.err.print(
+            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"
+        )
+    if over:
+        raise typer.Exit(BUDGET_MISSED)
+
+
+def _with_twin(paths: list[Path]) -> list[Path]:
+    """A file alone says little: put its dense twin before it, where there is one."""
+    if len(paths) != 1:
+        return paths
+    from gtp_runtime import read_manifest
+
+    path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]
+    if not path.exists():
+        return paths
+    files = read_manifest(path.parent).files
+    twins = [path.parent / name for name, entry in files.items() if entry.role == "dense" and name != path.name]
+    return [*twins, path]

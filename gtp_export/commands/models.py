@@ -1,0 +1,41 @@
+"""``gtp-export models``: what can be exported by name."""
+
+from typing import Any
+
+from gtp_export import console
+from gtp_export.options import Json
+
+
+def models(json: Json = False) -> None:
+    """List the recipes: models with their GTP settings. timm:NAME takes any other timm Vision Transformer."""
+    from gtp_models.recipes import Recipe, load_recipe, recipe_names
+
+    recipes = [load_recipe(name) for name in recipe_names()]
+    if json:
+        console.emit({"models": [_document(recipe) for recipe in recipes]})
+        return
+
+    def row(recipe: Recipe) -> tuple[str, ...]:
+        top1 = recipe.reference.get("dense_top1")
+        return (
+            recipe.name,
+            str(recipe.gtp.get("num_prop", "")),
+            f"{top1:.1f}" if top1 else "",
+            recipe.timm,
+            recipe.title,
+        )
+
+    console.table(
+        "", ("model", "num_prop", "dense top-1, published", "timm", "what it is"), [row(entry) for entry in recipes]
+    )
+    console.note("next: gtp-export export MODEL")
+
+
+def _document(recipe: Any) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "timm": recipe.timm,
+        "gtp": recipe.config().to_dict(),
+        "reference": recipe.reference,
+    }

@@ -1,0 +1,41 @@
+"""``gtp-export predict``: what do images show?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export.options import Json, ModelPath, Provider, ProviderOption, Quiet, Threads, Verbose
+
+
+def predict(
+    path: ModelPath,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    topk: Annotated[int, typer.Option(help="Classes to show, best first.", min=1)] = 5,
+    exif: Annotated[bool, typer.Option(help="Turn images as their camera says (timm's evaluation does not).")] = False,
+    allow_random: Annotated[
+        bool, typer.Option("--allow-random", help="Answer although the weights are random.")
+    ] = False,
+    threads: Threads = 0,
+    provider: ProviderOption = Provider.cpu,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify images with an exported model."""
+    from gtp_runtime import load
+
+    with load(path, threads=threads or None, provider=provider.value) as model:
+        answers = model.predict(list(images), topk, exif=exif, allow_random=allow_random)
+    if json:
+        found = [
+            {"image": str(image), "predictions": [asdict(entry) for entry in answer]}
+            for image, answer in zip(images, answers, strict=True)
+        ]
+        console.emit({"images": found})
+        return
+    for image, answer in zip(images, answers, strict=True):
+        rows = [(f"  {entry.label}", f"{entry.probability:.1%}") for entry in answer]
+        console.table(str(image), ("", ""), rows)

@@ -1,0 +1,113 @@
+"""What people and programs see: tables and progress for people, one JSON document for programs."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from gtp_runtime.errors import RandomWeightsWarning
+
+WIDE = None if sys.stdout.isatty() else 200  # a file or a pipe has no edge to wrap at
+out = Console(highlight=False, soft_wrap=True, width=WIDE)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+_shown: set[str] = set()
+
+
+class Verbosity:
+    """What ``-v`` and ``-q`` ask for."""
+
+    verbose = False
+    quiet = False
+
+
+def set_verbose(value: bool) -> bool:
+    """Show warnings of libraries and full tracebacks."""
+    Verbosity.verbose = Verbosity.verbose or value
+    return value
+
+
+def set_quiet(value: bool) -> bool:
+    """Show no progress."""
+    Verbosity.quiet = Verbosity.quiet or value
+    return value
+
+
+def emit(document: dict[str, Any]) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to stdout: columns of numbers to the right, of words to the left."""
+    made = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0)
+    )
+    for index, column in enumerate(columns):
+        numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)
+        made.add_column(column, justify="right" if numeric else "left", header_style="dim")
+    for row in rows:
+        made.add_row(*row)
+    out.print(made)
+
+
+def note(text: str) -> None:
+    """Tell people something that is not the result, on stderr."""
+    err.print(text, markup=False)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[str | float], None]]:
+    """Show what is being done on stderr: a moving line on a terminal, plain lines elsewhere.
+
+    Yields a callable that takes words, or a share done in 0..1.
+    """
+    if Verbosity.quiet:
+        yield lambda value: None
+        return
+    last: list[str] = []
+
+    def update(value: str | float) -> None:
+        text = value if isinstance(value, str) else f"{label} {value:.0%}"
+        if status is not None:
+            status.update(text)
+        elif not last or (isinstance(value, str) and not _same_work(last[-1], text)):
+            last.append(text)
+            note(text)
+
+    status: Status | None = err.status(label) if err.is_terminal else None
+    if status is None:
+        yield update
+        return
+    with status:
+        yield update
+
+
+def _same_work(before: str, now: str) -> bool:
+    return (
+        before.split(":", maxsplit=1)[0].split(" on ", maxsplit=1)[0]
+        == now.split(":", maxsplit=1)[0].split(" on ", maxsplit=1)[0]
+    )
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 - the signature of warnings.showwarning
+    line: str | None = None,
+) -> None:
+    """Show our own warnings as one line, once each; those of libraries only with ``-v``."""
+    text = str(message)
+    if issubclass(category, RandomWeightsWarning):
+        if category.__name__ not in _shown:
+            err.print(f"warning: {text}", style="yellow", markup=False)
+        _shown.add(category.__name__)
+    elif Verbosity.verbose:
+        note(warnings.formatwarning(message, category, filename, lineno, line).rstrip())

@@ -1,0 +1,45 @@
+"""What a command's exit code says, and which error leads to which."""
+
+from gtp_exporters.errors import ExportError, LimitError, OutputError
+from gtp_models.errors import (
+    ConfigError,
+    ModelsError,
+    UnknownModelError,
+    UnsupportedModelError,
+    WeightsError,
+    WeightsUnavailableError,
+)
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, RandomWeightsError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+GATE_FAILED = 3
+MISSING = 4
+BUDGET_MISSED = 5
+
+_CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
+    ((ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError), USAGE),
+    ((WeightsUnavailableError, BackendMissingError, RandomWeightsError), MISSING),
+    ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
+)
+KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)
+
+_EXTRAS = {
+    "export": ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxsim", "safetensors", "yaml", "jaxtyping"),
+    "onnxruntime": ("onnxruntime",),
+}
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code of one of the ``KNOWN`` errors."""
+    return next(code for kinds, code in _CODES if isinstance(error, kinds))
+
+
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """Return the line that says what is missing and the pip command, or "" for a module that is not ours to name."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in _EXTRAS.items():
+        if package in packages:
+            return f"{package} is not installed: pip install 'gtp-export[{extra}]'"
+    return ""

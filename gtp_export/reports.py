@@ -1,0 +1,83 @@
+"""How results look to people, shared by the commands that show them."""
+
+from collections.abc import Sequence
+
+from gtp_export import console
+from gtp_runtime import Accuracy, Latency, Parity
+
+
+def percent(value: "float | None", digits: int = 1) -> str:
+    """A share as a percentage, a dash where unknown."""
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def number(value: "float | None", digits: int = 2) -> str:
+    """A number, a dash where unknown."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def latency_table(results: Sequence[Latency], title: str) -> None:
+    """One line a file; ``share`` is the share of the saved MACs that latency realises."""
+    columns: tuple[str, ...] = (
+        "file",
+        "p50 ms",
+        "p90",
+        "p95",
+        "p99",
+        "mean",
+        "cv",
+        "images/s",
+        "MACs",
+        "ratio",
+        "share realised",
+    )
+    if any(result.price is not None for result in results):
+        columns = (*columns, "price")
+    console.table(title, columns, [_latency_row(result)[: len(columns)] for result in results])
+
+
+def _latency_row(result: Latency) -> tuple[str, ...]:
+    times = (result.p50_ms, result.p90_ms, result.p95_ms, result.p99_ms, result.mean_ms)
+    return (
+        result.file,
+        *(number(value) for value in times),
+        percent(result.cv),
+        number(result.throughput, 1),
+        number(result.macs_ratio, 3),
+        number(result.ratio, 3),
+        percent(result.share, 0),
+        number(result.price, 3),
+    )
+
+
+def parity_lines(parity: Parity, images: str) -> None:
+    """What parity says in a few lines, the failed gates last."""
+    kept = "" if parity.kept_agreement is None else f", kept sets agree on {percent(parity.kept_agreement)}"
+    console.out.print(
+        f"parity {'ok' if parity.ok else 'FAILED'} on {parity.images} images ({images}): "
+        f"top-1 agrees on {percent(parity.top1_agreement)}{kept}, logit error {parity.max_abs_fraction_all:.1e} of "
+        f"max|logit|, cosine {parity.cosine:.6f}",
+        style="" if parity.ok else "red",
+        markup=False,
+    )
+    for layer in parity.layers:
+        if layer.flipped_gap is not None:
+            console.out.print(
+                f"  layer {layer.layer}: kept sets agree on {percent(layer.agreement)}; "
+                f"those that flip were within {layer.flipped_gap:.1e} of a tie"
+            )
+    if parity.top1 is not None:
+        dense = "" if parity.dense_top1 is None else f" (dense {percent(parity.dense_top1, 2)})"
+        console.out.print(f"top-1 accuracy {percent(parity.top1, 2)}{dense} on the same images")
+    for problem in parity.problems:
+        console.out.print(f"  gate: {problem}", style="red", markup=False)
+
+
+def accuracy_lines(accuracy: Accuracy, folder: str) -> None:
+    """Accuracy on a folder, beside the dense twin's."""
+    rows = [("model", percent(accuracy.top1, 2), percent(accuracy.top5, 2), percent(accuracy.agreement, 2))]
+    if accuracy.agreement is not None:
+        rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2), "-"))
+    console.table(
+        f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5", "agrees with dense"), rows
+    )

@@ -76,9 +76,9 @@ def progress(label: str) -> Iterator[Callable[[str | float], None]]:
         text = value if isinstance(value, str) else f"{label} {value:.0%}"
         if status is not None:
             status.update(text)
-        elif not last or (isinstance(value, str) and not _same_work(last[-1], text)):
+        elif not last or (isinstance(value, str) and _task(text) != _task(last[-1])):
             last.append(text)
-            note(text)
+            note(value if isinstance(value, str) else label)
 
     status: Status | None = err.status(label) if err.is_terminal else None
     if status is None:
@@ -88,11 +88,9 @@ def progress(label: str) -> Iterator[Callable[[str | float], None]]:
         yield update
 
 
-def _same_work(before: str, now: str) -> bool:
-    return (
-        before.split(":", maxsplit=1)[0].split(" on ", maxsplit=1)[0]
-        == now.split(":", maxsplit=1)[0].split(" on ", maxsplit=1)[0]
-    )
+def _task(text: str) -> str:
+    """What is being done, without how far it is: "computing: 3 of 8" is "computing"."""
+    return text.partition(":")[0]
 
 
 def show_warning(

@@ -6,3 +6,5 @@ MATHS = ("attention", "blocks", "graph", "propagation", "selection", "sparsity",
 install_import_hook([f"gtp_models.gtp.{name}" for name in MATHS], "beartype.beartype")
 
 import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision
+
+pytest_plugins = ["artifacts"]

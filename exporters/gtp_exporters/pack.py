@@ -45,6 +45,7 @@ def folder_images(
     label_ids: list[str] | None,
     classes: int,
     limit: int | None = LIMIT,
+    origin: str = "",
 ) -> PackImages:
     """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders name them.
 
@@ -56,7 +57,7 @@ def folder_images(
         paths = [paths[int(index)] for index in np.linspace(0, len(paths) - 1, limit)]
     found = class_indices(folder, paths, labels, label_ids, classes)
     pixels = np.stack([preprocessing.pixels(path) for path in paths])
-    return PackImages(pixels, None if found is None else np.asarray(found, np.int64), f"{len(paths)} of {folder.name}")
+    return PackImages(pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}")
 
 
 @torch.inference_mode()

@@ -144,11 +144,12 @@ class _Run:
         return manifest
 
     def _images(self) -> PackImages:
-        recipe, classes = self.built.recipe, self.built.model.num_classes
+        own = self.built.recipe.images
+        known = (self.preprocessing, self.labels, self.label_ids, self.built.model.num_classes)
         if self.options.data is not None:
-            return folder_images(self.options.data, self.preprocessing, self.labels, self.label_ids, classes)
-        if recipe.images is not None:
-            return folder_images(recipe.images, self.preprocessing, self.labels, self.label_ids, classes, limit=None)
+            return folder_images(self.options.data, *known)
+        if own is not None:
+            return folder_images(own, *known, limit=None, origin="the recipe's own")
         return synthetic_images(self.preprocessing.crop)
 
     def _write_graph(self, config: GTPConfig, name: str, role: str, method: str, macs: int) -> FileEntry:
@@ -170,14 +171,12 @@ class _Run:
 
     def _write_reference(self, images: PackImages) -> FileEntry:
         count = len(images.pixels)
-        self.progress(f"computing the reference on {count} images")
-        reference = make_reference(
-            self.built.model,
-            self.config,
-            images,
-            self.preprocessing,
-            lambda share: self.progress(f"computing the reference: {round(share * count)} of {count} images"),
-        )
+
+        def report(share: float) -> None:
+            self.progress(f"computing the reference: {round(share * count)} of {count} images")
+
+        report(0)
+        reference = make_reference(self.built.model, self.config, images, self.preprocessing, report)
         if not self.options.dense:
             reference = replace(reference, dense_logits=None)
         path = self.directory / REFERENCE_NAME

@@ -134,9 +134,9 @@ def export(
 
 def _whole_numbers(text: str, separator: str, option: str) -> "int | tuple[int, ...]":
     try:
-        numbers = tuple(int(part) for part in text.split(separator) if part.strip())
+        numbers = tuple(int(part) for part in text.split(separator))
         return numbers if separator in text else numbers[0]
-    except (ValueError, IndexError):
+    except ValueError:
         raise typer.BadParameter(f"{option} takes whole numbers: 8 or 4{separator}8; this is {text!r}") from None
 
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +28,16 @@ def is_reachable(config: Any) -> bool:
     """Whether a connection to the weights' host (or to the proxy that leads there) opens within ``TIMEOUT``."""
     url = _hub_endpoint() if config.hf_hub_id else config.url
     parts = urlsplit(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or url)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=TIMEOUT):
-            return True
-    except OSError:
-        return False
+    reached = threading.Event()
+
+    def connect() -> None:
+        with (
+            suppress(OSError),
+            socket.create_connection((parts.hostname or "", parts.port or 443), timeout=TIMEOUT),
+        ):
+            reached.set()
+
+    attempt = threading.Thread(target=connect, daemon=True)  # a name server that hangs knows no time limit
+    attempt.start()
+    attempt.join(TIMEOUT)
+    return reached.is_set()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,8 +75,10 @@ def _build_auto(recipe: Recipe, img_size: tuple[int, int] | None, seed: int) -> 
             return build_model(recipe, str(LOCAL / f"{recipe.name}{suffix}"), img_size)
     try:
         return build_model(recipe, "pretrained", img_size)
-    except WeightsUnavailableError:
-        return build_model(recipe, "random", img_size, seed)
+    except WeightsUnavailableError as error:
+        built = build_model(recipe, "random", img_size, seed)
+        local = LOCAL / f"{recipe.name}{SUFFIXES[0]}"
+        return replace(built, notes=(f"random weights were used, since {error}; {local} would be found by itself",))
 
 
 def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool = False) -> Any:
@@ -87,7 +89,7 @@ def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool =
         return timm.create_model(
             recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=recipe.preprocessing or None, **arguments
         ).eval()
-    except (TypeError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"timm cannot make {recipe.timm} with {arguments}: {error}") from error
 
 

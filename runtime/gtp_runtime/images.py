@@ -51,6 +51,6 @@ def _index(
     for known in (label_ids, labels):
         if known and set(names) <= set(known):
             return {name: list(known).index(name) for name in names}
-    if all(name.isdigit() and int(name) < classes for name in names):
+    if all(name.isdecimal() and int(name) < classes for name in names):
         return {name: int(name) for name in names}
     return {name: index for index, name in enumerate(names)} if len(names) == classes else None

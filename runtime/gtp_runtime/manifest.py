@@ -151,7 +151,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / FILE_NAME
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ManifestError(
             f"no manifest {path}: a model is used with the {FILE_NAME} that gtp-export export wrote beside it"
@@ -194,7 +194,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n"
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".model-", suffix=".json")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, directory / FILE_NAME)

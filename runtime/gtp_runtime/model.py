@@ -72,7 +72,7 @@ class Model:
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run one batch and return every output by name: ``logits``, and ``propagated`` where traced."""
-        spec = self.entry.inputs[0]
+        images, spec = np.asarray(images), self.entry.inputs[0]
         if list(images.shape) != spec.shape or images.dtype != np.dtype(spec.dtype):
             raise InputError(
                 f"{self.path.name} takes {tuple(spec.shape)} {spec.dtype}, this is {images.shape} {images.dtype}: "

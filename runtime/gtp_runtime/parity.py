@@ -72,8 +72,12 @@ class Parity:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ``ok`` first."""
-        return {"ok": self.ok, **asdict(self)}
+        """Return plain values, ``ok`` first; None for what is not finite, which JSON cannot hold."""
+        values = {"ok": self.ok, **asdict(self)}
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in values.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class KeptSets:
         return so_far, layers
 
 
+@np.errstate(invalid="ignore", over="ignore")  # answers that are not finite fail a gate, and need no warnings
 def compare(
     logits: np.ndarray,
     expected: np.ndarray,

@@ -88,17 +88,24 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: a file that is missing or no image, an array of another shape or type.
+        ImageError: a file that is missing or no image, an array of another shape or type, another object.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, this one is {image.shape} {image.dtype}")
         return Image.fromarray(image)
+    if not isinstance(image, str | PathLike | Image.Image):
+        raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
     try:
-        picture = image if isinstance(image, Image.Image) else Image.open(image)
-        picture = ImageOps.exif_transpose(picture) if exif else picture
-        return picture.convert("RGB")
+        if isinstance(image, Image.Image):
+            return _to_rgb(image, exif)
+        with Image.open(image) as picture:
+            return _to_rgb(picture, exif)
     except FileNotFoundError as error:
         raise ImageError(f"no image {image}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"cannot read the image {image}: {error}") from error
+
+
+def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:
+    return (ImageOps.exif_transpose(picture) if exif else picture).convert("RGB")

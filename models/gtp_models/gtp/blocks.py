@@ -50,15 +50,16 @@ class GTPBlocks(nn.Sequential):
         batch, dim = x.shape[0], x.shape[-1]
         layers: list[Layer] = []
         graph = self._graph(x)
-        for index in range(self._plain_blocks()):
+        plain = self._plain_blocks()
+        for index in range(plain):
             x = self[index](x)
             layers.append(Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
         tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph)
-        for index in range(len(layers), len(self)):
+        for index in range(plain, len(self)):
             layers.append(run_block(self[index], tokens, self.num_prop[index], self.config))
             tokens = layers[-1].tokens
         record(self, layers)
-        return tokens.x.view(batch, -1, dim)
+        return x if plain == len(self) else tokens.x.view(batch, -1, dim)
 
     def _plain_blocks(self) -> int:
         if torch.compiler.is_exporting():

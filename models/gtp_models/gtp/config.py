@@ -87,6 +87,8 @@ class GTPConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
+        if not isinstance(self.token_scale, bool):
+            raise ConfigError(f"token_scale={self.token_scale!r}: give True or False")
         if self.graph == "None" and self.propagation == "GraphProp":
             raise ConfigError(
                 "propagation='GraphProp' needs a graph: choose graph='Mixed', or propagation='None' to prune"

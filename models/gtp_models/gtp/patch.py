@@ -36,7 +36,8 @@ def apply(model: Model, config: GTPConfig | None = None) -> Model:
     target: Any = model  # nn.Module's type hides a timm model's attributes
     blocks, grid = target.blocks, target.patch_embed.grid_size
     patched = GTPBlocks(blocks, config or GTPConfig(), grid, target.num_prefix_tokens)
-    target.blocks = patched.train(blocks.training)
+    patched.training = blocks.training
+    target.blocks = patched
     return model
 
 
@@ -44,8 +45,9 @@ def remove(model: Model) -> Model:
     """Undo ``apply``; a model without a patch is returned as it is."""
     target: Any = model
     if is_patched(model):
-        blocks = target.blocks
-        target.blocks = nn.Sequential(OrderedDict(blocks.named_children())).train(blocks.training)
+        plain = nn.Sequential(OrderedDict(target.blocks.named_children()))
+        plain.training = target.blocks.training
+        target.blocks = plain
     return model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.errors import BackendMissingError, ManifestError
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -39,7 +39,7 @@ class OnnxRuntimeBackend:
         chosen = _provider(ort, provider)
         names = list(dict.fromkeys([chosen, PROVIDERS["cpu"]]))
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=names)
+            self._session: Any = ort.InferenceSession(str(path), options, providers=names)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise ManifestError(f"ONNX Runtime cannot load {path}: {error}") from error
         if chosen not in self._session.get_providers():
@@ -49,12 +49,14 @@ class OnnxRuntimeBackend:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe."""
+        if self._session is None:
+            raise GTPRuntimeError("this model was closed: load it again")
         values = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         """Free the session."""
-        del self._session
+        self._session = None
 
 
 def _import() -> Any:

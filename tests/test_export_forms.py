@@ -1,0 +1,98 @@
+"""Every form that GTP takes: the ONNX graph is static, lean and answers as eager PyTorch does."""
+
+from typing import Any, get_args
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from helpers import tiny_vit
+
+from gtp_exporters.simplify import simplify
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.tracing import to_onnx
+from gtp_models.gtp.config import GTPConfig, Selection
+from gtp_models.gtp.patch import apply, trace_tokens
+
+SELECTIONS = get_args(Selection)
+Form = tuple[dict[str, Any], dict[str, Any], int]
+FORMS: dict[str, Form] = {
+    "default": ({}, {}, 1),
+    "batch": ({}, {}, 3),
+    "schedule": ({"num_prop": (0, 3, 0)}, {}, 1),
+    "dense": ({"num_prop": 0}, {}, 2),
+    "mean": ({"propagation": "Mean"}, {}, 2),
+    "prune": ({"propagation": "None", "graph": "None"}, {}, 1),
+    "sparse": ({"sparsity": 0.6}, {}, 2),
+    "gap": ({"graph": "Semantic"}, {"class_token": False, "global_pool": "avg", "fc_norm": False}, 2),
+    "registers": ({"graph": "Spatial"}, {"reg_tokens": 3}, 1),
+    "oblong": ({"token_scale": False}, {"img_size": (32, 48)}, 1),
+    "normed": ({}, {"qk_norm": True, "scale_attn_norm": True, "init_values": 0.1}, 1),
+}
+FULL: dict[str, Form] = {
+    **{f"{selection}-{batch}": ({"selection": selection}, {}, batch) for selection in SELECTIONS for batch in (1, 2)},
+    **{
+        f"{graph}-{scale}-{batch}": ({"graph": graph, "token_scale": scale}, {}, batch)
+        for graph in ("Spatial", "Semantic", "Mixed")
+        for scale in (True, False)
+        for batch in (1, 2)
+    },
+    **{f"sparse-{sparsity}": ({"sparsity": sparsity}, {}, 1) for sparsity in (0.05, 0.3, 0.9)},
+    "mean-unscaled": ({"propagation": "Mean", "token_scale": False}, {}, 1),
+    "prune-scaled-batch": ({"propagation": "None"}, {"reg_tokens": 1}, 4),
+    "gap-mean": ({"propagation": "Mean"}, {"class_token": False, "global_pool": "avg"}, 1),
+}
+
+
+def graph_of(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> tuple[Any, onnx.ModelProto]:
+    model = apply(tiny_vit(**model_args), GTPConfig(**{"num_prop": 2, "num_neighbours": 4, **settings}))
+    proto, note = simplify(to_onnx(model, batch, opset=20)[0])
+    assert not note
+    proto = infer_shapes(proto)
+    check_static(proto)
+    return model, proto
+
+
+def check_form(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> None:
+    model, proto = graph_of(settings, model_args, batch)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = torch.randn(batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode(), trace_tokens(model) as trace:
+        expected = model(images).numpy()
+    logits, *left = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * abs(expected).max() + 1e-6)
+    if left:
+        np.testing.assert_array_equal(left[0], torch.cat([step.propagated for step in trace], 1).numpy())
+        assert left[0].dtype == np.int32
+    else:
+        assert not any(model.blocks.num_prop)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_onnx_equals_eager(form: str) -> None:
+    check_form(*FORMS[form])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("form", FULL)
+def test_onnx_equals_eager_in_every_form(form: str) -> None:
+    check_form(*FULL[form])
+
+
+@pytest.mark.parametrize("opset", [18, 21, *(pytest.param(opset, marks=pytest.mark.full) for opset in (19, 22, 23))])
+def test_opsets(opset: int) -> None:
+    model = apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4))
+    proto = infer_shapes(simplify(to_onnx(model, 1, opset)[0])[0])
+    check_static(proto)
+    assert [entry.version for entry in proto.opset_import if entry.domain == ""] == [opset]
+
+
+def test_a_batch_gathers_without_expanded_indices() -> None:
+    _, proto = graph_of({}, {}, 3)
+    assert {"GatherElements", "GatherND", "Expand"}.isdisjoint(node.op_type for node in proto.graph.node)
+
+
+def test_no_trace_output_when_it_is_not_wanted() -> None:
+    proto, _ = to_onnx(apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4)), 1, 20, with_trace=False)
+    assert [output.name for output in proto.graph.output] == ["logits"]

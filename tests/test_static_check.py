@@ -1,0 +1,104 @@
+"""The strict check names the node and the reason."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gtp_exporters.errors import LimitError, StaticCheckError
+from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_opset, check_settings
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_models.gtp.config import GTPConfig
+
+
+def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **constants: np.ndarray) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])
+    y = helper.make_empty_tensor_value_info("y")
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    made = helper.make_graph(list(nodes), "test", [x], [y], initializers)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def refused(proto: onnx.ModelProto, target: str = "tensorrt") -> str:
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    with pytest.raises(StaticCheckError) as caught:
+        check_static(inferred, target)
+    return str(caught.value)
+
+
+def test_a_static_graph_passes() -> None:
+    proto = graph(helper.make_node("Relu", ["x"], ["y"]))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8]))
+    check_static(infer_shapes(proto))
+
+
+def test_a_dynamic_axis_is_named() -> None:
+    message = refused(graph(helper.make_node("Relu", ["x"], ["y"], name="relu_7"), size="n"))
+    assert "'x' has a dynamic or empty axis" in message
+    assert "relu_7" in message
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
+def test_an_operator_that_depends_on_data_is_never_static(target: str) -> None:
+    message = refused(graph(helper.make_node("NonZero", ["x"], ["y"], name="find")), target)
+    assert "NonZero 'find': sizes or control flow that depend on data" in message
+
+
+def test_shape_arithmetic_is_refused() -> None:
+    assert "Shape 'shape_1'" in refused(graph(helper.make_node("Shape", ["x"], ["y"], name="shape_1")))
+
+
+def test_an_operator_outside_of_tensorrts_list_is_refused_for_tensorrt_alone() -> None:
+    proto = graph(helper.make_node("Hardmax", ["x"], ["y"], name="h"))
+    assert "TensorRT's parser" in refused(proto)
+    check_static(onnx.shape_inference.infer_shapes(proto), "onnxruntime")
+
+
+def test_a_foreign_domain_is_refused() -> None:
+    proto = graph(helper.make_node("Relu", ["x"], ["y"], name="r", domain="com.example"))
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    message = refused(proto)
+    assert "com.example" in message
+
+
+@pytest.mark.parametrize(("k", "fits"), [(MAX_TOPK, True), (MAX_TOPK + 1, False)])
+def test_topk_ends_at_3840(k: int, fits: bool) -> None:
+    node = helper.make_node("TopK", ["x", "k"], ["y", "at"], name="top")
+    proto = onnx.shape_inference.infer_shapes(graph(node, size=5000, k=np.array([k])))
+    if fits:
+        check_static(proto)
+    else:
+        assert "TopK 'top': k is 3841, TensorRT's limit is 3840" in refused(proto)
+    check_static(proto, "onnxruntime")
+
+
+def test_a_computed_k_is_refused() -> None:
+    cast = helper.make_node("Cast", ["n"], ["k"], to=TensorProto.INT64)
+    proto = graph(cast, helper.make_node("TopK", ["x", "k"], ["y", "at"], name="top"), n=np.array([3], np.int32))
+    assert "its k is computed" in refused(proto)
+
+
+def test_opsets_outside_of_the_range_are_refused() -> None:
+    assert "opset 12" in refused(graph(helper.make_node("Relu", ["x"], ["y"]), opset=12))
+    with pytest.raises(LimitError, match="opset 9 is not supported"):
+        check_opset(9)
+
+
+def test_every_finding_is_listed() -> None:
+    message = refused(graph(helper.make_node("Shape", ["x"], ["s"]), helper.make_node("NonZero", ["x"], ["y"])))
+    assert "Shape" in message
+    assert "NonZero" in message
+
+
+def test_no_operator_is_both_taken_and_forbidden() -> None:
+    assert not FORBIDDEN & TENSORRT_OPERATORS
+
+
+def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
+    config = GTPConfig(sparsity=0.6)
+    with pytest.raises(LimitError, match=r"3840.*sparsity=1\.0 .*0\.902.*--target onnxruntime"):
+        check_settings(config, [197] * 12, "tensorrt")
+    check_settings(config, [197] * 12, "onnxruntime")
+    check_settings(config, [65] * 6, "tensorrt")
+    check_settings(GTPConfig(sparsity=0.91), [197] * 12, "tensorrt")
+    check_settings(GTPConfig(num_prop=(0, 1), sparsity=0.6), [197, 50], "tensorrt")

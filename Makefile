@@ -14,7 +14,7 @@ STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full lint wheel clean help
+.PHONY: setup export validate bench test test-full lint gpu-check wheel clean help
 
 setup: $(STAMP)  ## create .venv with everything that exports, tests and benchmarks use
 
@@ -22,7 +22,7 @@ setup: $(STAMP)  ## create .venv with everything that exports, tests and benchma
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,tensorrt-rtx]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE NUM_PROP=8 OUT=DIR ARGS=...]
@@ -44,6 +44,9 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu-check: $(STAMP)  ## build, prove and time on this machine's GPU; writes docs/gpu-results.md [ARGS]
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl, what a device installs
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -15,6 +15,8 @@ import gtp_models as _gtp_models  # noqa: F401 - puts the hook in place that men
 
 if TYPE_CHECKING:
     from gtp_exporters.pipeline import Exported, Options, export
+    from gtp_exporters.tensorrt.building import EngineOptions
+    from gtp_exporters.tensorrt.engine import Engine, build_engine
     from gtp_models.gtp.config import GTPConfig
     from gtp_models.gtp.patch import apply, remove, trace_tokens
     from gtp_models.gtp.trace import Step
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cost": "gtp_models",
+    "Engine": "gtp_exporters",
+    "EngineOptions": "gtp_exporters",
     "Exported": "gtp_exporters",
     "GTPConfig": "gtp_models",
     "Model": "gtp_runtime",
@@ -33,6 +37,7 @@ _HOMES = {
     "Recipe": "gtp_models",
     "Step": "gtp_models",
     "apply": "gtp_models",
+    "build_engine": "gtp_exporters",
     "build_model": "gtp_models",
     "cost": "gtp_models",
     "export": "gtp_exporters",
@@ -44,6 +49,8 @@ _HOMES = {
 }
 __all__ = [
     "Cost",
+    "Engine",
+    "EngineOptions",
     "Exported",
     "GTPConfig",
     "Model",
@@ -51,6 +58,7 @@ __all__ = [
     "Recipe",
     "Step",
     "apply",
+    "build_engine",
     "build_model",
     "cost",
     "export",

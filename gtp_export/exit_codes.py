@@ -9,7 +9,7 @@ from gtp_models.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, RandomWeightsError
+from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, RandomWeightsError
 
 DONE = 0
 FAILED = 1
@@ -20,7 +20,7 @@ BUDGET_MISSED = 5
 
 _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError), USAGE),
-    ((WeightsUnavailableError, BackendMissingError, RandomWeightsError), MISSING),
+    ((WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)

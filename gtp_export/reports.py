@@ -34,6 +34,11 @@ def latency_table(results: Sequence[Latency], title: str) -> None:
     if any(result.price is not None for result in results):
         columns = (*columns, "price")
     console.table(title, columns, [_latency_row(result)[: len(columns)] for result in results])
+    staged = [(result.file, *map(number, result.stages.values())) for result in results if result.stages]
+    if staged:
+        console.table(
+            "stages, median ms, by trtexec's definitions", ("file", "h2d", "compute", "d2h", "enqueue"), staged
+        )
 
 
 def _latency_row(result: Latency) -> tuple[str, ...]:

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from typer.main import get_command
 
+import gtp_runtime
 from gtp_export import cli as command_line
 from gtp_export import console
 from gtp_exporters import Options, export
 from gtp_models import Recipe
+from gtp_runtime import Model
+from gtp_runtime.errors import RandomWeightsWarning
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "gtp_models" / "digits"
 SEVEN = DIGITS / "images" / "7" / "000.png"
+ONE_OF_EACH = [min((DIGITS / "images" / str(digit)).iterdir()) for digit in range(10)]
+COMMANDS = list(get_command(command_line.app).commands)  # type: ignore[attr-defined]
 ARGS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 TINY = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", gtp={"num_prop": 3, "num_neighbours": 4}, model_args=ARGS)
 
@@ -38,6 +44,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with random weights, three images a run."""
     options = Options(batch=3, simplify=False)
     return _once(tmp_path_factory, "tiny", lambda place: export(TINY, place, weights="random", options=options))
+
+
+@pytest.fixture(scope="session")
+def model(digits: Path) -> Model:
+    return gtp_runtime.load(digits, threads=1)
+
+
+@pytest.fixture(scope="session")
+def batched(tiny: Path) -> Model:
+    with pytest.warns(RandomWeightsWarning, match=r"exported with random weights \(seed 0\)"):
+        return gtp_runtime.load(tiny, threads=1)
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

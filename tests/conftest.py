@@ -1,5 +1,9 @@
 """Checks the shapes in the signatures of GTP's maths while testing (jaxtyping with beartype)."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # several workers' threads that wait for each other by spinning take ages
+
 from jaxtyping import install_import_hook
 
 MATHS = ("attention", "blocks", "graph", "propagation", "selection", "sparsity", "tokens", "trace")

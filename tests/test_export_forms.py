@@ -11,7 +11,7 @@ from helpers import tiny_vit
 
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.tracing import to_onnx
+from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig, Selection
 from gtp_models.gtp.patch import apply, trace_tokens
 
@@ -47,7 +47,7 @@ FULL: dict[str, Form] = {
 
 def graph_of(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> tuple[Any, onnx.ModelProto]:
     model = apply(tiny_vit(**model_args), GTPConfig(**{"num_prop": 2, "num_neighbours": 4, **settings}))
-    proto, note = simplify(to_onnx(model, batch, opset=20)[0])
+    proto, note = simplify(to_onnx(Traced(model, True), batch, opset=20)[0])
     assert not note
     proto = infer_shapes(proto)
     check_static(proto)
@@ -83,7 +83,7 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
 @pytest.mark.parametrize("opset", [18, 21, *(pytest.param(opset, marks=pytest.mark.full) for opset in (19, 22, 23))])
 def test_opsets(opset: int) -> None:
     model = apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4))
-    proto = infer_shapes(simplify(to_onnx(model, 1, opset)[0])[0])
+    proto = infer_shapes(simplify(to_onnx(Traced(model, True), 1, opset)[0])[0])
     check_static(proto)
     assert [entry.version for entry in proto.opset_import if entry.domain == ""] == [opset]
 
@@ -94,5 +94,5 @@ def test_a_batch_gathers_without_expanded_indices() -> None:
 
 
 def test_no_trace_output_when_it_is_not_wanted() -> None:
-    proto, _ = to_onnx(apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4)), 1, 20, with_trace=False)
+    proto, _ = to_onnx(Traced(apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4)), False), 1, 20)
     assert [output.name for output in proto.graph.output] == ["logits"]

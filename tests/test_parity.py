@@ -69,8 +69,7 @@ def test_where_no_set_agrees_the_task_decides() -> None:
     assert compare(shifted(0.002), LOGITS, kept=kept(rows)).ok
     parity = compare(shifted(0.2), LOGITS, kept=kept(rows))
     assert parity.max_abs_fraction is None
-    assert [problem.split()[0] for problem in parity.problems] == ["cosine", "KL", "top-1"][: len(parity.problems)]
-    assert not parity.ok
+    assert [problem.split()[0] for problem in parity.problems] == ["cosine", "KL"]
 
 
 @pytest.mark.parametrize("traced", [None, KeptSets(None, LAYERS, GAPS)], ids=["dense", "no-trace"])
@@ -91,11 +90,9 @@ def test_each_precision_has_its_limit(precision: str, limit: float) -> None:
 
 
 def test_cosine_gate() -> None:
-    flat = np.full((1, 100), 0.1, np.float32)
+    flat = np.full((4, 100), 0.1, np.float32)
     turned = flat * np.where(np.arange(100) < 5, 1.5, 1)
-    parity = compare(turned, flat, "bf16")
-    assert parity.cosine < 0.999
-    assert [problem.split()[0] for problem in parity.problems if "error" not in problem] == ["cosine"]
+    assert only_problem(compare(turned, flat, kept=kept([[1, 2, 9]] * 4))) == "cosine 0.99440, limit 0.999"
 
 
 def test_kl_gate() -> None:

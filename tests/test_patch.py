@@ -115,8 +115,8 @@ def test_one_image_equals_its_row_of_a_batch(overrides: dict[str, Any], propagat
 def test_training_flags_are_kept(training: bool) -> None:
     model = tiny_vit().train(training)
     model.blocks[1].train(not training)
-    for change in (apply, remove):
-        change(model)
+    for change in (lambda: apply(model, CONFIG), lambda: remove(model)):
+        change()
         assert model.blocks.training is training
         assert [block.training for block in model.blocks] == [training, not training, training]
 

@@ -5,7 +5,7 @@ import onnxruntime
 import torch
 from helpers import tiny_vit
 
-from gtp_exporters.tracing import to_onnx
+from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply, trace_tokens
 from gtp_models.gtp.selection import rank
@@ -16,7 +16,7 @@ SPARSE = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.05, selection="DiagA
 def test_strong_sparsity_ties_at_the_boundary_and_both_choose_alike() -> None:
     model = apply(tiny_vit(), SPARSE)
     session = onnxruntime.InferenceSession(
-        to_onnx(model, 4, 20)[0].SerializeToString(), providers=["CPUExecutionProvider"]
+        to_onnx(Traced(model, True), 4, 20)[0].SerializeToString(), providers=["CPUExecutionProvider"]
     )
     ties = 0
     for seed in range(5):

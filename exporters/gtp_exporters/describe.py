@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 
+from gtp_exporters.precision import precision_of
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.weights import BuiltModel
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
@@ -45,7 +46,7 @@ def file_entry(path: Path, proto: onnx.ModelProto, role: str, method: str, macs:
         file_sha256(path),
         path.stat().st_size,
         method=method,
-        precision="fp32",
+        precision=precision_of(proto),
         macs=macs,
         nodes=len(proto.graph.node),
         inputs=[_spec(value) for value in proto.graph.input],

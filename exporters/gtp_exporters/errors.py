@@ -15,3 +15,7 @@ class StaticCheckError(ExportError):
 
 class OutputError(ExportError):
     """A place where the artifact directory cannot be written."""
+
+
+class EngineError(ExportError):
+    """A graph that TensorRT cannot parse or build."""

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 from gtp_exporters.errors import LimitError
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.sparsity import topk_size
 
 Target = Literal["tensorrt", "onnxruntime", "openvino"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -43,6 +42,8 @@ def check_settings(config: GTPConfig, counts: Sequence[int], target: str) -> Non
     """
     if target != "tensorrt" or config.sparsity == 1:
         return
+    from gtp_models.gtp.sparsity import topk_size  # not above: it loads torch, which a device has not
+
     for layer, (tokens, amount) in enumerate(zip(counts, config.schedule(len(counts)), strict=True)):
         size = topk_size(tokens, config.sparsity)
         if amount and size > MAX_TOPK:

@@ -11,9 +11,10 @@ from gtp_exporters.errors import LimitError
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.limits import TARGETS, check_opset, check_settings
 from gtp_exporters.pack import PackImages, folder_images, make_reference, synthetic_images
+from gtp_exporters.precision import PRECISIONS, to_precision
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.tracing import to_onnx
+from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply
 from gtp_models.macs import Cost, cost
@@ -34,6 +35,7 @@ from gtp_runtime.reference import write_reference
 
 MODEL_NAME = "model.onnx"
 DENSE_NAME = "dense.onnx"
+INPUTS = ("float", "uint8")
 
 Progress = Callable[[str], None]
 
@@ -50,6 +52,9 @@ class Options:
         trace: give the graph the output ``propagated``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the parity pack; else the recipe's own, else synthetic ones.
+        precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
+        input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
+            normalised inside the graph.
     """
 
     batch: int = 1
@@ -59,12 +64,18 @@ class Options:
     trace: bool = True
     target: str = "tensorrt"
     data: Path | None = None
+    precision: str = "fp32"
+    input: str = "float"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise LimitError(f"batch {self.batch}: give at least 1")
         if self.target not in TARGETS:
             raise LimitError(f"no target is called {self.target!r}: choose one of {', '.join(TARGETS)}")
+        if self.input not in INPUTS:
+            raise LimitError(f"no input is called {self.input!r}: choose one of {', '.join(INPUTS)}")
+        if self.precision not in PRECISIONS:
+            raise LimitError(f"no precision is called {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         check_opset(self.opset)
 
 
@@ -155,13 +166,15 @@ class _Run:
     def _write_graph(self, config: GTPConfig, name: str, role: str, method: str, macs: int) -> FileEntry:
         self.progress(f"tracing {name}")
         apply(self.built.model, config)
-        proto, layers = to_onnx(self.built.model, self.options.batch, self.options.opset, self.options.trace)
+        pixels = (self.preprocessing.mean, self.preprocessing.std) if self.options.input == "uint8" else None
+        traced = Traced(self.built.model, self.options.trace, pixels)
+        proto, layers = to_onnx(traced, self.options.batch, self.options.opset)
         if self.options.simplify:
             self.progress(f"simplifying {name}")
             proto, note = simplify(proto)
             self.notes += [f"{name}: {note}"] if note else []
         self.progress(f"checking {name}")
-        proto = infer_shapes(proto)
+        proto = to_precision(infer_shapes(proto), self.options.precision)
         check_static(proto, self.options.target)
         if role == "model":
             self.layer_nodes = nodes_per_layer(proto, layers, len(self.costs.layers))

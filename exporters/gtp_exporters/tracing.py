@@ -15,19 +15,35 @@ _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 
 
 class Traced(nn.Module):
-    """The model with the outputs of an export: ``logits``, and ``propagated`` (B, all that left) int32."""
+    """The model with the outputs of an export: ``logits``, and ``propagated`` (B, all that left) int32.
 
-    def __init__(self, model: Any, with_trace: bool) -> None:
+    Args:
+        model: a timm model, patched or not.
+        with_trace: add ``propagated`` where tokens leave.
+        pixels: mean and std of images that come as (B, H, W, 3) uint8; None for preprocessed (B, 3, H, W) float32.
+    """
+
+    def __init__(self, model: Any, with_trace: bool, pixels: tuple[list[float], list[float]] | None = None) -> None:
         super().__init__()
         self.model: Any = model
         self.with_trace = with_trace and is_patched(model) and any(model.blocks.num_prop)
+        self.pixels = pixels
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
         return ["logits", "propagated"] if self.with_trace else ["logits"]
 
+    def example(self, batch: int) -> Tensor:
+        """Return an input of the right shape and type."""
+        height, width = self.model.patch_embed.img_size
+        if self.pixels is None:
+            return torch.zeros(batch, 3, height, width)
+        return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.pixels is not None:
+            images = _normalise(images, *self.pixels)
         if not self.with_trace:
             return self.model(images)
         with recording(self.model.blocks, keep=_left) as left:
@@ -36,35 +52,37 @@ class Traced(nn.Module):
         return logits, (ids - self.model.num_prefix_tokens).int()
 
 
+def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    """(value / 255 - mean) / std, as one product and one difference."""
+    scale = torch.tensor([1 / (255 * value) for value in std])
+    shift = torch.tensor([part / value for part, value in zip(mean, std, strict=True)])
+    return (pixels.float() * scale - shift).permute(0, 3, 1, 2)
+
+
 def _left(layer: Layer) -> Tensor | None:
     return layer.left
 
 
-def to_onnx(
-    model: Any, batch: int, opset: int, with_trace: bool = True
-) -> tuple[onnx.ModelProto, dict[str, int | None]]:
-    """Trace a timm model, patched or not, with torch's exporter.
+def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, dict[str, int | None]]:
+    """Trace a model with torch's exporter.
 
     Args:
-        model: in eval mode; its ``patch_embed`` gives the image size.
+        traced: the model, in eval mode, with the inputs and outputs of the export.
         batch: images a run.
         opset: ONNX opset.
-        with_trace: add the output ``propagated`` where tokens leave.
 
     Returns:
         The graph, and for each tensor that a module made the number of its layer (None outside of the blocks).
     """
-    wrapped = Traced(model, with_trace).eval()
-    images = torch.zeros(batch, 3, *model.patch_embed.img_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         program = torch.onnx.export(
-            wrapped,
-            (images,),
+            traced.eval(),
+            (traced.example(batch),),
             dynamo=True,
             opset_version=opset,
             input_names=["images"],
-            output_names=wrapped.output_names,
+            output_names=traced.output_names,
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             verbose=False,
         )

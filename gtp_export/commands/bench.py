@@ -1,13 +1,16 @@
 """``gtp-export bench``: latency of several files, taken in turn."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.options import Json, Provider, ProviderOption, Quiet, Threads, Verbose
+
+if TYPE_CHECKING:
+    from gtp_runtime import Model
 
 
 def bench(
@@ -44,10 +47,10 @@ def bench(
         model.close()
     if json:
         settings = {"threads": threads, "provider": provider.value, "seconds": seconds}
-        console.emit({"settings": settings, "files": [result.to_dict() for result in results]})
+        backends = [{"name": model.backend.name, **model.backend.info} for model in models]
+        console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
-        info = models[0].backend.info
-        latency_table(results, f"ONNX Runtime {info['version']}, {provider.value}, {threads or 'all'} thread(s)")
+        latency_table(results, _title(models, threads))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
     for result in over:
         console.err.print(
@@ -55,6 +58,11 @@ def bench(
         )
     if over:
         raise typer.Exit(BUDGET_MISSED)
+
+
+def _title(models: "list[Model]", threads: int) -> str:
+    used = dict.fromkeys(f"{model.backend.name} {model.backend.info['version']}" for model in models)
+    return f"{', '.join(used)}; {threads or 'all'} CPU thread{'' if threads == 1 else 's'}, batch {models[0].batch}"
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
@@ -67,5 +75,6 @@ def _with_twin(paths: list[Path]) -> list[Path]:
     if not path.exists():
         return paths
     files = read_manifest(path.parent).files
-    twins = [path.parent / name for name, entry in files.items() if entry.role == "dense" and name != path.name]
+    dense = [path.parent / name for name, entry in files.items() if entry.role == "dense" and name != path.name]
+    twins = [twin for twin in dense if twin.suffix == path.suffix]
     return [*twins, path]

@@ -44,6 +44,12 @@ def export(
     target: Annotated[
         str, typer.Option(help="Whose limits hold: tensorrt (the strictest), onnxruntime, openvino.")
     ] = "tensorrt",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or bf16, written into the graphs (TensorRT); inputs stay float32.")
+    ] = "fp32",
+    input_: Annotated[
+        str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
+    ] = "float",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
     dense: Annotated[bool, typer.Option(help="Write the unpatched twin, dense.onnx, to compare with.")] = True,
@@ -104,6 +110,8 @@ def export(
         "threshold": threshold,
     }
     size = None if img_size is None else _whole_numbers(img_size, "x", "--img-size")
+    if isinstance(size, tuple) and len(size) != 2:
+        raise typer.BadParameter(f"--img-size takes one number or HEIGHTxWIDTH; this is {img_size!r}")
     with console.progress("loading torch") as update:
         update("loading torch")
         from gtp_exporters import Options
@@ -118,12 +126,14 @@ def export(
             weights=weights,
             img_size=(size, size) if isinstance(size, int) else size,  # type: ignore[arg-type]
             seed=seed,
-            options=Options(batch, opset, simplify, dense, trace, target, data),
+            options=Options(batch, opset, simplify, dense, trace, target, data, precision, input_),
             progress=update,
         )
     for text in exported.notes:
         console.note(f"note: {text}")
-    parity, latency = _check(exported, threads) if check else (None, [])
+    if check and precision == "bf16":
+        console.note("note: ONNX Runtime runs no bf16 on CPUs, so nothing was checked here")
+    parity, latency = _check(exported, threads) if check and precision != "bf16" else (None, [])
     if json:
         console.emit(_document(exported, parity, latency))
     else:
@@ -188,5 +198,8 @@ def _show(exported: "Exported", parity: "Parity | None", latency: "list[Latency]
         parity_lines(parity, str(manifest.reference["images"]))
     names = " ".join([*manifest.files, "model.json"])
     console.out.print(f"wrote {exported.directory}: {names}", markup=False)
+    if not latency:
+        console.out.print(f"next: gtp-export build-engine {exported.directory}/model.onnx", markup=False)
+        return
     allow = " --allow-random" if manifest.weights.source == "random" else ""
     console.out.print(f"next: gtp-export predict {exported.directory}/model.onnx IMAGE{allow}", markup=False)

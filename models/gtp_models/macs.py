@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import check_supported
+from gtp_models.gtp.patch import check_selection, check_supported
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def cost(model: Any, config: GTPConfig) -> Cost:
         ConfigError: settings that do not fit the model.
     """
     check_supported(model)
+    check_selection(model, config)
     prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
     counts = [count + prefix for count in config.counts(len(model.blocks), patches)]
     layers = tuple(
@@ -100,8 +102,17 @@ def _block(block: Any, tokens: int, after: int) -> int:
 
 
 def _head(model: Any, tokens: int) -> int:
-    pooled = getattr(model, "attn_pool", None)
-    return _linear(model.head) + (tokens * _linear(pooled) if pooled is not None else 0)
+    classifiers = [model.head, *([model.head_dist] if hasattr(model, "head_dist") else [])]
+    return sum(map(_linear, classifiers)) + (_attention_pool(model, tokens) if model.attn_pool is not None else 0)
+
+
+def _attention_pool(model: Any, tokens: int) -> int:
+    pool, seen = model.attn_pool, tokens if model.pool_include_prefix else tokens - model.num_prefix_tokens
+    if not isinstance(pool, AttentionPoolLatent):  # timm's other pool has no weights: tokens attend to each other
+        return 2 * seen * seen * model.embed_dim
+    keys_values = _linear(pool.kv)
+    attention = seen * (keys_values + 2 * pool.latent_len * model.embed_dim)
+    return attention + pool.latent_len * (_linear(pool) - keys_values)
 
 
 def _linear(module: nn.Module) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gtp_models import hub
 from gtp_models.errors import ConfigError, WeightsUnavailableError
-from gtp_models.recipes import Recipe
+from gtp_models.recipes import Recipe, check_timm_name
 from gtp_models.state_dict import SUFFIXES, check_fit, fit, read_state_dict
 
 Source = Literal["pretrained", "file", "random"]
@@ -56,12 +56,15 @@ def build_model(
         WeightsError: a file that cannot be read or does not fit.
         WeightsUnavailableError: pretrained weights that cannot be had.
         ConfigError: arguments that timm refuses.
+        UnknownModelError: timm has no such model.
     """
+    check_timm_name(recipe.timm)
     if weights == "auto":
         return _build_auto(recipe, img_size, seed)
     if weights == "random":
-        torch.manual_seed(seed)
-        return _built(_create(recipe, img_size), recipe, "random", f"seed {seed}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _built(_create(recipe, img_size), recipe, "random", f"seed {seed}")
     if weights != "pretrained":
         return _build_from_file(recipe, Path(weights), img_size, "file")
     if recipe.weights:

@@ -1,6 +1,7 @@
 """Compares loaded files: latency in turn, accuracy beside the dense twin."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def benchmark(models: Sequence[Model], seconds: float = 3.0, progress: Progress 
     results = [
         latency.summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)
     ]
+    results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
     entries = [model.entry for model in models]
     return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
 

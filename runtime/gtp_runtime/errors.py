@@ -27,3 +27,11 @@ class RandomWeightsError(GTPRuntimeError):
 
 class RandomWeightsWarning(UserWarning):
     """A model was loaded whose weights are random: its answers mean nothing."""
+
+
+class DeviceError(GTPRuntimeError):
+    """CUDA or TensorRT refuses on this device."""
+
+
+class EngineMismatchError(GTPRuntimeError):
+    """An engine that was built for another TensorRT or another GPU than there is here."""

@@ -28,6 +28,8 @@ class Latency:
         share: of the MACs saved against the first file, the share that its latency realises; None where
             none are saved.
         price: its p50 over that of the free drop (``--method drop``) in the same run; None without one.
+        stages: medians of an engine's parts in milliseconds, by trtexec's definitions: "h2d", "compute", "d2h",
+            "enqueue"; None for other files.
     """
 
     file: str
@@ -44,6 +46,7 @@ class Latency:
     ratio: float = 1.0
     share: float | None = None
     price: float | None = None
+    stages: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -86,6 +89,12 @@ def summarise(file: str, batch: int, seconds: Sequence[float]) -> Latency:
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
     mean = float(times.mean())
     return Latency(file, batch, len(times), p50, p90, p95, p99, mean, float(times.std() / mean), batch * 1e3 / mean)
+
+
+def median_stages(run: Callable[[], dict[str, float]], runs: int = MIN_RUNS) -> dict[str, float]:
+    """Run a few times and return the median of each stage."""
+    taken = [run() for _ in range(runs)]
+    return {name: float(np.median([stages[name] for stages in taken])) for name in taken[0]}
 
 
 def against_first(results: Sequence[Latency], macs: Sequence[int], methods: Sequence[str]) -> list[Latency]:

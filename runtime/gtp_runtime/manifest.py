@@ -9,8 +9,10 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.preprocessing import Preprocessing
 
@@ -42,6 +44,7 @@ class FileEntry:
         macs: multiply-accumulates for one image, the backbone's.
         nodes: ONNX nodes.
         inputs, outputs: names, shapes and dtypes.
+        engine: how an engine was built; None for other files.
     """
 
     role: str
@@ -53,6 +56,7 @@ class FileEntry:
     nodes: int = 0
     inputs: list[TensorSpec] = field(default_factory=list)
     outputs: list[TensorSpec] = field(default_factory=list)
+    engine: EngineInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ def _read(kind: Any, value: Any) -> Any:
         known = {entry.name: value[entry.name] for entry in fields(kind) if entry.name in value}
         return kind(**{name: _read(hints[name], item) for name, item in known.items()})  # type: ignore[operator]
     arguments = get_args(kind)
+    if get_origin(kind) is UnionType and value is not None and is_dataclass(arguments[0]):
+        return _read(arguments[0], value)
     if get_origin(kind) is list and is_dataclass(arguments[0]):
         return [_read(arguments[0], item) for item in value]
     if get_origin(kind) is dict and is_dataclass(arguments[1]):

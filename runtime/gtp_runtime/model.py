@@ -65,6 +65,8 @@ class Model:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits.
 
+        An export with ``--input uint8`` takes (B, H, W, 3) uint8 pixels instead.
+
         Raises:
             InputError: another shape or dtype.
         """
@@ -92,8 +94,13 @@ class Model:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def preprocess(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
-        """Return one image's (3, H, W) float32 input."""
-        return self.manifest.preprocessing(image, exif=exif)
+        """Return one image's input: (3, H, W) float32, or (H, W, 3) uint8 where the graph normalises by itself."""
+        return self.prepare(self.manifest.preprocessing.pixels(image, exif=exif))
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn (..., H, W, 3) uint8 pixels of the right size into the input."""
+        takes_pixels = self.entry.inputs[0].dtype == "uint8"
+        return pixels if takes_pixels else self.manifest.preprocessing.normalise(pixels)
 
     def predict(
         self, images: ImageLike | Sequence[ImageLike], topk: int = 5, *, exif: bool = False, allow_random: bool = False
@@ -152,7 +159,7 @@ class Model:
             ManifestError: the pack is missing, damaged, or holds nothing of this file's role.
         """
         reference = self.reference()
-        outputs = self.run_all(self.manifest.preprocessing.normalise(reference.images), progress)
+        outputs = self.run_all(self.prepare(reference.images), progress)
         logits = outputs[self.entry.outputs[0].name]
         common = (self.entry.precision, reference.labels, reference.dense_logits)
         if self.entry.role != "dense":
@@ -187,14 +194,22 @@ class Model:
         images = self.sample()
         return lambda: self.run(images)
 
+    def stages(self) -> dict[str, float] | None:
+        """Median milliseconds of an engine's parts (see ``Latency.stages``); None for other backends."""
+        measure = getattr(self.backend, "stages", None)
+        if measure is None:
+            return None
+        inputs = {self.entry.inputs[0].name: self.sample()}
+        return latency.median_stages(lambda: measure(inputs))
+
     def sample(self) -> np.ndarray:
         """Return one batch of input: images of the parity pack, else seeded noise."""
         spec = self.entry.inputs[0]
         if (self.path.parent / REFERENCE_NAME).exists():
             images = self.reference().images
             chosen = images[np.arange(self.batch) % len(images)]
-            return self.manifest.preprocessing.normalise(chosen)
-        return np.random.default_rng(0).standard_normal(spec.shape).astype(spec.dtype)
+            return self.prepare(chosen)
+        return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
         """Keep a result ("parity", "latency") in the manifest; False where the directory cannot be written."""

@@ -10,7 +10,7 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from gtp_models.errors import UnsupportedModelError
+from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.gtp.blocks import GTPBlocks
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.trace import Step, describe, recording
@@ -32,10 +32,12 @@ def apply(model: Model, config: GTPConfig | None = None) -> Model:
         UnsupportedModelError: another kind of model, block or attention.
         ConfigError: settings that do not fit the model's layers and tokens.
     """
+    config = config or GTPConfig()
     check_supported(model)
+    check_selection(model, config)
     target: Any = model  # nn.Module's type hides a timm model's attributes
     blocks, grid = target.blocks, target.patch_embed.grid_size
-    patched = GTPBlocks(blocks, config or GTPConfig(), grid, target.num_prefix_tokens)
+    patched = GTPBlocks(blocks, config, grid, target.num_prefix_tokens)
     patched.training = blocks.training
     target.blocks = patched
     return model
@@ -82,6 +84,11 @@ def check_supported(model: Any) -> None:
         raise UnsupportedModelError(
             "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=…"
         )
+    if model.grad_checkpointing:
+        raise UnsupportedModelError(
+            "the model checkpoints gradients, which runs its blocks one by one, past GTP: "
+            "call model.set_grad_checkpointing(False)"
+        )
     for block in model.blocks:
         if type(block) is not Block:
             raise UnsupportedModelError(
@@ -92,3 +99,11 @@ def check_supported(model: Any) -> None:
             raise UnsupportedModelError(
                 f"{type(block.attn).__name__} cannot be patched: GTP needs the map of timm.layers.Attention"
             )
+
+
+def check_selection(model: Any, config: GTPConfig) -> None:
+    """Raise ``ConfigError`` where tokens are to be scored by a class token that the model does not have."""
+    if config.selection.startswith("CLSAttn") and not model.has_class_token:
+        raise ConfigError(
+            f"selection={config.selection!r} needs a class token, and this model has none: use 'MixedAttnMax'"
+        )

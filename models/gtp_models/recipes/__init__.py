@@ -85,15 +85,16 @@ def _read(path: Path) -> Recipe:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise UnknownModelError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     known = {entry.name for entry in fields(Recipe)}
-    if not isinstance(values, dict) or "timm" not in values or values.keys() - known:
+    if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - known:
         raise ConfigError(f"{path} is not a recipe: it needs timm: NAME, and may have {', '.join(sorted(known))}")
-    values = {"name": path.stem, "title": values["timm"]} | values
+    given = {name: value for name, value in values.items() if value is not None}
+    values = {"name": path.stem, "title": values["timm"]} | given
     for entry in ("weights", "images"):
         if values.get(entry):
             values[entry] = path.parent / values[entry]
@@ -101,11 +102,21 @@ def _read(path: Path) -> Recipe:
 
 
 def _from_timm(name: str) -> Recipe:
+    check_timm_name(name)
+    return Recipe(name=name.replace(".", "_"), title=name, timm=name, labels="imagenet-1k")
+
+
+def check_timm_name(name: str) -> None:
+    """Raise ``UnknownModelError``, offering the closest names, unless timm has such a model and tag."""
     import timm
 
     if not timm.is_model(name):
         raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models())}")
-    return Recipe(name=name.replace(".", "_"), title=name, timm=name, labels="imagenet-1k")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+        raise UnknownModelError(f"timm has no weights {name!r}: {_suggest(name, tagged)}") from error
 
 
 def _suggest(name: str, names: list[str]) -> str:

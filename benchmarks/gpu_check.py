@@ -1,0 +1,148 @@
+"""Builds, proves and times on this machine's GPU with whatever runs there, and writes docs/gpu-results.md.
+
+    make gpu-check [ARGS="--models digits,deit_s --batch 1 --output FILE"]
+
+For dense and GTP: TensorRT or TensorRT-RTX engines in every precision, ONNX Runtime's CUDA provider, eager PyTorch.
+What cannot run is listed with the reason.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from gtp_exporters import Options, build_engine, export
+from gtp_exporters.errors import ExportError
+from gtp_models import Recipe, apply, build_model, load_recipe, remove
+from gtp_runtime import Latency, benchmark, load
+from gtp_runtime.cuda import find_cuda
+from gtp_runtime.errors import GTPRuntimeError
+from gtp_runtime.latency import against_first, in_turn, summarise
+from gtp_runtime.tensorrt_flavor import find_flavor
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+SECONDS = 3.0
+
+
+@dataclass
+class Report:
+    """Lines of the page, and what was skipped."""
+
+    lines: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def table(self, title: str, results: list[Latency], parity: list[str]) -> None:
+        self.lines += [
+            f"\n### {title}\n",
+            "| file | p50 ms | p99 ms | ratio | share | compute ms | enqueue ms | parity |",
+        ]
+        self.lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        for result, proven in zip(results, parity, strict=True):
+            stages = result.stages or {}
+            share = "-" if result.share is None else f"{result.share:.0%}"
+            parts = [f"{stages[name]:.3f}" if name in stages else "-" for name in ("compute", "enqueue")]
+            name = Path(result.file).name
+            cells = [name, f"{result.p50_ms:.3f}", f"{result.p99_ms:.3f}", f"{result.ratio:.3f}", share, *parts, proven]
+            self.lines.append("| " + " | ".join(cells) + " |")
+
+    def attempt(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (GTPRuntimeError, ExportError, RuntimeError, ImportError) as error:
+            self.skipped.append(f"{what}: {' '.join(str(error).split())}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="digits,deit_s")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("docs/gpu-results.md"))
+    arguments = parser.parse_args()
+    report = Report()
+    with tempfile.TemporaryDirectory() as place:
+        for name in arguments.models.split(","):
+            check_model(report, load_recipe(name), arguments.batch, Path(place))
+    arguments.output.write_text("\n".join([*head(arguments.batch), *report.lines, *skipped(report)]) + "\n")
+    print(f"wrote {arguments.output}; skipped {len(report.skipped)}")
+    for line in report.skipped:
+        print(f"  skipped {line}")
+
+
+def head(batch: int) -> Iterator[str]:
+    yield "# On a GPU\n"
+    yield f'Made by `make gpu-check ARGS="--batch {batch}"` on {time.strftime("%Y-%m-%d")}, {platform.machine()}.'
+    try:
+        device = find_cuda().describe()
+        yield f"{device['gpu']}, compute capability {device['compute_capability']}, driver CUDA {device['driver']}."
+    except GTPRuntimeError as error:
+        yield f"No GPU was found: {error}."
+
+
+def skipped(report: Report) -> Iterator[str]:
+    if report.skipped:
+        yield "\n## Skipped\n"
+        yield from (f"- {line}" for line in report.skipped)
+
+
+def check_model(report: Report, recipe: Recipe, batch: int, place: Path) -> None:
+    weights = "pretrained" if recipe.weights else "random"
+    directory = export(recipe, place / recipe.name, weights=weights, options=Options(batch=batch)).directory
+    report.lines.append(f"\n## {recipe.title}, batch {batch}, {weights} weights")
+    for precision in PRECISIONS:
+        report.attempt(f"{recipe.name} TensorRT {precision}", lambda p=precision: engines(report, directory, p))
+    report.attempt(f"{recipe.name} ONNX Runtime CUDA", lambda: onnxruntime_cuda(report, directory))
+    report.attempt(f"{recipe.name} eager PyTorch", lambda: eager(report, recipe, weights, batch))
+
+
+def engines(report: Report, directory: Path, precision: str) -> None:
+    flavor = find_flavor()
+    find_cuda()
+    paths = [
+        build_engine(directory / f"{graph}.onnx", directory / f"{graph}_{precision}.engine", precision=precision).path
+        for graph in ("dense", "model")
+    ]
+    measure(report, f"{flavor.name} {flavor.version}, {precision}", paths, provider="cpu")
+
+
+def onnxruntime_cuda(report: Report, directory: Path) -> None:
+    measure(report, "ONNX Runtime, CUDA", [directory / "dense.onnx", directory / "model.onnx"], provider="cuda")
+
+
+def measure(report: Report, title: str, paths: list[Path], provider: str) -> None:
+    models = [load(path, provider=provider) for path in paths]
+    proven = ["ok" if parity.ok else "; ".join(parity.problems) for parity in (model.validate() for model in models)]
+    report.table(title, benchmark(models, SECONDS), proven)
+    for model in models:
+        model.close()
+
+
+@torch.inference_mode()
+def eager(report: Report, recipe: Recipe, weights: str, batch: int) -> None:
+    if not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch sees no CUDA device")
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        dense, gtp = (build_model(recipe, weights).model.to("cuda", dtype) for _ in range(2))
+        images = torch.randn(batch, 3, *dense.patch_embed.img_size, device="cuda", dtype=dtype)
+        runs = [timed(remove(dense), images), timed(apply(gtp, recipe.config()), images)]
+        taken = in_turn(runs, SECONDS)
+        results = [summarise(name, batch, times) for name, times in zip(("dense", "gtp"), taken, strict=True)]
+        report.table(
+            f"eager PyTorch {torch.__version__}, {dtype}", against_first(results, [0, 0], ["", ""]), ["-", "-"]
+        )
+
+
+def timed(model: torch.nn.Module, images: torch.Tensor) -> Callable[[], None]:
+    def run() -> None:
+        model(images)
+        torch.cuda.synchronize()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Builds a serialised engine from an ONNX model: all that calls TensorRT's builder."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from gtp_exporters.errors import EngineError, LimitError
+from gtp_exporters.tensorrt.parsing import parse
+from gtp_exporters.tensorrt.progress import Progress, stoppable, watch
+from gtp_runtime.tensorrt_flavor import Flavor
+from gtp_runtime.tensorrt_log import make_logger
+
+OPT_LEVELS = range(6)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build.
+
+    Attributes:
+        workspace: MiB that a layer may use while it runs; TensorRT's choice without.
+        opt_level: 0 to 5, more tries of kernels; TensorRT's choice (3) without.
+        timing_cache: a file of measured kernels, kept and reused; full TensorRT only.
+        targets: compute capabilities to build for ahead of time, ("sm86", …); RTX only.
+    """
+
+    workspace: int | None = None
+    opt_level: int | None = None
+    timing_cache: Path | None = None
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.opt_level is not None and self.opt_level not in OPT_LEVELS:
+            raise LimitError(f"optimisation level {self.opt_level}: TensorRT has {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
+        if self.workspace is not None and self.workspace < 1:
+            raise LimitError(f"workspace {self.workspace} MiB: give at least 1, or leave it to TensorRT")
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A serialised engine, layers of the parsed network, and how long the builder took."""
+
+    plan: bytes
+    layers: int
+    seconds: float
+
+
+def build(flavor: Flavor, model: onnx.ModelProto, options: EngineOptions, progress: Progress) -> BuiltEngine:
+    """Build an ONNX model.
+
+    Raises:
+        EngineError: TensorRT cannot parse or build it.
+        LimitError: options that this flavour does not have.
+        KeyboardInterrupt: Ctrl-C, after the step that was running.
+    """
+    logger = make_logger(flavor.trt)
+    builder = flavor.trt.Builder(logger)
+    if builder is None:
+        raise EngineError(f"TensorRT does not start: {'; '.join(logger.errors) or 'no reason given'}")
+    config = builder.create_builder_config()
+    _configure(flavor, config, options)
+    cache = _load_timing_cache(flavor, config, options.timing_cache)
+    network = parse(flavor, builder, model, logger)
+    start = time.perf_counter()
+    with stoppable() as stop:
+        _monitor = watch(flavor.trt, config, progress, stop)
+        plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError("TensorRT cannot build the graph:\n  " + "\n  ".join(logger.errors or ["no reason given"]))
+    if cache is not None and options.timing_cache is not None:
+        _save_timing_cache(config, options.timing_cache)
+    return BuiltEngine(bytes(plan), network.num_layers, time.perf_counter() - start)
+
+
+def _configure(flavor: Flavor, config: Any, options: EngineOptions) -> None:
+    trt = flavor.trt
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector can name layers
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
+    if options.opt_level is not None:
+        config.builder_optimization_level = options.opt_level
+    if options.targets:
+        _set_targets(flavor, config, options.targets)
+
+
+def _set_targets(flavor: Flavor, config: Any, targets: tuple[str, ...]) -> None:
+    if not flavor.is_rtx:
+        raise LimitError(f"--target {','.join(targets)}: only TensorRT-RTX builds ahead of time (--flavor rtx)")
+    known = {name.lower(): kind for name, kind in flavor.trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
+    unknown = [name for name in targets if name not in known]
+    if unknown:
+        raise LimitError(f"TensorRT-RTX has no target {', '.join(unknown)}: it has {', '.join(sorted(known))}")
+    config.num_compute_capabilities = len(targets)
+    for index, name in enumerate(targets):
+        if not config.set_compute_capability(known[name], index):
+            raise EngineError(f"TensorRT-RTX refuses the target {name}")
+
+
+def _load_timing_cache(flavor: Flavor, config: Any, path: Path | None) -> Any:
+    """RTX measures nothing while building, so it has none; a cache of another TensorRT is passed over."""
+    if path is None or flavor.is_rtx:
+        return None
+    known = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(known)
+    if cache is None:
+        cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        return None
+    return cache
+
+
+def _save_timing_cache(config: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.precision import precision_of, to_precision
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
+from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
+from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, read_manifest, write_manifest
+from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
+
+SUFFIX = ".engine"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that was written: its file and its entry in the manifest."""
+
+    path: Path
+    entry: FileEntry
+
+
+def build_engine(
+    path: Path | str,
+    output: Path | str | None = None,
+    *,
+    precision: str | None = None,
+    flavor: str = "auto",
+    options: EngineOptions | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Engine:
+    """Build a TensorRT engine from an exported graph, on the device or, with RTX, ahead of time.
+
+    Args:
+        path: the .onnx file, or its artifact directory, which means ``model.onnx``.
+        output: the engine; beside the graph, with the ending .engine, without. It must stay in the artifact directory.
+        precision: "fp32", "fp16" or "bf16"; the graph's own without.
+        flavor: "auto", "tensorrt" or "rtx".
+        options: how to build.
+        progress: told in words what is being done.
+
+    Raises:
+        ManifestError: a graph without manifest, or not what it says.
+        BackendMissingError: no TensorRT.
+        StaticCheckError, LimitError: the graph or the options are beyond TensorRT; before it is asked.
+        EngineError: TensorRT cannot parse or build the graph.
+        OutputError: the engine cannot be written.
+    """
+    source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
+    manifest = read_manifest(source.parent)
+    check_file(source, manifest)
+    target = _place(source, output)
+    found, options = find_flavor(flavor), options or EngineOptions()
+    proto = _prepare(onnx.load(source), precision, progress)
+    progress(f"parsing with {found.name} {found.version}")
+    built = build(found, proto, options, progress)
+    info = _info(found, source, manifest, built, options)
+    entry = _entry(manifest.entry(source.name), precision_of(proto), info)
+    return Engine(target, _write(target, built.plan, entry))
+
+
+def _prepare(proto: onnx.ModelProto, precision: str | None, progress: Callable[[str], None]) -> onnx.ModelProto:
+    progress("checking the graph against TensorRT's limits")
+    proto = infer_shapes(proto)
+    check_static(proto, "tensorrt")
+    if precision is None or precision == precision_of(proto):
+        return proto
+    progress(f"writing {precision} into the graph")
+    return to_precision(proto, precision)
+
+
+def _place(source: Path, output: Path | str | None) -> Path:
+    target = source.with_suffix(SUFFIX) if output is None else Path(output)
+    if target.suffix != SUFFIX:
+        raise LimitError(f"{target}: an engine's name ends in {SUFFIX}")
+    if target.resolve().parent != source.resolve().parent:
+        raise OutputError(f"{target} is outside of {source.parent}: an engine stays beside its manifest; name it there")
+    return target
+
+
+def _info(flavor: Flavor, source: Path, manifest: Manifest, built: BuiltEngine, options: EngineOptions) -> EngineInfo:
+    memory, inspector = inspect_plan(flavor, built.plan)
+    cache = options.timing_cache
+    given: dict[str, Any] = {"workspace": options.workspace, "opt_level": options.opt_level}
+    return EngineInfo(
+        flavor=flavor.name,
+        version=flavor.version,
+        onnx=source.name,
+        onnx_sha256=manifest.entry(source.name).sha256,
+        layers=built.layers,
+        build_seconds=round(built.seconds, 2),
+        targets=list(options.targets),
+        jetpack=jetpack(),
+        options={**given, "timing_cache": None if cache is None or flavor.is_rtx else cache.name},
+        device_memory=memory,
+        inspector=inspector,
+        **describe_device(),
+    )
+
+
+def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
+    return replace(graph, sha256="", size=0, nodes=0, precision=precision, engine=info)
+
+
+def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:
+    """Write engine and manifest, or neither: the engine first under another name."""
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=SUFFIX)
+    except OSError as error:
+        raise OutputError(f"cannot write into {target.parent}: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(plan)
+        temporary.chmod(0o644)
+        entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
+        manifest = read_manifest(target.parent)
+        os.replace(temporary, target)
+        write_manifest(replace(manifest, files={**manifest.files, target.name: entry}), target.parent)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return entry

@@ -1,0 +1,99 @@
+"""CUDA as an engine needs it: buffers, one stream, events; one small interface, two libraries behind it.
+
+pycuda is used where it is installed, else cuda-python. Both work in the primary context, which torch shares.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from gtp_runtime.errors import BackendMissingError
+
+
+class Cuda(Protocol):
+    """The first GPU in its primary context. Handles are integers or the library's own objects.
+
+    Raises (any method):
+        DeviceError: CUDA reports an error.
+    """
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return ``gpu`` (name), ``compute_capability`` ("8.7"), ``driver`` and ``runtime`` ("12.6")."""
+        ...
+
+    def enter(self) -> None:
+        """Make the context current in this thread."""
+        ...
+
+    def leave(self) -> None:
+        """Undo ``enter``."""
+        ...
+
+    def stream(self) -> Any:
+        """Make a stream."""
+        ...
+
+    def handle(self, stream: Any) -> int:
+        """Return the stream's ``cudaStream_t``."""
+        ...
+
+    def event(self) -> Any:
+        """Make an event that measures time."""
+        ...
+
+    def record(self, event: Any, stream: Any) -> None:
+        """Record an event on a stream."""
+        ...
+
+    def milliseconds(self, start: Any, end: Any) -> float:
+        """Return the time between two events that have passed."""
+        ...
+
+    def allocate(self, size: int) -> Any:
+        """Allocate bytes on the device."""
+        ...
+
+    def address(self, memory: Any) -> int:
+        """Return the device address of an allocation."""
+        ...
+
+    def free(self, memory: Any) -> None:
+        """Free an allocation."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """Return a page-locked array, which keeps its memory while it lives."""
+        ...
+
+    def upload(self, memory: Any, array: np.ndarray, stream: Any) -> None:
+        """Copy a page-locked array to the device, in the stream's order."""
+        ...
+
+    def download(self, array: np.ndarray, memory: Any, stream: Any) -> None:
+        """Copy device memory to a page-locked array, in the stream's order."""
+        ...
+
+    def wait(self, stream: Any) -> None:
+        """Wait until a stream has done all that was asked of it."""
+        ...
+
+
+def find_cuda() -> Cuda:
+    """Return CUDA through the library that is installed.
+
+    Raises:
+        BackendMissingError: neither pycuda nor cuda-python is installed.
+        DeviceError: there is no GPU, or no driver for it.
+    """
+    if find_spec("pycuda") is not None:
+        from gtp_runtime.cuda.pycuda import PyCuda
+
+        return PyCuda()
+    if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
+        from gtp_runtime.cuda.cuda_python import CudaPython
+
+        return CudaPython()
+    raise BackendMissingError("no CUDA for Python here: pip install cuda-python, or on a Jetson pip install pycuda")

@@ -1,0 +1,125 @@
+"""A TensorRT and a CUDA of numpy: they behave as the real ones do where our backend touches them, and keep a log."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+
+class FakeCuda:
+    """Device memory is a bytearray; copies and runs happen at once; every call is logged."""
+
+    name = "fake"
+
+    def __init__(self, compute_capability: str = "8.7") -> None:
+        self.log: list[str] = []
+        self.compute_capability = compute_capability
+        self.memory: dict[int, bytearray] = {}
+        self.depth = 0
+
+    def describe(self) -> dict[str, Any]:
+        return {"gpu": "Fake", "compute_capability": self.compute_capability, "driver": "12.6", "runtime": "12.6"}
+
+    def enter(self) -> None:
+        self.depth += 1
+
+    def leave(self) -> None:
+        self.depth -= 1
+
+    def stream(self) -> int:
+        return 7
+
+    def handle(self, stream: int) -> int:
+        return stream
+
+    def event(self) -> list[int]:
+        return [0]
+
+    def record(self, event: list[int], stream: int) -> None:
+        assert self.depth == 1
+        event[0] = len(self.log)
+        self.log.append("record")
+
+    def milliseconds(self, start: list[int], end: list[int]) -> float:
+        return float(end[0] - start[0])
+
+    def allocate(self, size: int) -> int:
+        address = 1000 * (len(self.memory) + 1)
+        self.memory[address] = bytearray(size)
+        return address
+
+    def address(self, memory: int) -> int:
+        return memory
+
+    def free(self, memory: int) -> None:
+        del self.memory[memory]
+
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def upload(self, memory: int, array: np.ndarray, stream: int) -> None:
+        self.log.append("upload")
+        self.memory[memory][:] = array.tobytes()
+
+    def download(self, array: np.ndarray, memory: int, stream: int) -> None:
+        self.log.append("download")
+        array[...] = np.frombuffer(bytes(self.memory[memory]), array.dtype).reshape(array.shape)
+
+    def wait(self, stream: int) -> None:
+        self.log.append("wait")
+
+
+class FakeEngine:
+    """Computes class c = sum of the image + c; ``refuse`` names the call that returns None or False."""
+
+    def __init__(self, cuda: FakeCuda, shapes: dict[str, tuple[int, ...]], refuse: str) -> None:
+        self.cuda, self.shapes, self.refuse = cuda, shapes, refuse
+        self.addresses: dict[str, int] = {}
+        self.num_io_tensors = len(shapes)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.shapes)[index]
+
+    def create_runtime_config(self) -> Any:
+        cache = SimpleNamespace(
+            deserialize=lambda blob: self.cuda.log.append(f"cache {bytes(blob)!r}") or True,
+            serialize=lambda: b"kernels",
+        )
+        accepted = self.refuse != "cache"
+        return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda given: accepted)
+
+    def create_execution_context(self, config: Any = None) -> Any:
+        return None if self.refuse == "context" else self
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return self.refuse != "bind"
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.cuda.log.append("execute")
+        images, logits = (self.cuda.memory[self.addresses[name]] for name in ("images", "logits"))
+        total = np.frombuffer(bytes(images), np.float32).sum()
+        logits[:] = (total + np.arange(len(logits) // 4, dtype=np.float32)).tobytes()
+        return self.refuse != "run"
+
+
+def fake_trt(cuda: FakeCuda, shapes: dict[str, tuple[int, ...]], version: str = "10.3.0", refuse: str = "") -> Any:
+    """Return a module that looks like ``tensorrt``; ``runtimes`` are the runtimes that were made."""
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3)
+
+    runtimes: list[Any] = []
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.logger, self.engine_host_code_allowed = logger, False
+            runtimes.append(self)
+
+        def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+            if refuse == "read":
+                self.logger.log(1, "stdVersionRead == serializationVersion")
+                return None
+            return FakeEngine(cuda, shapes, refuse)
+
+    return SimpleNamespace(__version__=version, ILogger=ILogger, Runtime=Runtime, runtimes=runtimes)

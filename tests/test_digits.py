@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from gtp_exporters.data_config import preprocessing_of
+from gtp_models.digits.train import accuracy, augment, images_of, split, to_tensor
+from gtp_models.gtp.patch import apply
+from gtp_models.macs import cost
+from gtp_models.recipes import load_recipe
+from gtp_models.weights import BuiltModel, build_model
+from gtp_runtime.images import class_indices, find_images
+
+RECIPE = load_recipe("digits")
+PATHS = find_images(RECIPE.images)
+
+
+@pytest.fixture
+def built() -> BuiltModel:
+    return build_model(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> tuple[Tensor, Tensor]:
+    preprocessing = preprocessing_of(build_model(RECIPE).model)
+    labels = class_indices(RECIPE.images, PATHS, RECIPE.labels, None, 10)
+    return torch.from_numpy(np.stack([preprocessing(path) for path in PATHS])), torch.tensor(labels)
+
+
+def test_shipped_weights_are_small_and_pretrained(built: BuiltModel) -> None:
+    assert RECIPE.weights.stat().st_size < 3e6
+    assert (built.source, built.detail, built.notes) == ("pretrained", "weights.safetensors", ())
+
+
+def test_accuracy_with_and_without_gtp(built: BuiltModel, held_out: tuple[Tensor, Tensor]) -> None:
+    assert len(PATHS) == 360
+    dense = accuracy(built.model, *held_out)
+    assert dense >= 0.98
+    assert accuracy(apply(built.model, RECIPE.config()), *held_out) >= dense - 0.01
+
+
+def test_gtp_saves_a_quarter(built: BuiltModel) -> None:
+    expected = cost(built.model, RECIPE.config())
+    assert expected.total <= 0.75 * expected.dense
+
+
+def test_the_runtime_prepares_images_as_the_training_did(held_out: tuple[Tensor, Tensor]) -> None:
+    pixels = np.stack([np.asarray(Image.open(path)) for path in PATHS])
+    torch.testing.assert_close(held_out[0], to_tensor(pixels), rtol=0, atol=1e-6)
+
+
+def test_split_holds_out_the_shipped_images() -> None:
+    train_images, test_images, train_labels, test_labels = split()
+    assert (len(train_images), len(train_labels)) == (1437, 1437)
+    shipped = {(path.parent.name, np.asarray(Image.open(path)).tobytes()) for path in PATHS}
+    assert shipped == {(str(label), image.tobytes()) for image, label in zip(test_images, test_labels, strict=True)}
+    everything = [image.tobytes() for image in images_of(load_digits().images)]
+    assert sorted(image.tobytes() for image in (*train_images, *test_images)) == sorted(everything)
+
+
+def test_augmentation_is_seeded_and_moves_every_image() -> None:
+    images = to_tensor(images_of(load_digits().images[:8]))
+
+    def augmented(seed: int) -> Tensor:
+        return augment(images, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(augmented(1), augmented(1))
+    assert not torch.equal(augmented(1), augmented(2))
+    assert augmented(1).shape == images.shape
+    assert ((augmented(1) - images).abs().amax((1, 2, 3)) > 0.5).all()

@@ -1,0 +1,176 @@
+"""The engine backend on a TensorRT and a CUDA of numpy: order of work, checks, errors, threads."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_tensorrt import FakeCuda, fake_trt
+
+from gtp_runtime import load
+from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.errors import BackendMissingError, DeviceError, EngineMismatchError, ManifestError
+from gtp_runtime.manifest import FileEntry, Manifest, ModelInfo, TensorSpec, WeightsInfo, file_sha256, write_manifest
+from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.tensorrt_flavor import find_flavor
+
+PREPROCESSING = Preprocessing([4, 4], "shortest", [4, 4], "bicubic", [0.0] * 3, [1.0] * 3, [0, 0, 0])
+INFO = EngineInfo(
+    "tensorrt", "10.3.0", "model.onnx", "", 3, 0.1, gpu="Orin", compute_capability="8.7", jetpack="L4T 36.4"
+)
+SHAPES = {"images": (1, 3, 4, 4), "logits": (1, 5)}
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Write an artifact directory with an engine, put fakes in the way and load it."""
+
+    def run(
+        info: EngineInfo = INFO, version: str = "10.3.0", refuse: str = "", sm: str = "8.7", **load_args: Any
+    ) -> Any:
+        path = tmp_path / "model.engine"
+        path.write_bytes(b"plan")
+        specs = [TensorSpec(name, list(shape), "float32") for name, shape in SHAPES.items()]
+        entry = FileEntry(
+            "model", file_sha256(path), 4, "gtp", "fp16", inputs=specs[:1], outputs=specs[1:], engine=info
+        )
+        model, weights = ModelInfo("tiny", "", "", 5, 1, [2, 2]), WeightsInfo("file", "", "")
+        write_manifest(Manifest(model, weights, {}, [], {}, PREPROCESSING, {"model.engine": entry}), tmp_path)
+        cuda = FakeCuda(sm)
+        module = fake_trt(cuda, SHAPES, version, refuse)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+        monkeypatch.setattr("gtp_runtime.backends.tensorrt.find_cuda", lambda: cuda)
+        loaded = load(path, **load_args)
+        loaded.fake_cuda, loaded.fake_trt = cuda, module
+        return loaded
+
+    return run
+
+
+def test_it_runs_in_order_and_answers(start: Start) -> None:
+    model = start()
+    images = np.full((1, 3, 4, 4), 0.5, np.float32)
+    np.testing.assert_array_equal(model.run(images), [[24, 25, 26, 27, 28]])
+    order = ["record", "upload", "record", "execute", "record", "download", "record", "wait"]
+    assert model.fake_cuda.log == order
+    assert model.fake_cuda.depth == 0
+    assert model.backend.info["flavor"] == "tensorrt"
+    assert model.backend.info["settings"]["cuda_graph"] is False
+
+
+def test_stages_are_what_the_events_say(start: Start) -> None:
+    stages = start().backend.stages({"images": np.zeros((1, 3, 4, 4), np.float32)})
+    assert (stages["h2d"], stages["compute"], stages["d2h"]) == (2, 2, 2)
+    assert stages["enqueue"] >= 0
+
+
+def test_threads_share_it(start: Start) -> None:
+    model = start()
+    batches = [np.full((1, 3, 4, 4), value, np.float32) for value in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(model.run, batches))
+    assert [answer[0, 0] for answer in answers] == [48 * value for value in range(20)]
+
+
+def test_closing_frees_everything(start: Start) -> None:
+    with start() as model:
+        assert model.fake_cuda.memory
+    assert not model.fake_cuda.memory
+
+
+def test_host_code_stays_off_unless_asked(start: Start) -> None:
+    assert start().fake_trt.runtimes[0].engine_host_code_allowed is False
+    assert start(host_code=True).fake_trt.runtimes[0].engine_host_code_allowed is True
+
+
+@pytest.mark.parametrize(
+    ("refuse", "task"), [("read", "read"), ("context", "start the engine"), ("bind", "bind images")]
+)
+def test_every_refusal_while_loading_is_an_error(start: Start, refuse: str, task: str) -> None:
+    with pytest.raises(DeviceError, match=f"TensorRT refuses to {task}"):
+        start(refuse=refuse)
+
+
+def test_tensorrts_own_words_are_in_the_error(start: Start) -> None:
+    with pytest.raises(DeviceError, match="stdVersionRead == serializationVersion"):
+        start(refuse="read")
+
+
+def test_a_run_that_is_refused_is_an_error(start: Start) -> None:
+    with pytest.raises(DeviceError, match="run the engine"):
+        start(refuse="run").run(np.zeros((1, 3, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize("version", ["10.13.3", "11.4.1"])
+def test_another_version_says_what_was_built_where_and_how_to_rebuild(start: Start, version: str) -> None:
+    with pytest.raises(EngineMismatchError) as caught:
+        start(version=version)
+    message = str(caught.value)
+    assert f"built with tensorrt 10.3.0 on Orin, L4T 36.4, here is tensorrt {version}" in message
+    assert "gtp-export build-engine" in message
+
+
+def test_another_gpu_is_refused(start: Start) -> None:
+    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), here is Fake \(sm89\)"):
+        start(sm="8.9")
+
+
+def test_a_tampered_engine_never_reaches_tensorrt(start: Start, tmp_path: Path) -> None:
+    model = start()
+    model.path.write_bytes(b"evil")
+    with pytest.raises(ManifestError, match="sha256 differs"):
+        load(model.path)
+    assert len(model.fake_trt.runtimes) == 1
+
+
+def test_rtx_keeps_its_compiled_kernels(start: Start, tmp_path: Path) -> None:
+    rtx = replace(INFO, flavor="rtx", version="1.7.1", targets=["sm87"], compute_capability=None)
+    start(rtx, "1.7.1").close()
+    cache = tmp_path / "model.rtx-cache"
+    assert cache.read_bytes() == b"kernels"
+    assert start(rtx, "1.7.1").fake_cuda.log[0] == "cache b'kernels'"
+    with pytest.raises(DeviceError, match="runtime cache"):
+        start(rtx, "1.7.1", refuse="cache")
+    with pytest.raises(EngineMismatchError, match="built for sm87"):
+        start(rtx, "1.7.1", sm="12.0")
+
+
+def test_a_tensorrt_that_is_too_old(start: Start) -> None:
+    with pytest.raises(BackendMissingError, match=r"TensorRT 8\.6\.1 is too old.*JetPack 6\.1"):
+        start(version="8.6.1")
+
+
+def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
+        find_flavor()
+    with pytest.raises(BackendMissingError, match="choose auto, tensorrt or rtx"):
+        find_flavor("trt")
+
+
+def test_auto_prefers_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, rtx = ModuleType("tensorrt"), ModuleType("tensorrt_rtx")
+    full.__version__, rtx.__version__ = "10.13.0", "1.7.1"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", full)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    assert find_flavor().name == "tensorrt"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert (find_flavor().name, find_flavor("rtx").is_rtx) == ("rtx", True)
+
+
+def test_cuda_without_a_driver_says_so() -> None:
+    pytest.importorskip("cuda.bindings.runtime")
+    cuda_python = importlib.import_module("gtp_runtime.cuda.cuda_python")
+    if cuda_python.runtime.cudaGetDeviceCount()[0] == 0:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(DeviceError, match="CUDA: .*nvidia-smi"):
+        cuda_python.CudaPython()

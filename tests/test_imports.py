@@ -1,0 +1,74 @@
+"""Imports stay light and run one way down; the public names are what they claim."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from artifacts import COMMANDS, ROOT, python
+
+EXPORT = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxsim"}
+ENGINES = {"onnxruntime", "openvino", "pycuda", "tensorrt", "tensorrt_rtx"}
+HEAVY = EXPORT | ENGINES
+PACKAGES = {
+    "gtp_runtime": ROOT / "runtime",
+    "gtp_models": ROOT / "models",
+    "gtp_exporters": ROOT / "exporters",
+    "gtp_export": ROOT,
+}
+FORBIDDEN = {
+    "gtp_runtime": {"gtp_models", "gtp_exporters", "gtp_export", *EXPORT},
+    "gtp_models": {"gtp_runtime", "gtp_exporters", "gtp_export"},
+    "gtp_exporters": {"gtp_export"},
+}
+LOADED = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((PACKAGES[package] / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: relative imports hide where a name comes from"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    ran = python(f"import {package}; {LOADED}")
+    assert ran.code == 0, ran.err
+    assert not HEAVY & set(ran.out.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_and_models_load_nothing_heavy(arguments: list[str]) -> None:
+    run = f"import runpy; sys.argv[1:] = {arguments}\ntry: runpy.run_module('gtp_export', run_name='__main__')"
+    ran = python(f"{run}\nexcept SystemExit as stop: assert not stop.code\n{LOADED}")
+    assert ran.code == 0, ran.err
+    *shown, loaded = ran.out.splitlines()
+    assert len(shown) > 5
+    assert not HEAVY & set(loaded.split())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_sorted_and_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert list(module.__all__) == sorted(module.__all__)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_run_one_way_down(package: str) -> None:
+    found = {(path.name, name) for path in sources(package) for name in imported(path)}
+    assert [use for use in found if use[1] in FORBIDDEN[package]] == []
+
+
+def test_every_package_has_sources() -> None:
+    assert all(len(sources(package)) > 5 for package in PACKAGES)

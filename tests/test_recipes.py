@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from gtp_models.errors import ConfigError, UnknownModelError
+from gtp_models.recipes import load_recipe, recipe_names
+from gtp_models.weights import build_model
+
+every = pytest.mark.parametrize("name", recipe_names())
+
+
+def recipe_file(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_names() -> None:
+    assert {"deit_s", "deit_b", "digits"} <= set(recipe_names())
+    assert recipe_names() == sorted(recipe_names())
+
+
+@every
+def test_recipe_names_a_model_of_timm(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.title
+    assert timm.is_model(recipe.timm)
+    assert recipe.weights or timm.get_pretrained_cfg(recipe.timm).tag  # no tag: timm's choice may change
+    for path in (recipe.weights, recipe.images):
+        assert path is None or path.exists()
+
+
+@every
+def test_settings_fit_the_model(name: str) -> None:
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = timm.create_model(recipe.timm, **recipe.model_args)
+    counts = recipe.config().counts(len(model.blocks), model.patch_embed.num_patches)
+    assert counts[-1] < counts[0]
+    if isinstance(recipe.labels, list):
+        assert len(recipe.labels) == model.num_classes
+    else:
+        assert (recipe.labels, model.num_classes) == ("imagenet-1k", 1000)
+
+
+def test_published_settings_of_deit_b_are_valid() -> None:
+    recipe = load_recipe("deit_b")
+    for row in recipe.reference["gtp"]:
+        settings = {name: value for name, value in row.items() if name != "top1"}
+        assert recipe.config(**settings).counts(12, 196)[-1] == 196 - 12 * row["num_prop"]
+
+
+def test_overrides() -> None:
+    config = load_recipe("deit_s").config(num_prop=(1, 2), alpha=None, token_scale=False)
+    assert (config.num_prop, config.alpha, config.token_scale) == ((1, 2), 0.1, False)
+
+
+def test_unknown_setting() -> None:
+    with pytest.raises(ConfigError, match="recipe deit_s: gtp has no setting num_props"):
+        load_recipe("deit_s").config(num_props=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME takes any"),
+        ("zzz", "there are deit_b, .*vit_s16"),
+        ("timm:deit_smal_patch16_224", r"timm has no model .*did you mean .*deit_small_patch16_224"),
+        ("timm:deit_small_patch16_224.fb", r"timm has no weights .*did you mean deit_small_patch16_224.fb_in1k\?"),
+        ("nowhere.yaml", "cannot read the recipe nowhere.yaml: No such file"),
+    ],
+)
+def test_unknown_model_offers_the_closest(model: str, message: str) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        load_recipe(model)
+    assert caught.match(message)
+
+
+def test_any_timm_model() -> None:
+    recipe = load_recipe("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    assert recipe.name == "vit_tiny_patch16_224_augreg_in21k_ft_in1k"
+    assert recipe.timm == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert recipe.config() == load_recipe("deit_s").config()
+
+
+def test_recipe_file(tmp_path: Path) -> None:
+    text = "timm: vit_tiny_patch16_224\ngtp: {num_prop: [1, 2], selection: CosSimMax}\nweights: w.pth\nlabels:\n"
+    recipe = load_recipe(recipe_file(tmp_path, text))
+    assert (recipe.name, recipe.title, recipe.labels) == ("mine", "vit_tiny_patch16_224", None)
+    assert recipe.weights == tmp_path / "w.pth"
+    assert recipe.config().num_prop == (1, 2)
+
+
+@pytest.mark.parametrize("text", ["timm: vit_tiny_patch16_224\ngtp:\n", "timm: vit_tiny_patch16_224\n"])
+def test_recipe_file_without_settings_has_the_defaults(tmp_path: Path, text: str) -> None:
+    assert load_recipe(recipe_file(tmp_path, text)).config().num_prop == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timm: [a", "is not YAML"),
+        ("", "is not a recipe: it needs timm: NAME"),
+        ("- timm", "is not a recipe"),
+        ("title: no model", "is not a recipe"),
+        ("timm:", "is not a recipe"),
+        ("timm: deit_tiny_patch16_224\nnum_prop: 3", "is not a recipe.*may have gtp, images"),
+    ],
+)
+def test_what_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(recipe_file(tmp_path, text))
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\x80\xff\x00")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_unknown_timm_name_in_a_recipe_file(tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_22"))
+    with pytest.raises(UnknownModelError, match="did you mean deit_tiny_patch16_224"):
+        build_model(recipe, "random")
+
+
+def test_unknown_setting_in_a_recipe_file(tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_224\ngtp: {num_props: 3}"))
+    with pytest.raises(ConfigError, match="recipe mine: gtp has no setting num_props"):
+        recipe.config()

@@ -1,0 +1,156 @@
+"""Real TensorRT-RTX engines, built ahead of time on a machine without a GPU."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
+from gtp_exporters.tensorrt.building import build
+from gtp_exporters.tensorrt.progress import stoppable
+from gtp_models import Recipe
+from gtp_runtime.errors import BackendMissingError, ManifestError
+from gtp_runtime.manifest import read_manifest
+from gtp_runtime.tensorrt_flavor import find_flavor
+
+pytest.importorskip("tensorrt_rtx")
+TARGETS = EngineOptions(targets=("sm86", "sm120"))
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_digits_for_two_targets(digits_copy: Path, precision: str) -> None:
+    engine = build_engine(digits_copy, precision=precision, flavor="rtx", options=TARGETS)
+    info = engine.entry.engine
+    assert info is not None
+    assert engine.path == digits_copy / "model.engine"
+    assert engine.path.stat().st_size == engine.entry.size > 1_000_000
+    assert (engine.entry.precision, info.flavor, info.targets) == (precision, "rtx", ["sm86", "sm120"])
+    assert 500 < info.layers < 1500
+    assert info.inspector is None
+    assert read_manifest(digits_copy).entry("model.engine") == engine.entry
+
+
+def test_dense_and_a_name_of_its_own(digits_copy: Path) -> None:
+    output = digits_copy / "dense_fp16.engine"
+    engine = build_engine(digits_copy / "dense.onnx", output, precision="fp16", flavor="rtx", options=TARGETS)
+    assert engine.entry.role == "dense"
+    assert engine.entry.engine is not None
+    assert engine.entry.engine.onnx == "dense.onnx"
+    assert engine.entry.engine.layers < 400
+    assert output.exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("model", ["digits", "deit_s"])
+def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
+    weights = "pretrained" if model == "digits" else "random"
+    directory = export(model, tmp_path / model, weights=weights, options=Options(batch=batch)).directory
+    for name in ("model", "dense"):
+        for precision in PRECISIONS:
+            output = directory / f"{name}_{precision}.engine"
+            engine = build_engine(
+                directory / f"{name}.onnx", output, precision=precision, flavor="rtx", options=TARGETS
+            )
+            assert engine.entry.size > 1_000_000
+            assert engine.entry.inputs[0].shape[0] == batch
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("settings", [{"selection": "CosSimMax"}, {"propagation": "Mean"}, {"sparsity": 0.5}])
+def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> None:
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
+    recipe = Recipe("tiny", "", "vit_tiny_patch16_224", {"num_prop": 2, "num_neighbours": 4, **settings}, arguments)
+    directory = export(recipe, tmp_path / "tiny", weights="random", options=Options(batch=2)).directory
+    for precision in PRECISIONS:
+        assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
+
+
+def test_ctrl_c_stops_and_leaves_nothing(digits_copy: Path) -> None:
+    before = sorted(path.name for path in digits_copy.iterdir())
+
+    def press(text: str) -> None:
+        if text.startswith("building the engine"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(digits_copy, flavor="rtx", options=TARGETS, progress=press)
+    assert sorted(path.name for path in digits_copy.iterdir()) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stopping_is_only_asked_for_by_ctrl_c() -> None:
+    with stoppable() as stop:
+        pass
+    assert not stop.asked
+
+
+def graph_of(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 50]) for name in "xy")
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    made = helper.make_graph(list(nodes), "test", [x], [y], initializers)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_what_the_parser_refuses_is_said_in_our_words() -> None:
+    constants = {"i": np.zeros((1, 3), np.int64), "u": np.ones((1, 3), np.float32)}
+    scatters = [
+        helper.make_node("ScatterElements", [start, "i", "u"], [end], name=name, axis=1, reduction="add")
+        for start, end, name in (("x", "a", "merge_1"), ("a", "b", "merge_2"))
+    ]
+    unknown = helper.make_node("Unique", ["b"], ["y"], name="distinct")
+    with pytest.raises(EngineError) as caught:
+        build(find_flavor("rtx"), graph_of(*scatters, unknown, **constants), TARGETS, lambda text: None)
+    first, second, third = str(caught.value).splitlines()
+    assert first == "TensorRT cannot parse the graph:"
+    assert second.startswith(
+        "  ScatterElements 'merge_1', 'merge_2': Unsupported reduction type; no scatter with a reduction"
+    )
+    assert third.startswith("  Unique 'distinct': this TensorRT does not know the operator")
+
+
+def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy: Path) -> None:
+    model = Recipe(
+        "big",
+        "",
+        "vit_tiny_patch16_224",
+        {"num_prop": 1, "sparsity": 0.5},
+        {"depth": 1, "embed_dim": 24, "num_heads": 3},
+    )
+    directory = export(
+        model, digits_copy.parent / "big", weights="random", options=Options(target="onnxruntime", dense=False)
+    ).directory
+    with pytest.raises(StaticCheckError, match=r"TopK .*k is \d+, TensorRT's limit is 3840"):
+        build_engine(directory, flavor="rtx", options=TARGETS)
+
+
+def test_wrong_options(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LimitError, match=r"no target sm42: it has .*sm86"):
+        build_engine(digits_copy, flavor="rtx", options=EngineOptions(targets=("sm42",)))
+    with pytest.raises(LimitError, match="optimisation level 9: TensorRT has 0 to 5"):
+        EngineOptions(opt_level=9)
+    with pytest.raises(LimitError, match="workspace 0 MiB"):
+        EngineOptions(workspace=0)
+    with pytest.raises(LimitError, match=r"ends in \.engine"):
+        build_engine(digits_copy, digits_copy / "model.plan", flavor="rtx")
+    with pytest.raises(OutputError, match="stays beside its manifest"):
+        build_engine(digits_copy, digits_copy.parent / "model.engine", flavor="rtx")
+    with pytest.raises(BackendMissingError, match="TensorRT is not installed"):
+        build_engine(digits_copy, flavor="tensorrt")
+    shutil.copy(digits_copy / "dense.onnx", digits_copy / "other.onnx")
+    with pytest.raises(ManifestError, match=r"does not list other\.onnx"):
+        build_engine(digits_copy / "other.onnx", flavor="rtx")
+
+
+def test_all_options_are_taken_and_recorded(digits_copy: Path, tmp_path: Path) -> None:
+    options = EngineOptions(workspace=256, opt_level=2, timing_cache=tmp_path / "cache" / "timing", targets=("sm89",))
+    info = build_engine(digits_copy, flavor="rtx", options=options).entry.engine
+    assert info is not None
+    assert info.options == {"workspace": 256, "opt_level": 2, "timing_cache": None}

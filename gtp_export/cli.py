@@ -1,5 +1,6 @@
 """The command line: one file a command in ``gtp_export.commands``."""
 
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -52,6 +53,7 @@ def _common(
 def main() -> None:
     """Run the command line; an error that we know is one line on stderr and an exit code."""
     warnings.showwarning = console.show_warning
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half-written goes
     try:
         app()
     except exit_codes.KNOWN as error:

@@ -45,9 +45,8 @@ def emit(document: dict[str, Any]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout: columns of numbers to the right, of words to the left."""
-    made = Table(
-        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0)
-    )
+    made = Table(title=title or None, title_justify="left", title_style="bold", show_header=any(columns), box=None)
+    made.pad_edge, made.padding = False, (0, 3, 0, 0)
     for index, column in enumerate(columns):
         numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)
         made.add_column(column, justify="right" if numeric else "left", header_style="dim")

@@ -26,7 +26,7 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)
 
 _EXTRAS = {
-    "export": ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxsim", "safetensors", "yaml", "jaxtyping"),
+    "export": ("torch", "torchvision", "timm", "onnxscript", "onnxsim", "safetensors", "yaml", "jaxtyping"),
     "onnxruntime": ("onnxruntime",),
 }
 
@@ -39,6 +39,8 @@ def code_of(error: Exception) -> int:
 def missing_extra(error: ModuleNotFoundError) -> str:
     """Return the line that says what is missing and the pip command, or "" for a module that is not ours to name."""
     package = (error.name or "").partition(".")[0]
+    if package == "onnx":  # a device needs it without the rest of the export extra
+        return "onnx is not installed: pip install onnx"
     for extra, packages in _EXTRAS.items():
         if package in packages:
             return f"{package} is not installed: pip install 'gtp-export[{extra}]'"

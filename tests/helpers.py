@@ -2,11 +2,35 @@
 
 from typing import Any
 
+import pytest
 import torch
 from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.recipes import Recipe
+from gtp_models.weights import build_model
+
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
+TINY_GTP = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.7)  # GTP's defaults are too much for 16 tokens
+TINY_RECIPE = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", model_args=TINY)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "class token": {},
+    "no class token": {"class_token": False, "global_pool": "avg"},
+    "registers": {"reg_tokens": 3},
+    "only registers": {"class_token": False, "global_pool": "avg", "reg_tokens": 3},
+    "distilled": {"kind": VisionTransformerDistilled},
+    "not square": {"img_size": (32, 48)},
+    "layer scale": {"init_values": 0.5},
+    "qk_norm": {"qk_norm": True},
+    "attention norm": {"scale_attn_norm": True, "scale_mlp_norm": True},
+    "no qkv bias": {"qkv_bias": False},
+    "pre-norm": {"pre_norm": True, "no_embed_class": True},
+    "attention pool": {"global_pool": "map"},
+    "no classes": {"num_classes": 0},
+}
+variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=list(VARIANTS))
 
 
 def tiny_vit(kind: type[VisionTransformer] = VisionTransformer, **overrides: Any) -> Any:
@@ -25,7 +49,17 @@ def tiny_vit(kind: type[VisionTransformer] = VisionTransformer, **overrides: Any
     return model.eval()
 
 
-def images_for(model: Any, batch: int = 2, seed: int = 0) -> Tensor:
-    """Make seeded noise of the model's image size."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator)
+def noise_of(*shape: int, seed: int = 0) -> Tensor:
+    """Make seeded noise."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images_for(model: Any, batch: int = 2) -> Tensor:
+    """Make noise of the model's image size."""
+    return noise_of(batch, 3, *model.patch_embed.img_size)
+
+
+def tiny_weights(seed: int = 1) -> dict[str, Tensor]:
+    """Make seeded weights that fit ``TINY_RECIPE``."""
+    weights: dict[str, Tensor] = build_model(TINY_RECIPE, "random", seed=seed).model.state_dict()
+    return weights

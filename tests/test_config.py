@@ -26,17 +26,17 @@ CHOICES = {
         ({"num_prop": (4, -1)}, r"num_prop=\(4, -1\).*0 or more"),
         ({"sparsity": 0}, r"sparsity=0 is outside \(0, 1\].*1 keeps all"),
         ({"sparsity": 1.1}, r"sparsity=1.1 is outside"),
-        ({"sparsity": float("nan")}, "sparsity=nan is outside"),
-        ({"sparsity": "0.5"}, "sparsity='0.5'"),
-        ({"alpha": -0.1}, "alpha=-0.1.*at least 0"),
-        ({"alpha": float("inf")}, "alpha=inf.*finite"),
-        ({"alpha": float("nan")}, "alpha=nan.*finite"),
-        ({"alpha": False}, "alpha=False"),
-        ({"num_neighbours": 0}, "num_neighbours=0.*at least 1.*graph='Spatial'"),
-        ({"num_neighbours": 2.0}, "num_neighbours=2.0"),
-        ({"token_scale": "off"}, "token_scale='off'.*True or False"),
-        ({"graph": "None"}, "needs a graph.*graph='Mixed'.*propagation='None'"),
-        ({"threshold": "calibrated"}, "not available yet.*threshold='exact'.*sparsity=1.0"),
+        ({"sparsity": float("nan")}, r"sparsity=nan is outside"),
+        ({"sparsity": "0.5"}, r"sparsity='0.5'"),
+        ({"alpha": -0.1}, r"alpha=-0.1.*at least 0"),
+        ({"alpha": float("inf")}, r"alpha=inf.*finite"),
+        ({"alpha": float("nan")}, r"alpha=nan.*finite"),
+        ({"alpha": False}, r"alpha=False"),
+        ({"num_neighbours": 0}, r"num_neighbours=0.*at least 1.*graph='Spatial'"),
+        ({"num_neighbours": 2.0}, r"num_neighbours=2.0"),
+        ({"token_scale": "off"}, r"token_scale='off'.*True or False"),
+        ({"graph": "None"}, r"needs a graph.*graph='Mixed'.*propagation='None'"),
+        ({"threshold": "calibrated"}, r"not available yet.*threshold='exact'.*sparsity=1.0"),
     ],
 )
 def test_refused_with_a_way_out(settings: dict[str, Any], message: str) -> None:
@@ -87,7 +87,7 @@ def test_round_trip_through_json(num_prop: Any) -> None:
 def test_schedule() -> None:
     assert GTPConfig(num_prop=3).schedule(4) == (3, 3, 3, 3)
     assert GTPConfig(num_prop=(0, 1, 2)).schedule(3) == (0, 1, 2)
-    with pytest.raises(ConfigError, match="2 entries, but the model has 3 layers: give 3 entries, or one number"):
+    with pytest.raises(ConfigError, match=r"2 entries, but the model has 3 layers: give 3 entries, or one number"):
         GTPConfig(num_prop=(1, 2)).schedule(3)
 
 
@@ -100,7 +100,7 @@ def test_counts() -> None:
 @pytest.mark.parametrize("propagation", ["GraphProp", "Mean"])
 @pytest.mark.parametrize(("depth", "tokens"), [(3, 16), (3, 17), (3, 18), (12, 196), (1, 9), (4, 12)])
 def test_too_many_tokens_names_the_largest_that_fits(propagation: Any, depth: int, tokens: int) -> None:
-    with pytest.raises(ConfigError, match="at least one must stay") as caught:
+    with pytest.raises(ConfigError, match=r"at least one must stay") as caught:
         GTPConfig(num_prop=tokens, propagation=propagation).counts(depth, tokens)
     largest = int(str(caught.value).split("at most ")[1].split()[0])
     assert GTPConfig(num_prop=largest, propagation=propagation).counts(depth, tokens)[-1] >= 1
@@ -116,5 +116,5 @@ def test_too_many_tokens_names_the_layer() -> None:
 def test_too_many_neighbours() -> None:
     GTPConfig(num_prop=1, num_neighbours=15).counts(3, 16)
     GTPConfig(num_prop=1, num_neighbours=16, graph="Spatial").counts(3, 16)
-    with pytest.raises(ConfigError, match="16 image tokens: give at most 15, or use graph='Spatial'"):
+    with pytest.raises(ConfigError, match=r"16 image tokens: give at most 15, or use graph='Spatial'"):
         GTPConfig(num_prop=1, num_neighbours=16).counts(3, 16)

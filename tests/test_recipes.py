@@ -59,7 +59,7 @@ def test_overrides() -> None:
 
 
 def test_unknown_setting() -> None:
-    with pytest.raises(ConfigError, match="recipe deit_s: gtp has no setting num_props"):
+    with pytest.raises(ConfigError, match=r"recipe deit_s: gtp has no setting num_props"):
         load_recipe("deit_s").config(num_props=3)
 
 
@@ -117,17 +117,17 @@ def test_what_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:
 
 def test_what_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\x80\xff\x00")
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match=r"is not YAML"):
         load_recipe(str(tmp_path / "mine.yaml"))
 
 
 def test_unknown_timm_name_in_a_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_22"))
-    with pytest.raises(UnknownModelError, match="did you mean deit_tiny_patch16_224"):
+    with pytest.raises(UnknownModelError, match=r"did you mean deit_tiny_patch16_224"):
         build_model(recipe, "random")
 
 
 def test_unknown_setting_in_a_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_224\ngtp: {num_props: 3}"))
-    with pytest.raises(ConfigError, match="recipe mine: gtp has no setting num_props"):
+    with pytest.raises(ConfigError, match=r"recipe mine: gtp has no setting num_props"):
         recipe.config()

@@ -4,6 +4,7 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def test_a_directory_means_its_model(digits: Path) -> None:
 
 def test_predicts_paths_images_arrays_and_lists(model: Model) -> None:
     answer = model.predict(SEVEN, topk=3)
-    assert answer[0] == Prediction("7", 7, pytest.approx(0.92, abs=0.1))
+    assert answer[0] == Prediction("7", 7, answer[0].probability)
+    assert answer[0].probability > 0.8
     assert [entry.probability for entry in answer] == sorted((entry.probability for entry in answer), reverse=True)
     with Image.open(SEVEN) as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -122,7 +124,7 @@ def test_random_weights_are_marked_and_answer_only_if_allowed(batched: Model) ->
         ({"provider": "npu"}, "no provider is called 'npu': choose one of cpu, cuda, tensorrt"),
     ],
 )
-def test_unknown_backends_and_providers(digits: Path, options: dict[str, str], message: str) -> None:
+def test_unknown_backends_and_providers(digits: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BackendMissingError, match=message):
         gtp_runtime.load(digits, **options)
 

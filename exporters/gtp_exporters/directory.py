@@ -4,7 +4,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gtp_exporters.errors import OutputError
@@ -19,8 +19,9 @@ def written_whole(directory: Path) -> Iterator[Path]:
         OutputError: ``directory`` is something else than an earlier export, or cannot be written.
     """
     directory = directory.resolve()
-    _check_place(directory)
+    check_place(directory)
     temporary = None
+    made = [parent for parent in directory.parents if not parent.exists()]
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -32,11 +33,18 @@ def written_whole(directory: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:  # the nearest first; those that hold the export stay
+            with suppress(OSError):
+                parent.rmdir()
 
 
-def _check_place(directory: Path) -> None:
+def check_place(directory: Path) -> None:
+    """Raise ``OutputError`` unless ``directory`` is free, or holds an earlier export."""
+    directory = directory.resolve()
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory} is a file: -o names the artifact directory")
+    if directory.is_dir() and Path.cwd().is_relative_to(directory):
+        raise OutputError(f"{directory} is where you are, and would be replaced: choose another -o, or leave it first")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / FILE_NAME).exists():
         raise OutputError(f"{directory} holds other files and no {FILE_NAME}: choose another -o, or empty it first")
 

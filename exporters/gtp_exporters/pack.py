@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, remove, trace_tokens
+from gtp_models.gtp.patch import trace_tokens
 from gtp_models.gtp.trace import Step
 from gtp_runtime.images import class_indices, find_images
 from gtp_runtime.preprocessing import Preprocessing
@@ -63,17 +63,13 @@ def folder_images(
 @torch.inference_mode()
 def make_reference(
     model: Any,
-    config: GTPConfig,
     images: PackImages,
     preprocessing: Preprocessing,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reference:
-    """Run the eager model, patched and not, on the images; leaves the model patched."""
-    batches = torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(-(-len(images.pixels) // CHUNK))
-    remove(model)
-    dense = [model(batch).numpy() for batch in batches]
-    apply(model, config)
+    """Run the eager model, patched, on the images."""
     logits, traces = [], []
+    batches = _batches(images, preprocessing)
     for done, batch in enumerate(batches, 1):
         with trace_tokens(model) as trace:
             logits.append(model(batch).numpy())
@@ -82,12 +78,23 @@ def make_reference(
     return Reference(
         images=images.pixels,
         logits=np.concatenate(logits),
-        dense_logits=np.concatenate(dense),
+        dense_logits=None,
         labels=images.labels,
         kept=_per_layer(traces, lambda step: step.kept.int().numpy()),
         propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
         gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
     )
+
+
+@torch.inference_mode()
+def dense_logits(model: Any, images: PackImages, preprocessing: Preprocessing) -> np.ndarray:
+    """Run the eager model, not patched, on the images: (N, classes) float32."""
+    return np.concatenate([model(batch).numpy() for batch in _batches(images, preprocessing)])
+
+
+def _batches(images: PackImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:
+    count = -(-len(images.pixels) // CHUNK)
+    return torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(count)
 
 
 def _per_layer(traces: list[list[Step]], value: Callable[[Step], np.ndarray]) -> list[np.ndarray]:

@@ -6,20 +6,22 @@ from pathlib import Path
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
 from gtp_exporters.describe import describe, file_entry, strip, tool_versions
-from gtp_exporters.directory import written_whole
+from gtp_exporters.directory import check_place, written_whole
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.limits import TARGETS, check_opset, check_settings
-from gtp_exporters.pack import PackImages, folder_images, make_reference, synthetic_images
+from gtp_exporters.pack import PackImages, dense_logits, folder_images, make_reference, synthetic_images
 from gtp_exporters.precision import PRECISIONS, to_precision
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply
+from gtp_models.gtp.patch import remove
 from gtp_models.macs import Cost, cost
 from gtp_models.recipes import Recipe, load_recipe
+from gtp_models.rivals import apply_method
 from gtp_models.weights import BuiltModel, build_model
+from gtp_runtime.images import find_images
 from gtp_runtime.manifest import (
     REFERENCE_NAME,
     FileEntry,
@@ -53,6 +55,7 @@ class Options:
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the parity pack; else the recipe's own, else synthetic ones.
         precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
+        method: "gtp", or a rival: "dense", "drop", "prune", "mean", "tome" (see ``gtp_models.apply_method``).
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
             normalised inside the graph.
     """
@@ -66,6 +69,7 @@ class Options:
     data: Path | None = None
     precision: str = "fp32"
     input: str = "float"
+    method: str = "gtp"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -119,14 +123,18 @@ def export(
     """
     recipe = load_recipe(model) if isinstance(model, str) else model
     config, options = config or recipe.config(), options or Options()
+    directory = Path(output) if output else Path("build") / recipe.name
+    check_place(directory)  # before anything takes time
+    if options.data is not None:
+        find_images(options.data)
     progress(f"building {recipe.timm}")
     built = build_model(recipe, weights, img_size, seed)
-    costs = cost(built.model, config)
+    costs = cost(built.model, config, options.method)
     check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
-    with written_whole(Path(output) if output else Path("build") / recipe.name) as directory:
-        run = _Run(built, config, options, costs, directory, progress)
+    with written_whole(directory) as temporary:
+        run = _Run(built, config, options, costs, temporary, progress)
         manifest = run.write()
-    return Exported(Path(output) if output else Path("build") / recipe.name, manifest, tuple(run.notes))
+    return Exported(directory, manifest, tuple(run.notes))
 
 
 class _Run:
@@ -145,10 +153,9 @@ class _Run:
     def write(self) -> Manifest:
         """Write every file, the manifest last, and return it."""
         images = self._images()
-        files = {MODEL_NAME: self._write_graph(self.config, MODEL_NAME, "model", "gtp", self.costs.backbone)}
+        files = {MODEL_NAME: self._write_graph(MODEL_NAME, "model", self.options.method, self.costs.backbone)}
         if self.options.dense:
-            dense = GTPConfig(num_prop=0, propagation="None")
-            files[DENSE_NAME] = self._write_graph(dense, DENSE_NAME, "dense", "dense", self.costs.dense)
+            files[DENSE_NAME] = self._write_graph(DENSE_NAME, "dense", "dense", self.costs.dense)
         files[REFERENCE_NAME] = self._write_reference(images)
         manifest = self._manifest(files, images)
         write_manifest(manifest, self.directory)
@@ -163,9 +170,9 @@ class _Run:
             return folder_images(own, *known, limit=None, origin="the recipe's own")
         return synthetic_images(self.preprocessing.crop)
 
-    def _write_graph(self, config: GTPConfig, name: str, role: str, method: str, macs: int) -> FileEntry:
+    def _write_graph(self, name: str, role: str, method: str, macs: int) -> FileEntry:
         self.progress(f"tracing {name}")
-        apply(self.built.model, config)
+        apply_method(self.built.model, method, self.config)
         pixels = (self.preprocessing.mean, self.preprocessing.std) if self.options.input == "uint8" else None
         traced = Traced(self.built.model, self.options.trace, pixels)
         proto, layers = to_onnx(traced, self.options.batch, self.options.opset)
@@ -179,7 +186,7 @@ class _Run:
         if role == "model":
             self.layer_nodes = nodes_per_layer(proto, layers, len(self.costs.layers))
         strip(proto)
-        describe(proto, self.built, config, method)
+        describe(proto, self.built, self.config, method)
         return file_entry(self.directory / name, proto, role, method, macs)
 
     def _write_reference(self, images: PackImages) -> FileEntry:
@@ -189,9 +196,11 @@ class _Run:
             self.progress(f"computing the reference: {round(share * count)} of {count} images")
 
         report(0)
-        reference = make_reference(self.built.model, self.config, images, self.preprocessing, report)
-        if not self.options.dense:
-            reference = replace(reference, dense_logits=None)
+        apply_method(self.built.model, self.options.method, self.config)
+        reference = make_reference(self.built.model, images, self.preprocessing, report)
+        if self.options.dense:
+            dense = dense_logits(remove(self.built.model), images, self.preprocessing)
+            reference = replace(reference, dense_logits=dense)
         path = self.directory / REFERENCE_NAME
         write_reference(reference, path)
         return FileEntry("reference", file_sha256(path), path.stat().st_size)

@@ -26,7 +26,8 @@ class Traced(nn.Module):
     def __init__(self, model: Any, with_trace: bool, pixels: tuple[list[float], list[float]] | None = None) -> None:
         super().__init__()
         self.model: Any = model
-        self.with_trace = with_trace and is_patched(model) and any(model.blocks.num_prop)
+        reduces = is_patched(model) and any(model.blocks.num_prop) and model.blocks.selects
+        self.with_trace = with_trace and reduces
         self.pixels = pixels
 
     @property

@@ -5,20 +5,25 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 from gtp_export import console
 from gtp_export.options import Json
+from gtp_exporters.tensorrt.device import describe_device, jetpack
+from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.tensorrt_flavor import find_flavor
 
-# what each extra makes possible, and the packages that it takes
+# what an extra makes possible, and the packages that it takes
+EXPORT = "torch torchvision timm onnx onnxscript onnxsim onnxruntime safetensors pyyaml jaxtyping".split()
 ABILITIES = {
-    "export": ("export models", ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxsim", "onnxruntime")),
-    "onnxruntime": ("run ONNX files", ("onnxruntime",)),
+    "export": ("export models", EXPORT),
+    "onnxruntime": ("run ONNX files", ["onnxruntime"]),
 }
 
 
 def doctor(json: Json = False) -> None:
     """Show what is installed here, what it can do, and the pip command for what is missing."""
-    packages = sorted({name for _, names in ABILITIES.values() for name in names} | {"numpy", "pillow", "gtp-export"})
+    packages = sorted({*EXPORT, "numpy", "pillow", "gtp-export"})
     found = {name: _version(name) for name in packages}
     missing = {extra: [name for name in names if found[name] is None] for extra, (_, names) in ABILITIES.items()}
     document = {
@@ -27,27 +32,45 @@ def doctor(json: Json = False) -> None:
         "cpus": os.cpu_count(),
         "packages": found,
         "providers": _providers(),
-        "can": {what: not missing[extra] for extra, (what, _) in ABILITIES.items()},
+        "tensorrt": _tensorrt(),
+        "device": {**describe_device(), "jetpack": jetpack()},
+        "missing": missing,
     }
     if json:
         console.emit(document)
-        return
-    console.out.print(
-        f"Python {document['python']} at {sys.executable}, {document['machine']}, {document['cpus']} CPUs"
+    else:
+        _show(document)
+
+
+def _show(document: dict[str, Any]) -> None:
+    machine = f"{document['machine']}, {document['cpus']} CPUs"
+    console.out.print(f"Python {document['python']} at {sys.executable}, {machine}", markup=False)
+    console.table("", ("package", "version"), [(name, found or "-") for name, found in document["packages"].items()])
+    console.out.print(f"ONNX Runtime's providers: {', '.join(document['providers']) or '-'}")
+    console.out.print(f"TensorRT: {document['tensorrt']}", markup=False)
+    device = document["device"]
+    gpu = (
+        f"{device['gpu']}, compute capability {device['compute_capability']}"
+        if device["gpu"]
+        else "none that CUDA sees"
     )
-    console.table("", ("package", "version"), [(name, found[name] or "-") for name in packages])
-    console.out.print(f"ONNX Runtime's providers: {', '.join(_providers()) or '-'}")
-    for extra, (what, _) in ABILITIES.items():
-        lacking = missing[extra]
+    console.out.print(f"GPU: {gpu}" + (f", {device['jetpack']}" if device["jetpack"] else ""), markup=False)
+    for extra, lacking in document["missing"].items():
+        what = ABILITIES[extra][0]
         if lacking:
-            console.out.print(
-                f"cannot {what}: {', '.join(lacking)} missing; pip install 'gtp-export[{extra}]'",
-                style="yellow",
-                markup=False,
-            )
+            text = f"cannot {what}: {', '.join(lacking)} missing; pip install 'gtp-export[{extra}]'"
+            console.out.print(text, style="yellow", markup=False)
         else:
             console.out.print(f"can {what}")
-    console.out.print("next: gtp-export models")
+    console.out.print("next: gtp-export validate PATH" if document["missing"]["export"] else "next: gtp-export models")
+
+
+def _tensorrt() -> str:
+    try:
+        flavor = find_flavor()
+    except BackendMissingError as error:
+        return str(error)
+    return f"{flavor.name} {flavor.version}"
 
 
 def _version(name: str) -> "str | None":

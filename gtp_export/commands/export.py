@@ -41,6 +41,9 @@ def export(
             "--data", help="A folder of images for the parity pack; synthetic ones without.", show_default=False
         ),
     ] = None,
+    method: Annotated[
+        str, typer.Option(help="gtp, or a rival with the same token counts: dense, drop, prune, mean, tome.")
+    ] = "gtp",
     target: Annotated[
         str, typer.Option(help="Whose limits hold: tensorrt (the strictest), onnxruntime, openvino.")
     ] = "tensorrt",
@@ -124,9 +127,9 @@ def export(
             output,
             config=recipe.config(**settings),
             weights=weights,
-            img_size=(size, size) if isinstance(size, int) else size,  # type: ignore[arg-type]
+            img_size=(size, size) if isinstance(size, int) else size,
             seed=seed,
-            options=Options(batch, opset, simplify, dense, trace, target, data, precision, input_),
+            options=Options(batch, opset, simplify, dense, trace, target, data, precision, input_, method),
             progress=update,
         )
     for text in exported.notes:

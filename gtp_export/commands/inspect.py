@@ -5,11 +5,13 @@ from pathlib import Path
 
 from gtp_export import console
 from gtp_export.options import Json, ModelPath
-from gtp_runtime import Manifest, read_manifest
+from gtp_runtime import Manifest, errors, read_manifest
 
 
 def inspect(path: ModelPath, json: Json = False) -> None:
     """Show tokens, MACs and graph nodes of each layer, from the manifest."""
+    if not path.exists():
+        raise errors.ManifestError(f"no file {path}: gtp-export export MODEL writes one")
     directory = path if path.is_dir() else path.parent
     manifest = read_manifest(directory)
     if json:

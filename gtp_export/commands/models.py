@@ -28,7 +28,7 @@ def models(json: Json = False) -> None:
     console.table(
         "", ("model", "num_prop", "dense top-1, published", "timm", "what it is"), [row(entry) for entry in recipes]
     )
-    console.note("next: gtp-export export MODEL")
+    console.out.print("next: gtp-export export MODEL")
 
 
 def _document(recipe: Any) -> dict[str, Any]:

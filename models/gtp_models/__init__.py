@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gtp_models.gtp.trace import Step
     from gtp_models.macs import Cost, LayerCost, cost
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
+    from gtp_models.rivals import apply_method
     from gtp_models.weights import BuiltModel, build_model
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "WeightsError": "gtp_models.errors",
     "WeightsUnavailableError": "gtp_models.errors",
     "apply": "gtp_models.gtp.patch",
+    "apply_method": "gtp_models.rivals",
     "build_model": "gtp_models.weights",
     "cost": "gtp_models.macs",
     "load_recipe": "gtp_models.recipes",
@@ -59,6 +61,7 @@ __all__ = [
     "WeightsError",
     "WeightsUnavailableError",
     "apply",
+    "apply_method",
     "build_model",
     "cost",
     "load_recipe",

@@ -25,4 +25,8 @@ class WeightsError(ModelsError, ValueError):
 
 
 class WeightsUnavailableError(ModelsError):
-    """Pretrained weights that cannot be had: the hub is out of reach or has none for the model."""
+    """Weights that cannot be had: a file that is missing, or a model that the hub has none for."""
+
+
+class HubUnreachableError(WeightsUnavailableError):
+    """Pretrained weights on a hub that cannot be reached."""

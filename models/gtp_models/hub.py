@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 TIMEOUT = 5.0  # seconds
 
@@ -26,18 +27,23 @@ def is_cached(config: Any) -> bool:
 
 def is_reachable(config: Any) -> bool:
     """Whether a connection to the weights' host (or to the proxy that leads there) opens within ``TIMEOUT``."""
-    url = _hub_endpoint() if config.hf_hub_id else config.url
-    parts = urlsplit(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or url)
+    host, port = _first_hop(_hub_endpoint() if config.hf_hub_id else config.url)
     reached = threading.Event()
 
     def connect() -> None:
-        with (
-            suppress(OSError),
-            socket.create_connection((parts.hostname or "", parts.port or 443), timeout=TIMEOUT),
-        ):
+        with suppress(OSError, UnicodeError), socket.create_connection((host, port), timeout=TIMEOUT):
             reached.set()
 
     attempt = threading.Thread(target=connect, daemon=True)  # a name server that hangs knows no time limit
     attempt.start()
     attempt.join(TIMEOUT)
     return reached.is_set()
+
+
+def _first_hop(url: str) -> tuple[str, int]:
+    """Return host and port of the proxy that the environment names for a URL, else of the URL."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import check_selection, check_supported
+from gtp_models.rivals import config_of
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Cost:
         return self.backbone + self.gtp
 
 
-def cost(model: Any, config: GTPConfig) -> Cost:
-    """Count tokens and MACs of a timm model, patched or not, as ``config`` would make it.
+def cost(model: Any, config: GTPConfig, method: str = "gtp") -> Cost:
+    """Count tokens and MACs of a timm model, patched or not, as a method with ``config`` would make it.
 
     Raises:
         UnsupportedModelError: ``apply`` cannot patch the model.
@@ -72,10 +73,11 @@ def cost(model: Any, config: GTPConfig) -> Cost:
     """
     check_supported(model)
     check_selection(model, config)
+    config = config_of(method, config)
     prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
     counts = [count + prefix for count in config.counts(len(model.blocks), patches)]
     layers = tuple(
-        _layer(block, config, tokens, amount, after)
+        _layer(block, config, method, tokens, amount, after)
         for block, tokens, amount, after in zip(
             model.blocks, counts, config.schedule(len(model.blocks)), counts[1:], strict=False
         )
@@ -87,11 +89,14 @@ def cost(model: Any, config: GTPConfig) -> Cost:
     return Cost(layers, embed, head, patches * patches * model.embed_dim if semantic else 0, dense)
 
 
-def _layer(block: Any, config: GTPConfig, tokens: int, amount: int, after: int) -> LayerCost:
-    gtp = 0
+def _layer(block: Any, config: GTPConfig, method: str, tokens: int, amount: int, after: int) -> LayerCost:
+    gtp, dim = 0, block.attn.proj.out_features
+    if amount and method == "tome":
+        first, second = (tokens + 1) // 2, tokens // 2
+        gtp = first * second * block.attn.head_dim + second * amount * (dim + 1)
     if amount and config.uses_graph:
-        gtp += (tokens - amount) * amount * (block.attn.proj.out_features + int(config.token_scale))
-    if amount and config.selection.startswith("CosSim"):
+        gtp += (tokens - amount) * amount * (dim + int(config.token_scale))
+    if amount and method != "drop" and config.selection.startswith("CosSim"):
         gtp += tokens * tokens
     return LayerCost(tokens, after, _block(block, tokens, after), gtp)
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from gtp_models import hub
-from gtp_models.errors import ConfigError, WeightsUnavailableError
+from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
 from gtp_models.recipes import Recipe, check_timm_name
 from gtp_models.state_dict import SUFFIXES, check_fit, fit, read_state_dict
 
@@ -78,7 +79,7 @@ def _build_auto(recipe: Recipe, img_size: tuple[int, int] | None, seed: int) -> 
             return build_model(recipe, str(LOCAL / f"{recipe.name}{suffix}"), img_size)
     try:
         return build_model(recipe, "pretrained", img_size)
-    except WeightsUnavailableError as error:
+    except HubUnreachableError as error:
         built = build_model(recipe, "random", img_size, seed)
         local = LOCAL / f"{recipe.name}{SUFFIXES[0]}"
         return replace(built, notes=(f"random weights were used, since {error}; {local} would be found by itself",))
@@ -89,11 +90,22 @@ def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool =
     if img_size is not None:
         arguments["img_size"] = img_size
     try:
-        return timm.create_model(
+        model = timm.create_model(
             recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=recipe.preprocessing or None, **arguments
         ).eval()
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"timm cannot make {recipe.timm} with {arguments}: {error}") from error
+    _check_size(model, recipe)
+    return model
+
+
+def _check_size(model: Any, recipe: Recipe) -> None:
+    patches = getattr(model, "patch_embed", None)
+    if not isinstance(patches, PatchEmbed) or patches.img_size is None:
+        return
+    if any(size % patch for size, patch in zip(patches.img_size, patches.patch_size, strict=True)):
+        size, patch = ("x".join(map(str, pixels)) for pixels in (patches.img_size, patches.patch_size))
+        raise ConfigError(f"{size} pixels do not divide into {recipe.timm}'s patches of {patch}: give a multiple")
 
 
 def _build_from_file(recipe: Recipe, path: Path, img_size: tuple[int, int] | None, source: Source) -> BuiltModel:
@@ -112,7 +124,7 @@ def _build_from_hub(recipe: Recipe, img_size: tuple[int, int] | None) -> BuiltMo
         )
     where = config.hf_hub_id or config.url
     if not hub.is_cached(config) and not hub.is_reachable(config):
-        raise WeightsUnavailableError(
+        raise HubUnreachableError(
             f"the weights of {recipe.timm} cannot be fetched ({where}: no connection within {hub.TIMEOUT:.0f} s): "
             "connect, or give --weights FILE (.safetensors, .pth), or --weights random to try without"
         )

@@ -84,6 +84,8 @@ class Model:
 
     def run_all(self, images: np.ndarray, progress: Progress = quiet) -> dict[str, np.ndarray]:
         """Run any number of preprocessed images, batch by batch; the last batch is filled up with zeros."""
+        if not len(images):
+            raise InputError("no images: give at least one")
         parts = []
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
@@ -120,6 +122,8 @@ class Model:
             ImageError: an image that cannot be read.
             RandomWeightsError: the weights are random.
         """
+        if topk < 1:
+            raise InputError(f"topk={topk}: give at least 1")
         if self.manifest.weights.source == "random" and not allow_random:
             raise RandomWeightsError(
                 f"{self.manifest.model.name} has random weights, its predictions mean nothing: export it with "

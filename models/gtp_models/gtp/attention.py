@@ -1,5 +1,7 @@
 """timm's attention, recomposed so that it hands out its map."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from timm.layers import Attention
@@ -10,14 +12,27 @@ from gtp_models.gtp.sparsity import sparsify
 from gtp_models.gtp.tokens import Tokens
 
 
-def attend(
-    attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, sparsity: float
-) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "*batch heads tokens tokens"]]:
+@dataclass(frozen=True)
+class Attended:
+    """What attention gives.
+
+    Attributes:
+        out: its output, the images one below the other.
+        map: the attention map, after the sparsity threshold.
+        key: each head's keys.
+    """
+
+    out: Float[Tensor, "rows dim"]
+    map: Float[Tensor, "*batch heads tokens tokens"]
+    key: Float[Tensor, "*batch heads tokens head_dim"]
+
+
+def attend(attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, sparsity: float) -> Attended:
     """Run timm's ``Attention`` on normalised tokens.
 
     Modifications:
     - the logarithm of ``tokens.scale`` is added for the keys (arXiv 2311.03035, section 3.3)
-    - the map is sparsified before it is used, and returned
+    - the map is sparsified before it is used, and handed out
     - query, key and value are three products, the query's with the softmax scale folded in
 
     Args:
@@ -35,7 +50,7 @@ def attend(
     out = attn.norm(mixed.transpose(-3, -2).reshape(-1, attn.attn_dim))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
-    return attn.proj_drop(attn.proj(out)), attention
+    return Attended(attn.proj_drop(attn.proj(out)), attention, key)
 
 
 def queries_keys_values(

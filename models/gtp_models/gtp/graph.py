@@ -26,7 +26,7 @@ def _neighbourhood(grid: tuple[int, int]) -> np.ndarray:
 
 def spatial_adjacency(grid: tuple[int, int]) -> Bool[Tensor, "tokens tokens"]:
     """Edges to the 8-neighbourhood on a (rows, columns) patch grid, row by row; no self-loops."""
-    return torch.from_numpy(_neighbourhood(grid))
+    return torch.tensor(_neighbourhood(grid))
 
 
 def semantic_adjacency(

@@ -1,7 +1,7 @@
 """Patches a timm Vision Transformer with GTP, in place, and takes the patch off again."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.blocks import GTPBlocks
+from gtp_models.gtp.blocks import GTPBlocks, ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.trace import Step, describe, recording
 
@@ -33,11 +33,18 @@ def apply(model: Model, config: GTPConfig | None = None) -> Model:
         ConfigError: settings that do not fit the model's layers and tokens.
     """
     config = config or GTPConfig()
+    return patch(model, config, lambda blocks, grid, prefix: GTPBlocks(blocks, config, grid, prefix))
+
+
+def patch(
+    model: Model, config: GTPConfig, make: Callable[[nn.Sequential, tuple[int, int], int], ReducingBlocks]
+) -> Model:
+    """Put other blocks in place of a model's: ``make`` gets timm's blocks, the patch grid and the prefix tokens."""
     check_supported(model)
     check_selection(model, config)
     target: Any = model  # nn.Module's type hides a timm model's attributes
-    blocks, grid = target.blocks, target.patch_embed.grid_size
-    patched = GTPBlocks(blocks, config, grid, target.num_prefix_tokens)
+    blocks = target.blocks
+    patched = make(blocks, target.patch_embed.grid_size, target.num_prefix_tokens)
     patched.training = blocks.training
     target.blocks = patched
     return model
@@ -54,8 +61,8 @@ def remove(model: Model) -> Model:
 
 
 def is_patched(model: nn.Module) -> bool:
-    """Whether ``apply`` patched this model."""
-    return isinstance(getattr(model, "blocks", None), GTPBlocks)
+    """Whether this model is patched, with GTP or a rival."""
+    return isinstance(getattr(model, "blocks", None), ReducingBlocks)
 
 
 @contextmanager

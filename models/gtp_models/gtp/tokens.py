@@ -1,6 +1,6 @@
 """The tokens between two blocks, and how they are reordered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -38,11 +38,19 @@ class Tokens:
         """The leading axes of a value that each image has: (B,), or none for a batch of one."""
         return (self.batch,) if self.batch > 1 else ()
 
+    def positions(self) -> Int[Tensor, "*batch tokens"]:
+        """Return the ids of tokens of which none has left: where they stand."""
+        return torch.arange(self.count, device=self.x.device).expand(*self.axes, -1)
+
+    def scaled(self) -> "Tokens":
+        """Return the tokens with a scale: ones, where every token weighed one so far."""
+        if self.scale is not None:
+            return self
+        return replace(self, scale=self.x.new_ones(*self.axes, 1, self.count))
+
     def image_ids(self) -> Int[Tensor, "batch image_tokens"]:
         """Original ids of the image tokens in current order; 0 is the first patch."""
-        ids = self.ids
-        if ids is None:
-            ids = torch.arange(self.count, device=self.x.device).expand(*self.axes, -1)
+        ids = self.positions() if self.ids is None else self.ids
         return ids.reshape(self.batch, -1)[:, self.num_prefix :] - self.num_prefix
 
 

@@ -1,6 +1,6 @@
 """Which tokens stayed and which left, layer by layer: for parity and for looking inside."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -68,8 +68,15 @@ def recording(blocks: nn.Module, keep: Callable[[Layer], T]) -> Iterator[list[T]
         _recorders.reset(token)
 
 
-def record(blocks: nn.Module, layers: Sequence[Layer]) -> None:
-    """Hand the layers of a forward to whoever records these blocks."""
+def start(blocks: nn.Module) -> None:
+    """Tell whoever records these blocks that a forward begins."""
+    for recorded, _, into in _recorders.get():
+        if recorded is blocks:
+            into.clear()
+
+
+def record(blocks: nn.Module, layer: Layer) -> None:
+    """Hand a layer of the forward to whoever records these blocks."""
     for recorded, keep, into in _recorders.get():
         if recorded is blocks:
-            into[:] = [keep(layer) for layer in layers]
+            into.append(keep(layer))

@@ -12,6 +12,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.gtp.config import GTPConfig
 
 HERE = Path(__file__).parent
+TRANSFORMERS = ["vit*", "deit*"]  # what a wrong timm name is likely to mean
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def _read(path: Path) -> Recipe:
     known = {entry.name for entry in fields(Recipe)}
     if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - known:
         raise ConfigError(f"{path} is not a recipe: it needs timm: NAME, and may have {', '.join(sorted(known))}")
+    if not isinstance(values.get("gtp") or {}, dict) or "/" in str(values.get("name", "")):
+        raise ConfigError(f"{path}: gtp takes settings (num_prop: 8), and name is a plain name")
     given = {name: value for name, value in values.items() if value is not None}
     values = {"name": path.stem, "title": values["timm"]} | given
     for entry in ("weights", "images"):
@@ -111,7 +114,7 @@ def check_timm_name(name: str) -> None:
     import timm
 
     if not timm.is_model(name):
-        raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models())}")
+        raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models(TRANSFORMERS))}")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
@@ -120,5 +123,6 @@ def check_timm_name(name: str) -> None:
 
 
 def _suggest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    begin = [known for known in names if name and known.startswith(name)]
+    close = begin[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:20])}"

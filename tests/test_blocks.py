@@ -1,0 +1,91 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
+
+from gtp_models.gtp.attention import Attended, attend
+from gtp_models.gtp.blocks import GTPBlocks
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import apply
+from gtp_models.gtp.propagation import propagate
+from gtp_models.gtp.selection import scores
+from gtp_models.gtp.sparsity import sparsify
+from gtp_models.gtp.tokens import Tokens
+
+X = noise_of(2, 9, 24)
+TOKENS = Tokens(X.flatten(0, 1), batch=2, num_prefix=1)
+
+
+def blocks_with(config: GTPConfig, **overrides: Any) -> GTPBlocks:
+    return GTPBlocks(tiny_vit(**overrides).blocks, config, (4, 4), 1)
+
+
+@variants
+def test_a_layer_without_propagation_equals_timms(overrides: dict[str, Any]) -> None:
+    blocks = blocks_with(TINY_GTP, **overrides)
+    ours = blocks.run_block(blocks[1], TOKENS, 0).tokens.x
+    torch.testing.assert_close(ours.view_as(X), blocks[1](X), rtol=0, atol=2e-5)
+
+
+def test_attention_is_scaled_and_sparsified_before_use() -> None:
+    attn, scale = tiny_vit().blocks[0].attn, 1 + torch.rand(2, 1, 9)
+    query, key, value = attn.qkv(X).view(2, 9, 3, 3, 8).permute(2, 0, 3, 1, 4)
+    logits = (query * attn.scale) @ key.mT + scale.log()[:, None]
+    expected = sparsify(logits.softmax(-1), 0.6)
+    attended = attend(attn, TOKENS.x, replace(TOKENS, scale=scale), 0.6)
+    torch.testing.assert_close(attended.map, expected)
+    torch.testing.assert_close(attended.key, key)
+    torch.testing.assert_close(attended.out.view_as(X), attn.proj((expected @ value).transpose(1, 2).flatten(2)))
+
+
+def test_gap_is_between_the_last_that_stays_and_the_first_that_leaves() -> None:
+    attention = noise_of(2, 3, 9, 9).softmax(-1)
+    blocks = blocks_with(replace(TINY_GTP, propagation="None"))
+    layer = blocks.reduce(TOKENS, Attended(TOKENS.x, attention, noise_of(2, 3, 9, 8)), 3)
+    ordered = scores(attention, TINY_GTP.selection, 1)[:, 1:].sort(descending=True).values
+    assert layer.gap is not None
+    torch.testing.assert_close(layer.gap, ordered[:, 4] - ordered[:, 5])
+    assert layer.tokens.count == 6
+
+
+@pytest.mark.parametrize("propagation", ["GraphProp", "None", "Mean"])
+def test_propagate(propagation: str) -> None:
+    x, scale, weights = noise_of(2, 6, 4), torch.rand(2, 1, 6), torch.rand(2, 6, 6)
+    orders = torch.tensor([[0, 3, 1, 5, 2, 4], [0, 1, 2, 5, 4, 3]])
+    ours, left = propagate(Tokens(x.flatten(0, 1), 2, 1, None, scale, weights.mT), orders, 2, propagation)
+    assert torch.equal(left, orders[:, 4:])
+    for image, (kept, out) in enumerate(zip(orders[:, :4], orders[:, 4:], strict=True)):
+        vectors, scales, ids = x[image, kept], scale[image, 0, kept], [kept.tolist()]
+        if propagation == "GraphProp":
+            received = weights[image][kept][:, out]
+            vectors, scales = vectors + received @ x[image, out], scales + received @ scale[image, 0, out]
+        if propagation == "Mean":
+            vectors = torch.cat([vectors, x[image, out].mean(0, keepdim=True)])
+            scales, ids = torch.cat([scales, scale[image, 0, out].mean(0, keepdim=True)]), [[*kept.tolist(), 0]]
+        torch.testing.assert_close(ours.x.view(2, -1, 4)[image], vectors)
+        torch.testing.assert_close(ours.scale[image, 0], scales)
+        assert ours.ids[image : image + 1].tolist() == ids
+    image_ids = (orders[:, 1:4] - 1).tolist()
+    assert ours.image_ids().tolist() == [[*row, -1] if propagation == "Mean" else row for row in image_ids]
+
+
+def test_drop_path_drops_whole_images() -> None:
+    model = tiny_vit(drop_path_rate=0.5).train()
+    apply(model, TINY_GTP)(images_for(model)).sum().backward()
+    x, config = noise_of(32, 9, 24), replace(TINY_GTP, propagation="None", sparsity=1.0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        apply(model, config)
+        tokens = model.blocks.run_block(model.blocks[2], Tokens(x.flatten(0, 1), 32, 1), 4).tokens
+    before = x.gather(1, tokens.ids[..., None].expand(-1, -1, 24))
+    unchanged = (tokens.x.view(32, 5, 24) == before).all(-1)
+    assert 0 < unchanged.all(1).sum() == unchanged.any(1).sum() < 32
+
+
+def test_token_scale_matters() -> None:
+    model = tiny_vit()
+    images = images_for(model)
+    on, off = (apply(model, replace(TINY_GTP, token_scale=value))(images) for value in (True, False))
+    assert not torch.allclose(on, off)

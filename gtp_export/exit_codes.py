@@ -28,6 +28,7 @@ KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)
 _EXTRAS = {
     "export": ("torch", "torchvision", "timm", "onnxscript", "onnxsim", "safetensors", "yaml", "jaxtyping"),
     "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
 }
 
 

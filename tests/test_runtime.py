@@ -120,7 +120,7 @@ def test_random_weights_are_marked_and_answer_only_if_allowed(batched: Model) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tensorflow"}, "nothing here runs model.onnx with backend 'tensorflow'"),
+        ({"backend": "tensorflow"}, "backend 'tensorflow' does not run model.onnx: there are"),
         ({"provider": "npu"}, "no provider is called 'npu': choose one of cpu, cuda, tensorrt"),
     ],
 )
@@ -130,7 +130,7 @@ def test_unknown_backends_and_providers(digits: Path, options: dict[str, Any], m
 
 
 def test_what_is_no_model_is_not_loaded(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendMissingError, match=r"nothing here runs reference\.npz"):
+    with pytest.raises(BackendMissingError, match=r"does not run reference\.npz"):
         gtp_runtime.load(digits / "reference.npz")
     with pytest.raises(ManifestError, match=r"no file .*other\.onnx: gtp-export export MODEL writes one"):
         gtp_runtime.load(digits / "other.onnx")

@@ -7,7 +7,19 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
-from gtp_export.options import Json, Provider, ProviderOption, Quiet, Threads, Verbose
+from gtp_export.options import (
+    BackendName,
+    BackendOption,
+    Compute,
+    ComputeOption,
+    Json,
+    Provider,
+    ProviderOption,
+    Quiet,
+    Threads,
+    Verbose,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from gtp_runtime import Model
@@ -25,7 +37,9 @@ def bench(
         float | None, typer.Option(help="Fail if a file (dense twins aside) has a p50 above this.", show_default=False)
     ] = None,
     threads: Threads = 1,
+    backend: BackendOption = BackendName.auto,
     provider: ProviderOption = Provider.cpu,
+    compute: ComputeOption = Compute.fp32,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -34,7 +48,8 @@ def bench(
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark, load
 
-    models = [load(path, threads=threads or None, provider=provider.value) for path in _with_twin(paths)]
+    running = run_options(backend, threads, provider, compute)
+    models = [load(path, **running) for path in _with_twin(paths)]
     with console.progress("benchmarking") as update:
         results = benchmark(models, seconds, update)
     over = [

@@ -18,12 +18,13 @@ EXPORT = "torch torchvision timm onnx onnxscript onnxsim onnxruntime safetensors
 ABILITIES = {
     "export": ("export models", EXPORT),
     "onnxruntime": ("run ONNX files", ["onnxruntime"]),
+    "openvino": ("run ONNX files with OpenVINO", ["openvino"]),
 }
 
 
 def doctor(json: Json = False) -> None:
     """Show what is installed here, what it can do, and the pip command for what is missing."""
-    packages = sorted({*EXPORT, "numpy", "pillow", "gtp-export"})
+    packages = sorted({*EXPORT, "openvino", "numpy", "pillow", "gtp-export"})
     found = {name: _version(name) for name in packages}
     missing = {extra: [name for name in names if found[name] is None] for extra, (_, names) in ABILITIES.items()}
     document = {

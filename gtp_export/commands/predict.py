@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Provider, ProviderOption, Quiet, Threads, Verbose
+from gtp_export.options import (
+    BackendName,
+    BackendOption,
+    Compute,
+    ComputeOption,
+    Json,
+    ModelPath,
+    Provider,
+    ProviderOption,
+    Quiet,
+    Threads,
+    Verbose,
+    run_options,
+)
 
 
 def predict(
@@ -19,7 +32,9 @@ def predict(
         bool, typer.Option("--allow-random", help="Answer although the weights are random.")
     ] = False,
     threads: Threads = 0,
+    backend: BackendOption = BackendName.auto,
     provider: ProviderOption = Provider.cpu,
+    compute: ComputeOption = Compute.fp32,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -27,7 +42,8 @@ def predict(
     """Classify images with an exported model."""
     from gtp_runtime import load
 
-    with load(path, threads=threads or None, provider=provider.value) as model:
+    running = run_options(backend, threads, provider, compute)
+    with load(path, **running) as model:
         answers = model.predict(list(images), topk, exif=exif, allow_random=allow_random)
     if json:
         found = [

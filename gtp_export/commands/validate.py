@@ -7,7 +7,21 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import DataFolder, Json, ModelPath, Provider, ProviderOption, Quiet, Threads, Verbose
+from gtp_export.options import (
+    BackendName,
+    BackendOption,
+    Compute,
+    ComputeOption,
+    DataFolder,
+    Json,
+    ModelPath,
+    Provider,
+    ProviderOption,
+    Quiet,
+    Threads,
+    Verbose,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
@@ -23,7 +37,9 @@ def validate(
         ),
     ] = None,
     threads: Threads = 0,
+    backend: BackendOption = BackendName.auto,
     provider: ProviderOption = Provider.cpu,
+    compute: ComputeOption = Compute.fp32,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -34,10 +50,11 @@ def validate(
 
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
-    with load(path, threads=threads or None, provider=provider.value) as model:
+    running = run_options(backend, threads, provider, compute)
+    with load(path, **running) as model:
         with console.progress("validating") as update:
             report = model.validate(update)
-        accuracy = _accuracy(model, data, threads, provider.value) if data is not None else None
+        accuracy = _accuracy(model, data, running) if data is not None else None
         kept = model.record("parity", report.to_dict())
         images = str(model.manifest.reference["images"])
     drop = _drop(accuracy)
@@ -65,11 +82,11 @@ def validate(
         raise typer.Exit(GATE_FAILED)
 
 
-def _accuracy(model: "Model", data: Path, threads: int, provider: str) -> "Accuracy":
+def _accuracy(model: "Model", data: Path, running: dict[str, Any]) -> "Accuracy":
     from gtp_runtime import evaluate, load
 
     twins = [name for name, entry in model.manifest.files.items() if entry.role == "dense" and name != model.path.name]
-    dense = load(model.path.parent / twins[0], threads=threads or None, provider=provider) if twins else None
+    dense = load(model.path.parent / twins[0], **running) if twins else None
     with console.progress("measuring accuracy") as update:
         return evaluate(model, dense, data, update)
 

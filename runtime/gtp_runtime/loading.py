@@ -3,12 +3,11 @@
 import warnings
 from pathlib import Path
 
-from gtp_runtime.backends import Backend
 from gtp_runtime.errors import BackendMissingError, ManifestError, RandomWeightsWarning
-from gtp_runtime.manifest import FileEntry, check_file, read_manifest
+from gtp_runtime.manifest import check_file, read_manifest
 from gtp_runtime.model import Model
 
-SUFFIXES = {".onnx": "onnxruntime", ".engine": "tensorrt"}
+BACKENDS = {".onnx": ("onnxruntime", "openvino"), ".engine": ("tensorrt",)}  # by a file's ending, the default first
 
 
 def load(
@@ -17,15 +16,17 @@ def load(
     *,
     threads: int | None = None,
     provider: str = "cpu",
+    compute: str = "fp32",
     host_code: bool = False,
 ) -> Model:
     """Load a file that gtp-export wrote.
 
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
-        backend: "auto" (by the file's ending), "onnxruntime" or "tensorrt".
+        backend: "auto" (by the file's ending), "onnxruntime", "openvino" or "tensorrt".
         threads: threads to run with; the backend's own choice without.
         provider: ONNX Runtime's: "cpu", "cuda" or "tensorrt".
+        compute: what OpenVINO computes in, whatever the file is written in: "fp32" or "bf16".
         host_code: let a TensorRT engine run code of its own on the CPU; only for engines that you built.
 
     Raises:
@@ -46,22 +47,25 @@ def load(
             RandomWeightsWarning,
             stacklevel=2,
         )
-    return Model(file, manifest, _backend(file, manifest.entry(file.name), backend, threads, provider, host_code))
-
-
-def _backend(
-    file: Path, entry: FileEntry, backend: str, threads: int | None, provider: str, host_code: bool
-) -> Backend:
-    wanted = SUFFIXES.get(file.suffix) if backend == "auto" else backend
-    if wanted is None or wanted not in SUFFIXES.values():
-        known = ", ".join(f"{name} ({suffix})" for suffix, name in SUFFIXES.items())
-        raise BackendMissingError(f"nothing here runs {file.name} with backend {backend!r}: there are {known}")
-    if SUFFIXES.get(file.suffix) != wanted:
-        raise BackendMissingError(f"{wanted} does not run {file.name}: leave out the backend to choose by the file")
-    if wanted == "tensorrt":
+    name = _choose(file, backend)
+    if name == "tensorrt":
         from gtp_runtime.backends.tensorrt import TensorRTBackend
 
-        return TensorRTBackend(file, entry, host_code)
+        return Model(file, manifest, TensorRTBackend(file, manifest.entry(file.name), host_code))
+    if name == "openvino":
+        from gtp_runtime.backends.openvino import OpenVinoBackend
+
+        return Model(file, manifest, OpenVinoBackend(file, threads, compute))
     from gtp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(file, threads, provider)
+    return Model(file, manifest, OnnxRuntimeBackend(file, threads, provider))
+
+
+def _choose(file: Path, backend: str) -> str:
+    fitting = BACKENDS.get(file.suffix, ())
+    if backend == "auto" and fitting:
+        return fitting[0]
+    if backend not in fitting:
+        known = "; ".join(f"{suffix}: {', '.join(names)}" for suffix, names in BACKENDS.items())
+        raise BackendMissingError(f"backend {backend!r} does not run {file.name}: there are {known}")
+    return backend

@@ -165,7 +165,9 @@ class Model:
         reference = self.reference()
         outputs = self.run_all(self.prepare(reference.images), progress)
         logits = outputs[self.entry.outputs[0].name]
-        common = (self.entry.precision, reference.labels, reference.dense_logits)
+        precision = self.backend.info.get("compute", "fp32")
+        precision = self.entry.precision if precision == "fp32" else precision
+        common = (precision, reference.labels, reference.dense_logits)
         if self.entry.role != "dense":
             kept = parity.KeptSets(outputs.get("propagated"), reference.propagated, reference.gap)
             return parity.compare(logits, reference.logits, *common, kept)

@@ -26,7 +26,11 @@ class CudaPython:
     name = "cuda-python"
 
     def __init__(self) -> None:
-        if not check(runtime.cudaGetDeviceCount()):
+        try:
+            count = check(runtime.cudaGetDeviceCount())
+        except RuntimeError as error:  # without a driver the first call cannot even load libcuda
+            raise DeviceError(f"CUDA: {error}: there is no NVIDIA driver here; nvidia-smi shows whether there is") from error
+        if not count:
             raise DeviceError("CUDA finds no GPU here: nvidia-smi shows what the driver sees")
         check(runtime.cudaSetDevice(0))
 

@@ -186,7 +186,7 @@ def test_doctor(command: Command) -> None:
     found = document(command("doctor", "--json"))
     assert found["packages"]["onnxruntime"] == version("onnxruntime")
     assert "CPUExecutionProvider" in found["providers"]
-    assert found["missing"] == {"export": [], "onnxruntime": []}
+    assert found["missing"] == {"export": [], "onnxruntime": [], "openvino": []}
     assert found["device"]["jetpack"] is None
     ran = command("doctor")
     assert "can export models" in ran.out

@@ -20,6 +20,7 @@ from gtp_models.gtp.patch import remove
 from gtp_models.macs import Cost, cost
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.rivals import apply_method
+from gtp_models.schedules import make_schedule
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.images import find_images
 from gtp_runtime.manifest import (
@@ -55,6 +56,8 @@ class Options:
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the parity pack; else the recipe's own, else synthetic ones.
         precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
+        schedule: spend ``budget`` by a schedule (see ``gtp_models.schedules``) in place of the settings' ``num_prop``.
+        budget: MACs of the backbone, or a share of the dense model's; those of the settings' ``num_prop`` without.
         method: "gtp", or a rival: "dense", "drop", "prune", "mean", "tome" (see ``gtp_models.apply_method``).
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
             normalised inside the graph.
@@ -70,6 +73,8 @@ class Options:
     precision: str = "fp32"
     input: str = "float"
     method: str = "gtp"
+    schedule: str | None = None
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -80,6 +85,8 @@ class Options:
             raise LimitError(f"no input is called {self.input!r}: choose one of {', '.join(INPUTS)}")
         if self.precision not in PRECISIONS:
             raise LimitError(f"no precision is called {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if self.budget is not None and (not self.schedule or self.budget <= 0):
+            raise LimitError(f"a budget of {self.budget} MACs: give more than 0, and a schedule to spend it (even)")
         check_opset(self.opset)
 
 
@@ -130,6 +137,9 @@ def export(
     progress(f"building {recipe.timm}")
     built = build_model(recipe, weights, img_size, seed)
     costs = cost(built.model, config, options.method)
+    if options.schedule:
+        config = make_schedule(built.model, config, options.schedule, options.budget or costs.backbone, options.method)
+        costs = cost(built.model, config, options.method)
     check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
     with written_whole(directory) as temporary:
         run = _Run(built, config, options, costs, temporary, progress)

@@ -65,6 +65,24 @@ def export(
             show_default=False,
         ),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread the same MACs otherwise: even, early, late, every:K, aligned:M.",
+            rich_help_panel=GTP,
+            show_default=False,
+        ),
+    ] = None,
+    macs: Annotated[
+        str | None,
+        typer.Option(
+            help="MACs that a schedule may spend: 3.4G; num_prop's without.", rich_help_panel=GTP, show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Likewise, as a share of the dense model's.", rich_help_panel=GTP, show_default=False),
+    ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(help="Share of the attention map that stays, in (0, 1].", rich_help_panel=GTP, show_default=False),
@@ -129,7 +147,20 @@ def export(
             weights=weights,
             img_size=(size, size) if isinstance(size, int) else size,
             seed=seed,
-            options=Options(batch, opset, simplify, dense, trace, target, data, precision, input_, method),
+            options=Options(
+                batch,
+                opset,
+                simplify,
+                dense,
+                trace,
+                target,
+                data,
+                precision,
+                input_,
+                method,
+                schedule,
+                _budget(macs, keep),
+            ),
             progress=update,
         )
     for text in exported.notes:
@@ -143,6 +174,23 @@ def export(
         _show(exported, parity, latency, threads)
     if parity is not None and not parity.ok:
         raise typer.Exit(GATE_FAILED)
+
+
+def _budget(macs: str | None, keep: float | None) -> float | None:
+    if macs is not None and keep is not None:
+        raise typer.BadParameter("--macs and --keep say the same: give one")
+    if keep is not None and not 0 < keep <= 1:
+        raise typer.BadParameter(f"--keep takes a share in (0, 1]; this is {keep:g}")
+    if macs is None:
+        return keep
+    units = {"M": 1e6, "G": 1e9}
+    try:
+        budget = float(macs.rstrip("MG")) * units.get(macs[-1:], 1)
+    except ValueError:
+        budget = 0
+    if budget <= 1:
+        raise typer.BadParameter(f"--macs takes a number like 3.4G or 850M; this is {macs!r}")
+    return budget
 
 
 def _whole_numbers(text: str, separator: str, option: str) -> "int | tuple[int, ...]":

@@ -29,7 +29,7 @@ class CudaPython:
         try:
             count = check(runtime.cudaGetDeviceCount())
         except RuntimeError as error:  # without a driver the first call cannot even load libcuda
-            raise DeviceError(f"CUDA: {error}: there is no NVIDIA driver here; nvidia-smi shows whether there is") from error
+            raise DeviceError(f"CUDA: {error}: no NVIDIA driver here; nvidia-smi shows whether there is") from error
         if not count:
             raise DeviceError("CUDA finds no GPU here: nvidia-smi shows what the driver sees")
         check(runtime.cudaSetDevice(0))

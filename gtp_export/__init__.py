@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gtp_exporters.pipeline import Exported, Options, export
     from gtp_exporters.tensorrt.building import EngineOptions
     from gtp_exporters.tensorrt.engine import Engine, build_engine
+    from gtp_models.gtp.calibration import calibrate
     from gtp_models.gtp.config import GTPConfig
     from gtp_models.gtp.patch import apply, remove, trace_tokens
     from gtp_models.gtp.trace import Step
@@ -39,6 +40,7 @@ _HOMES = {
     "apply": "gtp_models",
     "build_engine": "gtp_exporters",
     "build_model": "gtp_models",
+    "calibrate": "gtp_models",
     "cost": "gtp_models",
     "export": "gtp_exporters",
     "load": "gtp_runtime",
@@ -60,6 +62,7 @@ __all__ = [
     "apply",
     "build_engine",
     "build_model",
+    "calibrate",
     "cost",
     "export",
     "load",

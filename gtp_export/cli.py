@@ -10,6 +10,7 @@ import typer
 from gtp_export import console, exit_codes
 from gtp_export.commands.bench import bench
 from gtp_export.commands.build_engine import build_engine
+from gtp_export.commands.calibrate import calibrate
 from gtp_export.commands.doctor import doctor
 from gtp_export.commands.export import export
 from gtp_export.commands.inspect import inspect
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, export, build_engine, validate, bench, predict, inspect, doctor):
+for command in (models, export, build_engine, validate, bench, predict, inspect, calibrate, doctor):
     app.command()(command)
 
 

@@ -30,7 +30,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "attention pool": {"global_pool": "map"},
     "no classes": {"num_classes": 0},
 }
+PREFIXES: dict[str, dict[str, Any]] = {
+    "no prefix": {"class_token": False, "global_pool": "avg"},
+    "1 prefix": {},
+    "2 prefix": {"reg_tokens": 1},
+    "5 prefix": {"reg_tokens": 4},
+}
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=list(VARIANTS))
+prefixes = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))
 
 
 def tiny_vit(kind: type[VisionTransformer] = VisionTransformer, **overrides: Any) -> Any:

@@ -11,7 +11,7 @@ from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply
 from gtp_models.gtp.propagation import propagate
 from gtp_models.gtp.selection import scores
-from gtp_models.gtp.sparsity import sparsify
+from gtp_models.gtp.sparsity import exact_threshold, sparsify
 from gtp_models.gtp.tokens import Tokens
 
 X = noise_of(2, 9, 24)
@@ -24,8 +24,8 @@ def blocks_with(config: GTPConfig, **overrides: Any) -> GTPBlocks:
 
 @variants
 def test_a_layer_without_propagation_equals_timms(overrides: dict[str, Any]) -> None:
-    blocks = blocks_with(TINY_GTP, **overrides)
-    ours = blocks.run_block(blocks[1], TOKENS, 0).tokens.x
+    blocks = blocks_with(replace(TINY_GTP, num_prop=(4, 0, 2)), **overrides)
+    ours = blocks.run_block(1, TOKENS).tokens.x
     torch.testing.assert_close(ours.view_as(X), blocks[1](X), rtol=0, atol=2e-5)
 
 
@@ -33,8 +33,9 @@ def test_attention_is_scaled_and_sparsified_before_use() -> None:
     attn, scale = tiny_vit().blocks[0].attn, 1 + torch.rand(2, 1, 9)
     query, key, value = attn.qkv(X).view(2, 9, 3, 3, 8).permute(2, 0, 3, 1, 4)
     logits = (query * attn.scale) @ key.mT + scale.log()[:, None]
-    expected = sparsify(logits.softmax(-1), 0.6)
-    attended = attend(attn, TOKENS.x, replace(TOKENS, scale=scale), 0.6)
+    attention = logits.softmax(-1)
+    expected = sparsify(attention, exact_threshold(attention, 0.6))
+    attended = attend(attn, TOKENS.x, replace(TOKENS, scale=scale), lambda _, given: exact_threshold(given, 0.6))
     torch.testing.assert_close(attended.map, expected)
     torch.testing.assert_close(attended.key, key)
     torch.testing.assert_close(attended.out.view_as(X), attn.proj((expected @ value).transpose(1, 2).flatten(2)))
@@ -74,11 +75,11 @@ def test_propagate(propagation: str) -> None:
 def test_drop_path_drops_whole_images() -> None:
     model = tiny_vit(drop_path_rate=0.5).train()
     apply(model, TINY_GTP)(images_for(model)).sum().backward()
-    x, config = noise_of(32, 9, 24), replace(TINY_GTP, propagation="None", sparsity=1.0)
+    x, config = noise_of(32, 9, 24), replace(TINY_GTP, propagation="None", sparsity=1.0, num_prop=(0, 0, 4))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         apply(model, config)
-        tokens = model.blocks.run_block(model.blocks[2], Tokens(x.flatten(0, 1), 32, 1), 4).tokens
+        tokens = model.blocks.run_block(2, Tokens(x.flatten(0, 1), 32, 1)).tokens
     before = x.gather(1, tokens.ids[..., None].expand(-1, -1, 24))
     unchanged = (tokens.x.view(32, 5, 24) == before).all(-1)
     assert 0 < unchanged.all(1).sum() == unchanged.any(1).sum() < 32

@@ -36,7 +36,6 @@ CHOICES = {
         ({"num_neighbours": 2.0}, r"num_neighbours=2.0"),
         ({"token_scale": "off"}, r"token_scale='off'.*True or False"),
         ({"graph": "None"}, r"needs a graph.*graph='Mixed'.*propagation='None'"),
-        ({"threshold": "calibrated"}, r"not available yet.*threshold='exact'.*sparsity=1.0"),
     ],
 )
 def test_refused_with_a_way_out(settings: dict[str, Any], message: str) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.gtp.sparsity import dropped_entries, sparsify, threshold, topk_size
+from gtp_models.gtp.sparsity import dropped_entries, exact_threshold, sparsify, topk_size
 
 
 def attention_map(tokens: int = 7) -> Tensor:
@@ -18,8 +18,8 @@ def test_against_kthvalue(tokens: int, sparsity: float) -> None:
     if k:
         least = attention.flatten(-2).kthvalue(k).values[..., None, None]
         expected[attention < least] = 0
-    assert torch.equal(sparsify(attention, sparsity), expected)
-    assert torch.equal(sparsify(attention[0], sparsity), expected[0])
+    assert torch.equal(sparsify(attention, exact_threshold(attention, sparsity)), expected)
+    assert torch.equal(sparsify(attention[0], exact_threshold(attention[0], sparsity)), expected[0])
 
 
 def test_k_is_computed_in_double_arithmetic_as_written() -> None:
@@ -31,8 +31,8 @@ def test_k_is_computed_in_double_arithmetic_as_written() -> None:
 def test_nothing_is_dropped_where_k_is_0(tokens: int, sparsity: float) -> None:
     attention = attention_map(tokens)
     assert topk_size(tokens, sparsity) == 0
-    assert threshold(attention, sparsity) is None
-    assert sparsify(attention, sparsity) is attention
+    assert exact_threshold(attention, sparsity) is None
+    assert sparsify(attention, exact_threshold(attention, sparsity)) is attention
 
 
 def test_both_ways_round_find_the_same_threshold() -> None:
@@ -42,7 +42,7 @@ def test_both_ways_round_find_the_same_threshold() -> None:
         sparsity = 1 - (k + 0.5) / entries
         assert dropped_entries(7, sparsity) == k
         assert topk_size(7, sparsity) == min(k, entries - k + 1)
-        least = threshold(attention, sparsity)
+        least = exact_threshold(attention, sparsity)
         assert least is not None
         from_below = flat.topk(k, largest=False).values[..., -1:, None]
         from_above = flat.topk(entries - k + 1).values[..., -1:, None]
@@ -52,4 +52,4 @@ def test_both_ways_round_find_the_same_threshold() -> None:
 
 def test_ties_at_the_threshold_stay() -> None:
     attention = torch.tensor([[[0.1, 0.2], [0.2, 0.5]]])
-    assert torch.equal(sparsify(attention, 0.3), torch.tensor([[[0.0, 0.2], [0.2, 0.5]]]))
+    assert torch.equal(sparsify(attention, exact_threshold(attention, 0.3)), torch.tensor([[[0.0, 0.2], [0.2, 0.5]]]))

@@ -40,7 +40,7 @@ def check_settings(config: GTPConfig, counts: Sequence[int], target: str) -> Non
     Raises:
         LimitError: an exact sparsity threshold that needs a larger TopK than TensorRT has.
     """
-    if target != "tensorrt" or config.sparsity == 1:
+    if target != "tensorrt" or config.sparsity == 1 or config.threshold == "calibrated":
         return
     from gtp_models.gtp.sparsity import topk_size  # not above: it loads torch, which a device has not
 
@@ -50,7 +50,8 @@ def check_settings(config: GTPConfig, counts: Sequence[int], target: str) -> Non
             raise LimitError(
                 f"sparsity={config.sparsity} with threshold='exact' sorts {size} of the {tokens}x{tokens} attention "
                 f"entries in layer {layer}, but TensorRT's TopK ends at {MAX_TOPK}: use sparsity=1.0"
-                f"{_nearest(tokens)}, or --target onnxruntime or openvino (slow there: it sorts whole attention maps)"
+                f"{_nearest(tokens)}, --threshold calibrated, or --target onnxruntime or openvino (slow there: it "
+                "sorts whole attention maps)"
             )
 
 

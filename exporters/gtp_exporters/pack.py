@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gtp_models.gtp.patch import trace_tokens
 from gtp_models.gtp.trace import Step
-from gtp_runtime.images import class_indices, find_images
+from gtp_runtime.images import class_indices, find_images, spread
 from gtp_runtime.preprocessing import Preprocessing
 from gtp_runtime.reference import Reference
 
@@ -53,8 +53,7 @@ def folder_images(
         ImageError: no images, or one that cannot be read.
     """
     paths = find_images(folder)
-    if limit is not None and len(paths) > limit:
-        paths = [paths[int(index)] for index in np.linspace(0, len(paths) - 1, limit)]
+    paths = paths if limit is None else spread(paths, limit)
     found = class_indices(folder, paths, labels, label_ids, classes)
     pixels = np.stack([preprocessing.pixels(path) for path in paths])
     return PackImages(pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.data_config import labels_of, preprocessing_of
 from gtp_exporters.describe import describe, file_entry, strip, tool_versions
 from gtp_exporters.directory import check_place, written_whole
@@ -58,6 +59,8 @@ class Options:
         precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
         schedule: spend ``budget`` by a schedule (see ``gtp_models.schedules``) in place of the settings' ``num_prop``.
         budget: MACs of the backbone, or a share of the dense model's; those of the settings' ``num_prop`` without.
+        calib_data: a folder of images to calibrate thresholds on, where the settings ask for it and hold no
+            calibration; the recipe's own without.
         method: "gtp", or a rival: "dense", "drop", "prune", "mean", "tome" (see ``gtp_models.apply_method``).
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
             normalised inside the graph.
@@ -75,6 +78,7 @@ class Options:
     method: str = "gtp"
     schedule: str | None = None
     budget: float | None = None
+    calib_data: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -140,6 +144,9 @@ def export(
     if options.schedule:
         config = make_schedule(built.model, config, options.schedule, options.budget or costs.backbone, options.method)
         costs = cost(built.model, config, options.method)
+    if config.threshold == "calibrated" and config.sparsity < 1 and config.calibration is None:
+        progress("calibrating thresholds")
+        config = calibrate_on(built.model, config, options.calib_data or recipe.calibration)
     check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
     with written_whole(directory) as temporary:
         run = _Run(built, config, options, costs, temporary, progress)

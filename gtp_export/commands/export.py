@@ -109,7 +109,15 @@ def export(
     ] = None,
     threshold: Annotated[
         str | None,
-        typer.Option(help="How sparsity finds its threshold: exact.", rich_help_panel=GTP, show_default=False),
+        typer.Option(
+            help="How sparsity finds its threshold: exact or calibrated.", rich_help_panel=GTP, show_default=False
+        ),
+    ] = None,
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to calibrate thresholds on; the recipe's own without.", rich_help_panel=GTP, show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     check: Annotated[bool, typer.Option(help="Validate and benchmark what was written.")] = True,
@@ -148,18 +156,19 @@ def export(
             img_size=(size, size) if isinstance(size, int) else size,
             seed=seed,
             options=Options(
-                batch,
-                opset,
-                simplify,
-                dense,
-                trace,
-                target,
-                data,
-                precision,
-                input_,
-                method,
-                schedule,
-                _budget(macs, keep),
+                batch=batch,
+                opset=opset,
+                simplify=simplify,
+                dense=dense,
+                trace=trace,
+                target=target,
+                data=data,
+                precision=precision,
+                input=input_,
+                method=method,
+                schedule=schedule,
+                budget=_budget(macs, keep),
+                calib_data=calib_data,
             ),
             progress=update,
         )

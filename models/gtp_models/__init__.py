@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         WeightsError,
         WeightsUnavailableError,
     )
+    from gtp_models.gtp.calibration import calibrate
     from gtp_models.gtp.config import GTPConfig
     from gtp_models.gtp.patch import apply, remove, trace_tokens
     from gtp_models.gtp.trace import Step
@@ -40,6 +41,7 @@ _HOMES = {
     "WeightsUnavailableError": "gtp_models.errors",
     "apply": "gtp_models.gtp.patch",
     "apply_method": "gtp_models.rivals",
+    "calibrate": "gtp_models.gtp.calibration",
     "build_model": "gtp_models.weights",
     "cost": "gtp_models.macs",
     "load_recipe": "gtp_models.recipes",
@@ -63,6 +65,7 @@ __all__ = [
     "apply",
     "apply_method",
     "build_model",
+    "calibrate",
     "cost",
     "load_recipe",
     "recipe_names",

@@ -72,8 +72,8 @@ def cost(model: Any, config: GTPConfig, method: str = "gtp") -> Cost:
         ConfigError: settings that do not fit the model.
     """
     check_supported(model)
-    check_selection(model, config)
     config = config_of(method, config)
+    check_selection(model, config)
     prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
     counts = [count + prefix for count in config.counts(len(model.blocks), patches)]
     layers = tuple(

@@ -22,6 +22,14 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
+def spread(paths: list[Path], limit: int) -> list[Path]:
+    """Return at most ``limit`` of the paths, spread evenly over them."""
+    if len(paths) <= limit:
+        return paths
+    step = (len(paths) - 1) / max(1, limit - 1)
+    return [paths[int(index * step)] for index in range(limit)]
+
+
 def class_indices(
     folder: Path, images: Sequence[Path], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
 ) -> list[int] | None:

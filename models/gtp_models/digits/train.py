@@ -1,7 +1,8 @@
 """Trains the small default ViT on scikit-learn's handwritten digits, from a fixed seed.
 
 Run ``python -m gtp_models.digits.train``: about six minutes on two CPU cores. It writes
-``weights.safetensors`` and ``images/CLASS/INDEX.png`` (the 360 held-out images) beside this file.
+``weights.safetensors``, ``images/CLASS/INDEX.png`` (the 360 held-out images) and ``calibration/CLASS/INDEX.png``
+(ten training images a class) beside this file.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from gtp_models.recipes import load_recipe
 from gtp_models.weights import build_model
 
 SEED = 0
+CALIBRATION = 10  # training images a class
 SIZE = 32  # pixels a side, upscaled from the data set's 8
 HERE = Path(__file__).parent
 
@@ -41,7 +43,12 @@ def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return tuple(parts)
 
 
-def write_test_images(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
+def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the first ``count`` images of each class."""
+    return np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)])
+
+
+def write_images(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
     """Write one PNG an image into a folder a class."""
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         path = folder / str(label) / f"{index:03d}.png"
@@ -103,7 +110,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
     train_images, test_images, train_labels, test_labels = split()
-    write_test_images(test_images, test_labels, arguments.output / "images")
+    write_images(test_images, test_labels, arguments.output / "images")
+    chosen = first_of_each(train_labels, CALIBRATION)
+    write_images(train_images[chosen], train_labels[chosen], arguments.output / "calibration")
     model = build_model(load_recipe("digits"), "random", seed=SEED).model
     train(model, to_tensor(train_images), torch.from_numpy(train_labels), arguments.epochs)
     reached = accuracy(model, to_tensor(test_images), torch.from_numpy(test_labels))

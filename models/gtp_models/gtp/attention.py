@@ -8,7 +8,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtp_models.gtp.sparsity import sparsify
+from gtp_models.gtp.sparsity import Threshold, sparsify
 from gtp_models.gtp.tokens import Tokens
 
 
@@ -27,7 +27,9 @@ class Attended:
     key: Float[Tensor, "*batch heads tokens head_dim"]
 
 
-def attend(attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, sparsity: float) -> Attended:
+def attend(
+    attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, threshold: Threshold | None = None
+) -> Attended:
     """Run timm's ``Attention`` on normalised tokens.
 
     Modifications:
@@ -39,13 +41,15 @@ def attend(attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, sparsi
         attn: timm's module.
         x: ``norm1(tokens.x)``.
         tokens: for the number of images and the scales.
-        sparsity: share of the map that stays, in (0, 1].
+        threshold: which entries of the map stay; all without.
     """
     query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1))
     logits = query @ key.mT
     if tokens.scale is not None:
         logits = logits + _per_head(tokens.scale.log())
-    attention = sparsify(logits.softmax(-1), sparsity)
+    attention = logits.softmax(-1)
+    if threshold is not None:
+        attention = sparsify(attention, threshold(logits, attention))
     mixed = attn.attn_drop(attention) @ value
     out = attn.norm(mixed.transpose(-3, -2).reshape(-1, attn.attn_dim))
     if attn.gate is not None:

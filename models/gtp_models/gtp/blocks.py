@@ -10,11 +10,13 @@ from jaxtyping import Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended, attend
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.graph import token_graph, with_prefix
 from gtp_models.gtp.propagation import propagate
 from gtp_models.gtp.selection import rank, scores
+from gtp_models.gtp.sparsity import Threshold, calibrated_threshold, exact_threshold
 from gtp_models.gtp.tokens import Tokens
 from gtp_models.gtp.trace import Layer, record, start
 
@@ -36,7 +38,6 @@ class ReducingBlocks(nn.Sequential):
     """
 
     selects = True  # whether which tokens leave depends on the image
-    sparsity = 1.0
 
     def __init__(self, blocks: nn.Sequential, num_prop: Sequence[int], num_prefix: int) -> None:
         super().__init__(OrderedDict(blocks.named_children()))
@@ -58,7 +59,7 @@ class ReducingBlocks(nn.Sequential):
             record(self, Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
         tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph)
         for index in range(plain, len(self)):
-            layer = self.run_block(self[index], tokens, self.num_prop[index])
+            layer = self.run_block(index, tokens)
             record(self, layer)
             tokens = layer.tokens
         return x if plain == len(self) else tokens.x.view(batch, -1, dim)
@@ -68,9 +69,11 @@ class ReducingBlocks(nn.Sequential):
             return 0
         return next((index for index, amount in enumerate(self.num_prop) if amount), len(self))
 
-    def run_block(self, block: Block, tokens: Tokens, amount: int) -> Layer:
-        """Run one timm ``Block``; between attention and MLP ``amount`` tokens of each image leave."""
-        attended = attend(block.attn, block.norm1(tokens.x), tokens, self.sparsity if amount else 1.0)
+    def run_block(self, index: int, tokens: Tokens) -> Layer:
+        """Run one timm ``Block``; between attention and MLP tokens of each image leave, if they do in this layer."""
+        block: Block = self[index]
+        amount = self.num_prop[index]
+        attended = attend(block.attn, block.norm1(tokens.x), tokens, self.threshold(index) if amount else None)
         layer = Layer(_add(tokens, block.ls1(attended.out), block.drop_path1))
         if amount:
             layer = self.reduce(layer.tokens, attended, amount)
@@ -79,6 +82,10 @@ class ReducingBlocks(nn.Sequential):
 
     def graph(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
         """Return what is made of the (B, tokens, dim) input before the first block; nothing, by default."""
+        return None
+
+    def threshold(self, index: int) -> Threshold | None:  # noqa: ARG002
+        """Return what sparsifies the attention map of a layer that reduces; nothing, by default."""
         return None
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
@@ -99,7 +106,28 @@ class GTPBlocks(ReducingBlocks):
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         self.config = config
         self.grid = grid
-        self.sparsity = config.sparsity
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        config = self.config
+        if config.threshold == "exact" or config.sparsity == 1 or type(self) is not GTPBlocks:
+            return
+        blocks: list[Any] = list(self)
+        heads = [block.attn.num_heads if amount else 0 for block, amount in zip(blocks, self.num_prop, strict=True)]
+        if config.calibration is None or [len(z) for z in config.calibration] != heads:
+            raise ConfigError(
+                "threshold='calibrated' needs a z for each head of each layer that reduces: measure them with "
+                "gtp_export.calibrate(model, config, images), gtp-export calibrate, or --calib-data when exporting"
+            )
+
+    def threshold(self, index: int) -> Threshold | None:
+        config = self.config
+        if config.sparsity == 1:
+            return None
+        if config.threshold == "exact" or config.calibration is None:
+            return lambda logits, attention: exact_threshold(attention, config.sparsity)
+        z = torch.tensor(config.calibration[index])[:, None, None]
+        return lambda logits, attention: calibrated_threshold(logits, attention, z.to(attention))
 
     def graph(self, x: Tensor) -> Tensor | None:
         if not self.config.uses_graph:

@@ -45,7 +45,9 @@ class GTPConfig:
         selection: the score by which tokens stay; the ending says how heads are reduced.
         propagation: "GraphProp", "None" (pruning) or "Mean" (the mean joins as one token).
         graph: whom a token hands its information to; unused unless propagation is "GraphProp".
-        threshold: how the sparsity threshold is found; "exact" sorts each image's own attention.
+        threshold: how the sparsity threshold is found; "exact" sorts each image's own attention, "calibrated"
+            takes it from the mean and spread of its logarithm and ``calibration``.
+        calibration: z for each head of each layer, () for layers that do not reduce; ``calibrate`` measures it.
 
     Raises:
         ConfigError: a value that is not allowed; the message says why and what would do.
@@ -60,10 +62,13 @@ class GTPConfig:
     propagation: Propagation = "GraphProp"
     graph: Graph = "Mixed"
     threshold: Threshold = "exact"
+    calibration: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.num_prop, Sequence):
             object.__setattr__(self, "num_prop", tuple(self.num_prop))
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", tuple(tuple(layer) for layer in self.calibration))
         self._check_numbers()
         self._check_choices()
 
@@ -94,8 +99,6 @@ class GTPConfig:
             raise ConfigError(
                 "propagation='GraphProp' needs a graph: choose graph='Mixed', or propagation='None' to prune"
             )
-        if self.threshold == "calibrated":
-            raise ConfigError("threshold='calibrated' is not available yet: use threshold='exact', or sparsity=1.0")
 
     def schedule(self, depth: int) -> tuple[int, ...]:
         """Return the number of tokens that leave in each of ``depth`` layers.
@@ -155,6 +158,8 @@ class GTPConfig:
         values = asdict(self)
         if isinstance(self.num_prop, tuple):
             values["num_prop"] = list(self.num_prop)
+        if self.calibration is not None:
+            values["calibration"] = [list(layer) for layer in self.calibration]
         return values
 
 

@@ -29,6 +29,7 @@ class Recipe:
         labels: "imagenet-1k", a list of class names, or None.
         weights: a weights file of the recipe's own, relative to the recipe file.
         images: a folder of test images, relative to the recipe file, one sub-folder a class.
+        calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for people.
     """
 
@@ -41,6 +42,7 @@ class Recipe:
     labels: str | list[str] | None = None
     weights: Path | None = None
     images: Path | None = None
+    calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)
 
     def config(self, **overrides: Any) -> GTPConfig:
@@ -98,10 +100,28 @@ def _read(path: Path) -> Recipe:
         raise ConfigError(f"{path}: gtp takes settings (num_prop: 8), and name is a plain name")
     given = {name: value for name, value in values.items() if value is not None}
     values = {"name": path.stem, "title": values["timm"]} | given
-    for entry in ("weights", "images"):
+    for entry in ("weights", "images", "calibration"):
         if values.get(entry):
             values[entry] = path.parent / values[entry]
     return Recipe(**values)
+
+
+def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
+    """Write a recipe with other GTP settings to a file.
+
+    Raises:
+        ConfigError: the file cannot be written, or its name does not end in .yaml.
+    """
+    import yaml
+
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
+    values = {name: value for name, value in vars(recipe).items() if value and name != "name"}
+    values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
+    try:
+        path.write_text(yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _from_timm(name: str) -> Recipe:

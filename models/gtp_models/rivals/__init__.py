@@ -32,16 +32,17 @@ def apply_method(model: Model, method: str, config: GTPConfig) -> Model:
     """
     if method not in METHODS:
         raise ConfigError(f"no method is called {method!r}: choose one of {', '.join(METHODS)}")
+    settings = config_of(method, config)
     if method in ("drop", "tome"):
         kind = DropBlocks if method == "drop" else ToMeBlocks
-        return patch(model, config, lambda blocks, grid, prefix: kind(blocks, config, grid, prefix))
-    return apply(model, config_of(method, config))
+        return patch(model, settings, lambda blocks, grid, prefix: kind(blocks, settings, grid, prefix))
+    return apply(model, settings)
 
 
 def config_of(method: str, config: GTPConfig) -> GTPConfig:
     """Return the GTP settings that a method stands for; "drop" and "tome" keep the token counts of pruning."""
-    if method == "dense":
-        return replace(config, num_prop=0, propagation="None")
-    if method == "mean":
-        return replace(config, propagation="Mean")
-    return config if method == "gtp" else replace(config, propagation="None", selection="MixedAttnMax")
+    if method == "gtp":
+        return config
+    if method in ("dense", "drop", "tome"):
+        return GTPConfig(num_prop=0 if method == "dense" else config.num_prop, propagation="None")
+    return replace(config, propagation="Mean" if method == "mean" else "None")

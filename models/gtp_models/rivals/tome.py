@@ -29,7 +29,7 @@ class ToMeBlocks(ReducingBlocks):
     """
 
     def __init__(self, blocks: nn.Sequential, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
-        counts = replace(config, propagation="None").counts(len(blocks), grid[0] * grid[1])
+        counts = config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         for count, amount in zip(counts, self.num_prop, strict=False):
             if amount > (count + num_prefix + 1) // 2 - (num_prefix + 1) // 2:
@@ -43,7 +43,8 @@ class ToMeBlocks(ReducingBlocks):
         evens = (tokens.num_prefix + 1) // 2
         order = rank(-similarity, evens)[1]
         first = similarity.shape[-1]
-        staying, leaving = torch.split(order, [first - amount, amount], dim=-1)
+        leaving = order[..., first - amount :]
+        staying = order[..., : first - amount].sort(stable=True).values  # as they stood, for the next layer's two sets
         chosen = take_ids(partner, leaving)
         merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
         assert tokens.ids is not None
@@ -75,12 +76,15 @@ def _merge(tokens: Tokens, staying: Tensor, leaving: Tensor, chosen: Tensor) -> 
     one_hot = (receivers[:, None] == chosen[..., None, :]).to(tokens.x.dtype)
     scale = odd_scale + left_scale @ one_hot.mT
     x = add_product(odd_x * odd_scale.mT, one_hot, left_x * left_scale.mT) / scale.mT
+    odd_ids = tokens.ids[..., 1::2]
+    if not staying.shape[-1]:  # no graph holds what is empty
+        return replace(tokens, x=x.reshape(-1, rows[-1]), scale=scale, ids=odd_ids)
     kept_x = take(tokens.x, staying, tokens.count).view(rows)
     return replace(
         tokens,
         x=torch.cat([kept_x, x], -2).reshape(-1, rows[-1]),
         scale=torch.cat([take_last(tokens.scale, staying), scale], -1),
-        ids=torch.cat([take_ids(tokens.ids, staying), tokens.ids[..., 1::2]], -1),
+        ids=torch.cat([take_ids(tokens.ids, staying), odd_ids], -1),
     )
 
 

@@ -1,0 +1,41 @@
+"""``gtp-export calibrate``: a recipe with thresholds that were measured on images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export.options import Quiet, Verbose
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A recipe, timm:NAME, or a recipe file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
+    sparsity: Annotated[
+        float, typer.Option(help="Share of the attention map that stays, in (0, 1).", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A folder of training images; the recipe's own without.", show_default=False),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="pretrained, a file, random, or auto.")] = "pretrained",
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure sparsity thresholds on calibration images and write them into a recipe file, ready to export."""
+    with console.progress("loading torch") as update:
+        update("loading torch")
+        from gtp_exporters.calibrating import calibrate_on
+        from gtp_models import build_model, load_recipe
+        from gtp_models.recipes import write_recipe
+
+        recipe = load_recipe(model)
+        update("calibrating")
+        built = build_model(recipe, weights)
+        config = calibrate_on(
+            built.model, recipe.config(sparsity=sparsity, threshold="calibrated"), data or recipe.calibration
+        )
+        write_recipe(recipe, config, output)
+    console.out.print(f"wrote {output}", markup=False)
+    console.out.print(f"next: gtp-export export {output} --weights {weights}", markup=False)

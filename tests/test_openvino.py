@@ -1,0 +1,123 @@
+"""The OpenVINO backend answers as ONNX Runtime does, from any thread, and refuses what it cannot do."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifacts import ONE_OF_EACH, SEVEN, Command
+from test_cli import LATENCY, PARITY, document
+
+import gtp_runtime
+from gtp_runtime import Model, read_manifest
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError, RandomWeightsWarning
+from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
+from gtp_runtime.parity import ERROR_LIMITS
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def on_openvino(digits: Path) -> Model:
+    return gtp_runtime.load(digits, "openvino", threads=1)
+
+
+def check_close(logits: np.ndarray, expected: np.ndarray) -> None:
+    assert np.abs(logits - expected).max() < ERROR_LIMITS["fp32"] * np.abs(expected).max()
+
+
+def test_answers_as_onnxruntime_does(on_openvino: Model, model: Model) -> None:
+    images = model.prepare(model.reference().images[::6])
+    ours, theirs = on_openvino.run_all(images), model.run_all(images)
+    assert ours.keys() == theirs.keys() == {"logits", "propagated"}
+    check_close(ours["logits"], theirs["logits"])
+    np.testing.assert_array_equal(ours["propagated"], theirs["propagated"])
+    assert {name: value.dtype for name, value in ours.items()} == {name: value.dtype for name, value in theirs.items()}
+    assert on_openvino.predict(SEVEN)[0].label == "7"
+
+
+def test_parity_holds(digits: Path) -> None:
+    for name in ("model.onnx", "dense.onnx"):
+        with gtp_runtime.load(digits / name, "openvino") as loaded:
+            parity = loaded.validate()
+        assert parity.ok, parity.problems
+
+
+@pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
+def test_a_batch(tiny: Path, batched: Model) -> None:
+    images = np.stack([batched.preprocess(image) for image in ONE_OF_EACH[:4]])
+    with gtp_runtime.load(tiny, "openvino", threads=1) as loaded:
+        ours, theirs = loaded.run_all(images), batched.run_all(images)
+    check_close(ours["logits"], theirs["logits"])
+    np.testing.assert_array_equal(ours["propagated"], theirs["propagated"])
+
+
+def test_several_threads_run_at_once(on_openvino: Model) -> None:
+    inputs = [on_openvino.preprocess(image)[None] for image in ONE_OF_EACH]
+    expected = [on_openvino.run(images) for images in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(on_openvino.run, inputs * 5))
+    assert np.array_equal(found, expected * 5)
+    assert on_openvino.backend._requests.qsize() <= 4  # type: ignore[attr-defined]
+
+
+def test_answers_and_inputs_are_the_callers(on_openvino: Model) -> None:
+    one, other = (on_openvino.preprocess(image)[None] for image in ONE_OF_EACH[:2])
+    first = on_openvino.run(one)
+    before = first.copy()
+    on_openvino.run(other)
+    assert np.array_equal(first, before), "a later run leaves earlier answers alone"
+    one.flags.writeable = False
+    assert np.array_equal(on_openvino.run(one), before)
+    scattered = np.ascontiguousarray(one.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not scattered.flags.c_contiguous
+    assert np.array_equal(on_openvino.run(scattered), before)
+
+
+def test_bf16_runs(digits: Path) -> None:
+    with gtp_runtime.load(digits, "openvino", compute="bf16") as loaded:
+        assert np.isfinite(loaded.run(loaded.sample())).all()
+        assert loaded.validate().precision == "bf16"
+        assert loaded.backend.info["compute"] == "bf16"
+
+
+def test_closes(digits: Path) -> None:
+    with gtp_runtime.load(digits, "openvino") as loaded:
+        images = loaded.sample()
+        loaded.run(images)
+    loaded.close()
+    with pytest.raises(GTPRuntimeError, match="was closed: load it again"):
+        loaded.run(images)
+
+
+def test_what_it_refuses(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendMissingError, match="OpenVINO computes in fp32 or bf16 here, not in 'int8'"):
+        gtp_runtime.load(digits_copy, "openvino", compute="int8")
+    for name in ("model.engine", "broken.onnx"):
+        (digits_copy / name).write_bytes(b"no graph")
+        manifest = read_manifest(digits_copy)
+        entry = FileEntry("model", file_sha256(digits_copy / name), 8)
+        write_manifest(replace(manifest, files={**manifest.files, name: entry}), digits_copy)
+    with pytest.raises(BackendMissingError, match=r"backend 'openvino' does not run model\.engine: there are \.onnx"):
+        gtp_runtime.load(digits_copy / "model.engine", "openvino")
+    with pytest.raises(ManifestError, match=r"OpenVINO cannot load .*broken\.onnx"):
+        gtp_runtime.load(digits_copy / "broken.onnx", "openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendMissingError, match=r"pip install 'gtp-export\[openvino\]'"):
+        gtp_runtime.load(digits_copy, "openvino")
+
+
+def test_commands(command: Command, digits_copy: Path) -> None:
+    found = document(command("validate", digits_copy, "--backend", "openvino", "--json"))
+    assert found.keys() >= PARITY
+    assert (found["ok"], found["kept_agreement"]) == (True, 1.0)
+    found = document(command("bench", digits_copy, "--backend", "openvino", "--seconds", "0.1", "--json"))
+    assert [(entry["name"], entry["compute"], entry["threads"]) for entry in found["backends"]] == [
+        ("openvino", "fp32", 1)
+    ] * 2
+    assert all(result.keys() >= LATENCY for result in found["files"])
+    assert read_manifest(digits_copy).results["latency"]["model.onnx"]["compute"] == "fp32"
+    assert "openvino" in command("bench", digits_copy, "--backend", "openvino", "--seconds", "0").out
+    assert command("validate", digits_copy, "--backend", "openvino", "--compute", "int8").code == 2

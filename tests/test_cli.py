@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import COMMANDS, DIGITS, SEVEN, Command, Ran
+from artifacts import COMMANDS, DIGITS, SEVEN, TINY, Command, Ran
 
 from gtp_runtime import read_manifest
 from gtp_runtime.manifest import file_sha256, write_manifest
@@ -151,6 +151,24 @@ def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> Non
     assert "dense.onnx: p50" not in ran.error, "the twin is there to compare with, not to be deployed"
     assert command(*QUICK, digits_copy, "--budget-ms", "10000").code == 0
     assert document(command(*QUICK, digits_copy, "--budget-ms", "0.0001", "--json"), 5)["files"]
+
+
+@pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
+def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    common = ("export", recipe, "--weights", "random", "-b", "3", "--no-simplify", "--no-dense", "--json")
+    for method in ("drop", "tome"):
+        found = document(command(*common, "--method", method, "-o", tmp_path / method))
+        assert (found["parity"]["ok"], set(found["files"])) == (True, {"model.onnx", "reference.npz"})
+        assert read_manifest(tmp_path / method).entry("model.onnx").method == method
+        assert read_manifest(tmp_path / method).num_prop == [3, 3]
+    gtp = shutil.copytree(tiny, tmp_path / "gtp")
+    paths = (gtp / "dense.onnx", gtp, tmp_path / "tome", tmp_path / "drop")
+    files = document(command(*QUICK, *paths, "--json"))["files"]
+    assert [result["price"] for result in files] == [result["p50_ms"] / files[-1]["p50_ms"] for result in files]
+    assert "no method is called 'evit': choose one of gtp, dense" in command(*common, "--method", "evit").error
 
 
 def test_inspect(command: Command, digits: Path) -> None:

@@ -11,6 +11,7 @@ from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import apply, remove
 from gtp_models.macs import cost
+from gtp_models.rivals import METHODS, apply_method
 
 GAP = {"class_token": False, "global_pool": "avg"}
 
@@ -58,6 +59,16 @@ def test_against_torchs_counter(overrides: dict[str, Any], settings: dict[str, A
     apply(model, config)
     assert cost(model, config) == expected
     assert expected.total == expected.backbone + expected.gtp == counted(model, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("num_prop", [3, (0, 4, 2), (7, 0, 3), 0])
+@pytest.mark.parametrize("overrides", [{}, GAP, {"reg_tokens": 1}, {"reg_tokens": 4, "img_size": (24, 40)}])
+@pytest.mark.parametrize("method", METHODS)
+def test_rivals_against_torchs_counter(method: str, overrides: dict[str, Any], num_prop: Any, batch: int) -> None:
+    model, config = tiny_vit(**overrides), GTPConfig(num_prop=num_prop, num_neighbours=4, selection="CosSimMax")
+    expected = cost(model, config, method)
+    assert expected.total == counted(apply_method(model, method, config), batch)
 
 
 def test_deit_s() -> None:

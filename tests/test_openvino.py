@@ -12,7 +12,7 @@ from test_cli import LATENCY, PARITY, document
 
 import gtp_runtime
 from gtp_runtime import Model, read_manifest
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError, RandomWeightsWarning
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
 from gtp_runtime.parity import ERROR_LIMITS
 

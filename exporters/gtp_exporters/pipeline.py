@@ -20,7 +20,7 @@ from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import remove
 from gtp_models.macs import Cost, cost
 from gtp_models.recipes import Recipe, load_recipe
-from gtp_models.rivals import apply_method
+from gtp_models.rivals import METHODS, apply_method, config_of
 from gtp_models.schedules import make_schedule
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.images import find_images
@@ -87,6 +87,8 @@ class Options:
             raise LimitError(f"no target is called {self.target!r}: choose one of {', '.join(TARGETS)}")
         if self.input not in INPUTS:
             raise LimitError(f"no input is called {self.input!r}: choose one of {', '.join(INPUTS)}")
+        if self.method not in METHODS:
+            raise LimitError(f"no method is called {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.precision not in PRECISIONS:
             raise LimitError(f"no precision is called {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.budget is not None and (not self.schedule or self.budget <= 0):
@@ -133,7 +135,8 @@ def export(
         ModelsError, GTPRuntimeError: from models, weights and images.
     """
     recipe = load_recipe(model) if isinstance(model, str) else model
-    config, options = config or recipe.config(), options or Options()
+    options = options or Options()
+    config = config_of(options.method, config or recipe.config())
     directory = Path(output) if output else Path("build") / recipe.name
     check_place(directory)  # before anything takes time
     if options.data is not None:

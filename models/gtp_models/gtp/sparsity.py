@@ -46,8 +46,8 @@ def log_statistics(logits: AttentionMap, attention: AttentionMap) -> tuple[HeadV
     normaliser = logits.amax(-1, keepdim=True) - attention.amax(-1, keepdim=True).log()
     row_mean = logits.mean(-1, keepdim=True)
     mean = (row_mean - normaliser).mean(-2, keepdim=True)
-    length = logits.flatten(-2).norm(dim=-1)[..., None, None]  # one reduction, where squares would be written first
-    square = (length / logits.shape[-1]) ** 2 + ((normaliser - 2 * row_mean) * normaliser).mean(-2, keepdim=True)
+    square = (logits * logits).mean((-1, -2), keepdim=True)
+    square = square + ((normaliser - 2 * row_mean) * normaliser).mean(-2, keepdim=True)
     return mean, (square - mean * mean).clamp(min=0).sqrt()
 
 

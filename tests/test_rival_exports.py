@@ -1,0 +1,95 @@
+"""Every method's graph is static, answers as eager PyTorch does, and becomes a TensorRT engine."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from artifacts import TINY
+from helpers import PREFIXES, images_for, tiny_vit
+
+from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters.simplify import simplify
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.tracing import Traced, to_onnx
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import trace_tokens
+from gtp_models.rivals import METHODS, apply_method
+from gtp_runtime import load
+from gtp_runtime.errors import RandomWeightsWarning
+
+SCATTERING = {"ScatterElements", "ScatterND", "GatherElements", "GatherND"}
+Form = tuple[str, Any, str, int]
+FORMS: dict[str, Form] = {
+    "tome": ("tome", (3, 0, 4), "1 prefix", 1),
+    "tome-batch": ("tome", (0, 4), "5 prefix", 3),
+    "tome-all": ("tome", (8, 0), "no prefix", 1),  # no token of the even set stays
+    "drop": ("drop", 3, "1 prefix", 1),
+}
+FULL: dict[str, Form] = {
+    f"{method}-{prefix}-{batch}": (method, 3, prefix, batch)
+    for method in METHODS
+    for prefix in PREFIXES
+    for batch in (1, 3)
+} | {"tome-all-batch": ("tome", (8, 0), "no prefix", 3), "tome-all-prefix": ("tome", (8, 4), "1 prefix", 1)}
+
+
+def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> onnx.ModelProto:
+    depth = len(num_prop) if isinstance(num_prop, tuple) else 2
+    model = tiny_vit(**PREFIXES[prefix], depth=depth)
+    apply_method(model, method, GTPConfig(num_prop=num_prop, num_neighbours=4))
+    proto, note = simplify(to_onnx(Traced(model, True), batch, 20)[0])
+    assert not note
+    proto = infer_shapes(proto)
+    check_static(proto, "tensorrt")
+    images = images_for(model, batch)
+    with torch.inference_mode(), trace_tokens(model) as trace:
+        expected = model(images).numpy()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits, *left = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * abs(expected).max() + 1e-6)
+    assert len(left) == (method not in ("drop", "dense")), "what is not selected needs no trace"
+    for ids in left:
+        np.testing.assert_array_equal(ids, torch.cat([step.propagated for step in trace], 1).numpy())
+    operators = {node.op_type for node in proto.graph.node}
+    assert not operators & SCATTERING
+    assert ("TopK" in operators) == bool(left)
+    return proto
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_onnx_equals_eager(form: str) -> None:
+    check_form(*FORMS[form])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("form", FULL)
+def test_onnx_equals_eager_in_every_form(form: str) -> None:
+    check_form(*FULL[form])
+
+
+def check_engine(directory: Path, method: str, batch: int) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    options = Options(batch=batch, method=method, dense=False)
+    exported = export(TINY, directory, weights="random", options=options)
+    entry = exported.manifest.entry("model.onnx")
+    assert (entry.method, entry.macs > 0) == (method, True)
+    with pytest.warns(RandomWeightsWarning), load(directory) as model:
+        assert model.validate().ok
+    engine = build_engine(directory, flavor="rtx", options=EngineOptions(targets=("sm86",)))
+    assert engine.entry.size == engine.path.stat().st_size > 100_000
+    assert (engine.entry.method, engine.entry.inputs[0].shape[0]) == (method, batch)
+
+
+def test_an_engine_of_merging_builds(tmp_path: Path) -> None:
+    check_engine(tmp_path / "tiny", "tome", 1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_engine_of_every_method_builds(tmp_path: Path, method: str, batch: int) -> None:
+    check_engine(tmp_path / "tiny", method, batch)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
@@ -24,7 +23,6 @@ from gtp_runtime.errors import RandomWeightsWarning
 SCATTERING = {"ScatterElements", "ScatterND", "GatherElements", "GatherND"}
 Form = tuple[str, Any, str, int]
 FORMS: dict[str, Form] = {
-    "tome": ("tome", (3, 0, 4), "1 prefix", 1),
     "tome-batch": ("tome", (0, 4), "5 prefix", 3),
     "tome-all": ("tome", (8, 0), "no prefix", 1),  # no token of the even set stays
     "drop": ("drop", 3, "1 prefix", 1),
@@ -34,10 +32,14 @@ FULL: dict[str, Form] = {
     for method in METHODS
     for prefix in PREFIXES
     for batch in (1, 3)
-} | {"tome-all-batch": ("tome", (8, 0), "no prefix", 3), "tome-all-prefix": ("tome", (8, 4), "1 prefix", 1)}
+} | {
+    "tome-schedule": ("tome", (3, 0, 4), "1 prefix", 1),
+    "tome-all-batch": ("tome", (8, 0), "no prefix", 3),
+    "tome-all-prefix": ("tome", (8, 4), "1 prefix", 1),
+}
 
 
-def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> onnx.ModelProto:
+def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> None:
     depth = len(num_prop) if isinstance(num_prop, tuple) else 2
     model = tiny_vit(**PREFIXES[prefix], depth=depth)
     apply_method(model, method, GTPConfig(num_prop=num_prop, num_neighbours=4))
@@ -57,7 +59,6 @@ def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> onnx.Mode
     operators = {node.op_type for node in proto.graph.node}
     assert not operators & SCATTERING
     assert ("TopK" in operators) == bool(left)
-    return proto
 
 
 @pytest.mark.parametrize("form", FORMS)

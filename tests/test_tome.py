@@ -1,4 +1,4 @@
-"""ToMe against the paper's algorithm (arXiv 2210.09461, section 3) done slowly: one image, one token, one edge at a time."""
+"""ToMe against the paper's algorithm (arXiv 2210.09461, section 3) done slowly, image by image, edge by edge."""
 
 from typing import Any
 

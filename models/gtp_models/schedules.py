@@ -38,10 +38,10 @@ def make_schedule(model: Any, config: GTPConfig, kind: str, budget: float, metho
     fitting = [schedule for schedule in _candidates(shape) if _fits(schedule, config, model)]
     best = min(fitting, key=miss)
     if miss(best) > 0.02 * dense:
-        reached = wanted + miss(best)
+        reached = cost(model, replace(config, num_prop=best), method).backbone
         raise ConfigError(
-            f"no {kind} schedule comes near {wanted / 1e9:.3f} G of the dense {dense / 1e9:.3f} G MACs: "
-            f"the nearest is {min(reached, dense) / 1e9:.3f} G; ask for more, or for another schedule"
+            f"no {kind} schedule comes near {wanted / 1e6:.1f} M of the dense {dense / 1e6:.1f} M MACs: "
+            f"the nearest is {reached / 1e6:.1f} M; ask for that, or for another schedule"
         )
     return replace(config, num_prop=best)
 

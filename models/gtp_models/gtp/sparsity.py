@@ -51,7 +51,7 @@ def log_statistics(logits: AttentionMap, attention: AttentionMap) -> tuple[HeadV
     return mean, (square - mean * mean).clamp(min=0).sqrt()
 
 
-def calibrated_threshold(logits: AttentionMap, attention: AttentionMap, z: HeadValue) -> HeadValue:
+def calibrated_threshold(logits: AttentionMap, attention: AttentionMap, z: Float[Tensor, "heads 1 1"]) -> HeadValue:
     """Return ``exp(mean + z * std)`` of each head's log-attention."""
     mean, std = log_statistics(logits, attention)
     return (mean + z * std).exp()

@@ -1,0 +1,128 @@
+"""Latency of GTP and its rivals at equal MACs: exports them, times them in turn in one process, draws the ideal beside.
+
+    python benchmarks/latency.py [--models deit_ti,deit_s,deit_b] [--num-prop 2,4,8,12,16] [--batch 1]
+                                 [--backends onnxruntime,openvino,openvino-bf16] [--output docs/latency]
+
+Weights are random: they do not matter for time. Writes OUTPUT.md, .json and a plot for each model and backend.
+"""
+
+import argparse
+import json
+import tempfile
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from gtp_exporters import Options, export
+from gtp_models import load_recipe
+from gtp_runtime import Latency, benchmark, load
+from gtp_runtime.errors import RandomWeightsWarning
+
+METHODS = ("drop", "gtp", "prune", "tome")
+COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
+HEAD = """# Latency at equal MACs
+
+p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; *ratio* is against the dense
+model in the same lean form, *share realised* how much of the saved MACs arrives as saved time, *price* against the free
+drop of as many tokens. Ratios travel between machines, milliseconds do not. Made by
+`benchmarks/latency.py {arguments}`.
+
+"""
+
+
+def exported(model: str, amounts: list[int], batch: int, place: Path) -> dict[tuple[str, int], Path]:
+    """Export the dense model and every method with every amount; return the graphs by (method, amount)."""
+    recipe, graphs = load_recipe(model), {}
+    for amount in amounts:
+        for method in METHODS:
+            first = not graphs
+            options = Options(batch=batch, method=method, dense=first)
+            config = replace(recipe.config(), num_prop=amount)
+            directory = export(recipe, place / f"{method}{amount}", config=config, weights="random", options=options)
+            if first:
+                graphs["dense", 0] = directory.directory / "dense.onnx"
+            graphs[method, amount] = directory.directory / "model.onnx"
+            print(f"exported {model} {method} {amount}", flush=True)
+    return graphs
+
+
+def measure(graphs: dict[tuple[str, int], Path], amounts: list[int], backend: str, seconds: float) -> list[Any]:
+    """Time the methods of each amount in turn with the dense model; return (method, amount, latency)."""
+    name, _, compute = backend.partition("-")
+    found = []
+    for amount in amounts:
+        chosen = [("dense", 0), *((method, amount) for method in METHODS)]
+        models = [load(graphs[key], name, threads=1, compute=compute or "fp32") for key in chosen]
+        results = benchmark(models, seconds)
+        found += [(method, amount, result) for (method, _), result in zip(chosen, results, strict=True)]
+        for model in models:
+            model.close()
+        print(
+            backend,
+            amount,
+            [f"{key[0]} {result.ratio:.3f}" for key, result in zip(chosen, results, strict=True)],
+            flush=True,
+        )
+    return found
+
+
+def row(model: str, backend: str, method: str, amount: int, result: Latency) -> tuple[str, ...]:
+    share = "-" if result.share is None else f"{result.share:.2f}"
+    price = "-" if result.price is None else f"{result.price:.3f}"
+    macs = "-" if result.macs_ratio is None else f"{result.macs_ratio:.3f}"
+    return (model, backend, method, str(amount), macs, f"{result.p50_ms:.2f}", f"{result.ratio:.3f}", share, price)
+
+
+def plot(found: list[Any], title: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4.5))
+    for method in METHODS:
+        points = sorted((result.macs_ratio, result.ratio) for kind, _, result in found if kind == method)
+        axes.plot(*zip(*points, strict=True), marker="o", label=method)
+    least = min(result.macs_ratio for _, _, result in found)
+    axes.plot([least, 1], [least, 1], color="0.6", linestyle="--", label="ideal")
+    axes.set(xlabel="MACs, share of the dense model's", ylabel="latency, share of the dense model's", title=title)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="deit_ti,deit_s,deit_b")
+    parser.add_argument("--num-prop", default="2,4,8,12,16")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
+    parser.add_argument("--seconds", type=float, default=15, help="for the five files of one amount together")
+    parser.add_argument("--output", type=Path, default=Path("docs/latency"))
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", RandomWeightsWarning)
+    amounts = [int(amount) for amount in arguments.num_prop.split(",")]
+    lines, raw = [], []
+    for model in arguments.models.split(","):
+        with tempfile.TemporaryDirectory() as place:
+            graphs = exported(model, amounts, arguments.batch, Path(place))
+            for backend in arguments.backends.split(","):
+                found = measure(graphs, amounts, backend, arguments.seconds)
+                lines += [row(model, backend, *entry) for entry in found]
+                known = {"model": model, "backend": backend}
+                raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
+                name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
+                plot(found, f"{model}, {backend}", name)
+    given = f"--models {arguments.models} --num-prop {arguments.num_prop} --backends {arguments.backends}"
+    table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *lines)]
+    pictures = sorted(arguments.output.parent.glob(f"{arguments.output.name}-*.png"))
+    shown = "".join(f"![{picture.stem}]({picture.name})\n" for picture in pictures)
+    head = HEAD.format(batch=arguments.batch, arguments=given)
+    arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n")
+    arguments.output.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,9 @@ gpu-check: $(STAMP)  ## build, prove and time on this machine's GPU; writes docs
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl, what a device installs
+	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m build --wheel --outdir dist .
+	rm -rf build/lib build/bdist.*
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -19,12 +19,14 @@ import torch
 from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.data_config import labels_of, preprocessing_of
 from gtp_models import GTPConfig, apply_method, build_model, cost, load_recipe, remove
+from gtp_models.errors import ConfigError
 from gtp_models.schedules import make_schedule
 from gtp_runtime.images import class_indices, find_images, spread
 
 METHODS = ("gtp", "prune", "mean", "tome", "drop")
 SCHEDULES = ("even", "early", "late", "every:3", "aligned:8")
 SPARSITIES = (0.9, 0.7, 0.5)
+GROUPS = ("methods", "schedules", "thresholds")
 BATCH = 200
 
 
@@ -64,22 +66,32 @@ class Bench:
         return row
 
 
-def rows(bench: Bench, base: GTPConfig, amounts: list[int], calibration: Path | None) -> Iterator[Row]:
-    none = GTPConfig(num_prop=0, propagation="None")
-    yield bench.measure("methods", "dense", "dense", none)
+def settings(
+    bench: Bench, base: GTPConfig, amounts: list[int], calibration: Path | None
+) -> Iterator[tuple[str, str, str, GTPConfig]]:
+    """Yield (group, setting, method, settings) of everything that is compared."""
+    yield "methods", "dense", "dense", GTPConfig(num_prop=0, propagation="None")
     for amount in amounts:
-        for method in METHODS:
-            yield bench.measure("methods", method, method, replace(base, num_prop=amount))
+        yield from (("methods", method, method, replace(base, num_prop=amount)) for method in METHODS)
     middle = replace(base, num_prop=amounts[len(amounts) // 2])
     budget = cost(bench.model, middle).backbone
     for kind in SCHEDULES:
-        yield bench.measure("schedules", kind, "gtp", make_schedule(bench.model, middle, kind, budget))
+        yield "schedules", kind, "gtp", make_schedule(bench.model, middle, kind, budget)
     for sparsity in SPARSITIES:
         exact = replace(middle, sparsity=sparsity)
-        yield bench.measure("thresholds", f"{sparsity} exact", "gtp", exact)
+        yield "thresholds", f"{sparsity} exact", "gtp", exact
         if calibration is not None:
             calibrated = calibrate_on(bench.model, replace(exact, threshold="calibrated"), calibration)
-            yield bench.measure("thresholds", f"{sparsity} calibrated", "gtp", calibrated)
+            yield "thresholds", f"{sparsity} calibrated", "gtp", calibrated
+
+
+def rows(bench: Bench, wanted: Iterator[tuple[str, str, str, GTPConfig]], groups: list[str]) -> Iterator[Row]:
+    for group, setting, method, config in wanted:
+        try:
+            if group in groups:
+                yield bench.measure(group, setting, method, config)
+        except ConfigError as error:  # a rival that cannot take so many tokens
+            print(f"skipped {setting} {config.num_prop}: {error}", flush=True)
 
 
 def main() -> None:
@@ -90,6 +102,7 @@ def main() -> None:
     parser.add_argument("--calib-data", type=Path)
     parser.add_argument("--num-prop", default="2,3,4,5")
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
+    parser.add_argument("--groups", default=",".join(GROUPS), help="what to measure; the rest of OUTPUT.json is kept")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.model)
@@ -97,8 +110,12 @@ def main() -> None:
     bench = Bench(model, *read(arguments.data or recipe.images, recipe, model, arguments.limit))
     amounts = [int(amount) for amount in arguments.num_prop.split(",")]
     base = replace(recipe.config(), sparsity=1.0)
-    found = list(rows(bench, base, amounts, arguments.calib_data or recipe.calibration))
     output = arguments.output or Path("docs") / f"accuracy-{recipe.name}"
+    groups = arguments.groups.split(",")
+    known = json.loads(output.with_suffix(".json").read_text()) if output.with_suffix(".json").exists() else []
+    kept = [Row(**row) for row in known if row["group"] not in groups]
+    wanted = settings(bench, base, amounts, arguments.calib_data or recipe.calibration)
+    found = sorted([*kept, *rows(bench, wanted, groups)], key=lambda row: GROUPS.index(row.group))
     write(found, recipe.title, len(bench.labels), output)
 
 

@@ -1,5 +1,7 @@
 """Builds, proves and times on this machine's GPU with whatever runs there, and writes docs/gpu-results.md.
 
+    make setup TORCH_INDEX=https://download.pytorch.org/whl/cu128   # a torch that sees the GPU, in place of the CPU one
+    .venv/bin/pip install onnxruntime-gpu tensorrt                  # what is to be measured beside TensorRT-RTX
     make gpu-check [ARGS="--models digits,deit_s --batch 1 --output FILE"]
 
 For dense and GTP: TensorRT or TensorRT-RTX engines in every precision, ONNX Runtime's CUDA provider, eager PyTorch.
@@ -67,15 +69,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for name in arguments.models.split(","):
             check_model(report, load_recipe(name), arguments.batch, Path(place))
-    arguments.output.write_text("\n".join([*head(arguments.batch), *report.lines, *skipped(report)]) + "\n")
+    arguments.output.write_text("\n".join([*head(), *report.lines, *skipped(report)]) + "\n")
     print(f"wrote {arguments.output}; skipped {len(report.skipped)}")
     for line in report.skipped:
         print(f"  skipped {line}")
 
 
-def head(batch: int) -> Iterator[str]:
+def head() -> Iterator[str]:
+    given = " ".join(sys.argv[1:])
     yield "# On a GPU\n"
-    yield f'Made by `make gpu-check ARGS="--batch {batch}"` on {time.strftime("%Y-%m-%d")}, {platform.machine()}.'
+    yield f'Made by `make gpu-check ARGS="{given}"` on {time.strftime("%Y-%m-%d")}, {platform.machine()}.'
     try:
         device = find_cuda().describe()
         yield f"{device['gpu']}, compute capability {device['compute_capability']}, driver CUDA {device['driver']}."

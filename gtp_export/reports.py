@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gtp_export import console
 from gtp_runtime import Accuracy, Latency, Parity
+from gtp_runtime.engine_info import EngineInfo
 
 
 def percent(value: "float | None", digits: int = 1) -> str:
@@ -86,3 +87,10 @@ def accuracy_lines(accuracy: Accuracy, folder: str) -> None:
     console.table(
         f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5", "agrees with dense"), rows
     )
+
+
+def describe_engine(info: EngineInfo) -> str:
+    """Where and for what an engine was built, in a line."""
+    built_for = ", ".join(info.targets) or info.gpu or "Ampere and later"
+    took = f"built in {info.build_seconds:.1f} s"
+    return f"{info.flavor} {info.version} for {built_for}, {info.layers} network layers, {took}"

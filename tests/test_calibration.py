@@ -89,7 +89,7 @@ def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
     images = load_recipe("digits").calibration
     assert images is not None
     assert len(list(images.glob("*/*.png"))) == 100
-    config = replace(TINY_RECIPE.config(), sparsity=0.7, threshold="calibrated")
+    config = replace(TINY_GTP, num_prop=2, sparsity=0.7, threshold="calibrated")
     options = Options(calib_data=images, dense=False)
     manifest = export(TINY_RECIPE, tmp_path / "out", config=config, weights="random", options=options).manifest
     assert all(manifest.gtp["calibration"])

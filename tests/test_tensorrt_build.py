@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
 from gtp_exporters.tensorrt.building import build
-from gtp_exporters.tensorrt.progress import stoppable
 from gtp_models import Recipe
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
@@ -84,12 +83,6 @@ def test_ctrl_c_stops_and_leaves_nothing(digits_copy: Path) -> None:
         build_engine(digits_copy, flavor="rtx", options=TARGETS, progress=press)
     assert sorted(path.name for path in digits_copy.iterdir()) == before
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_stopping_is_only_asked_for_by_ctrl_c() -> None:
-    with stoppable() as stop:
-        pass
-    assert not stop.asked
 
 
 def graph_of(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:

@@ -1,6 +1,7 @@
 """Writes a directory whole or not at all."""
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ def check_place(directory: Path) -> None:
     directory = directory.resolve()
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory} is a file: -o names the artifact directory")
+    parent = next(place for place in directory.parents if place.exists())
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"{parent} cannot be written: choose another -o")
     if directory.is_dir() and Path.cwd().is_relative_to(directory):
         raise OutputError(f"{directory} is where you are, and would be replaced: choose another -o, or leave it first")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / FILE_NAME).exists():
@@ -50,18 +54,17 @@ def check_place(directory: Path) -> None:
 
 
 def _take_place(temporary: Path, directory: Path) -> None:
-    if not directory.exists():
-        temporary.rename(directory)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    directory.rename(old / directory.name)
+    """Swap the new export in; whatever happens in between, the old one comes back."""
+    old = directory.with_name(f".{directory.name}-old-{os.getpid()}")
     try:
+        if directory.exists():
+            directory.rename(old)
         temporary.rename(directory)
-    except OSError:
-        (old / directory.name).rename(directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _explain(error: OSError, directory: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gtp_models.gtp.patch import trace_tokens
 from gtp_models.gtp.trace import Step
+from gtp_runtime.errors import ImageError
 from gtp_runtime.images import class_indices, find_images, spread
 from gtp_runtime.preprocessing import Preprocessing
 from gtp_runtime.reference import Reference
@@ -53,10 +54,21 @@ def folder_images(
         ImageError: no images, or one that cannot be read.
     """
     paths = find_images(folder)
-    paths = paths if limit is None else spread(paths, limit)
-    found = class_indices(folder, paths, labels, label_ids, classes)
+    found = _classes(folder, paths, labels, label_ids, classes)
+    chosen = range(len(paths)) if limit is None else spread(range(len(paths)), limit)
+    paths, found = [paths[index] for index in chosen], None if found is None else [found[index] for index in chosen]
     pixels = np.stack([preprocessing.pixels(path) for path in paths])
     return PackImages(pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}")
+
+
+def _classes(
+    folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
+) -> list[int] | None:
+    """Return the images' classes; sub-folders that name none are just folders, as a parity pack needs no classes."""
+    try:
+        return class_indices(folder, paths, labels, label_ids, classes)
+    except ImageError:
+        return None
 
 
 @torch.inference_mode()

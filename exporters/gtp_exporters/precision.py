@@ -35,12 +35,14 @@ def to_precision(proto: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """
     if precision not in PRECISIONS:
         raise LimitError(f"no precision is called {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision_of(proto) != "fp32":
+        raise LimitError(
+            f"the graph is {precision_of(proto)} already, not to be made {precision}: take the fp32 export"
+        )
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     if precision == "fp32":
         return copy
-    if precision_of(proto) != "fp32":
-        raise LimitError(f"the graph is {precision_of(proto)} already: convert the fp32 export")
     opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     _Conversion(copy.graph, LOW_TYPES[precision], opset).run()
     del copy.graph.value_info[:]

@@ -71,7 +71,7 @@ def build_engine(
             progress=update,
         )
     if json:
-        console.emit({"engine": str(engine.path), **asdict(engine.entry)})
+        console.emit({"path": str(engine.path), **asdict(engine.entry)})
     else:
         _show(engine)
 
@@ -82,14 +82,12 @@ def default_timing_cache() -> Path:
 
 
 def _show(engine: "Engine") -> None:
+    from gtp_export.reports import describe_engine
+
     entry, info = engine.entry, engine.entry.engine
     assert info is not None
-    built_for = ", ".join(info.targets) or info.gpu or "Ampere and later"
-    console.out.print(
-        f"{info.flavor} {info.version}, {entry.precision}, for {built_for}: {info.layers} network layers, "
-        f"{entry.size / 1e6:.1f} MB, built in {info.build_seconds:.1f} s",
-        markup=False,
-    )
+    described = f"{entry.precision}, {entry.size / 1e6:.1f} MB, {describe_engine(info)}"
+    console.out.print(described, markup=False)
     console.out.print(f"wrote {engine.path} and its entry in model.json", markup=False)
     where = "" if info.gpu else " (on the device)"
     console.out.print(f"next{where}: gtp-export validate {engine.path}", markup=False)

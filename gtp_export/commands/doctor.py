@@ -10,11 +10,13 @@ from typing import Any
 from gtp_export import console
 from gtp_export.options import Json
 from gtp_exporters.tensorrt.device import describe_device, jetpack
-from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.cuda import find_cuda
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError
 from gtp_runtime.tensorrt_flavor import find_flavor
 
 # what an extra makes possible, and the packages that it takes
 EXPORT = "torch torchvision timm onnx onnxscript onnxsim onnxruntime safetensors pyyaml jaxtyping".split()
+DEVICE = ["openvino", "tensorrt", "tensorrt_rtx", "cuda-python", "pycuda"]
 ABILITIES = {
     "export": ("export models", EXPORT),
     "onnxruntime": ("run ONNX files", ["onnxruntime"]),
@@ -24,7 +26,7 @@ ABILITIES = {
 
 def doctor(json: Json = False) -> None:
     """Show what is installed here, what it can do, and the pip command for what is missing."""
-    packages = sorted({*EXPORT, "openvino", "numpy", "pillow", "gtp-export"})
+    packages = sorted({*EXPORT, *DEVICE, "numpy", "pillow", "gtp-export"})
     found = {name: _version(name) for name in packages}
     missing = {extra: [name for name in names if found[name] is None] for extra, (_, names) in ABILITIES.items()}
     document = {
@@ -34,6 +36,7 @@ def doctor(json: Json = False) -> None:
         "packages": found,
         "providers": _providers(),
         "tensorrt": _tensorrt(),
+        "cuda": _cuda(),
         "device": {**describe_device(), "jetpack": jetpack()},
         "missing": missing,
     }
@@ -50,11 +53,7 @@ def _show(document: dict[str, Any]) -> None:
     console.out.print(f"ONNX Runtime's providers: {', '.join(document['providers']) or '-'}")
     console.out.print(f"TensorRT: {document['tensorrt']}", markup=False)
     device = document["device"]
-    gpu = (
-        f"{device['gpu']}, compute capability {device['compute_capability']}"
-        if device["gpu"]
-        else "none that CUDA sees"
-    )
+    gpu = f"{device['gpu']}, compute capability {device['compute_capability']}" if device["gpu"] else document["cuda"]
     console.out.print(f"GPU: {gpu}" + (f", {device['jetpack']}" if device["jetpack"] else ""), markup=False)
     for extra, lacking in document["missing"].items():
         what = ABILITIES[extra][0]
@@ -64,6 +63,13 @@ def _show(document: dict[str, Any]) -> None:
         else:
             console.out.print(f"can {what}")
     console.out.print("next: gtp-export validate PATH" if document["missing"]["export"] else "next: gtp-export models")
+
+
+def _cuda() -> str:
+    try:
+        return find_cuda().name
+    except GTPRuntimeError as error:
+        return f"none ({error})"
 
 
 def _tensorrt() -> str:

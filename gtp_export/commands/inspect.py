@@ -5,7 +5,9 @@ from pathlib import Path
 
 from gtp_export import console
 from gtp_export.options import Json, ModelPath
+from gtp_export.reports import describe_engine
 from gtp_runtime import Manifest, errors, read_manifest
+from gtp_runtime.manifest import TensorSpec
 
 
 def inspect(path: ModelPath, json: Json = False) -> None:
@@ -27,8 +29,9 @@ def _summary(manifest: Manifest, directory: Path) -> None:
     weights, gtp = manifest.weights, manifest.gtp
     console.out.print(f"[bold]{manifest.model.title}[/bold] ({manifest.model.timm}) in {directory}")
     console.out.print(f"weights: {weights.source} ({weights.detail}), sha256 {weights.sha256[:12]}…", markup=False)
-    settings = ", ".join(f"{name} {value}" for name, value in gtp.items())
-    console.out.print(f"GTP: {settings}; opset {manifest.opset}, target {manifest.target}", markup=False)
+    method = next((entry.method for entry in manifest.files.values() if entry.role == "model"), "gtp")
+    settings = ", ".join(f"{name} {value}" for name, value in gtp.items() if name != "calibration")
+    console.out.print(f"method {method}: {settings}; opset {manifest.opset}, target {manifest.target}", markup=False)
 
 
 def _layers(manifest: Manifest) -> None:
@@ -60,17 +63,24 @@ def _files(manifest: Manifest) -> None:
         (
             name + (mark if entry.role in ("model", "dense") else ""),
             f"{entry.size / 1e6:.1f}",
+            entry.method or entry.role,
+            entry.precision or "-",
             str(entry.nodes or "-"),
-            _shapes(entry),
+            _proven(manifest, name),
+            f"{_shapes(entry.inputs)} → {_shapes(entry.outputs)}" if entry.inputs else "-",
         )
         for name, entry in manifest.files.items()
     ]
-    console.table("", ("file", "MB", "nodes", "inputs → outputs"), rows)
+    console.table("", ("file", "MB", "method", "precision", "nodes", "parity", "inputs → outputs"), rows)
+    for name, entry in manifest.files.items():
+        if entry.engine is not None:
+            console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
 
 
-def _shapes(entry: "object") -> str:
-    def show(specs: list) -> str:  # type: ignore[type-arg]
-        return ", ".join(f"{spec.name} {spec.dtype}{spec.shape}" for spec in specs)
+def _proven(manifest: Manifest, name: str) -> str:
+    result = manifest.results.get("parity", {}).get(name)
+    return "-" if result is None else "ok" if result["ok"] else "FAILED"
 
-    inputs, outputs = show(entry.inputs), show(entry.outputs)  # type: ignore[attr-defined]
-    return f"{inputs} → {outputs}" if inputs else "-"
+
+def _shapes(specs: list[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype}{spec.shape}" for spec in specs)

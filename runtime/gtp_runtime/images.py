@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from gtp_runtime.errors import ImageError
 
+T = TypeVar("T")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 
 
@@ -22,12 +24,12 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def spread(paths: list[Path], limit: int) -> list[Path]:
-    """Return at most ``limit`` of the paths, spread evenly over them."""
-    if len(paths) <= limit:
-        return paths
-    step = (len(paths) - 1) / max(1, limit - 1)
-    return [paths[int(index * step)] for index in range(limit)]
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most ``limit`` of the items, spread evenly over them."""
+    if len(items) <= limit:
+        return list(items)
+    step = (len(items) - 1) / max(1, limit - 1)
+    return [items[int(index * step)] for index in range(limit)]
 
 
 def class_indices(

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def build(flavor: Flavor, model: onnx.ModelProto, options: EngineOptions, progre
     if plan is None:
         raise EngineError("TensorRT cannot build the graph:\n  " + "\n  ".join(logger.errors or ["no reason given"]))
     if cache is not None and options.timing_cache is not None:
-        _save_timing_cache(config, options.timing_cache)
+        with suppress(OSError):  # a cache that cannot be kept costs only the next build's time
+            _save_timing_cache(config, options.timing_cache)
     return BuiltEngine(bytes(plan), network.num_layers, time.perf_counter() - start)
 
 

@@ -1,7 +1,6 @@
 """``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +57,8 @@ def build_engine(
     source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
     manifest = read_manifest(source.parent)
     check_file(source, manifest)
+    if source.suffix != ".onnx":
+        raise LimitError(f"{source} is no graph: an engine is built from a .onnx file")
     target = _place(source, output)
     found, options = find_flavor(flavor), options or EngineOptions()
     proto = _prepare(onnx.load(source), precision, progress)
@@ -112,23 +113,36 @@ def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
 
 
 def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:
-    """Write engine and manifest, or neither: the engine first under another name."""
+    """Write engine and manifest, or neither; an engine that was there comes back."""
+    temporary, old = (target.with_name(f".{target.stem}-{what}-{os.getpid()}") for what in ("new", "old"))
+    placed = False
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=SUFFIX)
-    except OSError as error:
-        raise OutputError(f"cannot write into {target.parent}: {error.strerror}") from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(plan)
-        temporary.chmod(0o644)
+        temporary.write_bytes(plan)
         entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
-        manifest = read_manifest(target.parent)
+        manifest = _with_entry(read_manifest(target.parent), target.name, entry)
+        if target.exists():
+            os.replace(target, old)
         os.replace(temporary, target)
-        write_manifest(replace(manifest, files={**manifest.files, target.name: entry}), target.parent)
-    except OSError as error:
-        target.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was left behind") from error
+        placed = True
+        write_manifest(manifest, target.parent)
+    except BaseException as error:
+        if old.exists():
+            os.replace(old, target)
+        elif placed:
+            target.unlink()
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
     return entry
+
+
+def _with_entry(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:
+    """Return the manifest with a file's new entry, and without what was measured of the file before."""
+    results = {
+        kind: {file: result for file, result in files.items() if file != name}
+        for kind, files in manifest.results.items()
+    }
+    return replace(manifest, files={**manifest.files, name: entry}, results=results)

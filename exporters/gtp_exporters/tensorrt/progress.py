@@ -11,30 +11,33 @@ Progress = Callable[[str], None]
 
 
 class Stop:
-    """Set by Ctrl-C; TensorRT asks for it after every step."""
+    """The signal by which somebody asked to stop; TensorRT looks for it after every step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: int | None = None
 
-    def ask(self, _signal: int, _frame: FrameType | None) -> None:
-        """Remember that the user wants to stop: an exception cannot pass through TensorRT's own code."""
-        self.asked = True
+    def ask(self, number: int, _frame: FrameType | None) -> None:
+        """Remember it: an exception cannot pass through TensorRT's own code."""
+        self.asked = number
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Within, Ctrl-C sets ``Stop``; afterwards it is raised as ``KeyboardInterrupt``."""
+    """Within, Ctrl-C and SIGTERM set ``Stop``; afterwards they end the program as they would have."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield stop
         return
-    before = signal.signal(signal.SIGINT, stop.ask)
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
-    if stop.asked:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.asked == signal.SIGINT:
         raise KeyboardInterrupt
+    if stop.asked is not None:
+        raise SystemExit(128 + stop.asked)
 
 
 def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
@@ -57,7 +60,7 @@ def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             progress(f"building the engine: {phase_name}, {step + 1} of {self.steps.get(phase_name, step + 1)}")
-            return not stop.asked
+            return stop.asked is None
 
     monitor = Monitor()
     config.progress_monitor = monitor

@@ -41,6 +41,11 @@ class OnnxRuntimeBackend:
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=names)
         except Exception as error:  # onnxruntime's own exceptions share no base class
+            if "Could not find an implementation" in str(error):
+                raise BackendMissingError(
+                    f"ONNX Runtime has no kernels for {path.name} here (bf16 on CPUs): gtp-export build-engine, "
+                    "or --backend openvino"
+                ) from error
             raise ManifestError(f"ONNX Runtime cannot load {path}: {error}") from error
         if chosen not in self._session.get_providers():
             raise BackendMissingError(f"{chosen} did not start: its CUDA, cuDNN or TensorRT libraries are missing here")

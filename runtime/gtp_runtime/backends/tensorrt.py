@@ -11,7 +11,7 @@ import numpy as np
 
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.engine_info import check_device, check_version
-from gtp_runtime.errors import DeviceError, ManifestError
+from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
@@ -46,9 +46,15 @@ class TensorRTBackend:
         check_device(entry.engine, device, rebuild)
         self._lock = threading.Lock()
         self._logger = make_logger(flavor.trt)
+        self._device: dict[str, Any] = {}
+        self._execution: Any = None
         with self._context():
-            self._open(path, flavor, host_code)
-            self._allocate(entry)
+            try:
+                self._open(path, flavor, host_code)
+                self._allocate(entry)
+            except BaseException:
+                self._free()
+                raise
         self.info: dict[str, Any] = {
             "version": flavor.version,
             "flavor": flavor.name,
@@ -95,8 +101,8 @@ class TensorRTBackend:
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
         self._host = {spec.name: cuda.pinned(tuple(spec.shape), np.dtype(spec.dtype)) for spec in specs}
-        self._device = {name: cuda.allocate(array.nbytes) for name, array in self._host.items()}
-        for name, memory in self._device.items():
+        for name, array in self._host.items():
+            memory = self._device[name] = cuda.allocate(array.nbytes)
             if not self._execution.set_tensor_address(name, cuda.address(memory)):
                 raise DeviceError(self._refusal(f"bind {name}"))
         self._marks = [cuda.event() for _ in range(len(STAGES) + 1)]
@@ -119,9 +125,12 @@ class TensorRTBackend:
 
     def _enqueue(self, inputs: Mapping[str, np.ndarray]) -> float:
         cuda, marks = self._cuda, self._marks
-        cuda.record(marks[0], self._stream)
+        if not self._device:
+            raise GTPRuntimeError("this model was closed: load it again")
         for name in self._inputs:
             np.copyto(self._host[name], inputs[name])
+        cuda.record(marks[0], self._stream)
+        for name in self._inputs:
             cuda.upload(self._device[name], self._host[name], self._stream)
         cuda.record(marks[1], self._stream)
         start = time.perf_counter()
@@ -138,11 +147,15 @@ class TensorRTBackend:
     def close(self) -> None:
         """Free the engine and its buffers; RTX's compiled kernels are kept beside the engine."""
         with self._lock, self._context():
-            self._keep_cache()
-            for memory in self._device.values():
-                self._cuda.free(memory)
-            self._device.clear()
-            del self._execution, self._engine, self._runtime
+            if self._device:
+                self._keep_cache()
+            self._free()
+
+    def _free(self) -> None:
+        for memory in self._device.values():
+            self._cuda.free(memory)
+        self._device.clear()
+        self._execution = self._engine = self._runtime = None
 
     def _keep_cache(self) -> None:
         if not hasattr(self, "_cache"):

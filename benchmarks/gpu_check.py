@@ -10,6 +10,7 @@ What cannot run is listed with the reason.
 
 import argparse
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator

@@ -50,10 +50,6 @@ def test_scores(selection: str, num_prefix: int) -> None:
         torch.testing.assert_close(scores(attention[image], selection, num_prefix), ours[image])
 
 
-def test_there_are_eleven() -> None:
-    assert len(get_args(Selection)) == 11
-
-
 @pytest.mark.parametrize("num_prefix", [0, 1, 5])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_rank_keeps_prefix_tokens_in_front_and_in_order(num_prefix: int, sign: int) -> None:

@@ -3,10 +3,9 @@
 Importing this package loads neither torch nor onnx; names resolve when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import gtp_models as _gtp_models  # noqa: F401 - puts the hook in place that mends torchvision
+from gtp_models._lazy import lazy  # importing gtp_models puts the hook in place that mends torchvision
 
 if TYPE_CHECKING:
     from gtp_exporters.errors import EngineError, ExportError, LimitError, OutputError, StaticCheckError
@@ -44,10 +43,4 @@ __all__ = [
     "export",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy(__name__, _HOMES)

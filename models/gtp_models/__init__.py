@@ -3,10 +3,10 @@
 Importing this package loads neither torch nor timm; names resolve when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gtp_models import _torchvision
+from gtp_models._lazy import lazy
 
 if TYPE_CHECKING:
     from gtp_models.errors import (
@@ -75,10 +75,4 @@ __all__ = [
 
 _torchvision.install()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -107,7 +107,7 @@ def test_recipe_file_without_settings_has_the_defaults(tmp_path: Path, text: str
         ("- timm", "is not a recipe"),
         ("title: no model", "is not a recipe"),
         ("timm:", "is not a recipe"),
-        ("timm: deit_tiny_patch16_224\nnum_prop: 3", "is not a recipe.*may have gtp, images"),
+        ("timm: deit_tiny_patch16_224\nnum_prop: 3", "is not a recipe.*may have calibration, gtp, images"),
     ],
 )
 def test_what_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:

@@ -1,43 +1,58 @@
 """Shows how far a build is, and stops it when the user presses Ctrl-C."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Progress = Callable[[str], None]
 
 
 class Stop:
-    """The signal by which somebody asked to stop; TensorRT looks for it after every step."""
+    """The signal by which somebody asked to stop; TensorRT looks for it after every step.
 
-    def __init__(self) -> None:
-        self.asked: int | None = None
+    Python's own handlers wait until TensorRT gives the main thread back, so the signal is read from the pipe into which
+    Python writes it at once (``signal.set_wakeup_fd``). An exception could not pass through TensorRT's code either.
+    """
 
-    def ask(self, number: int, _frame: FrameType | None) -> None:
-        """Remember it: an exception cannot pass through TensorRT's own code."""
-        self.asked = number
+    def __init__(self, pipe: int | None = None) -> None:
+        self._pipe, self._asked = pipe, 0
+
+    @property
+    def asked(self) -> int:
+        """The number of the signal; 0 while there was none."""
+        if not self._asked and self._pipe is not None:
+            with suppress(BlockingIOError):
+                self._asked = os.read(self._pipe, 1)[0]
+        return self._asked
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Within, Ctrl-C and SIGTERM set ``Stop``; afterwards they end the program as they would have."""
-    stop = Stop()
+    """Within, Ctrl-C and SIGTERM are kept in ``Stop``; afterwards they end the program as they would have."""
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield stop
+        yield Stop()
         return
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    stop, former = Stop(reading), signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+        asked = stop.asked
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if stop.asked == signal.SIGINT:
+        signal.set_wakeup_fd(former)
+        os.close(reading)
+        os.close(writing)
+    if asked == signal.SIGINT:
         raise KeyboardInterrupt
-    if stop.asked is not None:
-        raise SystemExit(128 + stop.asked)
+    if asked:
+        raise SystemExit(128 + asked)
 
 
 def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
@@ -60,7 +75,7 @@ def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             progress(f"building the engine: {phase_name}, {step + 1} of {self.steps.get(phase_name, step + 1)}")
-            return stop.asked is None
+            return not stop.asked
 
     monitor = Monitor()
     config.progress_monitor = monitor

@@ -132,8 +132,8 @@ class GTPBlocks(ReducingBlocks):
     def graph(self, x: Tensor) -> Tensor | None:
         if not self.config.uses_graph:
             return None
-        image_tokens = x[:, self.num_prefix :]
-        graph = token_graph(image_tokens if len(x) > 1 else image_tokens[0], self.grid, self.config)
+        image_tokens = x[:, self.num_prefix :] if len(x) > 1 else x.flatten(0, 1)[self.num_prefix :]
+        graph = token_graph(image_tokens, self.grid, self.config)
         return with_prefix(graph, self.num_prefix)
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from gtp_runtime.tensorrt_flavor import find_flavor
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))
 PRECISIONS = ("fp32", "fp16", "bf16")
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -72,17 +75,30 @@ def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> No
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
 
 
-def test_ctrl_c_stops_and_leaves_nothing(digits_copy: Path) -> None:
+BUILD = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+from gtp_exporters import build_engine
+def tell(text):
+    if text.startswith("building the engine"):
+        print("building", flush=True)
+        time.sleep(0.3)
+build_engine(sys.argv[1], flavor="rtx", progress=tell)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_signal_stops_and_leaves_nothing(digits_copy: Path, number: signal.Signals, code: int) -> None:
     before = sorted(path.name for path in digits_copy.iterdir())
-
-    def press(text: str) -> None:
-        if text.startswith("building the engine"):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(digits_copy, flavor="rtx", options=TARGETS, progress=press)
+    roots = os.pathsep.join(str(ROOT / part) for part in ("", "exporters", "runtime", "models"))
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILD, digits_copy], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": roots}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"building\n"
+        process.send_signal(number)
+        assert process.wait(60) == code
     assert sorted(path.name for path in digits_copy.iterdir()) == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def graph_of(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:

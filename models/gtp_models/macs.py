@@ -86,7 +86,7 @@ def cost(model: Any, config: GTPConfig, method: str = "gtp") -> Cost:
     head = _head(model, counts[-1])
     dense = embed + _head(model, counts[0]) + sum(_block(block, counts[0], counts[0]) for block in model.blocks)
     semantic = config.uses_semantics and any(config.schedule(len(model.blocks)))
-    return Cost(layers, embed, head, patches * patches * model.embed_dim if semantic else 0, dense)
+    return Cost(layers, embed, head, counts[0] ** 2 * model.embed_dim if semantic else 0, dense)
 
 
 def _layer(block: Any, config: GTPConfig, method: str, tokens: int, amount: int, after: int) -> LayerCost:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended, attend
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.graph import token_graph, with_prefix
+from gtp_models.gtp.graph import token_graph
 from gtp_models.gtp.propagation import propagate
 from gtp_models.gtp.selection import rank, scores
 from gtp_models.gtp.sparsity import Threshold, calibrated_threshold, exact_threshold
@@ -132,9 +132,7 @@ class GTPBlocks(ReducingBlocks):
     def graph(self, x: Tensor) -> Tensor | None:
         if not self.config.uses_graph:
             return None
-        image_tokens = x[:, self.num_prefix :] if len(x) > 1 else x.flatten(0, 1)[self.num_prefix :]
-        graph = token_graph(image_tokens, self.grid, self.config)
-        return with_prefix(graph, self.num_prefix)
+        return token_graph(x if len(x) > 1 else x.flatten(0, 1), self.grid, self.num_prefix, self.config)
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
         if self.config.token_scale:

@@ -14,64 +14,71 @@ from torch.nn import functional as F
 
 from gtp_models.gtp.config import GTPConfig
 
-_EPS = 1e-12  # keeps the similarity of a zero vector finite
+_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
+_NEVER = -1e20  # below every product of two tokens
 
 
 @lru_cache(maxsize=16)
 def _neighbourhood(grid: tuple[int, int]) -> np.ndarray:
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    near = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns)) == 1
+    near = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns)) <= 1
     return np.asarray(near)
 
 
-def spatial_adjacency(grid: tuple[int, int]) -> Bool[Tensor, "tokens tokens"]:
-    """Edges to the 8-neighbourhood on a (rows, columns) patch grid, row by row; no self-loops."""
-    return torch.tensor(_neighbourhood(grid))
+def spatial_adjacency(grid: tuple[int, int], num_prefix: int = 0) -> Bool[Tensor, "tokens tokens"]:
+    """Mark each token's 8-neighbourhood on a (rows, columns) patch grid, row by row, and the token itself."""
+    return F.pad(torch.tensor(_neighbourhood(grid)), (num_prefix, 0, num_prefix, 0))
 
 
 def semantic_adjacency(
-    x: Float[Tensor, "*batch tokens dim"], num_neighbours: int
+    x: Float[Tensor, "*batch tokens dim"], num_neighbours: int, num_prefix: int = 0
 ) -> Bool[Tensor, "*batch tokens tokens"]:
-    """Edges from each token to its ``num_neighbours`` most similar others by cosine; ties all count."""
-    length = (x * x).sum(-1, keepdim=True).sqrt()  # quicker than ReduceL2 in ONNX Runtime
-    unit = x / length.clamp(min=_EPS)
-    similarity = unit @ unit.mT
-    others = similarity - 4 * torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)  # cosines end at 1
-    least = others.topk(num_neighbours, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    return others >= least
+    """Mark in row i the ``num_neighbours`` others most similar to token i by cosine, and i itself; ties all count.
+
+    All products of a row would be divided by the length of token i, which changes no order; so they are divided by
+    the other's length only. Prefix tokens are marked in no row but their own, which means nothing.
+    """
+    floor = torch.zeros(1, x.shape[-2], dtype=x.dtype, device=x.device)
+    floor[:, :num_prefix] = _NEVER
+    products = add_product(floor, x, x.mT) if num_prefix else x @ x.mT
+    squares = products.flatten(-2)[..., None, :: x.shape[-2] + 1]  # the diagonal
+    cosine = products / squares.clamp(min=_EPS).sqrt()
+    least = cosine.topk(num_neighbours + 1, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    return cosine >= least
 
 
 def normalise(
-    adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype
+    adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype, alpha: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch tokens tokens"]:
-    """Weigh an edge by ``1 / sqrt(d_i d_j)``, with row sums d on both sides (equation 4)."""
+    """Weigh an edge by ``alpha / sqrt(d_i d_j)``, d_i the others marked in row i (equation 4).
+
+    The diagonal means nothing: no token both leaves and stays.
+    """
     edges = adjacency.to(dtype)
-    scale = edges.sum(-1).clamp(min=1) ** -0.5  # a token without edges has none to weigh
-    return scale[..., :, None] * edges * scale[..., None, :]
+    scale = (edges.sum(-1) - 1).clamp(min=1) ** -0.5  # a token without edges has none to weigh
+    return edges * (alpha * scale)[..., :, None] * scale[..., None, :]
 
 
 def token_graph(
-    x: Float[Tensor, "*batch tokens dim"], grid: tuple[int, int], config: GTPConfig
+    x: Float[Tensor, "*batch tokens dim"], grid: tuple[int, int], num_prefix: int, config: GTPConfig
 ) -> Float[Tensor, "*any tokens tokens"]:
     """Return ``alpha * W`` transposed: entry [j, i] is what token i receives when token j leaves.
 
     Args:
-        x: the image tokens before the first block.
-        grid: their (rows, columns); rows * columns tokens.
+        x: all tokens before the first block, prefix tokens in front: they never leave and never receive.
+        grid: the (rows, columns) of the image tokens.
+        num_prefix: prefix tokens.
         config: ``graph``, ``num_neighbours`` and ``alpha``.
     """
-    spatial = spatial_adjacency(grid).to(x.device)
+    spatial = spatial_adjacency(grid, num_prefix).to(x.device)
     if config.graph == "Spatial":
         adjacency = spatial
     else:
-        adjacency = semantic_adjacency(x, config.num_neighbours)
+        adjacency = semantic_adjacency(x, config.num_neighbours, num_prefix)
         adjacency = adjacency | spatial if config.graph == "Mixed" else adjacency
-    return config.alpha * normalise(adjacency, x.dtype).mT
-
-
-def with_prefix(graph: Float[Tensor, "*batch tokens tokens"], num_prefix: int) -> Float[Tensor, "*batch all all"]:
-    """Add prefix tokens in front: they never leave and never receive."""
-    return F.pad(graph, (num_prefix, 0, num_prefix, 0)) if num_prefix else graph
+    alpha = torch.full((x.shape[-2],), config.alpha, dtype=x.dtype, device=x.device)
+    alpha[:num_prefix] = 0
+    return normalise(adjacency, x.dtype, alpha).mT
 
 
 def edges(
@@ -90,3 +97,10 @@ def edges(
         images = torch.arange(len(leaving), device=graph.device) * size * size
         places = places + images[:, None, None]
     return graph.flatten().index_select(0, places.flatten()).view(places.shape)
+
+
+def add_product(
+    base: Float[Tensor, "*#batch #m #n"], left: Float[Tensor, "*batch m k"], right: Float[Tensor, "*batch k n"]
+) -> Float[Tensor, "*batch m n"]:
+    """Return ``base + left @ right``, as one node (Gemm) for one image."""
+    return torch.addmm(base, left, right) if left.ndim == 2 else base + left @ right

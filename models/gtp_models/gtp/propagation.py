@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gtp_models.gtp.graph import edges
+from gtp_models.gtp.graph import add_product, edges
 from gtp_models.gtp.tokens import Tokens, take, take_ids, take_last
 
 
@@ -49,13 +49,6 @@ def _along_graph(kept: Tokens, left: Tokens) -> Tokens:
     rows = (*kept.axes, -1, kept.x.shape[-1])
     x = add_product(kept.x.view(rows), received, left.x.view(rows)).reshape(kept.x.shape)
     return replace(kept, x=x, scale=scale)
-
-
-def add_product(
-    base: Float[Tensor, "*batch m n"], left: Float[Tensor, "*batch m k"], right: Float[Tensor, "*batch k n"]
-) -> Float[Tensor, "*batch m n"]:
-    """Return ``base + left @ right``, as one node (Gemm) for one image."""
-    return torch.addmm(base, left, right) if base.ndim == 2 else base + left @ right
 
 
 def _with_mean(kept: Tokens, left: Tokens) -> Tokens:

@@ -12,7 +12,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.gtp.config import GTPConfig
 
 HERE = Path(__file__).parent
-TRANSFORMERS = ["vit*", "deit*"]  # what a wrong timm name is likely to mean
+TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # what a wrong timm name is likely to mean
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def _from_timm(name: str) -> Recipe:
 def check_timm_name(name: str) -> None:
     """Raise ``UnknownModelError``, offering the closest names, unless timm has such a model and tag."""
     import timm
+
+    import gtp_models.lvvit  # noqa: F401 - registers what timm does not have
 
     if not timm.is_model(name):
         raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models(TRANSFORMERS))}")

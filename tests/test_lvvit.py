@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gtp_runtime
-from gtp_exporters import export
+from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_exporters.data_config import preprocessing_of
 from gtp_models import GTPConfig, Recipe, apply, build_model, cost, load_recipe, lvvit, trace_tokens
 from gtp_models.errors import WeightsError
@@ -213,6 +213,14 @@ def test_export(tmp_path: Path, weights: Path, name: str) -> None:
         parity = loaded.validate()
     assert parity.ok, parity.problems
     assert parity.max_abs_fraction is not None and parity.max_abs_fraction < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_builds(tmp_path: Path, weights: Path, precision: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    exported = export(TINY, tmp_path / "out", weights=str(weights), options=Options(dense=False))
+    options = EngineOptions(targets=("sm86",))
+    assert build_engine(exported.directory, precision=precision, flavor="rtx", options=options).entry.size > 100_000
 
 
 def test_timm_knows_them_by_name() -> None:

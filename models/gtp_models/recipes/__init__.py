@@ -147,4 +147,7 @@ def check_timm_name(name: str) -> None:
 def _suggest(name: str, names: list[str]) -> str:
     begin = [known for known in names if name and known.startswith(name)]
     close = begin[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:20])}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"there are {', '.join(names[:20])}{more}"

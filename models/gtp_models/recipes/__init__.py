@@ -145,7 +145,7 @@ def check_timm_name(name: str) -> None:
 
 
 def _suggest(name: str, names: list[str]) -> str:
-    begin = [known for known in names if name and known.startswith(name)]
+    begin = sorted((known for known in names if name and known.startswith(name)), key=len)
     close = begin[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -1,11 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 
-from gtp_models.errors import ConfigError, UnknownModelError
-from gtp_models.recipes import load_recipe, recipe_names
+from gtp_models.errors import ConfigError, UnknownModelError, UnsupportedModelError
+from gtp_models.macs import cost
+from gtp_models.recipes import Recipe, check_timm_name, load_recipe, recipe_names
 from gtp_models.weights import build_model
 
 every = pytest.mark.parametrize("name", recipe_names())
@@ -15,6 +17,12 @@ def recipe_file(folder: Path, text: str) -> str:
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)
+
+
+def model_of(recipe: Recipe) -> Any:
+    check_timm_name(recipe.timm)
+    with torch.device("meta"):
+        return timm.create_model(recipe.timm, **recipe.model_args)
 
 
 def test_names() -> None:
@@ -27,8 +35,8 @@ def test_recipe_names_a_model_of_timm(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.title
-    assert timm.is_model(recipe.timm)
-    assert recipe.weights or timm.get_pretrained_cfg(recipe.timm).tag  # no tag: timm's choice may change
+    check_timm_name(recipe.timm)
+    assert recipe.weights or recipe.timm in timm.list_pretrained()  # with a tag: timm's choice may change
     for path in (recipe.weights, recipe.images):
         assert path is None or path.exists()
 
@@ -36,14 +44,27 @@ def test_recipe_names_a_model_of_timm(name: str) -> None:
 @every
 def test_settings_fit_the_model(name: str) -> None:
     recipe = load_recipe(name)
-    with torch.device("meta"):
-        model = timm.create_model(recipe.timm, **recipe.model_args)
+    model = model_of(recipe)
     counts = recipe.config().counts(len(model.blocks), model.patch_embed.num_patches)
     assert counts[-1] < counts[0]
     if isinstance(recipe.labels, list):
         assert len(recipe.labels) == model.num_classes
     else:
-        assert (recipe.labels, model.num_classes) == ("imagenet-1k", 1000)
+        assert recipe.labels == ("imagenet-1k" if model.num_classes == 1000 else None)
+    if "dense_top1" in recipe.reference:
+        assert recipe.labels == "imagenet-1k"
+        assert recipe.reference["dense_source"]
+
+
+@every
+def test_a_recipe_saves_macs_but_not_too_many(name: str) -> None:
+    recipe = load_recipe(name)
+    model = model_of(recipe)
+    try:
+        ours = cost(model, recipe.config())
+    except UnsupportedModelError:
+        pytest.skip(f"{type(model).__name__} cannot be patched yet")
+    assert 0.6 <= ours.total / ours.dense <= 0.8
 
 
 def test_published_settings_of_deit_b_are_valid() -> None:
@@ -67,7 +88,7 @@ def test_unknown_setting() -> None:
     ("model", "message"),
     [
         ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME takes any"),
-        ("zzz", "there are deit_b, .*vit_s16"),
+        ("zzz", r"there are clip_b16, .*deit_s, .* and \d+ more; timm:NAME"),
         ("timm:deit_smal_patch16_224", r"timm has no model .*did you mean .*deit_small_patch16_224"),
         ("timm:deit_small_patch16_224.fb", r"timm has no weights .*did you mean deit_small_patch16_224.fb_in1k\?"),
         ("nowhere.yaml", "cannot read the recipe nowhere.yaml: No such file"),

@@ -23,7 +23,7 @@ class Harmful:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.pth.tar"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("wrappers", [[], ["model"], ["state_dict"], ["state_dict", "model"]])
 def test_file(tmp_path: Path, name: str, prefix: str, wrappers: list[str]) -> None:
@@ -65,7 +65,7 @@ def test_what_is_no_state_dict(tmp_path: Path, content: Any) -> None:
         read_state_dict(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.pth.tar"])
 def test_broken_and_missing_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"no weights file .*give one that exists"):
         build_model(TINY_RECIPE, str(tmp_path / name))
@@ -74,9 +74,9 @@ def test_broken_and_missing_files(tmp_path: Path, name: str) -> None:
         build_model(TINY_RECIPE, str(tmp_path / name))
 
 
-@pytest.mark.parametrize("weights", ["w.npz", "pretraind"])
+@pytest.mark.parametrize("weights", ["w.npz", "w.tar", "pretraind"])
 def test_other_formats(weights: str) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file: give \.safetensors, \.pth or \.pt"):
+    with pytest.raises(WeightsError, match=r"no weights file: give \.safetensors, \.pth, \.pt or \.pth\.tar"):
         build_model(TINY_RECIPE, weights)
 
 

@@ -26,7 +26,7 @@ def assert_refused(ran: Ran, code: int, *words: str) -> None:
 
 
 REFUSED: dict[str, Wrong] = {
-    "unknown model": (("deit",), 2, "no recipe is called 'deit': did you mean deit_b or deit_s or deit_ti?"),
+    "unknown model": (("deit",), 2, "no recipe is called 'deit': did you mean deit_b or deit_s or deit3_b?"),
     "unknown timm model": (("timm:vit_tini_patch16_224",), 2, "did you mean vit_tiny_patch16_224"),
     "no recipe file": (("missing.yaml",), 2, "cannot read the recipe missing.yaml: No such file"),
     "missing weights": (("tiny.yaml", "--weights", "none.pth"), 4, "no weights file none.pth: give one that exists"),

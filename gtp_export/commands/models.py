@@ -17,17 +17,10 @@ def models(json: Json = False) -> None:
 
     def row(recipe: Recipe) -> tuple[str, ...]:
         top1 = recipe.reference.get("dense_top1")
-        return (
-            recipe.name,
-            str(recipe.gtp.get("num_prop", "")),
-            f"{top1:.1f}" if top1 else "",
-            recipe.timm,
-            recipe.title,
-        )
+        return (recipe.name, recipe.title, str(recipe.gtp.get("num_prop", "")), f"{top1:.1f}" if top1 else "")
 
-    console.table(
-        "", ("model", "num_prop", "dense top-1, published", "timm", "what it is"), [row(entry) for entry in recipes]
-    )
+    console.table("", ("model", "what it is", "num_prop", "dense top-1"), [row(entry) for entry in recipes])
+    console.out.print("dense top-1: published, on ImageNet-1k; --json names the sources and timm's models")
     console.out.print("next: gtp-export export MODEL")
 
 

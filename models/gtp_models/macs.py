@@ -82,7 +82,7 @@ def cost(model: Any, config: GTPConfig, method: str = "gtp") -> Cost:
             model.blocks, counts, config.schedule(len(model.blocks)), counts[1:], strict=False
         )
     )
-    embed = patches * _linear(model.patch_embed)
+    embed = _embed(model.patch_embed)
     head = _head(model, counts[-1])
     dense = embed + _head(model, counts[0]) + sum(_block(block, counts[0], counts[0]) for block in model.blocks)
     semantic = config.uses_semantics and any(config.schedule(len(model.blocks)))
@@ -106,9 +106,21 @@ def _block(block: Any, tokens: int, after: int) -> int:
     return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
 
 
+def _embed(patch_embed: Any) -> int:
+    """Count a chain of convolutions, each at the size that the ones before leave."""
+    total, size = 0, patch_embed.img_size
+    for conv in (part for part in patch_embed.modules() if isinstance(part, nn.Conv2d)):
+        sides: Any = zip(size, conv.padding, conv.kernel_size, conv.stride, strict=True)
+        size = [(side + 2 * int(padding) - kernel) // stride + 1 for side, padding, kernel, stride in sides]
+        total += prod(size) * prod(conv.weight.shape)
+    return total
+
+
 def _head(model: Any, tokens: int) -> int:
     classifiers = [model.head, *([model.head_dist] if hasattr(model, "head_dist") else [])]
-    return sum(map(_linear, classifiers)) + (_attention_pool(model, tokens) if model.attn_pool is not None else 0)
+    of_image_tokens = _linear(model.aux_head) if hasattr(model, "aux_head") else 0  # LV-ViT
+    pool = _attention_pool(model, tokens) if model.attn_pool is not None else 0
+    return sum(map(_linear, classifiers)) + (tokens - model.num_prefix_tokens) * of_image_tokens + pool
 
 
 def _attention_pool(model: Any, tokens: int) -> int:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+PICKLED = (".pth", ".pt", ".pth.tar")  # the last is no archive, in spite of its name
+SUFFIXES = (".safetensors", *PICKLED)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read .safetensors, or .pth / .pt without unpickling anything but tensors; unwraps ``model``/``state_dict``.
+    """Read .safetensors, or .pth, .pt, .pth.tar without unpickling all but tensors; unwraps ``model``/``state_dict``.
 
     Raises:
         WeightsUnavailableError: no such file.
@@ -25,7 +26,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        if path.suffix in (".pth", ".pt"):
+        if path.name.endswith(PICKLED):
             return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
     except WeightsError:
         raise
@@ -36,7 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"cannot read weights from {path}: {reason} (only tensors are read; objects in a checkpoint are never run)"
         ) from error
-    raise WeightsError(f"{path} is no weights file: give .safetensors, .pth or .pt")
+    raise WeightsError(f"{path} is no weights file: give .safetensors, .pth, .pt or .pth.tar")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

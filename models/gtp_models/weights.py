@@ -17,7 +17,7 @@ from gtp_models.recipes import Recipe, check_timm_name
 from gtp_models.state_dict import SUFFIXES, check_fit, fit, read_state_dict
 
 Source = Literal["pretrained", "file", "random"]
-LOCAL = Path("weights")  # where ``auto`` looks for NAME.safetensors, NAME.pth and NAME.pt
+LOCAL = Path("weights")  # where ``auto`` looks for NAME.safetensors, NAME.pth, NAME.pt and NAME.pth.tar
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def build_model(
     Args:
         recipe: what to build.
         weights: "pretrained" (a recipe's own file, else timm's hub), a path, "random", or "auto": a file
-            ``weights/NAME.safetensors`` (.pth, .pt), else pretrained, else, without a hub, random.
+            ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
         img_size: (height, width) in pixels, the model's own without.
         seed: of random weights.
 

@@ -12,7 +12,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.gtp.config import GTPConfig
 
 HERE = Path(__file__).parent
-TRANSFORMERS = ["vit*", "deit*"]  # what a wrong timm name is likely to mean
+TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # what a wrong timm name is likely to mean
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ def check_timm_name(name: str) -> None:
     """Raise ``UnknownModelError``, offering the closest names, unless timm has such a model and tag."""
     import timm
 
+    import gtp_models.lvvit  # noqa: F401 - registers what timm does not have
+
     if not timm.is_model(name):
         raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models(TRANSFORMERS))}")
     try:
@@ -143,6 +145,9 @@ def check_timm_name(name: str) -> None:
 
 
 def _suggest(name: str, names: list[str]) -> str:
-    begin = [known for known in names if name and known.startswith(name)]
+    begin = sorted((known for known in names if name and known.startswith(name)), key=len)
     close = begin[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:20])}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"there are {', '.join(names[:20])}{more}"

@@ -15,7 +15,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended
 from gtp_models.gtp.blocks import ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.propagation import add_product
+from gtp_models.gtp.graph import add_product
 from gtp_models.gtp.selection import rank
 from gtp_models.gtp.tokens import Tokens, take, take_ids, take_last
 from gtp_models.gtp.trace import Layer

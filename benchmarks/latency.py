@@ -1,13 +1,15 @@
 """Latency of GTP and its rivals at equal MACs: exports them, times them in turn in one process, draws the ideal beside.
 
     python benchmarks/latency.py [--models deit_ti,deit_s,deit_b] [--num-prop 2,4,8,12,16] [--batch 1]
-                                 [--backends onnxruntime,openvino,openvino-bf16] [--output docs/latency]
+                                 [--backends onnxruntime,openvino,openvino-bf16] [--rounds 3] [--output docs/latency]
 
 Weights are random: they do not matter for time. Writes OUTPUT.md, .json and a plot for each model and backend.
 """
 
 import argparse
 import json
+import statistics
+import sys
 import tempfile
 import warnings
 from dataclasses import asdict, replace
@@ -23,9 +25,9 @@ METHODS = ("drop", "gtp", "prune", "tome")
 COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
 HEAD = """# Latency at equal MACs
 
-p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; *ratio* is against the dense
-model in the same lean form, *share realised* how much of the saved MACs arrives as saved time, *price* against the free
-drop of as many tokens. Ratios travel between machines, milliseconds do not. Made by
+p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}, median of {rounds} rounds of new
+sessions; *ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs arrives as
+saved time, *price* against the free drop of as many tokens. Ratios travel between machines, milliseconds do not. Made by
 `benchmarks/latency.py {arguments}`.
 
 """
@@ -53,24 +55,38 @@ def exported(model: str, amounts: list[int], batch: int, place: Path) -> dict[tu
     return graphs
 
 
-def measure(graphs: dict[tuple[str, int], Path], amounts: list[int], backend: str, seconds: float) -> list[Any]:
+def measure(
+    graphs: dict[tuple[str, int], Path], amounts: list[int], backend: str, seconds: float, rounds: int
+) -> list[Any]:
     """Time the methods of each amount in turn with the dense model; return (method, amount, latency)."""
-    name, _, compute = backend.partition("-")
     found = []
     for amount in amounts:
         chosen = [key for key in (("dense", 0), *((method, amount) for method in METHODS)) if key in graphs]
-        models = [load(graphs[key], name, threads=1, compute=compute or "fp32") for key in chosen]
-        results = benchmark(models, seconds)
+        repeated = [timed([graphs[key] for key in chosen], backend, seconds) for _ in range(rounds)]
+        results = [middle(results) for results in zip(*repeated, strict=True)]
         found += [(method, amount, result) for (method, _), result in zip(chosen, results, strict=True)]
+        ratios = [f"{key[0]} {result.ratio:.3f}" for key, result in zip(chosen, results, strict=True)]
+        print(backend, amount, ratios, flush=True)
+    return found
+
+
+def timed(paths: list[Path], backend: str, seconds: float) -> list[Latency]:
+    """Load the files anew, since where a session's memory lies moves its time by a percent, and time them in turn."""
+    name, _, compute = backend.partition("-")
+    models = [load(path, name, threads=1, compute=compute or "fp32") for path in paths]
+    try:
+        return benchmark(models, seconds)
+    finally:
         for model in models:
             model.close()
-        print(
-            backend,
-            amount,
-            [f"{key[0]} {result.ratio:.3f}" for key, result in zip(chosen, results, strict=True)],
-            flush=True,
-        )
-    return found
+
+
+def middle(results: tuple[Latency, ...]) -> Latency:
+    """Return the first with the medians of all rounds."""
+    fields = [name for name in ("p50_ms", "ratio", "share", "price") if getattr(results[0], name) is not None]
+    return replace(
+        results[0], **{name: statistics.median(getattr(result, name) for result in results) for name in fields}
+    )
 
 
 def row(model: str, backend: str, method: str, amount: int, result: Latency) -> tuple[str, ...]:
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
     parser.add_argument("--seconds", type=float, default=15, help="for the five files of one amount together")
+    parser.add_argument("--rounds", type=int, default=3, help="sessions made anew; medians are reported")
     parser.add_argument("--output", type=Path, default=Path("docs/latency"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", RandomWeightsWarning)
@@ -115,17 +132,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             graphs = exported(model, amounts, arguments.batch, Path(place))
             for backend in arguments.backends.split(","):
-                found = measure(graphs, amounts, backend, arguments.seconds)
+                found = measure(graphs, amounts, backend, arguments.seconds, arguments.rounds)
                 lines += [row(model, backend, *entry) for entry in found]
                 known = {"model": model, "backend": backend}
                 raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
                 name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
                 plot(found, f"{model}, {backend}", name)
-    given = f"--models {arguments.models} --num-prop {arguments.num_prop} --backends {arguments.backends}"
+    given = " ".join(sys.argv[1:])
     table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *lines)]
     pictures = sorted(arguments.output.parent.glob(f"{arguments.output.name}-*.png"))
     shown = "".join(f"![{picture.stem}]({picture.name})\n" for picture in pictures)
-    head = HEAD.format(batch=arguments.batch, arguments=given)
+    head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds, arguments=given)
     arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n")
     arguments.output.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
 

@@ -25,9 +25,10 @@ METHODS = ("drop", "gtp", "prune", "tome")
 COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
 HEAD = """# Latency at equal MACs
 
-p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}, median of {rounds} rounds of new
-sessions; *ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs arrives as
-saved time, *price* against the free drop of as many tokens. Ratios travel between machines, milliseconds do not. Made by
+p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
+new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
+arrives as saved time, *price* against the free drop of as many tokens. Ratios travel between machines, milliseconds do
+not. Made by
 `benchmarks/latency.py {arguments}`.
 
 """

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended
 from gtp_models.gtp.blocks import ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.propagation import add_product
 from gtp_models.gtp.selection import rank
 from gtp_models.gtp.tokens import Tokens, take, take_ids, take_last
@@ -28,7 +29,7 @@ class ToMeBlocks(ReducingBlocks):
     stands for s patches counts s times as a key.
     """
 
-    def __init__(self, blocks: nn.Sequential, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
+    def __init__(self, blocks: Blocks, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
         counts = config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         for count, amount in zip(counts, self.num_prop, strict=False):

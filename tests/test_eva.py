@@ -18,7 +18,7 @@ from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.families import block_form
 from gtp_models.gtp.families.eva import GTPEva
 from gtp_models.gtp.patch import apply, is_patched, remove, trace_tokens
-from gtp_models.gtp.rotary import turns_of
+from gtp_models.gtp.rotary import rope_rows
 from gtp_models.gtp.tokens import Tokens
 from gtp_models.gtp.trace import recording
 from gtp_models.macs import cost
@@ -98,7 +98,7 @@ def test_every_layers_attention_is_timms(name: str, batch: int, method: str) -> 
     for index, tokens in enumerate(layers[:-1], start=1):
         block = model.blocks[index]
         x = block_form(block).attention_input(block, tokens.x)
-        ours = attend(block.attn, x, tokens, None, turns_of(tokens, index))
+        ours = attend(block.attn, x, tokens, None, rope_rows(tokens, index))
         for image in range(batch):
             expected = timms(model, index, x, tokens, image)
             torch.testing.assert_close(ours.out.view(batch, *expected.shape)[image], expected, rtol=0, atol=1e-10)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gtp_models.gtp.families import attention_form
 from gtp_models.gtp.families.forms import Linear
-from gtp_models.gtp.rotary import halved, turn
+from gtp_models.gtp.rotary import halved, rotate
 from gtp_models.gtp.sparsity import Threshold, sparsify
 from gtp_models.gtp.tokens import Tokens
 
@@ -23,7 +23,7 @@ class Attended:
     Attributes:
         out: its output, the images one below the other.
         map: the attention map, after the sparsity threshold.
-        key: each head's keys, as they are before they are turned by a rotary embedding.
+        key: each head's keys, as they are before they are rotated by a rotary embedding.
     """
 
     out: Float[Tensor, "rows dim"]
@@ -36,7 +36,7 @@ def attend(
     x: Float[Tensor, "rows dim"],
     tokens: Tokens,
     threshold: Threshold | None = None,
-    turns: Float[Tensor, "*any tokens twice_dim"] | None = None,
+    rope: Float[Tensor, "*any tokens twice_dim"] | None = None,
 ) -> Attended:
     """Run timm's attention on normalised tokens.
 
@@ -50,12 +50,12 @@ def attend(
         x: ``norm1(tokens.x)``, where the block has its norm first.
         tokens: for the number of images and the scales.
         threshold: which entries of the map stay; all without.
-        turns: the tokens' rotary embeddings (``rotary.turns_of``), in models that have them.
+        rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
     """
-    sort = turns is not None and not attn.rotate_half
+    sort = rope is not None and not attn.rotate_half
     query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)
-    turned = (query, key) if turns is None else (turn(query, turns), turn(key, turns))
-    logits = _shared(turned[0], turned[1].mT)
+    rotated = (query, key) if rope is None else (rotate(query, rope), rotate(key, rope))
+    logits = _shared(rotated[0], rotated[1].mT)
     if tokens.scale is not None:
         logits = logits + _per_head(tokens.scale.log())
     attention = logits.softmax(-1)

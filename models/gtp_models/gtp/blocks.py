@@ -16,7 +16,7 @@ from gtp_models.gtp.families import block_form
 from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.graph import token_graph, with_prefix
 from gtp_models.gtp.propagation import propagate
-from gtp_models.gtp.rotary import turns, turns_of
+from gtp_models.gtp.rotary import rope_rows, rope_table
 from gtp_models.gtp.selection import rank, scores
 from gtp_models.gtp.sparsity import Threshold, calibrated_threshold, exact_threshold
 from gtp_models.gtp.tokens import Tokens
@@ -69,8 +69,8 @@ class ReducingBlocks(nn.Sequential):
         for index in range(plain):
             x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
             record(self, Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
-        table = None if rope is None else turns(rope, self.num_prefix, not self[0].attn.rotate_half)
-        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph, turns=table)
+        table = None if rope is None else rope_table(rope, self.num_prefix, not self[0].attn.rotate_half)
+        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph, rope=table)
         for index in range(plain, len(self)):
             layer = self.run_block(index, tokens)
             record(self, layer)
@@ -87,7 +87,9 @@ class ReducingBlocks(nn.Sequential):
         block = self[index]
         form, amount = block_form(block), self.num_prop[index]
         threshold = self.threshold(index) if amount else None
-        attended = attend(block.attn, form.attention_input(block, tokens.x), tokens, threshold, turns_of(tokens, index))
+        attended = attend(
+            block.attn, form.attention_input(block, tokens.x), tokens, threshold, rope_rows(tokens, index)
+        )
         layer = Layer(_add(tokens, form.attention_branch(block, attended.out), block.drop_path1))
         if amount:
             layer = self.reduce(layer.tokens, attended, amount)

@@ -1,4 +1,4 @@
-"""Rotary position embeddings that follow the tokens: each is turned by its original place, wherever it now stands.
+"""Rotary position embeddings that follow the tokens: each is rotated by its original place, wherever it now stands.
 
 Pairs of channels are held as two halves of a head: channel i goes with channel i + head_dim / 2. The other layout in
 use, neighbours, becomes this one when the query's and the key's channels are sorted alike, which no product of
@@ -12,12 +12,12 @@ from torch import Tensor
 from gtp_models.gtp.tokens import Tokens
 
 
-def turns(
+def rope_table(
     rope: Float[Tensor, "*layer_heads patches twice_dim"], num_prefix: int, neighbours: bool
 ) -> Float[Tensor, "*layer_heads places twice_dim"]:
-    """Make the table that ``turns_of`` picks from: a row a place, all cosines before all sines.
+    """Make the table that ``rope_rows`` picks from: a row a place, all cosines before all sines.
 
-    Prefix tokens have no position and are not turned. Nor is a token that ``propagation="Mean"`` adds: it takes the
+    Prefix tokens have no position and are not rotated. Nor is a token that ``propagation="Mean"`` adds: it takes the
     row before the first patch, which is there without prefix tokens, too.
 
     Args:
@@ -40,16 +40,16 @@ def halved(values: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
     return torch.cat([values[..., ::2], values[..., 1::2]], -1)
 
 
-def turns_of(tokens: Tokens, layer: int) -> Float[Tensor, "*any tokens twice_dim"] | None:
+def rope_rows(tokens: Tokens, layer: int) -> Float[Tensor, "*any tokens twice_dim"] | None:
     """Pick the rows of the tokens that are there, by their ids; None without rotary embeddings.
 
     Returns:
         (tokens, 2 * head_dim), where layers have tables of their own with an axis of heads before; for more than one
         image broadcastable to (B, heads, tokens, 2 * head_dim).
     """
-    if tokens.turns is None:
+    if tokens.rope is None:
         return None
-    table = tokens.turns if tokens.turns.ndim == 2 else tokens.turns[layer]
+    table = tokens.rope if tokens.rope.ndim == 2 else tokens.rope[layer]
     shift = int(not tokens.num_prefix)  # the row before the first patch
     if tokens.ids is None:
         return table[..., shift:, :]
@@ -61,7 +61,7 @@ def turns_of(tokens: Tokens, layer: int) -> Float[Tensor, "*any tokens twice_dim
     return rows.unsqueeze(1) if rows.ndim == 3 else rows.transpose(0, 1)
 
 
-def turn(
+def rotate(
     values: Float[Tensor, "*batch heads tokens dim"], rows: Float[Tensor, "*any tokens twice_dim"]
 ) -> Float[Tensor, "*batch heads tokens dim"]:
     """Rotate each pair of channels by the token's angle for it."""

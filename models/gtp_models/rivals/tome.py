@@ -27,6 +27,9 @@ _NEVER = -4.0  # less than any cosine
 class ToMeBlocks(ReducingBlocks):
     """Modifications: similar tokens merge (arXiv 2210.09461, section 3), with proportional attention: a token that
     stands for s patches counts s times as a key.
+
+    Under rotary embeddings a merged token keeps the place of the token that the others merged into, and similarity is
+    that of the keys before they are rotated: of what tokens hold, wherever they stand.
     """
 
     def __init__(self, blocks: Blocks, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:

@@ -84,7 +84,7 @@ def test_rotation_takes_few_nodes(name: str) -> None:
         model.rope = rope
         apply_method(model, "gtp", GTPConfig(num_prop=3, num_neighbours=4))
         counts.append(len(simplify(to_onnx(Traced(model, False), 1, 20)[0])[0].graph.node))
-    assert counts[0] - counts[1] <= 12 * len(model.blocks)
+    assert counts[0] - counts[1] <= 12 * len(model.blocks)  # 10 for the constant rows of the first layer
 
 
 def check_export(name: str, directory: Path, batch: int) -> Path:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gtp_models.gtp.families import attention_form
 from gtp_models.gtp.families.forms import Linear
-from gtp_models.gtp.rotary import halved, rotate
+from gtp_models.gtp.rotary import Rows, halved, rotate
 from gtp_models.gtp.sparsity import Threshold, sparsify
 from gtp_models.gtp.tokens import Tokens
 
@@ -36,7 +36,7 @@ def attend(
     x: Float[Tensor, "rows dim"],
     tokens: Tokens,
     threshold: Threshold | None = None,
-    rope: Float[Tensor, "*any tokens twice_dim"] | None = None,
+    rope: Rows | None = None,
 ) -> Attended:
     """Run timm's attention on normalised tokens.
 
@@ -55,23 +55,23 @@ def attend(
     sort = rope is not None and not attn.rotate_half
     query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)
     rotated = (query, key) if rope is None else (rotate(query, rope), rotate(key, rope))
-    logits = _shared(rotated[0], rotated[1].mT)
+    logits = _shared(_by_head(rotated[0]), _by_head(rotated[1]).mT)
     if tokens.scale is not None:
         logits = logits + _per_head(tokens.scale.log())
     attention = logits.softmax(-1)
     if threshold is not None:
         attention = sparsify(attention, threshold(logits, attention))
-    mixed = _shared(attn.attn_drop(attention), value)
+    mixed = _shared(attn.attn_drop(attention), _by_head(value))
     out = attn.norm(mixed.transpose(-3, -2).reshape(len(x), -1))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
-    return Attended(attn.proj_drop(attn.proj(out)), attention, key)
+    return Attended(attn.proj_drop(attn.proj(out)), attention, _by_head(key))
 
 
 def queries_keys_values(
     attn: Any, x: Float[Tensor, "rows dim"], rows: tuple[int, ...], sort: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Project to (*batch, heads, tokens, head_dim) each; ``rows`` is (*batch, -1).
+    """Project to (*batch, tokens, heads, head_dim) each; ``rows`` is (*batch, -1).
 
     Keys and values may have fewer heads than queries. ``sort`` brings the channels of queries and keys from
     neighbours to halves (see ``rotary``).
@@ -79,7 +79,7 @@ def queries_keys_values(
     normed = not isinstance(attn.q_norm, nn.Identity)
     linears = attention_form(attn)(attn)
     query, key, value = (
-        F.linear(x, weight, bias).view(*rows, len(weight) // attn.head_dim, attn.head_dim).transpose(-3, -2)
+        F.linear(x, weight, bias).view(*rows, len(weight) // attn.head_dim, attn.head_dim)
         for weight, bias in (linears if normed else _folded(attn, linears, sort))
     )
     if not normed:
@@ -106,6 +106,10 @@ def _each(linear: Linear, change: Callable[[Tensor], Tensor]) -> Linear:
 def _sorted_rows(values: Tensor, head_dim: int) -> Tensor:
     pairs = values.view(-1, head_dim // 2, 2, *values.shape[1:])
     return pairs.transpose(1, 2).reshape(values.shape)
+
+
+def _by_head(values: Tensor) -> Tensor:
+    return values.transpose(-3, -2)
 
 
 def _shared(left: Tensor, right: Tensor) -> Tensor:

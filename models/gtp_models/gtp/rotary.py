@@ -11,11 +11,13 @@ from torch import Tensor
 
 from gtp_models.gtp.tokens import Tokens
 
+Rows = tuple[Float[Tensor, "*any tokens _ head_dim"], Float[Tensor, "*any tokens _ head_dim"]]  # cosines and sines
+
 
 def rope_table(
     rope: Float[Tensor, "*layer_heads patches twice_dim"], num_prefix: int, neighbours: bool
-) -> Float[Tensor, "*layer_heads places twice_dim"]:
-    """Make the table that ``rope_rows`` picks from: a row a place, all cosines before all sines.
+) -> Float[Tensor, "2 *layer places heads head_dim"]:
+    """Make the table that ``rope_rows`` picks from: cosines and sines, a row a place.
 
     Prefix tokens have no position and are not rotated. Nor is a token that ``propagation="Mean"`` adds: it takes the
     row before the first patch, which is there without prefix tokens, too.
@@ -24,15 +26,18 @@ def rope_table(
         rope: timm's, the sines before the cosines; one for all layers, or one for each layer and head.
         num_prefix: prefix tokens in front.
         neighbours: whether pairs are neighbours (0, 1), (2, 3), … there; else halves.
+
+    Returns:
+        Tables for all layers or for each; of one head, where all heads are rotated alike.
     """
-    sin, cos = rope.chunk(2, -1)
+    rope = rope[:, None] if rope.ndim == 2 else rope.transpose(1, 2)
+    half = rope.shape[-1] // 2
+    sin, cos = rope[..., :half], rope[..., half:]
     if neighbours:
         sin, cos = halved(sin), halved(cos)
-    first, second = sin.chunk(2, -1)
-    sin = torch.cat([-first, second], -1)
-    shape = (*rope.shape[:-2], max(num_prefix, 1), cos.shape[-1])
-    still = torch.cat([cos.new_ones(shape), sin.new_zeros(shape)], -1)
-    return torch.cat([still, torch.cat([cos, sin], -1)], -2)
+    sin = torch.cat([-sin[..., : half // 2], sin[..., half // 2 :]], -1)
+    shape = (*cos.shape[:-3], max(num_prefix, 1), *cos.shape[-2:])
+    return torch.stack([torch.cat([cos.new_ones(shape), cos], -3), torch.cat([sin.new_zeros(shape), sin], -3)])
 
 
 def halved(values: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
@@ -40,31 +45,23 @@ def halved(values: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
     return torch.cat([values[..., ::2], values[..., 1::2]], -1)
 
 
-def rope_rows(tokens: Tokens, layer: int) -> Float[Tensor, "*any tokens twice_dim"] | None:
-    """Pick the rows of the tokens that are there, by their ids; None without rotary embeddings.
-
-    Returns:
-        (tokens, 2 * head_dim), where layers have tables of their own with an axis of heads before; for more than one
-        image broadcastable to (B, heads, tokens, 2 * head_dim).
-    """
+def rope_rows(tokens: Tokens, layer: int) -> Rows | None:
+    """Pick the rows of the tokens that are there, by their ids; None without rotary embeddings."""
     if tokens.rope is None:
         return None
-    table = tokens.rope if tokens.rope.ndim == 2 else tokens.rope[layer]
+    cos, sin = tokens.rope if tokens.rope.ndim == 4 else tokens.rope[:, layer]
+    return _rows(cos, tokens), _rows(sin, tokens)
+
+
+def _rows(table: Tensor, tokens: Tokens) -> Tensor:
     shift = int(not tokens.num_prefix)  # the row before the first patch
     if tokens.ids is None:
-        return table[..., shift:, :]
+        return table[shift:]
     places = tokens.ids + shift if shift else tokens.ids
-    rows = table.index_select(-2, places.flatten())
-    if not tokens.axes:
-        return rows
-    rows = rows.view(*rows.shape[:-2], tokens.batch, -1, rows.shape[-1])
-    return rows.unsqueeze(1) if rows.ndim == 3 else rows.transpose(0, 1)
+    return table.index_select(0, places.flatten()).view(*places.shape, *table.shape[1:])
 
 
-def rotate(
-    values: Float[Tensor, "*batch heads tokens dim"], rows: Float[Tensor, "*any tokens twice_dim"]
-) -> Float[Tensor, "*batch heads tokens dim"]:
+def rotate(values: Float[Tensor, "*batch tokens heads dim"], rows: Rows) -> Float[Tensor, "*batch tokens heads dim"]:
     """Rotate each pair of channels by the token's angle for it."""
-    cos, sin = rows.chunk(2, -1)
     first, second = values.chunk(2, -1)
-    return (values * cos + torch.cat([second, first], -1) * sin).to(values.dtype)
+    return (values * rows[0] + torch.cat([second, first], -1) * rows[1]).to(values.dtype)

@@ -28,7 +28,7 @@ class Tokens:
     ids: Int[Tensor, "*batch tokens"] | None = None
     scale: Float[Tensor, "*batch 1 tokens"] | None = None
     graph: Float[Tensor, "*any all all"] | None = None
-    rope: Float[Tensor, "*layer_heads places twice_dim"] | None = None
+    rope: Float[Tensor, "2 *layer places heads head_dim"] | None = None
 
     @property
     def count(self) -> int:

@@ -23,7 +23,7 @@ class GTPEva(Eva):  # type: ignore[misc]
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         one_by_one = attn_mask is not None or is_causal or self.grad_checkpointing
-        if one_by_one or isinstance(self.blocks, nn.ModuleList):
+        if one_by_one or type(self.blocks) in (nn.ModuleList, nn.Sequential):
             return super().forward_features(x, attn_mask, is_causal)
         x, rope = self._pos_embed(self.patch_embed(x))
         return self.norm(self.blocks(self.norm_pre(x), rope))

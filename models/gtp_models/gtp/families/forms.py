@@ -82,6 +82,6 @@ def _names(classes: Mapping[type, object]) -> str:
 
 def fused(attn: Any, bias: Tensor | None) -> tuple[Linear, Linear, Linear]:
     """Take a fused projection ``qkv`` apart; ``bias`` is that of all three parts, one after the other."""
-    weights = attn.qkv.weight.chunk(3)
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
-    return tuple(zip(weights, biases, strict=True))  # type: ignore[return-value]
+    size = attn.qkv.out_features // 3
+    parts = [slice(start, start + size) for start in (0, size, 2 * size)]
+    return tuple((attn.qkv.weight[part], None if bias is None else bias[part]) for part in parts)  # type: ignore[return-value]

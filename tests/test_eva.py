@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.gtp.attention import attend
+from gtp_models.gtp.calibration import calibrate
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.families import block_form
 from gtp_models.gtp.families.eva import GTPEva
@@ -151,6 +153,22 @@ def test_cost_against_torchs_counter(name: str, method: str) -> None:
     with FlopCounterMode(display=False) as counter:
         model.requires_grad_(False)(images_for(model))
     assert expected.total == counter.get_total_flops() / 2 / 2
+
+
+@pytest.mark.parametrize("name", ["EVA-02", "mixed", "Sapiens2", "mrope"])
+def test_other_settings(name: str) -> None:
+    model = tiny_eva(name)
+    images = images_for(model, 8)
+    config = calibrate(model, replace(SETTINGS, sparsity=0.6, threshold="calibrated"), [images])
+    assert type(model) is Eva
+    assert not torch.equal(apply(model, config)(images), apply(model, SETTINGS)(images))
+    single = model(images).detach()
+    halves = model.bfloat16()(images.bfloat16()).detach()
+    assert halves.dtype == torch.bfloat16
+    assert float((halves.float() - single).abs().mean()) < 0.2 * float(single.abs().mean())
+    loss = apply(model.float().train(), SETTINGS)(images).sum()
+    loss.backward()
+    assert model.blocks[2].attn.proj.weight.grad.abs().sum() > 0
 
 
 def test_what_gtp_has_no_form_for_sees_unpatched_blocks() -> None:

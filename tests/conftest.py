@@ -6,7 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several workers' threads that wait for ea
 
 from jaxtyping import install_import_hook
 
-MATHS = ("attention", "blocks", "graph", "propagation", "selection", "sparsity", "tokens", "trace")
+MATHS = ("attention", "blocks", "graph", "propagation", "rotary", "selection", "sparsity", "tokens", "trace")
 install_import_hook([f"gtp_models.gtp.{name}" for name in MATHS], "beartype.beartype")
 
 import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision

@@ -102,7 +102,7 @@ def _layer(block: Any, config: GTPConfig, method: str, tokens: int, amount: int,
 
 
 def _block(block: Any, tokens: int, after: int) -> int:
-    products = 2 * tokens * tokens * block.attn.attn_dim
+    products = 2 * tokens * tokens * block.attn.num_heads * block.attn.head_dim
     return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
 
 
@@ -124,7 +124,9 @@ def _head(model: Any, tokens: int) -> int:
 
 
 def _attention_pool(model: Any, tokens: int) -> int:
-    pool, seen = model.attn_pool, tokens if model.pool_include_prefix else tokens - model.num_prefix_tokens
+    pool, seen = model.attn_pool, tokens
+    if not getattr(model, "pool_include_prefix", True):  # Eva has no choice
+        seen -= model.num_prefix_tokens
     if not isinstance(pool, AttentionPoolLatent):  # timm's other pool has no weights: tokens attend to each other
         return 2 * seen * seen * model.embed_dim
     keys_values = _linear(pool.kv)

@@ -57,11 +57,9 @@ def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[
     Returns:
         The state dict, and notes of what was changed.
     """
-    renamed = {
-        key.removeprefix("module.").replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma"): value
-        for key, value in state.items()
-    }
-    ours, theirs = model.state_dict().get("pos_embed"), renamed.get("pos_embed")
+    known = model.state_dict()
+    renamed = {_renamed(key.removeprefix("module."), known): value for key, value in state.items()}
+    ours, theirs = known.get("pos_embed"), renamed.get("pos_embed")
     if ours is None or theirs is None or ours.ndim != 3 or theirs.ndim != 3 or ours.shape[1] == theirs.shape[1]:
         return renamed, ()
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
@@ -70,6 +68,12 @@ def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[
         return renamed, ()
     renamed["pos_embed"] = resample_abs_pos_embed(theirs, model.patch_embed.grid_size, num_prefix_tokens=prefix)
     return renamed, (f"position embeddings resampled from {patches} to {ours.shape[1] - prefix} patches",)
+
+
+def _renamed(key: str, known: Mapping[str, Tensor]) -> str:
+    if key in known:  # Eva calls its layer scale so itself
+        return key
+    return key.replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma")
 
 
 def check_fit(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:

@@ -1,13 +1,17 @@
 """timm's attention, recomposed so that it hands out its map."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gtp_models.gtp.families import attention_form
+from gtp_models.gtp.families.forms import Linear
+from gtp_models.gtp.rotary import Rows, halved, rotate
 from gtp_models.gtp.sparsity import Threshold, sparsify
 from gtp_models.gtp.tokens import Tokens
 
@@ -19,18 +23,22 @@ class Attended:
     Attributes:
         out: its output, the images one below the other.
         map: the attention map, after the sparsity threshold.
-        key: each head's keys.
+        key: each head's keys, as they are before they are rotated by a rotary embedding.
     """
 
     out: Float[Tensor, "rows dim"]
     map: Float[Tensor, "*batch heads tokens tokens"]
-    key: Float[Tensor, "*batch heads tokens head_dim"]
+    key: Float[Tensor, "*batch key_heads tokens head_dim"]
 
 
 def attend(
-    attn: Attention, x: Float[Tensor, "rows dim"], tokens: Tokens, threshold: Threshold | None = None
+    attn: Any,
+    x: Float[Tensor, "rows dim"],
+    tokens: Tokens,
+    threshold: Threshold | None = None,
+    rope: Rows | None = None,
 ) -> Attended:
-    """Run timm's ``Attention`` on normalised tokens.
+    """Run timm's attention on normalised tokens.
 
     Modifications:
     - the logarithm of ``tokens.scale`` is added for the keys (arXiv 2311.03035, section 3.3)
@@ -38,47 +46,78 @@ def attend(
     - query, key and value are three products, the query's with the softmax scale folded in
 
     Args:
-        attn: timm's module.
-        x: ``norm1(tokens.x)``.
+        attn: timm's module, of a class that a family has a form for.
+        x: ``norm1(tokens.x)``, where the block has its norm first.
         tokens: for the number of images and the scales.
         threshold: which entries of the map stay; all without.
+        rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
     """
-    query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1))
-    logits = query @ key.mT
+    sort = rope is not None and not attn.rotate_half
+    query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)
+    rotated = (query, key) if rope is None else (rotate(query, rope), rotate(key, rope))
+    logits = _shared(_by_head(rotated[0]), _by_head(rotated[1]).mT)
     if tokens.scale is not None:
         logits = logits + _per_head(tokens.scale.log())
     attention = logits.softmax(-1)
     if threshold is not None:
         attention = sparsify(attention, threshold(logits, attention))
-    mixed = attn.attn_drop(attention) @ value
-    out = attn.norm(mixed.transpose(-3, -2).reshape(-1, attn.attn_dim))
+    mixed = _shared(attn.attn_drop(attention), _by_head(value))
+    out = attn.norm(mixed.transpose(-3, -2).reshape(len(x), -1))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
-    return Attended(attn.proj_drop(attn.proj(out)), attention, key)
+    return Attended(attn.proj_drop(attn.proj(out)), attention, _by_head(key))
 
 
 def queries_keys_values(
-    attn: Attention, x: Float[Tensor, "rows dim"], rows: tuple[int, ...]
+    attn: Any, x: Float[Tensor, "rows dim"], rows: tuple[int, ...], sort: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Project to (*batch, heads, tokens, head_dim) each; ``rows`` is (*batch, -1)."""
-    folded = isinstance(attn.q_norm, nn.Identity)
+    """Project to (*batch, tokens, heads, head_dim) each; ``rows`` is (*batch, -1).
+
+    Keys and values may have fewer heads than queries. ``sort`` brings the channels of queries and keys from
+    neighbours to halves (see ``rotary``).
+    """
+    normed = not isinstance(attn.q_norm, nn.Identity)
+    linears = attention_form(attn)(attn)
     query, key, value = (
-        _project(x, attn, part, attn.scale if folded and not part else 1.0)
-        .view(*rows, attn.num_heads, attn.head_dim)
-        .transpose(-3, -2)
-        for part in range(3)
+        F.linear(x, weight, bias).view(*rows, len(weight) // attn.head_dim, attn.head_dim)
+        for weight, bias in (linears if normed else _folded(attn, linears, sort))
     )
-    query, key = attn.q_norm(query), attn.k_norm(key)
-    return query if folded else query * attn.scale, key, value
+    if not normed:
+        return query, key, value
+    query, key = attn.q_norm(query) * attn.scale, attn.k_norm(key)
+    return (halved(query), halved(key), value) if sort else (query, key, value)
 
 
-def _project(x: Tensor, attn: Attention, part: int, scale: float) -> Tensor:
-    rows = slice(part * attn.attn_dim, (part + 1) * attn.attn_dim)
-    weight, bias = attn.qkv.weight[rows], attn.qkv.bias
-    bias = None if bias is None else bias[rows]
-    if scale != 1:
-        weight, bias = weight * scale, None if bias is None else bias * scale
-    return F.linear(x, weight, bias)
+def _folded(attn: Any, linears: tuple[Linear, Linear, Linear], sort: bool) -> tuple[Linear, Linear, Linear]:
+    """Scale the query and sort channels in the weights, where it costs the graph nothing."""
+    query, key, value = linears
+    query = _each(query, lambda part: part * attn.scale)
+    if not sort:
+        return query, key, value
+    query, key = (_each(linear, lambda part: _sorted_rows(part, attn.head_dim)) for linear in (query, key))
+    return query, key, value
+
+
+def _each(linear: Linear, change: Callable[[Tensor], Tensor]) -> Linear:
+    weight, bias = linear
+    return change(weight), None if bias is None else change(bias)
+
+
+def _sorted_rows(values: Tensor, head_dim: int) -> Tensor:
+    pairs = values.view(-1, head_dim // 2, 2, *values.shape[1:])
+    return pairs.transpose(1, 2).reshape(values.shape)
+
+
+def _by_head(values: Tensor) -> Tensor:
+    return values.transpose(-3, -2)
+
+
+def _shared(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right``, where several heads of the left may share one of the right (grouped-query attention)."""
+    if left.shape[-3] == right.shape[-3]:
+        return left @ right
+    grouped = left.reshape(*right.shape[:-2], -1, left.shape[-1])
+    return (grouped @ right).view(*left.shape[:-1], right.shape[-1])
 
 
 def _per_head(scale: Tensor) -> Tensor:

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended, attend
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.families import block_form
+from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.graph import token_graph
 from gtp_models.gtp.propagation import propagate
+from gtp_models.gtp.rotary import rope_rows, rope_table
 from gtp_models.gtp.selection import rank, scores
 from gtp_models.gtp.sparsity import Threshold, calibrated_threshold, exact_threshold
 from gtp_models.gtp.tokens import Tokens
@@ -39,7 +41,7 @@ class ReducingBlocks(nn.Sequential):
 
     selects = True  # whether which tokens leave depends on the image
 
-    def __init__(self, blocks: nn.Sequential, num_prop: Sequence[int], num_prefix: int) -> None:
+    def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:
         super().__init__(OrderedDict(blocks.named_children()))
         self.num_prop = tuple(num_prop)
         self.num_prefix = num_prefix
@@ -49,15 +51,26 @@ class ReducingBlocks(nn.Sequential):
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))
         return super().__getitem__(index)
 
-    def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch fewer dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        rope: Float[Tensor, "*layer_heads patches twice_dim"] | None = None,
+    ) -> Float[Tensor, "batch fewer dim"]:
+        """Run all blocks.
+
+        Args:
+            x: the embedded tokens.
+            rope: timm's rotary embeddings of the patches, in models that have them.
+        """
         batch, dim = x.shape[0], x.shape[-1]
         start(self)
         graph = self.graph(x) if any(self.num_prop) else None
         plain = self._plain_blocks()
         for index in range(plain):
-            x = self[index](x)
+            x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
             record(self, Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
-        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph)
+        table = None if rope is None else rope_table(rope, self.num_prefix, not self[0].attn.rotate_half)
+        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, graph=graph, rope=table)
         for index in range(plain, len(self)):
             layer = self.run_block(index, tokens)
             record(self, layer)
@@ -70,14 +83,17 @@ class ReducingBlocks(nn.Sequential):
         return next((index for index, amount in enumerate(self.num_prop) if amount), len(self))
 
     def run_block(self, index: int, tokens: Tokens) -> Layer:
-        """Run one timm ``Block``; between attention and MLP tokens of each image leave, if they do in this layer."""
-        block: Block = self[index]
-        amount = self.num_prop[index]
-        attended = attend(block.attn, block.norm1(tokens.x), tokens, self.threshold(index) if amount else None)
-        layer = Layer(_add(tokens, block.ls1(attended.out), block.drop_path1))
+        """Run one block; between attention and MLP tokens of each image leave, if they do in this layer."""
+        block = self[index]
+        form, amount = block_form(block), self.num_prop[index]
+        threshold = self.threshold(index) if amount else None
+        attended = attend(
+            block.attn, form.attention_input(block, tokens.x), tokens, threshold, rope_rows(tokens, index)
+        )
+        layer = Layer(_add(tokens, form.attention_branch(block, attended.out), block.drop_path1))
         if amount:
             layer = self.reduce(layer.tokens, attended, amount)
-        branch = block.ls2(block.mlp(block.norm2(layer.tokens.x)))
+        branch = form.mlp_branch(block, layer.tokens.x)
         return replace(layer, tokens=_add(layer.tokens, branch, block.drop_path2))
 
     def graph(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
@@ -101,7 +117,7 @@ class GTPBlocks(ReducingBlocks):
     - selects by the attention map and propagates along the graph
     """
 
-    def __init__(self, blocks: nn.Sequential, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
+    def __init__(self, blocks: Blocks, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
         config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         self.config = config

@@ -1,25 +1,23 @@
-"""Patches a timm Vision Transformer with GTP, in place, and takes the patch off again."""
+"""Patches a timm model with GTP, in place, and takes the patch off again."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from timm.layers import Attention
-from timm.models import VisionTransformer
-from timm.models.vision_transformer import Block
 from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.gtp.blocks import GTPBlocks, ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.families import family_of
+from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.trace import Step, describe, recording
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def apply(model: Model, config: GTPConfig | None = None) -> Model:
-    """Patch a timm ``VisionTransformer`` with GTP, in place; a patch that is there is replaced.
+    """Patch a timm ``VisionTransformer`` or ``Eva`` with GTP, in place; a patch that is there is replaced.
 
     Args:
         model: with a fixed image size; (B, 3, H, W) images in, as before.
@@ -36,9 +34,7 @@ def apply(model: Model, config: GTPConfig | None = None) -> Model:
     return patch(model, config, lambda blocks, grid, prefix: GTPBlocks(blocks, config, grid, prefix))
 
 
-def patch(
-    model: Model, config: GTPConfig, make: Callable[[nn.Sequential, tuple[int, int], int], ReducingBlocks]
-) -> Model:
+def patch(model: Model, config: GTPConfig, make: Callable[[Blocks, tuple[int, int], int], ReducingBlocks]) -> Model:
     """Put other blocks in place of a model's: ``make`` gets timm's blocks, the patch grid and the prefix tokens."""
     check_supported(model)
     check_selection(model, config)
@@ -46,7 +42,7 @@ def patch(
     blocks = target.blocks
     patched = make(blocks, target.patch_embed.grid_size, target.num_prefix_tokens)
     patched.training = blocks.training
-    target.blocks = patched
+    family_of(model).install(model, patched, True)
     return model
 
 
@@ -54,9 +50,10 @@ def remove(model: Model) -> Model:
     """Undo ``apply``; a model without a patch is returned as it is."""
     target: Any = model
     if is_patched(model):
-        plain = nn.Sequential(OrderedDict(target.blocks.named_children()))
+        family = family_of(model)
+        plain = family.plain(dict(target.blocks.named_children()))
         plain.training = target.blocks.training
-        target.blocks = plain
+        family.install(model, plain, False)
     return model
 
 
@@ -82,35 +79,12 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
-    if not isinstance(model, VisionTransformer):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer; "
-            "gtp-export models lists what is ready to use"
-        )
-    if model.dynamic_img_size:
-        raise UnsupportedModelError(
-            "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=…"
-        )
-    if model.grad_checkpointing:
-        raise UnsupportedModelError(
-            "the model checkpoints gradients, which runs its blocks one by one, past GTP: "
-            "call model.set_grad_checkpointing(False)"
-        )
-    for block in model.blocks:
-        if type(block) is not Block:
-            raise UnsupportedModelError(
-                f"blocks of {type(block).__name__} cannot be patched: GTP sits between the attention and the MLP of "
-                "timm's vision_transformer.Block"
-            )
-        if type(block.attn) is not Attention:
-            raise UnsupportedModelError(
-                f"{type(block.attn).__name__} cannot be patched: GTP needs the map of timm.layers.Attention"
-            )
+    family_of(model).check_supported(model)
 
 
 def check_selection(model: Any, config: GTPConfig) -> None:
     """Raise ``ConfigError`` where tokens are to be scored by a class token that the model does not have."""
-    if config.selection.startswith("CLSAttn") and not model.has_class_token:
+    if config.selection.startswith("CLSAttn") and model.cls_token is None:
         raise ConfigError(
             f"selection={config.selection!r} needs a class token, and this model has none: use 'MixedAttnMax'"
         )

@@ -52,7 +52,10 @@ def _along_graph(kept: Tokens, left: Tokens) -> Tokens:
 
 
 def _with_mean(kept: Tokens, left: Tokens) -> Tokens:
-    """The leaving tokens' mean joins as one token with their mean scale; its original id is -1."""
+    """The leaving tokens' mean joins as one token with their mean scale; its original id is -1.
+
+    It has no place, so a rotary embedding leaves it as it is (``rotary.rope_table``).
+    """
     assert kept.ids is not None
     rows = (*kept.axes, -1, kept.x.shape[-1])
     x = torch.cat([kept.x.view(rows), left.x.view(rows).mean(-2, keepdim=True)], dim=-2)

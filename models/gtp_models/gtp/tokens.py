@@ -19,6 +19,7 @@ class Tokens:
             ``propagation="Mean"`` adds has ``num_prefix - 1``: minus ``num_prefix``, that is -1.
         scale: how much each token weighs as a key; None where every token weighs one.
         graph: transposed weights between all tokens by ``ids``; None without GraphProp.
+        rope: rotary embeddings of all places, as ``rotary.rope_table`` makes them; None in models without.
     """
 
     x: Float[Tensor, "rows dim"]
@@ -27,6 +28,7 @@ class Tokens:
     ids: Int[Tensor, "*batch tokens"] | None = None
     scale: Float[Tensor, "*batch 1 tokens"] | None = None
     graph: Float[Tensor, "*any all all"] | None = None
+    rope: Float[Tensor, "2 *layer places heads head_dim"] | None = None
 
     @property
     def count(self) -> int:

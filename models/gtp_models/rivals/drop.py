@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-from torch import nn
-
 from gtp_models.gtp.attention import Attended
 from gtp_models.gtp.blocks import ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.tokens import Tokens
 from gtp_models.gtp.trace import Layer
 
@@ -16,7 +15,7 @@ class DropBlocks(ReducingBlocks):
 
     selects = False
 
-    def __init__(self, blocks: nn.Sequential, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
+    def __init__(self, blocks: Blocks, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
         config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtp_models.errors import ConfigError
 from gtp_models.gtp.attention import Attended
 from gtp_models.gtp.blocks import ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.families.forms import Blocks
 from gtp_models.gtp.graph import add_product
 from gtp_models.gtp.selection import rank
 from gtp_models.gtp.tokens import Tokens, take, take_ids, take_last
@@ -26,9 +27,12 @@ _NEVER = -4.0  # less than any cosine
 class ToMeBlocks(ReducingBlocks):
     """Modifications: similar tokens merge (arXiv 2210.09461, section 3), with proportional attention: a token that
     stands for s patches counts s times as a key.
+
+    Under rotary embeddings a merged token keeps the place of the token that the others merged into, and similarity is
+    that of the keys before they are rotated: of what tokens hold, wherever they stand.
     """
 
-    def __init__(self, blocks: nn.Sequential, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
+    def __init__(self, blocks: Blocks, config: GTPConfig, grid: tuple[int, int], num_prefix: int) -> None:
         counts = config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         for count, amount in zip(counts, self.num_prop, strict=False):

@@ -1,0 +1,87 @@
+"""What there is to know of a family of timm models: its blocks, its attention, and how its blocks are put in place."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gtp_models.errors import UnsupportedModelError
+
+Blocks = nn.Sequential | nn.ModuleList
+Linear = tuple[Tensor, Tensor | None]  # weight and bias
+AttentionForm = Callable[[Any], tuple[Linear, Linear, Linear]]  # timm's attention to what projects query, key, value
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """The parts of a block, each a function of the block and of (rows, dim) values.
+
+    Attributes:
+        attention_input: the tokens to what attention sees.
+        attention_branch: attention's output to what is added to the tokens.
+        mlp_branch: the tokens to what the MLP adds to them.
+    """
+
+    attention_input: Callable[[Any, Tensor], Tensor]
+    attention_branch: Callable[[Any, Tensor], Tensor]
+    mlp_branch: Callable[[Any, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of timm models.
+
+    Attributes:
+        name: timm's class.
+        blocks: the classes of blocks that can be patched, and their forms.
+        attentions: the same for attention.
+        holds: whether a model, patched or not, is of this family.
+        check: raise ``UnsupportedModelError`` for what only this family has.
+        plain: put blocks into the container that timm has them in.
+        install: put patched (True) or plain blocks into a model.
+    """
+
+    name: str
+    blocks: Mapping[type, BlockForm]
+    attentions: Mapping[type, AttentionForm]
+    holds: Callable[[Any], bool]
+    check: Callable[[Any], None]
+    plain: Callable[[Mapping[str, nn.Module]], Blocks]
+    install: Callable[[Any, Blocks, bool], None]
+
+    def check_supported(self, model: Any) -> None:
+        """Raise ``UnsupportedModelError``, naming what does not fit and why, unless a model can be patched."""
+        if model.dynamic_img_size:
+            raise UnsupportedModelError(
+                "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=… "
+                "and dynamic_img_size=False"
+            )
+        if model.grad_checkpointing:
+            raise UnsupportedModelError(
+                "the model checkpoints gradients, which runs its blocks one by one, past GTP: "
+                "call model.set_grad_checkpointing(False)"
+            )
+        self.check(model)
+        for block in model.blocks:
+            if type(block) not in self.blocks:
+                raise UnsupportedModelError(
+                    f"blocks of {type(block).__name__} cannot be patched: GTP sits between the attention and the MLP "
+                    f"of timm's {_names(self.blocks)}"
+                )
+            if type(block.attn) not in self.attentions:
+                raise UnsupportedModelError(
+                    f"{type(block.attn).__name__} cannot be patched: GTP needs the map of {_names(self.attentions)}"
+                )
+
+
+def _names(classes: Mapping[type, object]) -> str:
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in classes]
+    return " or ".join(name.removeprefix("timm.models.").replace("layers.attention.", "layers.") for name in names)
+
+
+def fused(attn: Any, bias: Tensor | None) -> tuple[Linear, Linear, Linear]:
+    """Take a fused projection ``qkv`` apart; ``bias`` is that of all three parts, one after the other."""
+    size = attn.qkv.out_features // 3
+    parts = [slice(start, start + size) for start in (0, size, 2 * size)]
+    return tuple((attn.qkv.weight[part], None if bias is None else bias[part]) for part in parts)  # type: ignore[return-value]

@@ -1,0 +1,130 @@
+"""Exports of timm's Eva family: static, lean, as eager PyTorch answers, and buildable."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from eva_models import EVAS, tiny_eva
+from helpers import images_for
+
+from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters.simplify import simplify
+from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.tracing import Traced, to_onnx
+from gtp_models import Recipe, build_model
+from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.patch import trace_tokens
+from gtp_models.rivals import METHODS, apply_method
+from gtp_runtime import load
+from gtp_runtime.errors import RandomWeightsWarning
+
+ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+GTP = {"num_prop": 3, "num_neighbours": 4}
+RECIPES = {
+    "EVA-02": Recipe("tiny_eva02", "a tiny EVA-02", "eva02_base_patch16_clip_224", GTP, {**ARGS, "num_classes": 5}),
+    "DINOv3": Recipe("tiny_dinov3", "a tiny DINOv3", "vit_small_patch16_dinov3", GTP, ARGS),
+    "PE": Recipe("tiny_pe", "a tiny PE", "vit_pe_core_tiny_patch16_384", GTP, ARGS | {"attn_pool_num_heads": 3}),
+    "Sapiens2": Recipe(
+        "tiny_sapiens2", "a tiny Sapiens2", "vit_base_patch16_sapiens2", GTP, ARGS | {"num_kv_heads": (3, 1)}
+    ),
+}
+FORMS = [
+    ("EVA-02", "gtp", 1),
+    ("DINOv3", "gtp", 1),
+    ("mixed", "gtp", 2),
+    ("no prefix", "mean", 1),
+    ("Sapiens2", "gtp", 2),
+    ("post-norm", "tome", 1),
+]
+FULL = [(name, "gtp", batch) for name in EVAS for batch in (1, 3)]
+FULL += [(name, method, 2) for name in ("DINOv3", "mixed", "gated") for method in METHODS if method != "gtp"]
+
+
+def check_form(name: str, method: str, batch: int) -> None:
+    model = tiny_eva(name)
+    apply_method(model, method, GTPConfig(num_prop=3, num_neighbours=4))
+    proto, note = simplify(to_onnx(Traced(model, True), batch, 20)[0])
+    assert not note
+    proto = infer_shapes(proto)
+    check_static(proto, "tensorrt")
+    assert not {"Sin", "Cos", "ScatterND", "GatherND"} & operators(proto), "rotary embeddings are constants"
+    images = images_for(model, batch)
+    with torch.inference_mode(), trace_tokens(model) as trace:
+        expected = model(images).numpy()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits, *left = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * abs(expected).max() + 1e-6)
+    for ids in left:
+        np.testing.assert_array_equal(ids, torch.cat([step.propagated for step in trace], 1).numpy())
+
+
+def operators(proto: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in proto.graph.node}
+
+
+@pytest.mark.parametrize(("name", "method", "batch"), FORMS)
+def test_onnx_equals_eager(name: str, method: str, batch: int) -> None:
+    check_form(name, method, batch)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "method", "batch"), FULL)
+def test_onnx_equals_eager_in_every_form(name: str, method: str, batch: int) -> None:
+    check_form(name, method, batch)
+
+
+def test_rotation_takes_few_nodes() -> None:
+    model, counts = tiny_eva("DINOv3"), []
+    for rope in (model.rope, None):
+        model.rope = rope
+        apply_method(model, "gtp", GTPConfig(num_prop=3, num_neighbours=4))
+        counts.append(len(simplify(to_onnx(Traced(model, False), 1, 20)[0])[0].graph.node))
+    assert counts[0] - counts[1] <= 12 * len(model.blocks)  # 10 for the constant rows of the first layer
+
+
+def check_export(name: str, directory: Path, batch: int) -> Path:
+    exported = export(RECIPES[name], directory, weights="random", options=Options(batch=batch))
+    with pytest.warns(RandomWeightsWarning), load(directory) as model:
+        assert model.validate().ok
+    assert exported.manifest.model.grid == [4, 4]
+    assert exported.manifest.preprocessing.crop == [32, 32]
+    return directory
+
+
+@pytest.mark.parametrize(
+    "name", ["PE", *(pytest.param(name, marks=pytest.mark.full) for name in RECIPES if name != "PE")]
+)
+def test_exports_and_is_at_parity(tmp_path: Path, name: str) -> None:
+    check_export(name, tmp_path / "tiny", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [("DINOv3", 1), *(pytest.param(name, 2, marks=pytest.mark.full) for name in RECIPES)]
+)
+def test_an_engine_builds(tmp_path: Path, name: str, batch: int) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    directory = check_export(name, tmp_path / "tiny", batch)
+    engine = build_engine(directory, flavor="rtx", options=EngineOptions(targets=("sm86",)))
+    assert engine.entry.size == engine.path.stat().st_size > 100_000
+
+
+def test_a_model_of_any_image_size_is_made_for_one() -> None:
+    small: Any = {"embed_dim": 48, "depth": 1, "num_heads": 3}
+    recipe = Recipe("tiny", "", "vit_small_patch16_dinov3", {}, small)
+    first, second = (build_model(recipe, "random", img_size=size) for size in (None, (64, 96)))
+    assert first.sha256 == second.sha256
+    assert first.model.dynamic_img_size is False
+    assert first.model.patch_embed.img_size == (256, 256)
+    assert second.model.patch_embed.grid_size == (4, 6)
+
+
+def test_weights_of_eva_keep_their_names(tmp_path: Path) -> None:
+    recipe = Recipe("tiny", "", "vit_small_patch16_dinov3", {}, {"embed_dim": 48, "depth": 1, "num_heads": 3})
+    built = build_model(recipe, "random")
+    torch.save(built.model.state_dict(), tmp_path / "tiny.pth")
+    assert "blocks.0.gamma_1" in built.model.state_dict()
+    assert build_model(recipe, str(tmp_path / "tiny.pth")).sha256 == built.sha256

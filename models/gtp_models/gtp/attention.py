@@ -22,12 +22,12 @@ class Attended:
 
     Attributes:
         out: its output, the images one below the other.
-        map: the attention map, after the sparsity threshold.
+        map: the attention map, after the sparsity threshold; of the first token alone where that was asked for.
         key: each head's keys, as they are before they are rotated by a rotary embedding.
     """
 
     out: Float[Tensor, "rows dim"]
-    map: Float[Tensor, "*batch heads tokens tokens"]
+    map: Float[Tensor, "*batch heads seen tokens"]
     key: Float[Tensor, "*batch key_heads tokens head_dim"]
 
 
@@ -37,6 +37,7 @@ def attend(
     tokens: Tokens,
     threshold: Threshold | None = None,
     rope: Rows | None = None,
+    first_row: bool = False,
 ) -> Attended:
     """Run timm's attention on normalised tokens.
 
@@ -51,13 +52,14 @@ def attend(
         tokens: for the number of images and the scales.
         threshold: which entries of the map stay; all without.
         rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
+        first_row: hand out what the first token attends to, computed by itself: runtimes that fuse attention can do
+            so only while nobody else needs its map.
     """
     sort = rope is not None and not attn.rotate_half
     query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)
     rotated = (query, key) if rope is None else (rotate(query, rope), rotate(key, rope))
-    logits = _shared(_by_head(rotated[0]), _by_head(rotated[1]).mT)
-    if tokens.scale is not None:
-        logits = logits + _per_head(tokens.scale.log())
+    queries, keys = _by_head(rotated[0]), _by_head(rotated[1])
+    logits = _logits(queries, keys, tokens)
     attention = logits.softmax(-1)
     if threshold is not None:
         attention = sparsify(attention, threshold(logits, attention))
@@ -65,7 +67,13 @@ def attend(
     out = attn.norm(mixed.transpose(-3, -2).reshape(len(x), -1))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
-    return Attended(attn.proj_drop(attn.proj(out)), attention, _by_head(key))
+    seen = _logits(queries[..., :1, :], keys, tokens).softmax(-1) if first_row else attention
+    return Attended(attn.proj_drop(attn.proj(out)), seen, _by_head(key))
+
+
+def _logits(queries: Tensor, keys: Tensor, tokens: Tokens) -> Tensor:
+    logits = _shared(queries, keys.mT)
+    return logits if tokens.scale is None else logits + _per_head(tokens.scale.log())
 
 
 def queries_keys_values(

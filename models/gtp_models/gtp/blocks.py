@@ -40,6 +40,7 @@ class ReducingBlocks(nn.Sequential):
     """
 
     selects = True  # whether which tokens leave depends on the image
+    first_row = False  # whether ``reduce`` looks at no more of the attention map than what the first token gives
 
     def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:
         super().__init__(OrderedDict(blocks.named_children()))
@@ -87,9 +88,8 @@ class ReducingBlocks(nn.Sequential):
         block = self[index]
         form, amount = block_form(block), self.num_prop[index]
         threshold = self.threshold(index) if amount else None
-        attended = attend(
-            block.attn, form.attention_input(block, tokens.x), tokens, threshold, rope_rows(tokens, index)
-        )
+        x, rope = form.attention_input(block, tokens.x), rope_rows(tokens, index)
+        attended = attend(block.attn, x, tokens, threshold, rope, self.first_row and bool(amount))
         layer = Layer(_add(tokens, form.attention_branch(block, attended.out), block.drop_path1))
         if amount:
             layer = self.reduce(layer.tokens, attended, amount)
@@ -122,6 +122,7 @@ class GTPBlocks(ReducingBlocks):
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         self.config = config
         self.grid = grid
+        self.first_row = config.sparsity == 1 and config.selection.startswith("CLSAttn")
         self._check_calibration()
 
     def _check_calibration(self) -> None:

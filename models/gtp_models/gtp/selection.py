@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-AttentionMap = Float[Tensor, "*batch heads tokens tokens"]
+AttentionMap = Float[Tensor, "*batch heads _ tokens"]
 Scores = Float[Tensor, "*batch tokens"]
 HeadScores = Float[Tensor, "*batch heads tokens"]
 Reduce = Callable[[Tensor], Tensor]

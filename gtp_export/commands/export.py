@@ -53,6 +53,12 @@ def export(
     input_: Annotated[
         str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
     ] = "float",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="none: pooled features without the classifier; keep: logits; auto: features where the model has none."
+        ),
+    ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
     dense: Annotated[bool, typer.Option(help="Write the unpatched twin, dense.onnx, to compare with.")] = True,
@@ -169,6 +175,7 @@ def export(
                 schedule=schedule,
                 budget=_budget(macs, keep),
                 calib_data=calib_data,
+                head=head,
             ),
             progress=update,
         )
@@ -260,6 +267,9 @@ def _show(exported: "Exported", parity: "Parity | None", latency: "list[Latency]
     console.out.print(f"wrote {exported.directory}: {names}", markup=False)
     if not latency:
         console.out.print(f"next: gtp-export build-engine {exported.directory}/model.onnx", markup=False)
+        return
+    if manifest.gives_features:
+        console.out.print(f"next: gtp-export bench {exported.directory}/model.onnx", markup=False)
         return
     allow = " --allow-random" if manifest.weights.source == "random" else ""
     console.out.print(f"next: gtp-export predict {exported.directory}/model.onnx IMAGE{allow}", markup=False)

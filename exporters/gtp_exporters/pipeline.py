@@ -127,7 +127,7 @@ def export(
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
         output: the artifact directory; ``build/NAME`` without. An earlier export there is replaced.
-        config: GTP settings, the recipe's without.
+        config: GTP settings, the recipe's without (for ``timm:NAME`` those that ``load_recipe`` chooses).
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
         img_size: (height, width) in pixels, the model's own without.
         seed: of random weights.
@@ -140,7 +140,7 @@ def export(
         OutputError: a place that cannot be written.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """
-    recipe = load_recipe(model) if isinstance(model, str) else model
+    recipe = load_recipe(model, img_size) if isinstance(model, str) else model
     options = options or Options()
     config = config_of(options.method, config or recipe.config())
     directory = Path(output) if output else Path("build") / recipe.name
@@ -157,9 +157,10 @@ def export(
     if config.threshold == "calibrated" and config.sparsity < 1 and config.calibration is None:
         progress("calibrating thresholds")
         config = calibrate_on(built.model, config, options.calib_data or recipe.calibration)
+    notes = [*([note] if note else []), *recipe.choices(config)]
     check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
     with written_whole(directory) as temporary:
-        run = _Run(built, config, options, costs, temporary, progress, features, [note] if note else [])
+        run = _Run(built, config, options, costs, temporary, progress, features, notes)
         manifest = run.write()
     return Exported(directory, manifest, tuple(run.notes))
 

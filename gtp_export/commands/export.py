@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gtp_runtime import Latency, Parity
 
 SECONDS = 3.0
-GTP = "GTP settings (the recipe's without)"
+GTP = "GTP settings (the recipe's without; for timm:NAME chosen by its tokens and depth)"
 
 
 def export(
@@ -153,13 +153,14 @@ def export(
         from gtp_exporters import export as run
         from gtp_models import load_recipe
 
-        recipe = load_recipe(model)
+        pixels = (size, size) if isinstance(size, int) else size
+        recipe = load_recipe(model, pixels)
         exported = run(
             recipe,
             output,
             config=recipe.config(**settings),
             weights=weights,
-            img_size=(size, size) if isinstance(size, int) else size,
+            img_size=pixels,
             seed=seed,
             options=Options(
                 batch=batch,

@@ -89,14 +89,29 @@ def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool =
     arguments = dict(recipe.model_args)
     if img_size is not None:
         arguments["img_size"] = img_size
+    overlay = recipe.preprocessing or None
     try:
-        model = timm.create_model(
-            recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=recipe.preprocessing or None, **arguments
-        ).eval()
+        model = timm.create_model(recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=overlay, **arguments)
+        if getattr(model, "dynamic_img_size", False) and "dynamic_img_size" not in arguments:
+            state = model.state_dict()  # the same weights; every export has one image size
+            model = timm.create_model(recipe.timm, pretrained_cfg_overlay=overlay, dynamic_img_size=False, **arguments)
+            model.load_state_dict(state)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"timm cannot make {recipe.timm} with {arguments}: {error}") from error
     _check_size(model, recipe)
-    return model
+    return model.eval()
+
+
+def outline(recipe: Recipe, img_size: tuple[int, int] | None = None) -> Any:
+    """Make a recipe's model without any weights, on the meta device: its shape and kind, at no cost.
+
+    Raises:
+        ConfigError: arguments that timm refuses.
+        UnknownModelError: timm has no such model.
+    """
+    check_timm_name(recipe.timm)
+    with torch.device("meta"):
+        return _create(recipe, img_size)
 
 
 def _check_size(model: Any, recipe: Recipe) -> None:

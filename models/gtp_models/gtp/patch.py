@@ -13,6 +13,7 @@ from torch import nn
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.gtp.blocks import GTPBlocks, ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
+from gtp_models.gtp.refusals import check_trunk
 from gtp_models.gtp.trace import Step, describe, recording
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -82,6 +83,7 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
+    check_trunk(model)
     if not isinstance(model, VisionTransformer):
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer; "

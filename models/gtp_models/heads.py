@@ -54,7 +54,7 @@ def projects(model: Any, name: str) -> bool:
 
 
 def _check_pooled(model: Any) -> None:
-    if model.global_pool == "" and getattr(model, "attn_pool", None) is None:
+    if getattr(model, "global_pool", None) == "" and getattr(model, "attn_pool", None) is None:
         raise ConfigError(
             "global_pool='' gives all tokens that are left, in an order that differs from image to image: pool them "
             "(in a recipe file model_args: {global_pool: avg}, or token), or run the patched model in PyTorch"

@@ -8,13 +8,16 @@ WEIGHTS     ?= auto
 NUM_PROP    ?=
 OUT         ?= build/$(MODEL)
 ARGS        ?=
+TIMM        ?= 1.0.28 1.0.31
+TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py golden.py macs.py rivals.py recipes.py choosing.py weights.py \
+                 state_dict.py features.py export_forms.py preprocessing.py)
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full lint gpu-check wheel clean help
+.PHONY: setup export validate bench test test-full test-timm lint gpu-check wheel clean help
 
 setup: $(STAMP)  ## create .venv with everything that exports, tests and benchmarks use
 
@@ -39,6 +42,14 @@ test: $(STAMP)  ## run the tests
 
 test-full: $(STAMP)  ## run the tests, the large ones as well
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Each timm beside the environment, in front of its own: nothing else changes.
+test-timm: $(STAMP)  ## run the tests that know timm with the ends of its range [TIMM="1.0.28 1.0.31"]
+	set -e; for version in $(TIMM); do \
+	  $(PIP) install --quiet --no-deps --upgrade --target build/timm-$$version timm==$$version; \
+	  export PYTHONPATH=build/timm-$$version; \
+	  $(BIN)/python -c "import gtp_models, timm; assert timm.__version__ == '$$version'; print('timm', timm.__version__)"; \
+	  $(BIN)/python -m pytest -q -m "not full" $(TIMM_TESTS) $(ARGS); done
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

@@ -9,7 +9,14 @@ from gtp_models.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, RandomWeightsError
+from gtp_runtime.errors import (
+    BackendMissingError,
+    DeviceError,
+    GTPRuntimeError,
+    InputError,
+    NoClassesError,
+    RandomWeightsError,
+)
 
 DONE = 0
 FAILED = 1
@@ -19,7 +26,10 @@ MISSING = 4
 BUDGET_MISSED = 5
 
 _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-    ((ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError), USAGE),
+    (
+        (ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError, NoClassesError),
+        USAGE,
+    ),
     ((WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )

@@ -58,11 +58,16 @@ def _latency_row(result: Latency) -> tuple[str, ...]:
 
 def parity_lines(parity: Parity, images: str) -> None:
     """What parity says in a few lines, the failed gates last."""
-    kept = "" if parity.kept_agreement is None else f", kept sets agree on {percent(parity.kept_agreement)}"
+    what = "feature" if parity.top1_agreement is None else "logit"
+    parts = [
+        None if parity.top1_agreement is None else f"top-1 agrees on {percent(parity.top1_agreement)}",
+        None if parity.kept_agreement is None else f"kept sets agree on {percent(parity.kept_agreement)}",
+        f"{what} error {parity.max_abs_fraction_all:.1e} of max|{what}|",
+        f"cosine {parity.cosine:.6f}",
+    ]
     console.out.print(
         f"parity {'ok' if parity.ok else 'FAILED'} on {parity.images} images ({images}): "
-        f"top-1 agrees on {percent(parity.top1_agreement)}{kept}, logit error {parity.max_abs_fraction_all:.1e} of "
-        f"max|logit|, cosine {parity.cosine:.6f}",
+        f"{', '.join(part for part in parts if part)}",
         style="" if parity.ok else "red",
         markup=False,
     )
@@ -75,6 +80,8 @@ def parity_lines(parity: Parity, images: str) -> None:
     if parity.top1 is not None:
         dense = "" if parity.dense_top1 is None else f" (dense {percent(parity.dense_top1, 2)})"
         console.out.print(f"top-1 accuracy {percent(parity.top1, 2)}{dense} on the same images")
+    if parity.dense_cosine is not None:
+        console.out.print(f"features lie at a cosine of {parity.dense_cosine:.4f} to the dense model's (mean)")
     for problem in parity.problems:
         console.out.print(f"  gate: {problem}", style="red", markup=False)
 

@@ -1,16 +1,28 @@
 """What several test files share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from timm.layers import Attention, RmsNorm, SwiGLU, SwiGLUPacked
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.recipes import Recipe
 from gtp_models.weights import build_model
+
+
+def gated_vit(**arguments: Any) -> VisionTransformer:
+    """Make a ViT whose attentions have output gates, which no argument of timm's asks for."""
+    model = VisionTransformer(**arguments)
+    for block in model.blocks:
+        block.attn = Attention(model.embed_dim, block.attn.num_heads, qkv_bias=True, gated=True)
+    return model
+
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 TINY_GTP = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.7)  # GTP's defaults are too much for 16 tokens
@@ -29,6 +41,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm": {"pre_norm": True, "no_embed_class": True},
     "attention pool": {"global_pool": "map"},
     "no classes": {"num_classes": 0},
+    "gated": {"kind": gated_vit},
+    "norms after": {"block_fn": ResPostBlock},
+    "fc_norm": {"fc_norm": True, "num_classes": 0},
+    "class token not pooled": {"global_pool": "avg", "no_embed_class": True, "reg_tokens": 2},
+    "no final norm": {"final_norm": False, "init_values": 0.1},
+    "no position embeddings": {"pos_embed": "none"},
+    "AIMv2's parts": {"norm_layer": RmsNorm, "embed_norm_layer": RmsNorm, "mlp_layer": SwiGLU, "qkv_bias": False},
+    "packed SwiGLU": {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU},
+    "quick GELU": {"act_layer": "quick_gelu"},
+    "GELU by tanh": {"act_layer": "gelu_tanh"},
+    "norm in the patch embedding": {"embed_norm_layer": torch.nn.LayerNorm},
 }
 PREFIXES: dict[str, dict[str, Any]] = {
     "no prefix": {"class_token": False, "global_pool": "avg"},
@@ -40,7 +63,7 @@ variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=list(VARI
 prefixes = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))
 
 
-def tiny_vit(kind: type[VisionTransformer] = VisionTransformer, **overrides: Any) -> Any:
+def tiny_vit(kind: Callable[..., Any] = VisionTransformer, **overrides: Any) -> Any:
     """Make a small model in eval mode whose seeded weights all matter: no bias is 0, no norm's weight is 1."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

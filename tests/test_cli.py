@@ -30,7 +30,7 @@ def with_other_answers(directory: Path) -> Path:
     """Let the parity pack expect other logits, with a hash that fits."""
     path = directory / "reference.npz"
     reference = read_reference(path)
-    write_reference(replace(reference, logits=np.roll(reference.logits, 1, axis=1)), path)
+    write_reference(replace(reference, answers=np.roll(reference.answers, 1, axis=1)), path)
     manifest = read_manifest(directory)
     entry = replace(manifest.entry("reference.npz"), sha256=file_sha256(path))
     write_manifest(replace(manifest, files=manifest.files | {"reference.npz": entry}), directory)
@@ -173,7 +173,7 @@ def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, t
 
 def test_inspect(command: Command, digits: Path) -> None:
     found = document(command("inspect", digits, "--json"))
-    assert found["schema_version"] == "1.0"
+    assert found["schema_version"] == "1.1"
     assert [layer["num_prop"] for layer in found["layers"]] == [6] * 6
     ran = command("inspect", digits / "model.onnx")
     assert all(word in ran.out for word in ("pretrained", "num_prop 6", "dense.onnx", "images float32[1, 3, 32, 32]"))

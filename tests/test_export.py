@@ -76,7 +76,7 @@ def test_the_reference_holds_every_layer(exported: Path) -> None:
     reference = read_reference(exported / "reference.npz")
     assert reference.images.shape == (8, 32, 32, 3)
     assert reference.images.dtype == np.uint8
-    assert reference.dense_logits is not None
+    assert reference.dense_answers is not None
     assert reference.labels is None
     assert [kept.shape[1] for kept in reference.kept] == [14, 12, 10]
     assert [left.shape[1] for left in reference.propagated] == [2, 2, 2]
@@ -89,7 +89,7 @@ def test_options(tmp_path: Path) -> None:
     manifest = export(TINY, tmp_path / "out", weights="random", options=options).manifest
     assert set(manifest.files) == {"model.onnx", "reference.npz"}
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
-    assert read_reference(tmp_path / "out" / "reference.npz").dense_logits is None
+    assert read_reference(tmp_path / "out" / "reference.npz").dense_answers is None
 
 
 def test_a_simplifier_that_changes_answers_is_not_used(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:

@@ -120,7 +120,7 @@ def test_answers_that_are_no_numbers_fail(value: float) -> None:
 def test_labels_give_accuracy() -> None:
     labels = LOGITS.argmax(1)
     labels[0] = (labels[0] + 1) % 10
-    parity = compare(LOGITS, LOGITS, labels=labels, dense_logits=np.eye(10)[labels])
+    parity = compare(LOGITS, LOGITS, labels=labels, dense=np.eye(10)[labels])
     assert (parity.top1, parity.dense_top1) == (0.75, 1.0)
     assert (compare(LOGITS, LOGITS).top1, compare(LOGITS, LOGITS, labels=labels).dense_top1) == (None, None)
 

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 from helpers import TINY_GTP, images_for, tiny_vit, variants
-from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
+from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
@@ -101,7 +101,6 @@ def test_a_slice_of_the_blocks_is_plain() -> None:
     ("model", "reason"),
     [
         (lambda: timm.create_model("test_resnet"), r"ResNet cannot be patched.*timm's VisionTransformer"),
-        (lambda: tiny_vit(block_fn=ResPostBlock), r"blocks of ResPostBlock .*vision_transformer\.Block"),
         (lambda: tiny_vit(block_fn=ParallelScalingBlock), r"blocks of ParallelScalingBlock"),
         (lambda: tiny_vit(num_heads=2, attn_layer="diff"), r"DiffAttention cannot be patched.*timm\.layers\.Attention"),
         (lambda: tiny_vit(dynamic_img_size=True), r"dynamic_img_size=True.*create it with img_size"),

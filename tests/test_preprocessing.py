@@ -1,6 +1,7 @@
 """Preprocessing equals timm's evaluation transform, bit for bit, and says clearly what it cannot read."""
 
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gtp_runtime import Preprocessing
 from gtp_runtime.errors import ImageError
 from gtp_runtime.preprocessing import open_image
 
+OLD = tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 31)
 SIZES = [(37, 53), (500, 333), (224, 224), (7, 300), (31, 29)]  # width, height
 PLAIN = Preprocessing([16, 16], "squash", [16, 16], "bilinear", [0.5] * 3, [0.5] * 3, [0, 0, 0])
 
@@ -36,6 +38,8 @@ def assert_equals_timm(**settings: Any) -> None:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop_pct", [0.9, 0.875, 1.0])
 def test_equals_timm(crop_mode: str, input_size: tuple[int, ...], interpolation: str, crop_pct: float) -> None:
+    if OLD and crop_mode == "center" and interpolation == "bicubic" and input_size[1] != input_size[2]:
+        pytest.skip("before 1.0.31 timm resizes these with bilinear, whatever is configured; ours follows what is")
     assert_equals_timm(input_size=input_size, crop_mode=crop_mode, interpolation=interpolation, crop_pct=crop_pct)
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, TINY_RECIPE, tiny_weights
+from helpers import TINY, TINY_GTP, TINY_RECIPE, VARIANTS, images_for, tiny_vit, tiny_weights
 from safetensors.torch import save_file
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
-from gtp_models.state_dict import read_state_dict
+from gtp_models.gtp.patch import apply, remove
+from gtp_models.state_dict import fit, read_state_dict
 from gtp_models.weights import build_model, state_sha256
 
 
@@ -104,3 +105,27 @@ def test_position_embeddings_are_resampled(tmp_path: Path) -> None:
     assert built.model.pos_embed.shape == (1, 25, 24)
     assert torch.equal(built.model.pos_embed[:, 0], tiny_weights()["pos_embed"][:, 0])
     assert built.model(torch.zeros(1, 3, 32, 48)).shape == (1, 5)
+
+
+RESIZED = (
+    "class token",
+    "no class token",
+    "registers",
+    "distilled",
+    "pre-norm",
+)  # pre-norm: positions of patches alone
+
+
+@pytest.mark.parametrize("kind", RESIZED)
+@pytest.mark.parametrize("size", [(32, 48), (64, 64)])
+def test_a_checkpoint_of_another_size_is_resampled_as_timm_does(kind: str, size: tuple[int, int]) -> None:
+    small, large = tiny_vit(**VARIANTS[kind]), tiny_vit(**VARIANTS[kind], img_size=size)
+    state, notes = fit(small.state_dict(), large)
+    assert notes == (f"position embeddings resampled from 16 to {large.patch_embed.num_patches} patches",)
+    large.load_state_dict(state)
+    small.set_input_size(size)
+    images = images_for(large)
+    torch.testing.assert_close(large(images), small(images))
+    patched = apply(large, replace(TINY_GTP, num_prop=0))
+    assert torch.equal(patched(images), remove(large)(images))
+    assert apply(large, TINY_GTP)(images).shape == (2, 5)

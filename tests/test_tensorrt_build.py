@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from helpers import VARIANTS, tiny_vit
 from onnx import TensorProto, helper, numpy_helper
 
 from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
+from gtp_exporters.precision import to_precision
+from gtp_exporters.simplify import simplify
+from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import build
-from gtp_models import Recipe
+from gtp_exporters.tracing import Traced, to_onnx
+from gtp_models import GTPConfig, Recipe
+from gtp_models.gtp.patch import apply
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.tensorrt_flavor import find_flavor
@@ -73,6 +79,16 @@ def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> No
     directory = export(recipe, tmp_path / "tiny", weights="random", options=Options(batch=2)).directory
     for precision in PRECISIONS:
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_every_kind_of_model_builds(kind: str) -> None:
+    model = apply(tiny_vit(**VARIANTS[kind]), GTPConfig(num_prop=2, num_neighbours=4))
+    proto = infer_shapes(simplify(to_onnx(Traced(model, True), 1, 20)[0])[0])
+    check_static(proto)
+    for precision in ("fp32", "fp16"):
+        assert build(find_flavor("rtx"), to_precision(proto, precision), TARGETS, lambda text: None).plan
 
 
 BUILD = """

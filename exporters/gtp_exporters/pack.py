@@ -77,29 +77,31 @@ def make_reference(
     images: PackImages,
     preprocessing: Preprocessing,
     progress: Callable[[float], None] = lambda share: None,
+    output: str = "logits",
 ) -> Reference:
-    """Run the eager model, patched, on the images."""
-    logits, traces = [], []
+    """Run the eager model, patched, on the images; ``output`` says what it gives, "logits" or "features"."""
+    answers, traces = [], []
     batches = _batches(images, preprocessing)
     for done, batch in enumerate(batches, 1):
         with trace_tokens(model) as trace:
-            logits.append(model(batch).numpy())
+            answers.append(model(batch).numpy())
         traces.append(trace)
         progress(done / len(batches))
     return Reference(
         images=images.pixels,
-        logits=np.concatenate(logits),
-        dense_logits=None,
+        answers=np.concatenate(answers),
+        dense_answers=None,
         labels=images.labels,
         kept=_per_layer(traces, lambda step: step.kept.int().numpy()),
         propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
         gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
+        output=output,
     )
 
 
 @torch.inference_mode()
-def dense_logits(model: Any, images: PackImages, preprocessing: Preprocessing) -> np.ndarray:
-    """Run the eager model, not patched, on the images: (N, classes) float32."""
+def dense_answers(model: Any, images: PackImages, preprocessing: Preprocessing) -> np.ndarray:
+    """Run the eager model, not patched, on the images: (N, classes) or (N, dim) float32."""
     return np.concatenate([model(batch).numpy() for batch in _batches(images, preprocessing)])
 
 

@@ -11,7 +11,7 @@ from gtp_exporters.directory import check_place, written_whole
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.limits import TARGETS, check_opset, check_settings
-from gtp_exporters.pack import PackImages, dense_logits, folder_images, make_reference, synthetic_images
+from gtp_exporters.pack import PackImages, dense_answers, folder_images, make_reference, synthetic_images
 from gtp_exporters.precision import PRECISIONS, to_precision
 from gtp_exporters.rewriting import split_key_transposes
 from gtp_exporters.simplify import simplify
@@ -19,6 +19,7 @@ from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.patch import remove
+from gtp_models.heads import HEADS, gives_features, without_head
 from gtp_models.macs import Cost, cost
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.rivals import METHODS, apply_method, config_of
@@ -65,6 +66,8 @@ class Options:
         method: "gtp", or a rival: "dense", "drop", "prune", "mean", "tome" (see ``gtp_models.apply_method``).
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
             normalised inside the graph.
+        head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features where the
+            model has no classifier, which the notes then say.
     """
 
     batch: int = 1
@@ -80,6 +83,7 @@ class Options:
     schedule: str | None = None
     budget: float | None = None
     calib_data: Path | None = None
+    head: str = "auto"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -90,6 +94,8 @@ class Options:
             raise LimitError(f"no input is called {self.input!r}: choose one of {', '.join(INPUTS)}")
         if self.method not in METHODS:
             raise LimitError(f"no method is called {self.method!r}: choose one of {', '.join(METHODS)}")
+        if self.head not in HEADS:
+            raise LimitError(f"no head is called {self.head!r}: choose one of {', '.join(HEADS)}")
         if self.precision not in PRECISIONS:
             raise LimitError(f"no precision is called {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.budget is not None and (not self.schedule or self.budget <= 0):
@@ -122,7 +128,7 @@ def export(
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
         output: the artifact directory; ``build/NAME`` without. An earlier export there is replaced.
-        config: GTP settings, the recipe's without.
+        config: GTP settings, the recipe's without (for ``timm:NAME`` those that ``load_recipe`` chooses).
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
         img_size: (height, width) in pixels, the model's own without.
         seed: of random weights.
@@ -135,7 +141,7 @@ def export(
         OutputError: a place that cannot be written.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """
-    recipe = load_recipe(model) if isinstance(model, str) else model
+    recipe = load_recipe(model, img_size) if isinstance(model, str) else model
     options = options or Options()
     config = config_of(options.method, config or recipe.config())
     directory = Path(output) if output else Path("build") / recipe.name
@@ -143,7 +149,8 @@ def export(
     if options.data is not None:
         find_images(options.data)
     progress(f"building {recipe.timm}")
-    built = build_model(recipe, weights, img_size, seed)
+    built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, img_size, seed)
+    features, note = gives_features(built.model, recipe.timm, options.head)
     costs = cost(built.model, config, options.method)
     if options.schedule:
         config = make_schedule(built.model, config, options.schedule, options.budget or costs.backbone, options.method)
@@ -151,9 +158,10 @@ def export(
     if config.threshold == "calibrated" and config.sparsity < 1 and config.calibration is None:
         progress("calibrating thresholds")
         config = calibrate_on(built.model, config, options.calib_data or recipe.calibration)
+    notes = [*([note] if note else []), *recipe.choices(config)]
     check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
     with written_whole(directory) as temporary:
-        run = _Run(built, config, options, costs, temporary, progress)
+        run = _Run(built, config, options, costs, temporary, progress, features, notes)
         manifest = run.write()
     return Exported(directory, manifest, tuple(run.notes))
 
@@ -162,13 +170,23 @@ class _Run:
     """One export into a directory of its own."""
 
     def __init__(
-        self, built: BuiltModel, config: GTPConfig, options: Options, costs: Cost, directory: Path, progress: Progress
+        self,
+        built: BuiltModel,
+        config: GTPConfig,
+        options: Options,
+        costs: Cost,
+        directory: Path,
+        progress: Progress,
+        features: bool,
+        notes: list[str],
     ) -> None:
         self.built, self.config, self.options = built, config, options
         self.costs, self.directory, self.progress = costs, directory, progress
-        self.notes = list(built.notes)
+        self.notes = [*built.notes, *notes]
         self.preprocessing: Preprocessing = preprocessing_of(built.model)
-        self.labels, self.label_ids = labels_of(built.recipe, built.model.num_classes)
+        self.classes = 0 if features else built.model.num_classes
+        self.output = "features" if features else "logits"
+        self.labels, self.label_ids = labels_of(built.recipe, self.classes)
         self.layer_nodes: list[int] = []
 
     def write(self) -> Manifest:
@@ -184,7 +202,7 @@ class _Run:
 
     def _images(self) -> PackImages:
         own = self.built.recipe.images
-        known = (self.preprocessing, self.labels, self.label_ids, self.built.model.num_classes)
+        known = (self.preprocessing, self.labels, self.label_ids, self.classes)
         if self.options.data is not None:
             return folder_images(self.options.data, *known)
         if own is not None:
@@ -195,7 +213,7 @@ class _Run:
         self.progress(f"tracing {name}")
         apply_method(self.built.model, method, self.config)
         pixels = (self.preprocessing.mean, self.preprocessing.std) if self.options.input == "uint8" else None
-        traced = Traced(self.built.model, self.options.trace, pixels)
+        traced = Traced(self.built.model, self.options.trace, pixels, self.output)
         proto, layers = to_onnx(traced, self.options.batch, self.options.opset)
         if self.options.simplify:
             self.progress(f"simplifying {name}")
@@ -219,10 +237,10 @@ class _Run:
 
         report(0)
         apply_method(self.built.model, self.options.method, self.config)
-        reference = make_reference(self.built.model, images, self.preprocessing, report)
+        reference = make_reference(self.built.model, images, self.preprocessing, report, self.output)
         if self.options.dense:
-            dense = dense_logits(remove(self.built.model), images, self.preprocessing)
-            reference = replace(reference, dense_logits=dense)
+            dense = dense_answers(remove(self.built.model), images, self.preprocessing)
+            reference = replace(reference, dense_answers=dense)
         path = self.directory / REFERENCE_NAME
         write_reference(reference, path)
         return FileEntry("reference", file_sha256(path), path.stat().st_size)
@@ -233,7 +251,7 @@ class _Run:
             recipe.name,
             recipe.title,
             recipe.timm,
-            model.num_classes,
+            self.classes,
             model.num_prefix_tokens,
             list(model.patch_embed.grid_size),
         )
@@ -257,4 +275,5 @@ class _Run:
             label_ids=self.label_ids,
             reference={"images": images.origin, "count": len(images.pixels)},
             tools=tool_versions(),
+            notes=self.notes,
         )

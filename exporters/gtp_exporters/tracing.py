@@ -15,25 +15,33 @@ _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 
 
 class Traced(nn.Module):
-    """The model with the outputs of an export: ``logits``, and ``propagated`` (B, all that left) int32.
+    """The model with the outputs of an export: its answers, and ``propagated`` (B, all that left) int32.
 
     Args:
         model: a timm model, patched or not.
         with_trace: add ``propagated`` where tokens leave.
         pixels: mean and std of images that come as (B, H, W, 3) uint8; None for preprocessed (B, 3, H, W) float32.
+        output: what the answers are called: "logits" (B, classes), or "features" (B, dim).
     """
 
-    def __init__(self, model: Any, with_trace: bool, pixels: tuple[list[float], list[float]] | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        with_trace: bool,
+        pixels: tuple[list[float], list[float]] | None = None,
+        output: str = "logits",
+    ) -> None:
         super().__init__()
         self.model: Any = model
         reduces = is_patched(model) and any(model.blocks.num_prop) and model.blocks.selects
         self.with_trace = with_trace and reduces
         self.pixels = pixels
+        self.output = output
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return ["logits", "propagated"] if self.with_trace else ["logits"]
+        return [self.output, "propagated"] if self.with_trace else [self.output]
 
     def example(self, batch: int) -> Tensor:
         """Return an input of the right shape and type."""
@@ -48,9 +56,9 @@ class Traced(nn.Module):
         if not self.with_trace:
             return self.model(images)
         with recording(self.model.blocks, keep=_left) as left:
-            logits = self.model(images)
+            answers = self.model(images)
         ids = torch.cat([ids.reshape(len(images), -1) for ids in left if ids is not None], dim=1)
-        return logits, (ids - self.model.num_prefix_tokens).int()
+        return answers, (ids - self.model.num_prefix_tokens).int()
 
 
 def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:

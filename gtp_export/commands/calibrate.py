@@ -33,9 +33,10 @@ def calibrate(
         recipe = load_recipe(model)
         update("calibrating")
         built = build_model(recipe, weights)
-        config = calibrate_on(
-            built.model, recipe.config(sparsity=sparsity, threshold="calibrated"), data or recipe.calibration
-        )
+        settings = recipe.config(sparsity=sparsity, threshold="calibrated")
+        config = calibrate_on(built.model, settings, data or recipe.calibration)
         write_recipe(recipe, config, output)
+    for text in recipe.choices(config):
+        console.note(f"note: {text}")
     console.out.print(f"wrote {output}", markup=False)
     console.out.print(f"next: gtp-export export {output} --weights {weights}", markup=False)

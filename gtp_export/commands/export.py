@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gtp_runtime import Latency, Parity
 
 SECONDS = 3.0
-GTP = "GTP settings (the recipe's without)"
+GTP = "GTP settings (the recipe's without; for timm:NAME chosen by its tokens and depth)"
 
 
 def export(
@@ -53,6 +53,12 @@ def export(
     input_: Annotated[
         str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
     ] = "float",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="none: pooled features without the classifier; keep: logits; auto: features where the model has none."
+        ),
+    ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
     dense: Annotated[bool, typer.Option(help="Write the unpatched twin, dense.onnx, to compare with.")] = True,
@@ -147,13 +153,14 @@ def export(
         from gtp_exporters import export as run
         from gtp_models import load_recipe
 
-        recipe = load_recipe(model)
+        pixels = (size, size) if isinstance(size, int) else size
+        recipe = load_recipe(model, pixels)
         exported = run(
             recipe,
             output,
             config=recipe.config(**settings),
             weights=weights,
-            img_size=(size, size) if isinstance(size, int) else size,
+            img_size=pixels,
             seed=seed,
             options=Options(
                 batch=batch,
@@ -169,6 +176,7 @@ def export(
                 schedule=schedule,
                 budget=_budget(macs, keep),
                 calib_data=calib_data,
+                head=head,
             ),
             progress=update,
         )
@@ -260,6 +268,9 @@ def _show(exported: "Exported", parity: "Parity | None", latency: "list[Latency]
     console.out.print(f"wrote {exported.directory}: {names}", markup=False)
     if not latency:
         console.out.print(f"next: gtp-export build-engine {exported.directory}/model.onnx", markup=False)
+        return
+    if manifest.gives_features:
+        console.out.print(f"next: gtp-export bench {exported.directory}/model.onnx", markup=False)
         return
     allow = " --allow-random" if manifest.weights.source == "random" else ""
     console.out.print(f"next: gtp-export predict {exported.directory}/model.onnx IMAGE{allow}", markup=False)

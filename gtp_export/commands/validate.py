@@ -52,6 +52,8 @@ def validate(
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
     running = run_options(backend, threads, provider, compute)
     with load(path, **running) as model:
+        if data is not None:
+            model.check_classes("accuracy")
         with console.progress("validating") as update:
             report = model.validate(update)
         accuracy = _accuracy(model, data, running) if data is not None else None

@@ -12,6 +12,7 @@ from gtp_models.errors import WeightsError, WeightsUnavailableError
 
 PICKLED = (".pth", ".pt", ".pth.tar")  # the last is no archive, in spite of its name
 SUFFIXES = (".safetensors", *PICKLED)
+_HEADS = ("head.", "head_dist.", "aux_head.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -52,22 +53,27 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Rename what DeiT's and DDP's checkpoints name otherwise; resample position embeddings to another grid.
+    """Rename what DeiT's and DDP's checkpoints name otherwise; resample position embeddings to another grid; leave out
+    the classifier where the model has none.
 
     Returns:
         The state dict, and notes of what was changed.
     """
     known = model.state_dict()
     renamed = {_renamed(key.removeprefix("module."), known): value for key, value in state.items()}
+    heads = sorted(key for key in renamed if key.startswith(_HEADS)) if not model.num_classes else []
+    for key in heads:
+        del renamed[key]
+    notes = (f"left out the file's classifier ({', '.join(heads)})",) if heads else ()
     ours, theirs = known.get("pos_embed"), renamed.get("pos_embed")
     if ours is None or theirs is None or ours.ndim != 3 or theirs.ndim != 3 or ours.shape[1] == theirs.shape[1]:
-        return renamed, ()
+        return renamed, notes
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = theirs.shape[1] - prefix
     if round(patches**0.5) ** 2 != patches or ours.shape[2] != theirs.shape[2]:
-        return renamed, ()
+        return renamed, notes
     renamed["pos_embed"] = resample_abs_pos_embed(theirs, model.patch_embed.grid_size, num_prefix_tokens=prefix)
-    return renamed, (f"position embeddings resampled from {patches} to {ours.shape[1] - prefix} patches",)
+    return renamed, (*notes, f"position embeddings resampled from {patches} to {ours.shape[1] - prefix} patches")
 
 
 def _renamed(key: str, known: Mapping[str, Tensor]) -> str:

@@ -98,8 +98,21 @@ def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool =
             model.load_state_dict(state)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"timm cannot make {recipe.timm} with {arguments}: {error}") from error
-    _check_size(model, recipe)
+    if "img_size" in arguments:  # timm's own may leave a margin out: 384 pixels in patches of 14
+        _check_size(model, recipe)
     return model.eval()
+
+
+def outline(recipe: Recipe, img_size: tuple[int, int] | None = None) -> Any:
+    """Make a recipe's model without any weights, on the meta device: its shape and kind, at no cost.
+
+    Raises:
+        ConfigError: arguments that timm refuses.
+        UnknownModelError: timm has no such model.
+    """
+    check_timm_name(recipe.timm)
+    with torch.device("meta"):
+        return _create(recipe, img_size)
 
 
 def _check_size(model: Any, recipe: Recipe) -> None:

@@ -32,8 +32,10 @@ def evaluate(model: Model, dense: Model | None, folder: Path, progress: Progress
     """Accuracy on an image folder, one sub-folder a class, beside the dense twin's.
 
     Raises:
+        NoClassesError: a model that gives features.
         ImageError: no images, unreadable ones, or sub-folders that are no classes.
     """
+    model.check_classes("accuracy")
     paths, manifest = find_images(folder), model.manifest
     found = class_indices(folder, paths, manifest.labels, manifest.label_ids, manifest.model.num_classes)
     labels = None if found is None else np.asarray(found)

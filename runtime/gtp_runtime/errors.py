@@ -17,6 +17,10 @@ class InputError(GTPRuntimeError, ValueError):
     """Pixels of another shape or type than the model takes."""
 
 
+class NoClassesError(GTPRuntimeError):
+    """Classes asked of a model that gives features."""
+
+
 class ImageError(GTPRuntimeError, ValueError):
     """An image, or a folder of images, that cannot be read."""
 

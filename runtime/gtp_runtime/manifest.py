@@ -16,7 +16,7 @@ from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.preprocessing import Preprocessing
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 FILE_NAME = "model.json"
 REFERENCE_NAME = "reference.npz"
 T = TypeVar("T")
@@ -73,7 +73,9 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was exported; ``num_prefix`` counts class and register tokens, ``grid`` is (rows, columns)."""
+    """What was exported; ``num_classes`` is 0 where features come out in place of logits, ``num_prefix`` counts class
+    and register tokens, ``grid`` is (rows, columns).
+    """
 
     name: str
     title: str
@@ -111,6 +113,7 @@ class Manifest:
         label_ids: further names of the same classes (WordNet ids), for image folders.
         reference: what the parity pack holds: "images" ("synthetic" or where from), "count".
         tools: versions of what made the files.
+        notes: what people should know of the export.
         results: "parity" and "latency", by file name, as they are measured.
         schema_version: of this schema.
     """
@@ -128,6 +131,7 @@ class Manifest:
     label_ids: list[str] | None = None
     reference: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
 
@@ -140,6 +144,11 @@ class Manifest:
         if name not in self.files:
             raise ManifestError(f"{FILE_NAME} does not list {name}: it lists {', '.join(self.files)}; export again")
         return self.files[name]
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether the output is features, for want of a classifier."""
+        return not self.model.num_classes
 
     @property
     def num_prop(self) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
-from gtp_runtime.errors import InputError, ManifestError, RandomWeightsError
+from gtp_runtime.errors import InputError, ManifestError, NoClassesError, RandomWeightsError
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, read_manifest, write_manifest
 from gtp_runtime.preprocessing import ImageLike
 from gtp_runtime.reference import Reference, read_reference
@@ -63,7 +63,8 @@ class Model:
         return self.entry.inputs[0].shape[0]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits.
+        """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits, or to
+        (B, dim) features where the model has no classifier.
 
         An export with ``--input uint8`` takes (B, H, W, 3) uint8 pixels instead.
 
@@ -73,7 +74,7 @@ class Model:
         return self.outputs(images)[self.entry.outputs[0].name]
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run one batch and return every output by name: ``logits``, and ``propagated`` where traced."""
+        """Run one batch and return every output by name: ``logits`` (``features``), and ``propagated`` where traced."""
         images, spec = np.asarray(images), self.entry.inputs[0]
         if list(images.shape) != spec.shape or images.dtype != np.dtype(spec.dtype):
             raise InputError(
@@ -119,9 +120,11 @@ class Model:
             A list of ``Prediction`` for one image, a list of such lists for a list of images.
 
         Raises:
+            NoClassesError: the model gives features.
             ImageError: an image that cannot be read.
             RandomWeightsError: the weights are random.
         """
+        self.check_classes("a prediction")
         if topk < 1:
             raise InputError(f"topk={topk}: give at least 1")
         if self.manifest.weights.source == "random" and not allow_random:
@@ -132,6 +135,14 @@ class Model:
         if isinstance(images, list | tuple):
             return self._predict(images, topk, exif) if images else []
         return self._predict([images], topk, exif)[0]  # type: ignore[list-item]
+
+    def check_classes(self, task: str) -> None:
+        """Raise ``NoClassesError`` where the model gives features, so that ``task`` has no classes to go by."""
+        if self.manifest.gives_features:
+            raise NoClassesError(
+                f"{self.manifest.model.name} gives features, and {task} needs classes: run(pixels) returns the "
+                "features; for classes export a model that has a classifier, without --head none"
+            )
 
     def _predict(self, images: Sequence[ImageLike], topk: int, exif: bool) -> list[list[Prediction]]:
         pixels = np.stack([self.preprocess(image, exif=exif) for image in images])
@@ -164,16 +175,17 @@ class Model:
         """
         reference = self.reference()
         outputs = self.run_all(self.prepare(reference.images), progress)
-        logits = outputs[self.entry.outputs[0].name]
+        answers = outputs[self.entry.outputs[0].name]
         precision = self.backend.info.get("compute", "fp32")
         precision = self.entry.precision if precision == "fp32" else precision
-        common = (precision, reference.labels, reference.dense_logits)
+        classes = not self.manifest.gives_features
+        common = (precision, reference.labels, reference.dense_answers)
         if self.entry.role != "dense":
             kept = parity.KeptSets(outputs.get("propagated"), reference.propagated, reference.gap)
-            return parity.compare(logits, reference.logits, *common, kept)
-        if reference.dense_logits is None:
+            return parity.compare(answers, reference.answers, *common, kept, classes=classes)
+        if reference.dense_answers is None:
             raise ManifestError(f"{REFERENCE_NAME} holds no answers of the dense model: export again")
-        return parity.compare(logits, reference.dense_logits, *common)
+        return parity.compare(answers, reference.dense_answers, *common, classes=classes)
 
     def logits_of(self, paths: Sequence[Path], progress: Progress = quiet) -> np.ndarray:
         """Return the logits (N, classes) of image files, reading a batch at a time."""

@@ -2,7 +2,8 @@
 
 Choosing tokens is discrete, so under other arithmetic a near-tie may flip and move the logits by far more
 than rounding does. So the report says where the kept sets agree; there it gates on a tight error, and
-where they do not it shows how near the tie was and gates on what the task sees.
+where they do not it shows how near the tie was and gates on what the task sees: classes, or, of a model that gives
+features, their direction.
 """
 
 from collections.abc import Sequence
@@ -41,29 +42,33 @@ class Parity:
     Attributes:
         images: how many were compared.
         precision: whose error limit holds.
-        top1_agreement: share of images with the same best class.
+        top1_agreement: share of images with the same best class; None for features.
         kept_agreement: share of images with the same kept sets in every layer; None without a trace output.
-        max_abs_fraction: largest logit error over max|logit|, on images whose kept sets agree; None if none does.
+        max_abs_fraction: largest error of a logit (or feature) over max|logit|, on images whose kept sets agree; None
+            if none does.
         max_abs_fraction_all: the same on all images.
-        cosine: smallest cosine similarity of an image's logits.
-        kl: largest Kullback-Leibler divergence of an image's class probabilities, in nats.
+        cosine: smallest cosine similarity of an image's logits or features.
+        kl: largest Kullback-Leibler divergence of an image's class probabilities, in nats; None for features.
         layers: one entry a layer that reduces.
         top1, dense_top1: accuracy in 0..1 on the reference images, of this file and of the dense model;
             None without labels.
+        dense_cosine: mean cosine similarity to the dense model's features, which is what reducing tokens costs;
+            None for logits.
         problems: the gates that failed, in words.
     """
 
     images: int
     precision: str
-    top1_agreement: float
+    top1_agreement: float | None
     kept_agreement: float | None
     max_abs_fraction: float | None
     max_abs_fraction_all: float
     cosine: float
-    kl: float
+    kl: float | None
     layers: list[LayerParity]
     top1: float | None
     dense_top1: float | None
+    dense_cosine: float | None
     problems: list[str]
 
     @property
@@ -116,40 +121,44 @@ class KeptSets:
 
 @np.errstate(invalid="ignore", over="ignore")  # answers that are not finite fail a gate, and need no warnings
 def compare(
-    logits: np.ndarray,
+    answers: np.ndarray,
     expected: np.ndarray,
     precision: str = "fp32",
     labels: np.ndarray | None = None,
-    dense_logits: np.ndarray | None = None,
+    dense: np.ndarray | None = None,
     kept: KeptSets | None = None,
+    *,
+    classes: bool = True,
 ) -> Parity:
-    """Compare (N, classes) logits.
+    """Compare (N, classes) logits, or (N, dim) features.
 
     Args:
-        logits, expected: the file's and the reference's.
+        answers, expected: the file's and the reference's.
         precision: "fp32", "fp16" or "bf16": the file's.
         labels: the images' classes (N,).
-        dense_logits: the dense model's, for its accuracy on the same images.
+        dense: the dense model's, for its accuracy on the same images.
         kept: what tells which tokens are kept; None where no token leaves.
+        classes: False for features, which have no best class and no probabilities.
     """
     traced = kept is not None and kept.propagated is not None
-    agree, layers = kept.agreement() if kept is not None and traced else (np.ones(len(logits), bool), [])
-    errors = np.abs(logits - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
+    agree, layers = kept.agreement() if kept is not None and traced else (np.ones(len(answers), bool), [])
+    errors = np.abs(answers - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
     parity = Parity(
-        images=len(logits),
+        images=len(answers),
         precision=precision,
-        top1_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
+        top1_agreement=float((answers.argmax(1) == expected.argmax(1)).mean()) if classes else None,
         kept_agreement=float(agree.mean()) if traced else None,
         max_abs_fraction=float(errors[agree].max()) if agree.any() else None,
         max_abs_fraction_all=float(errors.max()),
-        cosine=float(_cosine(logits, expected).min()),
-        kl=float(_kl(expected, logits).max()),
+        cosine=float(_cosine(answers, expected).min()),
+        kl=float(_kl(expected, answers).max()) if classes else None,
         layers=layers,
-        top1=_top1(logits, labels),
-        dense_top1=_top1(dense_logits, labels),
+        top1=_top1(answers, labels),
+        dense_top1=_top1(dense, labels),
+        dense_cosine=None if classes or dense is None else float(_cosine(answers, dense).mean()),
         problems=[],
     )
-    parity.problems.extend(_gate(parity, bool(np.isfinite(logits).all())))
+    parity.problems.extend(_gate(parity, bool(np.isfinite(answers).all())))
     return parity
 
 
@@ -176,18 +185,18 @@ def _top1(logits: np.ndarray | None, labels: np.ndarray | None) -> float | None:
 
 
 def _gate(parity: Parity, finite: bool) -> list[str]:
-    problems = []
+    problems, what = [], "feature" if parity.kl is None else "logit"
     limit = ERROR_LIMITS[parity.precision]
     if not finite:
-        problems.append("some logits are not finite")
+        problems.append(f"some {what}s are not finite")
     if parity.max_abs_fraction is not None and not parity.max_abs_fraction <= limit:
         problems.append(
-            f"logit error {parity.max_abs_fraction:.2g} of max|logit| where kept sets agree, limit {limit:g}"
+            f"{what} error {parity.max_abs_fraction:.2g} of max|{what}| where kept sets agree, limit {limit:g}"
         )
     if not parity.cosine >= COSINE_LIMIT:
         problems.append(f"cosine {parity.cosine:.5f}, limit {COSINE_LIMIT}")
-    if not parity.kl <= KL_LIMIT:
+    if parity.kl is not None and not parity.kl <= KL_LIMIT:
         problems.append(f"KL divergence {parity.kl:.3g} nats, limit {KL_LIMIT}")
-    if not parity.top1_agreement >= TOP1_LIMIT:
+    if parity.top1_agreement is not None and not parity.top1_agreement >= TOP1_LIMIT:
         problems.append(f"top-1 agreement {parity.top1_agreement:.1%}, limit {TOP1_LIMIT:.0%}")
     return problems

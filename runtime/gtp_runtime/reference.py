@@ -1,8 +1,9 @@
 """The parity pack, ``reference.npz``: what eager PyTorch computed where the model was exported.
 
 It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, ``logits`` and
-``dense_logits`` (N, classes) float32, ``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original
-ids, ``layerL/gap`` (N,) float32, ``labels`` (N,) int64 where the images have them.
+``dense_logits`` (N, classes) float32 (``features`` and ``dense_features`` (N, dim) of a model without classifier),
+``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32, ``labels`` (N,)
+int64 where the images have them.
 """
 
 from dataclasses import dataclass
@@ -16,15 +17,25 @@ from gtp_runtime.errors import ManifestError
 
 @dataclass(frozen=True)
 class Reference:
-    """The parity pack in memory; ``kept``, ``propagated`` and ``gap`` have one entry a layer."""
+    """The parity pack in memory.
+
+    Attributes:
+        images: (N, H, W, 3) uint8.
+        answers: what the eager model gave, (N, classes) logits or (N, dim) features.
+        dense_answers: likewise of the model without patch; None without a dense twin.
+        labels: (N,) classes where known.
+        kept, propagated, gap: one entry a layer.
+        output: what the answers are: "logits" or "features".
+    """
 
     images: np.ndarray
-    logits: np.ndarray
-    dense_logits: np.ndarray | None
+    answers: np.ndarray
+    dense_answers: np.ndarray | None
     labels: np.ndarray | None
     kept: list[np.ndarray]
     propagated: list[np.ndarray]
     gap: list[np.ndarray]
+    output: str = "logits"
 
 
 def read_reference(path: Path) -> Reference:
@@ -51,21 +62,23 @@ def _collect(values: Any) -> Reference:
     def optional(name: str) -> np.ndarray | None:
         return values[name] if name in values.files else None
 
+    output = "features" if "features" in values.files else "logits"
     return Reference(
         images=values["images"],
-        logits=values["logits"],
-        dense_logits=optional("dense_logits"),
+        answers=values[output],
+        dense_answers=optional(f"dense_{output}"),
         labels=optional("labels"),
         kept=per_layer("kept"),
         propagated=per_layer("propagated"),
         gap=per_layer("gap"),
+        output=output,
     )
 
 
 def write_reference(reference: Reference, path: Path) -> None:
     """Write a parity pack, compressed."""
-    arrays = {"images": reference.images, "logits": reference.logits}
-    for name, value in (("dense_logits", reference.dense_logits), ("labels", reference.labels)):
+    arrays = {"images": reference.images, reference.output: reference.answers}
+    for name, value in ((f"dense_{reference.output}", reference.dense_answers), ("labels", reference.labels)):
         if value is not None:
             arrays[name] = value
     for layer, gap in enumerate(reference.gap):

@@ -11,6 +11,7 @@ from gtp_models.gtp.blocks import GTPBlocks, ReducingBlocks
 from gtp_models.gtp.config import GTPConfig
 from gtp_models.gtp.families import family_of
 from gtp_models.gtp.families.forms import Blocks
+from gtp_models.gtp.refusals import check_trunk
 from gtp_models.gtp.trace import Step, describe, recording
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -79,6 +80,7 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
+    check_trunk(model)
     family_of(model).check_supported(model)
 
 

@@ -4,7 +4,7 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 """
 
 import difflib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Recipe:
         images: a folder of test images, relative to the recipe file, one sub-folder a class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for people.
+        why: for each of the settings that were chosen by the model's shape, the reason; recipe files have none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Recipe:
     images: Path | None = None
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
 
     def config(self, **overrides: Any) -> GTPConfig:
         """Return the GTP settings, with those overrides that are not None.
@@ -57,24 +59,38 @@ class Recipe:
             raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(sorted(unknown))}")
         return GTPConfig(**settings)
 
+    def choices(self, config: GTPConfig) -> list[str]:
+        """Return a line on the settings that were chosen for this model, as far as ``config`` has them still."""
+        kept = {name: reason for name, reason in self.why.items() if getattr(config, name) == self.gtp[name]}
+        if not config.uses_semantics:
+            kept.pop("num_neighbours", None)
+        if not kept or not config.num_prop:
+            return []
+        chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())
+        return [
+            f"{self.name} has no recipe, so these settings were chosen: {chosen}. Options or a recipe file override"
+        ]
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with gtp-export, in alphabetical order."""
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
-def load_recipe(model: str) -> Recipe:
-    """Return the recipe that MODEL names.
+def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
+    """Return the recipe that MODEL names; for ``timm:NAME`` one with settings chosen for its tokens and depth.
 
     Args:
         model: a recipe name, ``timm:NAME``, or the path of a .yaml file.
+        img_size: (height, width) in pixels to choose for, the model's own without.
 
     Raises:
         UnknownModelError: no such recipe, timm model or file; the message offers the closest names.
-        ConfigError: the recipe file is not one.
+        UnsupportedModelError: a timm model that GTP cannot patch.
+        ConfigError: the recipe file is not one, or the model cannot be made with this size.
     """
     if model.startswith("timm:"):
-        return _from_timm(model.removeprefix("timm:"))
+        return _from_timm(model.removeprefix("timm:"), img_size)
     if model.endswith((".yaml", ".yml")):
         return _read(Path(model))
     if model in recipe_names():
@@ -93,7 +109,7 @@ def _read(path: Path) -> Recipe:
         raise UnknownModelError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
-    known = {entry.name for entry in fields(Recipe)}
+    known = {entry.name for entry in fields(Recipe)} - {"why"}
     if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - known:
         raise ConfigError(f"{path} is not a recipe: it needs timm: NAME, and may have {', '.join(sorted(known))}")
     if not isinstance(values.get("gtp") or {}, dict) or "/" in str(values.get("name", "")):
@@ -116,7 +132,7 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
-    values = {name: value for name, value in vars(recipe).items() if value and name != "name"}
+    values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
         path.write_text(yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True))
@@ -124,9 +140,21 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _from_timm(name: str) -> Recipe:
+def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
     check_timm_name(name)
-    return Recipe(name=name.replace(".", "_"), title=name, timm=name, labels="imagenet-1k")
+    from gtp_models.choosing import choose
+    from gtp_models.gtp.patch import check_supported
+    from gtp_models.weights import outline
+
+    recipe = Recipe(name=name.replace(".", "_"), title=name, timm=name)
+    model = outline(recipe, img_size)
+    check_supported(model)
+    gtp, why = choose(model)
+    return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
+
+
+def _words(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_timm_name(name: str) -> None:

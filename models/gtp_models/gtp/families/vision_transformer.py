@@ -6,7 +6,7 @@ from typing import Any
 
 from timm.layers import Attention
 from timm.models import VisionTransformer
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
 from gtp_models.gtp.families.forms import BlockForm, Blocks, Family, fused
@@ -27,7 +27,12 @@ FAMILY = Family(
             attention_input=lambda block, x: block.norm1(x),
             attention_branch=lambda block, out: block.ls1(out),
             mlp_branch=lambda block, x: block.ls2(block.mlp(block.norm2(x))),
-        )
+        ),
+        ResPostBlock: BlockForm(
+            attention_input=lambda block, x: x,
+            attention_branch=lambda block, out: block.norm1(out),
+            mlp_branch=lambda block, x: block.norm2(block.mlp(x)),
+        ),
     },
     attentions={Attention: lambda attn: fused(attn, attn.qkv.bias)},
     holds=lambda model: isinstance(model, VisionTransformer),

@@ -1,0 +1,61 @@
+"""What follows the pooling of a model: a classifier, a projection into an embedding space, or nothing."""
+
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import timm
+
+from gtp_models.errors import ConfigError
+from gtp_models.recipes import Recipe
+
+Head = Literal["auto", "keep", "none"]
+HEADS: tuple[str, ...] = get_args(Head)
+_CLIP = {"clip", "mci", "core"}  # parts of timm's names of CLIP's, MobileCLIP's and PE-Core's image towers
+_DIMENSIONS = range(256, 2049)  # of the space that images and texts share
+
+
+def without_head(recipe: Recipe) -> Recipe:
+    """Return a recipe whose model ends after pooling (timm's ``num_classes=0``)."""
+    return replace(recipe, model_args=recipe.model_args | {"num_classes": 0}, labels=None)
+
+
+def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str]:
+    """Whether a timm model gives features in place of logits, and a line on it where nobody asked for that.
+
+    Args:
+        model: as it will be exported.
+        name: timm's.
+        head: "auto", "keep" or "none", as it was asked for.
+
+    Raises:
+        ConfigError: no head to keep, or tokens that are not pooled.
+    """
+    _check_pooled(model)
+    if not model.num_classes:
+        if head == "keep":
+            raise ConfigError(f"{name} has no classifier to keep: leave --head out, and it gives its features")
+        said = f"{name} has no classifier: its output is features ({model.num_features} values an image)"
+        return True, said if head == "auto" else ""
+    if not projects(model, name):
+        return False, ""
+    return True, (
+        f"the head of {name} is no classifier but a projection into {model.num_classes} dimensions that images and "
+        "texts share: its output is features (--head none: those before the projection)"
+    )
+
+
+def projects(model: Any, name: str) -> bool:
+    """Whether the head is CLIP's projection, which timm counts as classes."""
+    if model.num_classes == 1000 or model.num_classes not in _DIMENSIONS:
+        return False
+    config = timm.get_pretrained_cfg(name)
+    named = bool(_CLIP & set(name.partition(".")[0].split("_")))
+    return named and config is not None and model.num_classes == config.num_classes
+
+
+def _check_pooled(model: Any) -> None:
+    if getattr(model, "global_pool", None) == "" and getattr(model, "attn_pool", None) is None:
+        raise ConfigError(
+            "global_pool='' gives all tokens that are left, in an order that differs from image to image: pool them "
+            "(in a recipe file model_args: {global_pool: avg}, or token), or run the patched model in PyTorch"
+        )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-BATCH = 200  # images of an evaluation at a time
+BATCH = 50  # images of an evaluation at a time: their maps of attention fit a CPU's caches
 
 
 def train(

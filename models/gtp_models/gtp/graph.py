@@ -89,4 +89,5 @@ def edges(
     if graph.ndim == 3:
         images = torch.arange(len(leaving), device=graph.device) * size * size
         places = places + images[:, None, None]
-    return graph.flatten().index_select(0, places.flatten()).view(places.shape)
+    column = graph.reshape(-1, 1)  # onnxsim takes long vectors for shapes, and traces each entry
+    return column.index_select(0, places.flatten()).view(places.shape)

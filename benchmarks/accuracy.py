@@ -9,7 +9,7 @@ Writes OUTPUT.md, .json and .png.
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,7 @@ def thresholds(bench: Bench, base: GTPConfig, calibration: Path | None) -> Itera
             yield closeness(seen, truth, bench.labels, name, exact)
 
 
-def shown(rows: Iterable[Any]) -> Iterator[Any]:
-    """Print each row as it comes."""
-    for row in rows:
-        print(row, flush=True)
-        yield row
-
-
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a recipe, timm:NAME or a recipe file")
     parser.add_argument("--data", type=Path, help="test images, one sub-folder a class; the recipe's own without")
@@ -134,11 +127,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--groups", default=",".join(GROUPS), help="what to measure; the rest of OUTPUT.json is kept")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="docs/accuracy-NAME without")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    arguments = parse()
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parse(given)
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.model)
     model = build_model(recipe, arguments.weights).model
@@ -157,16 +150,19 @@ def main() -> None:
         "thresholds": lambda: thresholds(bench, middle, arguments.calib_data or recipe.calibration),
     }
     for group in arguments.groups.split(","):
-        found[group] = [asdict(row) for row in shown(runs[group]())]
-        saved.write_text(json.dumps(found, indent=1) + "\n")
+        found[group] = []
+        for row in runs[group]():
+            print(row, flush=True)
+            found[group].append(asdict(row))
+            saved.write_text(json.dumps(found, indent=1) + "\n")
     write(found, output)
 
 
 HEAD = """# {title}: accuracy at equal MACs
 
 {images} images, eager PyTorch, nothing tuned; made by `benchmarks/accuracy.py`. One image is worth {one:.2f} points,
-and a top-1 like the dense model's {dense:.2f} % has a standard error of {error:.2f} points on so many images (differences
-between settings, which all see the same images, somewhat less).
+and a top-1 like the dense model's {dense:.2f} % has a standard error of {error:.2f} points on so many images
+(differences between settings, which all see the same images, somewhat less).
 
 ![plot]({plot}.png)
 

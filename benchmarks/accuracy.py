@@ -229,16 +229,15 @@ def plot(rows: list[Row], title: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.5))
     for axes, group, settings in zip(both, ("methods", "schedules"), (METHODS, SCHEDULES), strict=True):
         for row in rows[:1]:
             axes.axhline(row.top1, color="0.6", linestyle="--", label="dense")
         for setting in settings:
             points = sorted((row.macs, row.top1) for row in rows if (row.group, row.setting) == (group, setting))
             axes.plot([macs for macs, _ in points], [top1 for _, top1 in points], marker="o", label=setting)
-        axes.set(xlabel="MACs, share of the dense model's", title=group)
+        axes.set(xlabel="MACs, share of the dense model's", ylabel="top-1, %", title=group)
         axes.legend()
-    both[0].set_ylabel("top-1, %")
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

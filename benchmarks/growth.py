@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def measure(place: Path, seconds: float) -> Iterator[Latency]:
         yield replace(result, file=model.path.name)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_s", help="whose latency is measured; default: %(default)s")
     parser.add_argument("--sizes", default="224,448,512", help="pixels a side; default: %(default)s")
@@ -101,11 +101,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, help="layers of --model, to try; all without")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring a pair, at least; default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("docs/growth"))
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    given = parse()
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parse(arguments)
     warnings.simplefilter("ignore", RandomWeightsWarning)
     sizes, amounts, batches = (
         [int(number) for number in text.split(",")] for text in (given.sizes, given.num_prop, given.batches)

@@ -1,7 +1,7 @@
 """How cost grows with tokens and batch: latency of GTP beside its dense twin, the exporter's time and peak memory.
 
     python benchmarks/growth.py [--model deit_s] [--sizes 224,448,512] [--num-prop 8,32,42] [--batches 1,8,32]
-                                [--exports deit_s,deit_b] [--depth 2] [--output docs/growth]
+                                [--exports deit_b] [--depth 2] [--output docs/growth]
 
 Exports run in fresh processes, the command line as users run it, with random weights, which do not matter here.
 `--depth` tries it quickly with fewer layers. Writes OUTPUT.md, .json and .png.
@@ -97,7 +97,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", default="224,448,512", help="pixels a side; default: %(default)s")
     parser.add_argument("--num-prop", default="8,32,42", help="of each size; default: %(default)s, one share of tokens")
     parser.add_argument("--batches", default="1,8,32", help="default: %(default)s")
-    parser.add_argument("--exports", default="deit_s,deit_b", help="recipes that are only exported, as they are")
+    parser.add_argument("--exports", default="deit_b", help="recipes that are only exported, as they are")
     parser.add_argument("--depth", type=int, help="layers of --model, to try; all without")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring a pair, at least; default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("docs/growth"))

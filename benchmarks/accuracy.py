@@ -1,171 +1,246 @@
 """Accuracy of GTP and its rivals at equal MACs, of schedules and of thresholds, on an image folder; eager PyTorch.
 
-    python benchmarks/accuracy.py MODEL --data DIR [--weights FILE] [--calib-data DIR] [--num-prop 2,3,4,5]
-                                        [--output docs/accuracy-NAME]
+    python benchmarks/accuracy.py MODEL [--data DIR] [--weights FILE] [--calib-data DIR] [--num-prop 2,3,4,5]
+                                        [--groups methods,schedules,thresholds] [--output docs/accuracy-NAME]
 
-MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder a class. Writes OUTPUT.md, .json and .png.
+MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder a class (the recipe's own without).
+Writes OUTPUT.md, .json and .png.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from folders import labelled
+from thresholds import SPARSITIES, Closeness, closeness, see
+from torch import Tensor
 
 from gtp_exporters.calibrating import calibrate_on
-from gtp_exporters.data_config import labels_of, preprocessing_of
-from gtp_models import GTPConfig, apply_method, build_model, cost, load_recipe, remove
-from gtp_models.errors import ConfigError
+from gtp_exporters.data_config import preprocessing_of
+from gtp_models import ConfigError, GTPConfig, apply_method, build_model, cost, load_recipe, remove
+from gtp_models.rivals.tome import clamped
 from gtp_models.schedules import make_schedule
-from gtp_runtime.images import class_indices, find_images, spread
+from gtp_models.training import logits_of
 
 METHODS = ("gtp", "prune", "mean", "tome", "drop")
 SCHEDULES = ("even", "early", "late", "every:3", "aligned:8")
-SPARSITIES = (0.9, 0.7, 0.5)
 GROUPS = ("methods", "schedules", "thresholds")
-BATCH = 200
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: what it is, its MACs over the dense model's, top-1 and agreement with dense in percent."""
+    """One setting at the MACs that GTP has with ``amount`` tokens a layer.
+
+    Attributes:
+        group, setting: what it is.
+        amount: GTP's ``num_prop`` of these MACs; 0 is the dense model.
+        num_prop: the setting's own, for each layer.
+        macs: of the backbone, over the dense model's.
+        top1, agreement: in percent; agreement with the dense model's answers.
+    """
 
     group: str
     setting: str
-    amount: str
+    amount: int
+    num_prop: list[int]
     macs: float
     top1: float
     agreement: float
 
 
 class Bench:
-    """A model, its images in memory, and its dense answers."""
+    """A model, its images in memory, and its answers so far: no setting is run twice."""
 
-    def __init__(self, model: Any, pixels: torch.Tensor, labels: np.ndarray) -> None:
-        self.model, self.pixels, self.labels = model, pixels, labels
-        self.dense = self.answers()
+    def __init__(self, model: Any, images: Tensor, labels: Tensor) -> None:
+        self.model, self.images, self.labels = model, images, labels
+        self.known: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self.dense = self.answers("dense", GTPConfig(num_prop=0, propagation="None"))
 
-    @torch.inference_mode()
-    def answers(self) -> np.ndarray:
-        parts = [self.model(batch).argmax(1).numpy() for batch in torch.split(self.pixels, BATCH)]
-        return np.concatenate(parts)
+    def answers(self, method: str, config: GTPConfig) -> Tensor:
+        key = (method, config.schedule(len(self.model.blocks)))
+        if key not in self.known:
+            apply_method(self.model, method, config)
+            self.known[key] = logits_of(self.model, self.images).argmax(1)
+            remove(self.model)
+        return self.known[key]
 
-    def measure(self, group: str, setting: str, method: str, config: GTPConfig) -> Row:
-        macs = cost(remove(self.model), config, method)
-        apply_method(self.model, method, config)
-        answers = self.answers()
-        remove(self.model)
-        amount = str(config.num_prop).strip("()").replace(" ", "")
-        top1, agreement = 100 * (answers == self.labels).mean(), 100 * (answers == self.dense).mean()
-        row = Row(group, setting, amount, macs.backbone / macs.dense, float(top1), float(agreement))
-        print(row, flush=True)
-        return row
+    def measure(self, group: str, setting: str, amount: int, method: str, config: GTPConfig) -> Row:
+        macs, answers = cost(self.model, config, method), self.answers(method, config)
+        top1, agreement = (100 * float((answers == truth).double().mean()) for truth in (self.labels, self.dense))
+        schedule = list(config.schedule(len(self.model.blocks)))
+        return Row(group, setting, amount, schedule, macs.backbone / macs.dense, top1, agreement)
 
 
-def settings(
-    bench: Bench, base: GTPConfig, amounts: list[int], calibration: Path | None
-) -> Iterator[tuple[str, str, str, GTPConfig]]:
-    """Yield (group, setting, method, settings) of everything that is compared."""
-    yield "methods", "dense", "dense", GTPConfig(num_prop=0, propagation="None")
+def equal(model: Any, method: str, config: GTPConfig) -> GTPConfig:
+    """Return what a method needs for GTP's token counts: Mean's new token takes the place of one more that leaves;
+    ToMe merges at most half of a layer's tokens, and fewer there, as its authors' code does.
+    """
+    schedule = config.schedule(len(model.blocks))
+    if method == "mean":
+        return replace(config, num_prop=tuple(amount + 1 for amount in schedule))
+    if method == "tome":
+        return replace(config, num_prop=clamped(schedule, model.patch_embed.num_patches, model.num_prefix_tokens))
+    return config
+
+
+def methods(bench: Bench, base: GTPConfig, amounts: list[int]) -> Iterator[Row]:
+    yield bench.measure("methods", "dense", 0, "dense", replace(base, num_prop=0))
     for amount in amounts:
-        yield from (("methods", method, method, replace(base, num_prop=amount)) for method in METHODS)
-    middle = replace(base, num_prop=amounts[len(amounts) // 2])
-    budget = cost(bench.model, middle).backbone
-    for kind in SCHEDULES:
-        yield "schedules", kind, "gtp", make_schedule(bench.model, middle, kind, budget)
+        for method in METHODS:
+            config = equal(bench.model, method, replace(base, num_prop=amount))
+            yield bench.measure("methods", method, amount, method, config)
+
+
+def schedules(bench: Bench, base: GTPConfig, amounts: list[int]) -> Iterator[Row]:
+    for amount in amounts:
+        even = replace(base, num_prop=amount)
+        for kind in SCHEDULES:
+            try:
+                config = make_schedule(bench.model, even, kind, cost(bench.model, even).backbone)
+                yield bench.measure("schedules", kind, amount, "gtp", config)
+            except ConfigError as error:  # none of this kind comes near the budget
+                print(f"skipped {kind} at {amount}: {error}", flush=True)
+
+
+def thresholds(bench: Bench, base: GTPConfig, calibration: Path | None) -> Iterator[Closeness]:
+    none = see(bench.model, bench.images, base)
     for sparsity in SPARSITIES:
-        exact = replace(middle, sparsity=sparsity)
-        yield "thresholds", f"{sparsity} exact", "gtp", exact
-        if calibration is not None:
-            calibrated = calibrate_on(bench.model, replace(exact, threshold="calibrated"), calibration)
-            yield "thresholds", f"{sparsity} calibrated", "gtp", calibrated
+        exact = replace(base, sparsity=sparsity)
+        calibrated = calibrate_on(bench.model, replace(exact, threshold="calibrated"), calibration)
+        truth, near = (see(bench.model, bench.images, config) for config in (exact, calibrated))
+        for name, seen in (("exact", truth), ("calibrated", near), ("none", none)):
+            yield closeness(seen, truth, bench.labels, name, exact)
 
 
-def rows(bench: Bench, wanted: Iterator[tuple[str, str, str, GTPConfig]], groups: list[str]) -> Iterator[Row]:
-    for group, setting, method, config in wanted:
-        try:
-            if group in groups:
-                yield bench.measure(group, setting, method, config)
-        except ConfigError as error:  # a rival that cannot take so many tokens
-            print(f"skipped {setting} {config.num_prop}: {error}", flush=True)
-
-
-def main() -> None:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", default="pretrained")
-    parser.add_argument("--calib-data", type=Path)
-    parser.add_argument("--num-prop", default="2,3,4,5")
+    parser.add_argument("model", help="a recipe, timm:NAME or a recipe file")
+    parser.add_argument("--data", type=Path, help="test images, one sub-folder a class; the recipe's own without")
+    parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
+    parser.add_argument("--calib-data", type=Path, help="images for calibrated thresholds; the recipe's own without")
+    parser.add_argument("--num-prop", default="2,3,4,5", help="GTP's tokens a layer; default: %(default)s")
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--groups", default=",".join(GROUPS), help="what to measure; the rest of OUTPUT.json is kept")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, help="docs/accuracy-NAME without")
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parse(given)
+    torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.model)
     model = build_model(recipe, arguments.weights).model
-    bench = Bench(model, *read(arguments.data or recipe.images, recipe, model, arguments.limit))
+    images, labels = labelled(arguments.data or recipe.images, recipe, model, arguments.limit)
+    bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
     amounts = [int(amount) for amount in arguments.num_prop.split(",")]
     base = replace(recipe.config(), sparsity=1.0)
+    middle = replace(base, num_prop=amounts[len(amounts) // 2])
     output = arguments.output or Path("docs") / f"accuracy-{recipe.name}"
-    groups = arguments.groups.split(",")
-    known = json.loads(output.with_suffix(".json").read_text()) if output.with_suffix(".json").exists() else []
-    kept = [Row(**row) for row in known if row["group"] not in groups]
-    wanted = settings(bench, base, amounts, arguments.calib_data or recipe.calibration)
-    found = sorted([*kept, *rows(bench, wanted, groups)], key=lambda row: GROUPS.index(row.group))
-    write(found, recipe.title, len(bench.labels), output)
+    saved = output.with_suffix(".json")
+    found: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {}
+    found |= {"title": recipe.title, "images": len(labels)}
+    runs = {
+        "methods": lambda: methods(bench, base, amounts),
+        "schedules": lambda: schedules(bench, base, amounts),
+        "thresholds": lambda: thresholds(bench, middle, arguments.calib_data or recipe.calibration),
+    }
+    for group in arguments.groups.split(","):
+        found[group] = []
+        for row in runs[group]():
+            print(row, flush=True)
+            found[group].append(asdict(row))
+            saved.write_text(json.dumps(found, indent=1) + "\n")
+    write(found, output)
 
 
-def read(folder: Path, recipe: Any, model: Any, limit: int) -> tuple[torch.Tensor, np.ndarray]:
-    preprocessing, (labels, ids) = preprocessing_of(model), labels_of(recipe, model.num_classes)
-    paths = spread(find_images(folder), limit)
-    classes = class_indices(folder, paths, labels, ids, model.num_classes)
-    if classes is None:
-        raise SystemExit(f"{folder} has no class folders: accuracy needs one sub-folder a class")
-    pixels = np.stack([preprocessing(path) for path in paths])
-    return torch.from_numpy(pixels), np.asarray(classes)
-
-
-COLUMNS = ("group", "setting", "num_prop", "MACs", "top-1 %", "agrees with dense %")
 HEAD = """# {title}: accuracy at equal MACs
 
-{images} images, eager PyTorch, nothing tuned. Made by `benchmarks/accuracy.py`.
+{images} images, eager PyTorch, nothing tuned; made by `benchmarks/accuracy.py`. One image is worth {one:.2f} points,
+and a top-1 like the dense model's {dense:.2f} % has a standard error of {error:.2f} points on so many images
+(differences between settings, which all see the same images, somewhat less).
 
 ![plot]({plot}.png)
+
+Cells are top-1 in % (answers in agreement with the dense model in %). *num_prop* and *MACs* (share of the dense
+model's) are GTP's; the others spend the same, except where a cell gives MACs of its own.
+
+"""
+AFTER_METHODS = """
+Mean takes one token more in each layer, whose place the mean takes. ToMe merges at most half of a layer's tokens, so in
+its last layers fewer where `num_prop` asks for more, as its authors' code does.
+"""
+AFTER_SCHEDULES = """
+A dash: no schedule of this kind comes near these MACs.
+"""
+THRESHOLDS = """
+## Thresholds
+
+`num_prop` {amount}. *Entries kept* of the attention map: mean and standard deviation over images, layers and heads.
+Against the exact threshold of the same sparsity: images with the same tokens kept in all layers, tokens kept in common
+after the last layer ({chance:.0f} % by chance), and the largest difference of an image's logits as a share of
+max|logit|, mean and largest over images. *None* is sparsity 1: what happens without a threshold.
 
 """
 
 
-def write(found: list[Row], title: str, images: int, output: Path) -> None:
-    output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
-    cells = [COLUMNS, ("---",) * len(COLUMNS)]
-    for row in found:
-        cells.append((row.group, row.setting, row.amount, f"{row.macs:.3f}", f"{row.top1:.2f}", f"{row.agreement:.1f}"))
-    lines = ["| " + " | ".join(line) + " |" for line in cells]
-    head = HEAD.format(title=title, images=images, plot=output.name)
-    output.with_suffix(".md").write_text(head + "\n".join(lines) + "\n")
-    plot(found, title, output.with_suffix(".png"))
+def write(found: dict[str, Any], output: Path) -> None:
+    rows = [Row(**row) for row in (*found.get("methods", []), *found.get("schedules", []))]
+    dense = next((row for row in rows if row.setting == "dense"), None)
+    top1 = dense.top1 if dense else 0.0
+    images = found["images"]
+    numbers = {"one": 100 / images, "error": (top1 * (100 - top1) / images) ** 0.5, "dense": top1}
+    parts = [HEAD.format(title=found["title"], images=images, plot=output.name, **numbers)]
+    for group, settings, after in (("methods", METHODS, AFTER_METHODS), ("schedules", SCHEDULES, AFTER_SCHEDULES)):
+        parts += [f"## {group.capitalize()}\n\n", table(rows, group, settings), after, "\n"]
+    if found.get("thresholds"):
+        close = [Closeness(**row) for row in found["thresholds"]]
+        parts.append(THRESHOLDS.format(amount=close[0].num_prop, chance=close[0].chance))
+        parts += [line + "\n" for line in Closeness.table(close)]
+    output.with_suffix(".md").write_text("".join(parts).replace("\n\n\n", "\n\n"))
+    plot(rows, found["title"], output.with_suffix(".png"))
 
 
-def plot(found: list[Row], title: str, path: Path) -> None:
+def table(rows: list[Row], group: str, settings: tuple[str, ...]) -> str:
+    """Return a line for each amount, a column for each setting."""
+    lines = ["| num_prop | MACs | " + " | ".join(settings) + " |", "| --- " * (len(settings) + 2) + "|"]
+    if group == "methods":
+        lines += [f"| dense | 1.000 | {row.top1:.2f} |" + " |" * (len(settings) - 1) for row in rows if not row.amount]
+    for amount in sorted({row.amount for row in rows if row.group == group and row.amount}):
+        of = {row.setting: row for row in rows if (row.group, row.amount) == (group, amount)}
+        macs = of[settings[0]].macs
+        cells = [cell(of[name], macs) if name in of else "-" for name in settings]
+        lines.append(f"| {amount} | {macs:.3f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(row: Row, macs: float) -> str:
+    other = f", {row.macs:.3f}" if abs(row.macs - macs) >= 2e-3 else ""
+    return f"{row.top1:.2f} ({row.agreement:.1f}{other})"
+
+
+def plot(rows: list[Row], title: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    dense = found[0]
-    axes.axhline(dense.top1, color="0.6", linestyle="--", label="dense")
-    for method in METHODS:
-        points = [row for row in found if row.group == "methods" and row.setting == method]
-        axes.plot([row.macs for row in points], [row.top1 for row in points], marker="o", label=method)
-    axes.set(xlabel="MACs, share of the dense model's", ylabel="top-1, %", title=title)
-    axes.legend()
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    for axes, group, settings in zip(both, ("methods", "schedules"), (METHODS, SCHEDULES), strict=True):
+        for row in rows[:1]:
+            axes.axhline(row.top1, color="0.6", linestyle="--", label="dense")
+        for setting in settings:
+            points = sorted((row.macs, row.top1) for row in rows if (row.group, row.setting) == (group, setting))
+            axes.plot([macs for macs, _ in points], [top1 for _, top1 in points], marker="o", label=setting)
+        axes.set(xlabel="MACs, share of the dense model's", ylabel="top-1, %", title=group)
+        axes.legend()
+    figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from gtp_exporters.data_config import preprocessing_of
-from gtp_models.digits.train import accuracy, augment, images_of, split, to_tensor
+from gtp_models.digits.train import augment, images_of, split, to_tensor
 from gtp_models.gtp.patch import apply
 from gtp_models.macs import cost
 from gtp_models.recipes import load_recipe
+from gtp_models.training import accuracy
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.images import class_indices, find_images
 

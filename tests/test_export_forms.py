@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import VARIANTS, tiny_vit
 
-from gtp_exporters.simplify import simplify
+from gtp_exporters.simplify import answers_agree, simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.gtp.config import GTPConfig, Selection
@@ -52,6 +52,27 @@ def graph_of(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -
     proto = infer_shapes(proto)
     check_static(proto)
     return model, proto
+
+
+def test_no_long_vectors() -> None:
+    """onnxsim keeps track of each entry of a vector: the graph of a batch, flattened, cost it gigabytes."""
+    model = apply(tiny_vit(), GTPConfig(num_prop=2, num_neighbours=4))
+    shapes = [value.type.tensor_type.shape.dim for value in to_onnx(Traced(model, True), 3, 20)[0].graph.value_info]
+    assert max(shape[0].dim_value for shape in shapes if len(shape) == 1) < 16 * 16
+
+
+def test_one_image_of_a_batch_is_enough_to_see_that_answers_agree() -> None:
+    proto = graph_of({}, {}, 3)[1]
+    other, broken = onnx.ModelProto(), onnx.ModelProto()
+    for copy, share in ((other, [1.0, 1.0, 2.0]), (broken, [2.0, 2.0, 2.0])):
+        copy.CopyFrom(proto)
+        next(node for node in copy.graph.node if node.output[0] == "logits").output[0] = "before"
+        scale = onnx.numpy_helper.from_array(np.array(share, np.float32)[:, None], "scale")
+        copy.graph.initializer.append(scale)
+        copy.graph.node.append(onnx.helper.make_node("Mul", ["before", "scale"], ["logits"]))
+    assert answers_agree(proto, proto)
+    assert answers_agree(proto, other)
+    assert not answers_agree(proto, broken)
 
 
 def check_form(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> None:

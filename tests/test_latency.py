@@ -49,6 +49,7 @@ def test_runs_a_least_number_of_rounds_however_short_the_time(clock: Clock) -> N
     times = in_turn([clock.work("a", 8), clock.work("b", 8)], seconds=0, progress=shares.append)
     assert [len(taken) for taken in times] == [latency.MIN_RUNS] * 2
     assert shares == [1.0] * latency.MIN_RUNS
+    assert len(in_turn([clock.work("a", 8)], seconds=0, rounds=2)[0]) == 2
 
 
 def test_progress_rises_to_one(clock: Clock) -> None:

@@ -13,7 +13,7 @@ from gtp_models.gtp.patch import trace_tokens
 from gtp_models.gtp.tokens import Tokens
 from gtp_models.gtp.trace import recording
 from gtp_models.rivals import apply_method
-from gtp_models.rivals.tome import match
+from gtp_models.rivals.tome import clamped, match
 
 NO_CLASS = {"class_token": False, "global_pool": "avg"}
 Group = tuple[int, ...]  # the patches that a token stands for, the one that received the others first
@@ -123,6 +123,16 @@ def test_each_even_token_may_merge_and_no_more(prefix: int, most: int) -> None:
         apply_method(model, "tome", GTPConfig(num_prop=(most + 1, 0, 0)))
     with pytest.raises(ConfigError, match="5 of 8"):
         apply_method(model, "tome", GTPConfig(num_prop=(most, 0, 5)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [((3, 3, 3), (3, 3, 3)), ((5, 5, 5), (5, 5, 3)), ((9, 9, 9), (8, 4, 2)), ((0, 12, 2), (0, 8, 2))],
+)
+def test_a_clamped_schedule_fits(wanted: tuple[int, ...], given: tuple[int, ...]) -> None:
+    assert clamped(wanted, 16, 1) == given
+    model = apply_method(tiny_vit(), "tome", GTPConfig(num_prop=given))
+    assert model(images_for(model)).shape == (2, 5)
 
 
 def test_prefix_tokens_propose_to_nobody_and_nobody_to_them() -> None:

@@ -11,15 +11,18 @@ from gtp_runtime.images import class_indices, find_images
 from gtp_runtime.model import Model, Progress, quiet
 
 
-def benchmark(models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet) -> list[latency.Latency]:
+def benchmark(
+    models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet, rounds: int = latency.MIN_RUNS
+) -> list[latency.Latency]:
     """Time files in turn in this process; ratios and shares are against the first.
 
     Args:
         models: loaded files; put the dense twin first.
         seconds: for all together, after a warm-up.
         progress: told the share done, 0..1.
+        rounds: how often each runs at least, however long that takes.
     """
-    times = latency.in_turn([model.timed() for model in models], seconds, progress)
+    times = latency.in_turn([model.timed() for model in models], seconds, progress, rounds)
     results = [
         latency.summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)
     ]

@@ -54,20 +54,24 @@ class Latency:
 
 
 def in_turn(
-    runs: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None] = lambda share: None
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    progress: Callable[[float], None] = lambda share: None,
+    rounds: int = MIN_RUNS,
 ) -> list[list[float]]:
     """Time each callable in turn for about ``seconds`` in all after a warm-up; seconds a run, by callable.
 
     Args:
         runs: what to time.
-        seconds: together; at least ``MIN_RUNS`` rounds are run.
+        seconds: together.
         progress: told the share done, 0..1.
+        rounds: run at least, however long they take.
     """
     for run in runs:
         _warm_up(run)
     times: list[list[float]] = [[] for _ in runs]
     start = time.perf_counter()
-    while len(times[0]) < MIN_RUNS or time.perf_counter() - start < seconds:
+    while len(times[0]) < rounds or time.perf_counter() - start < seconds:
         for run, taken in zip(runs, times, strict=True):
             before = time.perf_counter()
             run()

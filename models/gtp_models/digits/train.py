@@ -6,19 +6,18 @@ Run ``python -m gtp_models.digits.train``: about six minutes on two CPU cores. I
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtp_models.recipes import load_recipe
+from gtp_models.training import accuracy, save_weights, train
 from gtp_models.weights import build_model
 
 SEED = 0
@@ -76,33 +75,6 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return moved + 0.05 * torch.randn(moved.shape, generator=generator)
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int = 64) -> None:
-    """Train in place: AdamW, one cosine cycle with a warm-up, label smoothing."""
-    generator = torch.Generator().manual_seed(SEED)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    steps = epochs * math.ceil(len(images) / batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
-    model.train()
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=generator)
-        for chosen in torch.split(order, batch):
-            logits = model(augment(images[chosen], generator))
-            loss = F.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-        if epoch % 10 == 9:
-            print(f"epoch {epoch + 1}/{epochs}: loss {loss.item():.3f}", flush=True)
-
-
-@torch.inference_mode()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy in 0..1."""
-    model.eval()
-    return (model(images).argmax(1) == labels).float().mean().item()
-
-
 def main() -> None:
     """Train, write and say how well it went."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,9 +86,18 @@ def main() -> None:
     chosen = first_of_each(train_labels, CALIBRATION)
     write_images(train_images[chosen], train_labels[chosen], arguments.output / "calibration")
     model = build_model(load_recipe("digits"), "random", seed=SEED).model
-    train(model, to_tensor(train_images), torch.from_numpy(train_labels), arguments.epochs)
+    images, labels = to_tensor(train_images), torch.from_numpy(train_labels)
+
+    def draw(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        return augment(images[chosen], generator)
+
+    def report(epoch: int, loss: float) -> None:
+        if epoch % 10 == 0:
+            print(f"epoch {epoch}/{arguments.epochs}: loss {loss:.3f}", flush=True)
+
+    train(model, draw, labels, arguments.epochs, seed=SEED, report=report)
     reached = accuracy(model, to_tensor(test_images), torch.from_numpy(test_labels))
-    save_file(model.state_dict(), arguments.output / "weights.safetensors")
+    save_weights(model, arguments.output / "weights.safetensors")
     print(f"test accuracy {reached:.2%} on {len(test_labels)} images; wrote {arguments.output}")
 
 

@@ -41,7 +41,7 @@ def semantic_adjacency(
     floor = torch.zeros(1, x.shape[-2], dtype=x.dtype, device=x.device)
     floor[:, :num_prefix] = _NEVER
     products = add_product(floor, x, x.mT) if num_prefix else x @ x.mT
-    squares = products.flatten(-2)[..., None, :: x.shape[-2] + 1]  # the diagonal
+    squares = products.reshape(*products.shape[:-2], 1, -1)[..., :: x.shape[-2] + 1]  # the diagonal
     cosine = products / squares.clamp(min=_EPS).sqrt()
     least = cosine.topk(num_neighbours + 1, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     return cosine >= least
@@ -96,7 +96,8 @@ def edges(
     if graph.ndim == 3:
         images = torch.arange(len(leaving), device=graph.device) * size * size
         places = places + images[:, None, None]
-    return graph.flatten().index_select(0, places.flatten()).view(places.shape)
+    column = graph.reshape(-1, 1)  # onnxsim takes long vectors for shapes, and traces each entry
+    return column.index_select(0, places.flatten()).view(places.shape)
 
 
 def add_product(

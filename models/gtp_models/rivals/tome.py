@@ -5,6 +5,7 @@ similar token of the second by the mean of the heads' keys, and the r most simil
 A sum into chosen rows is a product with a one-hot matrix here, where other code scatters.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -36,7 +37,7 @@ class ToMeBlocks(ReducingBlocks):
         counts = config.counts(len(blocks), grid[0] * grid[1])
         super().__init__(blocks, config.schedule(len(blocks)), num_prefix)
         for count, amount in zip(counts, self.num_prop, strict=False):
-            if amount > (count + num_prefix + 1) // 2 - (num_prefix + 1) // 2:
+            if amount > most(count, num_prefix):
                 raise ConfigError(
                     f"ToMe merges at most half of the tokens of a layer: {amount} of {count} is too many; give less"
                 )
@@ -54,6 +55,20 @@ class ToMeBlocks(ReducingBlocks):
         assert tokens.ids is not None
         left = take_ids(tokens.ids, 2 * leaving)
         return Layer(_prefix_first(merged, evens, first - amount), left, left.new_zeros(tokens.axes).to(tokens.x.dtype))
+
+
+def most(tokens: int, num_prefix: int) -> int:
+    """Return how many of a layer's image tokens can merge: those of the first set."""
+    return (tokens + num_prefix + 1) // 2 - (num_prefix + 1) // 2
+
+
+def clamped(schedule: Sequence[int], tokens: int, num_prefix: int) -> tuple[int, ...]:
+    """Return a schedule where layers with too few tokens merge as many as they can, as the authors' code does."""
+    amounts = []
+    for wanted in schedule:
+        amounts.append(min(wanted, most(tokens, num_prefix)))
+        tokens -= amounts[-1]
+    return tuple(amounts)
 
 
 def match(

@@ -25,7 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_accuracy_at_equal_macs(script: Any, tmp_path: Path) -> None:
     accuracy, output = script("accuracy"), tmp_path / "accuracy"
     common = ["digits", "--limit", "8", "--num-prop", "4,10", "--output", str(output)]
-    accuracy.main([*common, "--groups", "methods,schedules"])
+    accuracy.main([*common, "--groups", "methods,schedules,selections"])
     accuracy.main([*common, "--groups", "thresholds"])
     found = json.loads(output.with_suffix(".json").read_text())
     assert found["images"] == 8
@@ -35,9 +35,13 @@ def test_accuracy_at_equal_macs(script: Any, tmp_path: Path) -> None:
     assert rows["mean", 4]["num_prop"] == [5] * 6
     assert rows["tome", 10]["num_prop"] == [10, 10, 10, 10, 10, 7], "at most half of the tokens merge"
     assert {row["setting"] for row in found["schedules"]} == set(accuracy.SCHEDULES)
+    assert len({row["macs"] for row in found["selections"]}) == 2, "as many amounts"
     assert [row["threshold"] for row in found["thresholds"]] == ["exact", "calibrated", "none"] * 3
     page = output.with_suffix(".md").read_text()
-    assert all(part in page for part in ("8 images", "12.50 points", "## Methods", "## Schedules", "## Thresholds"))
+    assert all(
+        part in page
+        for part in ("8 images", "12.50 points", "## Methods", "## Schedules", "## Selections", "## Thresholds")
+    )
     assert output.with_suffix(".png").stat().st_size > 1000
 
 

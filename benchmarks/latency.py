@@ -3,13 +3,13 @@
     python benchmarks/latency.py [--models deit_ti,deit_s,deit_b] [--num-prop 2,4,8,12,16] [--batch 1]
                                  [--backends onnxruntime,openvino,openvino-bf16] [--rounds 3] [--output docs/latency]
 
-Weights are random: they do not matter for time. Writes OUTPUT.md, .json and a plot for each model and backend.
+Weights are random: they do not matter for time. Writes OUTPUT.md, .json and a plot for each model and backend;
+what OUTPUT.json holds of other models and backends is kept.
 """
 
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import warnings
 from dataclasses import asdict, replace
@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters import Options, export
-from gtp_models import ConfigError, load_recipe
+from gtp_models import GTPConfig, Recipe, load_recipe
+from gtp_models.rivals.tome import clamped
+from gtp_models.weights import outline
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.errors import RandomWeightsWarning
 
-METHODS = ("drop", "gtp", "prune", "tome")
+METHODS = ("drop", "gtp", "gtp-cls", "prune", "tome")  # gtp-cls: tokens are scored by the class token's attention
 COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
 HEAD = """# Latency at equal MACs
 
 p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
 new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
-arrives as saved time, *price* against the free drop of as many tokens. Ratios travel between machines, milliseconds do
-not. Made by
-`benchmarks/latency.py {arguments}`.
+arrives as saved time, *price* against the free drop of as many tokens. *gtp-cls* is GTP with `selection: CLSAttnMax`;
+ToMe merges at most half of a layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel
+between machines, milliseconds do not. Made by `benchmarks/latency.py` (`--batch {batch} --rounds {rounds}`).
 
 """
 
@@ -40,20 +42,26 @@ def exported(model: str, amounts: list[int], batch: int, place: Path) -> dict[tu
     for amount in amounts:
         for method in METHODS:
             first = not graphs
-            options = Options(batch=batch, method=method, dense=first)
-            config = replace(recipe.config(), num_prop=amount)
-            try:
-                directory = export(
-                    recipe, place / f"{method}{amount}", config=config, weights="random", options=options
-                )
-            except ConfigError as error:  # a rival that cannot take so many tokens
-                print(f"skipped {model} {method} {amount}: {error}", flush=True)
-                continue
+            options = Options(batch=batch, method=method.removesuffix("-cls"), dense=first)
+            config = settings(recipe, method, amount)
+            directory = export(recipe, place / f"{method}{amount}", config=config, weights="random", options=options)
             if first:
                 graphs["dense", 0] = directory.directory / "dense.onnx"
             graphs[method, amount] = directory.directory / "model.onnx"
             print(f"exported {model} {method} {amount}", flush=True)
     return graphs
+
+
+def settings(recipe: Recipe, method: str, amount: int) -> GTPConfig:
+    """Return what a method runs with for GTP's token counts."""
+    config = replace(recipe.config(), num_prop=amount)
+    if method == "gtp-cls":
+        return replace(config, selection="CLSAttnMax")
+    if method == "tome":
+        shape = outline(recipe)
+        schedule = config.schedule(len(shape.blocks))
+        return replace(config, num_prop=clamped(schedule, shape.patch_embed.num_patches, shape.num_prefix_tokens))
+    return config
 
 
 def measure(
@@ -90,11 +98,16 @@ def middle(results: tuple[Latency, ...]) -> Latency:
     )
 
 
-def row(model: str, backend: str, method: str, amount: int, result: Latency) -> tuple[str, ...]:
-    share = "-" if result.share is None else f"{result.share:.2f}"
-    price = "-" if result.price is None else f"{result.price:.3f}"
-    macs = "-" if result.macs_ratio is None else f"{result.macs_ratio:.3f}"
-    return (model, backend, method, str(amount), macs, f"{result.p50_ms:.2f}", f"{result.ratio:.3f}", share, price)
+def row(entry: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (
+        (entry["macs_ratio"], 3),
+        (entry["p50_ms"], 2),
+        (entry["ratio"], 3),
+        (entry["share"], 2),
+        (entry["price"], 3),
+    )
+    cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
+    return (entry["model"], entry["backend"], entry["method"], str(entry["num_prop"]), *cells)
 
 
 def plot(found: list[Any], title: str, path: Path) -> None:
@@ -122,30 +135,34 @@ def main() -> None:
     parser.add_argument("--num-prop", default="2,4,8,12,16")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
-    parser.add_argument("--seconds", type=float, default=15, help="for the five files of one amount together")
+    parser.add_argument("--seconds", type=float, default=15, help="for the six files of one amount together")
     parser.add_argument("--rounds", type=int, default=3, help="sessions made anew; medians are reported")
     parser.add_argument("--output", type=Path, default=Path("docs/latency"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", RandomWeightsWarning)
     amounts = [int(amount) for amount in arguments.num_prop.split(",")]
-    lines, raw = [], []
+    backends, saved = arguments.backends.split(","), arguments.output.with_suffix(".json")
+    raw = json.loads(saved.read_text()) if saved.exists() else []
     for model in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as place:
             graphs = exported(model, amounts, arguments.batch, Path(place))
-            for backend in arguments.backends.split(","):
+            for backend in backends:
                 found = measure(graphs, amounts, backend, arguments.seconds, arguments.rounds)
-                lines += [row(model, backend, *entry) for entry in found]
                 known = {"model": model, "backend": backend}
+                raw = [entry for entry in raw if not known.items() <= entry.items()]
                 raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
+                saved.write_text(json.dumps(raw, indent=1) + "\n")
                 name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
-                plot(found, f"{model}, {backend}", name)
-    given = " ".join(sys.argv[1:])
-    table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *lines)]
-    pictures = sorted(arguments.output.parent.glob(f"{arguments.output.name}-*.png"))
-    shown = "".join(f"![{picture.stem}]({picture.name})\n" for picture in pictures)
-    head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds, arguments=given)
+                plot(found, f"{model}, {backend}, batch {arguments.batch}", name)
+                write(raw, arguments)
+
+
+def write(raw: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *map(row, raw))]
+    names = dict.fromkeys(f"{arguments.output.name}-{entry['model']}-{entry['backend']}" for entry in raw)
+    shown = "".join(f"![{name}]({name}.png)\n" for name in names)
+    head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds)
     arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n")
-    arguments.output.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
 
 
 if __name__ == "__main__":

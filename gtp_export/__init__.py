@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from gtp_models._lazy import lazy  # importing gtp_models puts the hook in place that mends torchvision
 
 if TYPE_CHECKING:
-    from gtp_exporters.pipeline import Exported, Options, export
+    from gtp_exporters.options import Options
+    from gtp_exporters.pipeline import Exported, export
     from gtp_exporters.tensorrt.building import EngineOptions
     from gtp_exporters.tensorrt.engine import Engine, build_engine
     from gtp_models.gtp.calibration import calibrate

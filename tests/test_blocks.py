@@ -41,6 +41,21 @@ def test_attention_is_scaled_and_sparsified_before_use() -> None:
     torch.testing.assert_close(attended.out.view_as(X), attn.proj((expected @ value).transpose(1, 2).flatten(2)))
 
 
+def test_the_first_row_by_itself() -> None:
+    attn, tokens = tiny_vit().blocks[0].attn, replace(TOKENS, scale=1 + torch.rand(2, 1, 9))
+    whole, first = (attend(attn, TOKENS.x, tokens, first_row=only) for only in (False, True))
+    assert first.map.shape == (2, 3, 1, 9)
+    torch.testing.assert_close(first.map, whole.map[..., :1, :])
+    assert torch.equal(first.out, whole.out)
+
+
+@pytest.mark.parametrize("selection", ["CLSAttnMax", "CLSAttnMean", "MixedAttnMax"])
+@pytest.mark.parametrize("sparsity", [0.7, 1.0])
+def test_only_class_token_selection_needs_one_row(selection: Any, sparsity: float) -> None:
+    blocks = blocks_with(replace(TINY_GTP, selection=selection, sparsity=sparsity))
+    assert blocks.first_row == (selection != "MixedAttnMax" and sparsity == 1)
+
+
 def test_gap_is_between_the_last_that_stays_and_the_first_that_leaves() -> None:
     attention = noise_of(2, 3, 9, 9).softmax(-1)
     blocks = blocks_with(replace(TINY_GTP, propagation="None"))

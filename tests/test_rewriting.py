@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from gtp_exporters.rewriting import split_key_transposes
+from gtp_exporters.rewriting import rewrite
 
 
 def graph(perm: list[int], shape: list[int], twice: bool = False) -> onnx.ModelProto:
@@ -24,13 +26,20 @@ def graph(perm: list[int], shape: list[int], twice: bool = False) -> onnx.ModelP
     return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), ir_version=10)
 
 
+def rewritten(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    rewrite(copy.graph)
+    return copy
+
+
 def run(proto: onnx.ModelProto) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     feeds = {value.name: rng.standard_normal(value.shape).astype("f") for value in session.get_inputs()}
-    return session.run(["product"], feeds)[0]
+    return session.run(None, feeds)[0]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,7 @@ def run(proto: onnx.ModelProto) -> np.ndarray:
 )
 def test_keys_are_transposed_in_two_steps(perm: list[int], shape: list[int], first: list[int]) -> None:
     proto = graph(perm, shape)
-    split = split_key_transposes(proto)
+    split = rewritten(proto)
     perms = [list(node.attribute[0].ints) for node in split.graph.node if node.op_type == "Transpose"]
     assert perms[0] == first
     assert perms[1] == [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
@@ -49,9 +58,54 @@ def test_keys_are_transposed_in_two_steps(perm: list[int], shape: list[int], fir
 @pytest.mark.parametrize("perm", [[1, 0, 2], [0, 2, 1]])
 def test_other_transposes_stay(perm: list[int]) -> None:
     proto = graph(perm, [7, 2, 3])
-    assert split_key_transposes(proto) == proto
+    assert rewritten(proto) == proto
 
 
 def test_what_others_use_stays() -> None:
     proto = graph([1, 2, 0], [7, 2, 3], twice=True)
-    assert split_key_transposes(proto) == proto
+    assert rewritten(proto) == proto
+
+
+def scaled(kind: str, scale: Any, turned: int = 0, bias: bool = True, twice: bool = False) -> onnx.ModelProto:
+    """Return x @ weights (4 channels) with a Mul or Div by ``scale`` behind it."""
+    rng = np.random.default_rng(1)
+    values = {"weights": rng.standard_normal((4, 3) if turned else (3, 4)), "scale": np.asarray(scale)}
+    values |= {"bias": rng.standard_normal(4)} if bias else {}
+    names = ["x", "weights", *(["bias"] if bias else [])]
+    made = (
+        helper.make_node("Gemm", names, ["made"], transB=turned)
+        if bias
+        else helper.make_node("MatMul", names, ["made"])
+    )
+    nodes = [made, helper.make_node(kind, ["made", "scale"], ["out"])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in ("out", *["made"] * twice)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])]
+    constants = [numpy_helper.from_array(value.astype("f"), name) for name, value in values.items()]
+    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, constants), ir_version=10)
+
+
+@pytest.mark.parametrize("kind", ["Mul", "Div"])
+@pytest.mark.parametrize("scale", [2.0, [2.0], [0.5, 1.0, 2.0, 4.0], [[0.5, 1.0, 2.0, 4.0]]])
+@pytest.mark.parametrize(("turned", "bias"), [(0, True), (1, True), (0, False)])
+def test_scales_go_into_the_weights(kind: str, scale: Any, turned: int, bias: bool) -> None:
+    proto = scaled(kind, scale, turned, bias)
+    folded = rewritten(proto)
+    assert [node.op_type for node in folded.graph.node] == ["Gemm" if bias else "MatMul"]
+    np.testing.assert_allclose(run(folded), run(proto), rtol=1e-6)
+
+
+def test_a_product_that_others_use_keeps_its_scale() -> None:
+    proto = scaled("Mul", 2.0, twice=True)
+    assert rewritten(proto) == proto
+
+
+def test_a_scale_by_row_stays() -> None:
+    proto = scaled("Mul", [[2.0], [3.0]])
+    assert rewritten(proto) == proto
+
+
+def test_a_constant_over_a_product_stays() -> None:
+    proto = scaled("Div", 2.0)
+    division = proto.graph.node[1]
+    division.input[:] = reversed(division.input)
+    assert rewritten(proto) == proto

@@ -69,7 +69,7 @@ def test_export_refuses(
     def trace(*arguments: object) -> None:
         raise AssertionError("traced before the settings were checked")
 
-    monkeypatch.setattr("gtp_exporters.pipeline.to_onnx", trace)
+    monkeypatch.setattr("gtp_exporters.artifacts.to_onnx", trace)
     assert_refused(export(*arguments), code, words)
 
 

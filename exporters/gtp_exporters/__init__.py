@@ -9,7 +9,8 @@ from gtp_models._lazy import lazy  # importing gtp_models puts the hook in place
 
 if TYPE_CHECKING:
     from gtp_exporters.errors import EngineError, ExportError, LimitError, OutputError, StaticCheckError
-    from gtp_exporters.pipeline import Exported, Options, export
+    from gtp_exporters.options import Options
+    from gtp_exporters.pipeline import Exported, export
     from gtp_exporters.static_check import check_static
     from gtp_exporters.tensorrt.building import EngineOptions
     from gtp_exporters.tensorrt.engine import Engine, build_engine
@@ -21,7 +22,7 @@ _HOMES = {
     "ExportError": "gtp_exporters.errors",
     "Exported": "gtp_exporters.pipeline",
     "LimitError": "gtp_exporters.errors",
-    "Options": "gtp_exporters.pipeline",
+    "Options": "gtp_exporters.options",
     "OutputError": "gtp_exporters.errors",
     "StaticCheckError": "gtp_exporters.errors",
     "build_engine": "gtp_exporters.tensorrt.engine",

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import TARGETS, check_opset
-from gtp_exporters.precision import PRECISIONS
+from gtp_exporters.limits import PRECISIONS, TARGETS, check_opset
 from gtp_models.heads import HEADS
 from gtp_models.rivals import METHODS
 

@@ -16,11 +16,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gtp_exporters.errors import LimitError
+from gtp_exporters.limits import PRECISIONS
 from gtp_exporters.static_check import infer_shapes
 
 FLOAT = TensorProto.FLOAT
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-PRECISIONS = ("fp32", *LOW_TYPES)
 
 
 def to_precision(proto: onnx.ModelProto, precision: str) -> onnx.ModelProto:

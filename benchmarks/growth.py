@@ -99,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", default="1,8,32", help="default: %(default)s")
     parser.add_argument("--exports", default="deit_b", help="recipes that are only exported, as they are")
     parser.add_argument("--depth", type=int, help="layers of --model, to try; all without")
+    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="else exports alone")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring a pair, at least; default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("docs/growth"))
     return parser.parse_args(arguments)
@@ -123,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         latencies = [
             {"tokens": tokens, "batch": batch, **asdict(result)}
             for (tokens, batch), pair in pairs.items()
+            if given.latency
             for result in measure(pair, given.seconds)
         ]
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "depth": given.depth}
@@ -137,7 +139,8 @@ Made by `benchmarks/growth.py` on a machine of {cores} cores ({machine}); random
 nor for memory. *num_prop* grows with the tokens, so that the same share of them leaves.{depth}
 
 ![plot]({plot}.png)
-
+"""
+LATENCY = """
 ## Latency
 
 {model} on ONNX Runtime, one thread: milliseconds an image (p50 of *runs*), GTP and its dense twin in turn. *Ratio* is
@@ -155,18 +158,21 @@ imports. *CPU seconds* do not count the time that other work had the machine; *p
 
 def write(found: dict[str, Any], output: Path) -> None:
     depth = f" **Only {found['depth']} layers: a trial.**" if found["depth"] else ""
-    texts = {"model": found["model"], "machine": found["machine"], "cores": found["cores"], "plot": output.name}
-    columns = ("image tokens", "batch", "dense ms", "GTP ms", "ratio", "MACs", "share realised", "runs")
-    lines = [columns, *(latency_row(dense, gtp) for dense, gtp in twins(found["latency"]))]
+    texts = {"machine": found["machine"], "cores": found["cores"], "plot": output.name}
     exports = [("model", "image tokens", "batch", "num_prop", "seconds", "CPU seconds", "peak GB", "files MB")]
     exports += [export_row(Export(**entry)) for entry in found["exports"]]
-    text = HEAD.format(**texts, depth=depth) + table(lines) + EXPORTS + table(exports)
+    text = HEAD.format(**texts, depth=depth) + latency_part(found) + EXPORTS + table(exports)
     output.with_suffix(".md").write_text(text)
     plot(found, output.with_suffix(".png"))
 
 
-def twins(latencies: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    return list(zip(latencies[::2], latencies[1::2], strict=True))
+def latency_part(found: dict[str, Any]) -> str:
+    if not found["latency"]:
+        return "\nLatency was not measured in this run.\n"
+    columns = ("image tokens", "batch", "dense ms", "GTP ms", "ratio", "MACs", "share realised", "runs")
+    twins = zip(found["latency"][::2], found["latency"][1::2], strict=True)
+    lines = [columns, *(latency_row(dense, gtp) for dense, gtp in twins)]
+    return LATENCY.format(model=found["model"]) + table(lines)
 
 
 def latency_row(dense: dict[str, Any], gtp: dict[str, Any]) -> tuple[str, ...]:
@@ -192,16 +198,14 @@ def plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2))
-    for batch in dict.fromkeys(entry["batch"] for entry in found["latency"]):
-        for name, style in (("dense.onnx", "--"), ("model.onnx", "-")):
+    for batch in dict.fromkeys(entry["batch"] for entry in found["exports"]):
+        for name, kind, style in (("dense.onnx", "dense", "--"), ("model.onnx", "GTP", "-")):
             points = [entry for entry in found["latency"] if (entry["batch"], entry["file"]) == (batch, name)]
             times = [entry["p50_ms"] / batch for entry in points]
-            label = f"{'GTP' if style == '-' else 'dense'}, batch {batch}"
-            left.plot([entry["tokens"] for entry in points], times, style, marker="o", label=label)
+            left.plot([entry["tokens"] for entry in points], times, style, marker="o", label=f"{kind}, batch {batch}")
         exports = [entry for entry in found["exports"] if (entry["batch"], entry["model"]) == (batch, found["model"])]
-        exports.sort(key=lambda entry: entry["tokens"])
-        tokens, peaks = zip(*((entry["tokens"], entry["peak_gb"]) for entry in exports), strict=True)
-        right.plot(tokens, peaks, marker="o", label=f"batch {batch}")
+        peaks = [entry["peak_gb"] for entry in exports]
+        right.plot([entry["tokens"] for entry in exports], peaks, marker="o", label=f"batch {batch}")
     left.set(xlabel="image tokens", ylabel="ms an image", ylim=(0, None), title=f"latency, {found['model']}")
     right.set(xlabel="image tokens", ylabel="peak GB", ylim=(0, None), title=f"exporter, {found['model']}")
     left.legend()

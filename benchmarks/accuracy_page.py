@@ -52,8 +52,8 @@ AFTER_SCHEDULES = """
 A dash: no schedule of this kind comes near these MACs.
 """
 AFTER_SELECTIONS = """
-`CLSAttn` needs one row of the attention map, so runtimes that fuse attention keep doing so; the others need all of it. A
-dash: not measured.
+`CLSAttn` needs one row of the attention map, so runtimes that fuse attention keep doing so; the others need all of it.
+A dash: not measured.
 """
 GROUPS = (
     ("methods", METHODS, AFTER_METHODS),

@@ -3,21 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
-from helpers import images_for
+from onnx_graphs import check_answers, graph_of
 
 from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import Recipe, build_model
 from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import trace_tokens
 from gtp_models.rivals import METHODS, apply_method
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
@@ -47,19 +43,9 @@ FULL += [(name, method, 2) for name in ("DINOv3", "mixed", "gated") for method i
 def check_form(name: str, method: str, batch: int) -> None:
     model = tiny_eva(name)
     apply_method(model, method, GTPConfig(num_prop=3, num_neighbours=4))
-    proto, note = simplify(to_onnx(Traced(model, True), batch, 20)[0])
-    assert not note
-    proto = infer_shapes(proto)
-    check_static(proto, "tensorrt")
+    proto = graph_of(model, batch)
     assert not {"Sin", "Cos", "ScatterND", "GatherND"} & operators(proto), "rotary embeddings are constants"
-    images = images_for(model, batch)
-    with torch.inference_mode(), trace_tokens(model) as trace:
-        expected = model(images).numpy()
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    logits, *left = session.run(None, {"images": images.numpy()})
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * abs(expected).max() + 1e-6)
-    for ids in left:
-        np.testing.assert_array_equal(ids, torch.cat([step.propagated for step in trace], 1).numpy())
+    check_answers(proto, model, batch)
 
 
 def operators(proto: onnx.ModelProto) -> set[str]:

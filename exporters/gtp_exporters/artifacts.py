@@ -10,7 +10,6 @@ from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import Options
 from gtp_exporters.pack import PackImages, dense_answers, folder_images, make_reference, synthetic_images
 from gtp_exporters.precision import to_precision
-from gtp_exporters.rewriting import rewrite
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
@@ -91,7 +90,6 @@ class Artifacts:
             self.progress(f"simplifying {name}")
             proto, note = simplify(proto)
             self.notes += [f"{name}: {note}"] if note else []
-            rewrite(proto.graph)
         self.progress(f"checking {name}")
         proto = to_precision(infer_shapes(proto), self.options.precision)
         check_static(proto, self.options.target)

@@ -1,7 +1,9 @@
-"""Simplifies a graph with onnxsim, and keeps the result only if it still answers the same."""
+"""Simplifies a graph with onnxsim and our own rules, and keeps the result only if it still answers the same."""
 
 import numpy as np
 import onnx
+
+from gtp_exporters.rewriting import rewrite
 
 TOLERANCE = 1e-4  # of max|output|
 SEEDS = (0, 1, 2)
@@ -13,6 +15,8 @@ def simplify(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
 
     try:
         simplified, same = onnxsim.simplify(proto)
+        if same:
+            rewrite(simplified.graph)
         same = same and answers_agree(proto, simplified)
     except Exception as error:  # whatever the simplifier trips over, the graph is still good
         return proto, f"the simplifier failed ({_first_line(error)}): the graph was kept unsimplified"

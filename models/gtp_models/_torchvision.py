@@ -19,20 +19,21 @@ SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[Any] = []  # a torch.library.Library takes its operators with it when it is collected
+_declared: list[Any] = []  # what declared operators takes them with it when it is collected
 
 
 def declare_operators() -> None:
     """Declare torchvision's ``nms`` and ``qnms`` where its compiled library did not."""
     import torch
+    from torch import library as extensions
 
     missing = [schema for name, schema in SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
     if not missing:
         return
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    fragment: Any = extensions.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in missing:
-        library.define(schema)
-    _declared.append(library)
+        fragment.define(schema)
+    _declared.append(fragment)
 
 
 class _MendingLoader(Loader):

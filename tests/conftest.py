@@ -6,8 +6,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several workers' threads that wait for ea
 
 from jaxtyping import install_import_hook
 
-MATHS = ("attention", "blocks", "graph", "propagation", "rotary", "selection", "sparsity", "tokens", "trace")
-install_import_hook([f"gtp_models.gtp.{name}" for name in MATHS], "beartype.beartype")
+MATHS = ("frame.attention", "frame.blocks", "frame.rotary", "frame.tokens", "frame.trace", "methods.gtp", "methods.tome")
+install_import_hook([f"gtp_models.{name}" for name in MATHS], "beartype.beartype")
 
 import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision
 

@@ -11,7 +11,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.recipes import Recipe
 from gtp_models.weights import build_model
 

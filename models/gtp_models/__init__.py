@@ -17,57 +17,63 @@ if TYPE_CHECKING:
         WeightsError,
         WeightsUnavailableError,
     )
-    from gtp_models.gtp.calibration import calibrate
-    from gtp_models.gtp.config import GTPConfig
-    from gtp_models.gtp.patch import apply, remove, trace_tokens
-    from gtp_models.gtp.trace import Step
-    from gtp_models.macs import Cost, LayerCost, cost
+    from gtp_models.frame.patch import remove, trace_tokens
+    from gtp_models.frame.trace import Step
+    from gtp_models.methods import METHODS, make_settings
+    from gtp_models.methods.apply import apply
+    from gtp_models.methods.gtp.calibration import calibrate
+    from gtp_models.methods.gtp.config import GTPConfig
+    from gtp_models.methods.settings import Settings
+    from gtp_models.plan import LayerPlan, Plan, make_plan
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
-    from gtp_models.rivals import apply_method
     from gtp_models.weights import BuiltModel, build_model
 
 _HOMES = {
     "BuiltModel": "gtp_models.weights",
     "ConfigError": "gtp_models.errors",
-    "Cost": "gtp_models.macs",
-    "GTPConfig": "gtp_models.gtp.config",
-    "LayerCost": "gtp_models.macs",
+    "GTPConfig": "gtp_models.methods.gtp.config",
+    "LayerPlan": "gtp_models.plan",
+    "METHODS": "gtp_models.methods",
     "ModelsError": "gtp_models.errors",
+    "Plan": "gtp_models.plan",
     "Recipe": "gtp_models.recipes",
-    "Step": "gtp_models.gtp.trace",
+    "Settings": "gtp_models.methods.settings",
+    "Step": "gtp_models.frame.trace",
     "UnknownModelError": "gtp_models.errors",
     "UnsupportedModelError": "gtp_models.errors",
     "WeightsError": "gtp_models.errors",
     "WeightsUnavailableError": "gtp_models.errors",
-    "apply": "gtp_models.gtp.patch",
-    "apply_method": "gtp_models.rivals",
-    "calibrate": "gtp_models.gtp.calibration",
+    "apply": "gtp_models.methods.apply",
+    "calibrate": "gtp_models.methods.gtp.calibration",
     "build_model": "gtp_models.weights",
-    "cost": "gtp_models.macs",
     "load_recipe": "gtp_models.recipes",
+    "make_plan": "gtp_models.plan",
+    "make_settings": "gtp_models.methods",
     "recipe_names": "gtp_models.recipes",
-    "remove": "gtp_models.gtp.patch",
-    "trace_tokens": "gtp_models.gtp.patch",
+    "remove": "gtp_models.frame.patch",
+    "trace_tokens": "gtp_models.frame.patch",
 }
 __all__ = [
+    "METHODS",
     "BuiltModel",
     "ConfigError",
-    "Cost",
     "GTPConfig",
-    "LayerCost",
+    "LayerPlan",
     "ModelsError",
+    "Plan",
     "Recipe",
+    "Settings",
     "Step",
     "UnknownModelError",
     "UnsupportedModelError",
     "WeightsError",
     "WeightsUnavailableError",
     "apply",
-    "apply_method",
     "build_model",
     "calibrate",
-    "cost",
     "load_recipe",
+    "make_plan",
+    "make_settings",
     "recipe_names",
     "remove",
     "trace_tokens",

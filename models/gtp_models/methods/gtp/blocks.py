@@ -1,0 +1,61 @@
+"""GTP in timm's blocks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gtp_models.frame.attention import Attended, Threshold
+from gtp_models.frame.blocks import ReducingBlocks
+from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.tokens import Tokens, rank
+from gtp_models.frame.trace import Layer
+from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS, Parted, Seen
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
+from gtp_models.methods.settings import ModelShape
+
+
+class GTPBlocks(ReducingBlocks):
+    """GTP (arXiv 2311.03035, figure 2).
+
+    Modifications:
+    - sets up the token graph from its input, once, where the graph is made so
+    - selects, finds the edges to the tokens that stay, and propagates along them
+    """
+
+    def __init__(self, blocks: Blocks, config: GTPConfig, shape: ModelShape, num_prop: Sequence[int]) -> None:
+        super().__init__(blocks, num_prop, shape.num_prefix)
+        self.config, self.grid = config, shape.grid
+        self.selection = SELECTIONS[config.selection]
+        self.propagation = PROPAGATIONS[config.propagation]
+        self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
+        self.first_row = config.sparsity == 1 and self.selection.needs == "class_row"
+
+    def setup(self, x: Tensor) -> Tensor | None:
+        make = self.token_graph.setup
+        if make is None:
+            return None
+        factor = self.config.alpha if self.propagation.uses_alpha else 1.0
+        return make(x if len(x) > 1 else x.flatten(0, 1), self.grid, self.num_prefix, self.config, factor)
+
+    def threshold(self, index: int) -> Threshold | None:
+        config = self.config
+        if config.sparsity == 1:
+            return None
+        if config.threshold == "exact" or config.calibration is None:
+            return lambda logits, attention: exact_threshold(attention, config.sparsity)
+        z = torch.tensor(config.calibration[index])[:, None, None]
+        return lambda logits, attention: calibrated_threshold(logits, attention, z.to(attention))
+
+    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+        if self.config.token_scale:
+            tokens = tokens.scaled()
+        seen = Seen(tokens, attended.map)
+        scores, order = rank(self.selection.score(seen), tokens.num_prefix)
+        last = tokens.count - amount - 1
+        staying, leaving = torch.split(order, [last + 1, amount], dim=-1)
+        parted = Parted(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
+        edges = self.token_graph.edges and self.token_graph.edges(seen, parted)
+        after = self.propagation.combine(parted, edges)
+        return Layer(after, parted.left.ids, scores[..., last] - scores[..., last + 1])

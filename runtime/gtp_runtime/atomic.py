@@ -1,0 +1,105 @@
+"""Files that are written whole or not at all: written beside, flushed to the disk, then put in place.
+
+A process that is killed leaves ``.NAME.tmp-PID-N`` beside NAME. Whoever writes holds a lock on that file, so the next
+writer of NAME removes those that nobody holds any more, and never one that another process is writing.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_numbers = itertools.count()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole: see ``replacing``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file (empty, beside ``path``) to write to; it takes the place of ``path`` at the end.
+
+    Whatever fails leaves the earlier file whole and no temporary. A symbolic link stays, its target is replaced. The
+    new file has the permissions of any new file (0o644 under the usual umask).
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    _sweep(target)
+    temporary, lock = _create(target)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(lock)
+    with contextlib.suppress(OSError):  # not every file system can flush a folder; the file is in place
+        _flush(target.parent)
+
+
+def _create(target: Path) -> tuple[Path, int]:
+    """Make a temporary of ours and hold it: the lock lasts until the descriptor is closed."""
+    while True:
+        temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        except FileExistsError:  # of an earlier process with this id
+            continue
+        if _held(descriptor) and temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)  # swept before we held it
+
+
+def _held(descriptor: int) -> bool:
+    """Lock a temporary of ours; False where a sweeper was faster."""
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, where nothing is swept either
+        return True
+    return True
+
+
+def _sweep(target: Path) -> None:
+    """Remove temporaries of this file that no process holds any more."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
+    entries: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that is missing is the writer's to report
+        entries = os.listdir(target.parent)
+    for name in filter(ours.fullmatch, entries):
+        found = target.parent / name
+        with contextlib.suppress(OSError):  # held, or another sweeper was faster
+            descriptor = os.open(found, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                _lock(descriptor)
+                found.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Hold a file until its descriptor is closed.
+
+    Raises:
+        OSError: another writer holds it, or the file system has no locks.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

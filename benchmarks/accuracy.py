@@ -23,7 +23,7 @@ from torch import Tensor
 from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.data_config import preprocessing_of
 from gtp_models import ConfigError, GTPConfig, apply_method, build_model, cost, load_recipe, remove
-from gtp_models.rivals.tome import clamped
+from gtp_models.methods.tome import clamped
 from gtp_models.schedules import make_schedule
 from gtp_models.training import logits_of
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gtp_exporters.pack import PackImages, folder_images
 from torch import Tensor
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
-from gtp_exporters.pack import PackImages, folder_images
 from gtp_models import Recipe
 
 

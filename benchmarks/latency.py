@@ -18,7 +18,7 @@ from typing import Any
 
 from gtp_exporters import Options, export
 from gtp_models import GTPConfig, Recipe, load_recipe
-from gtp_models.rivals.tome import clamped
+from gtp_models.methods.tome import clamped
 from gtp_models.weights import outline
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.errors import RandomWeightsWarning

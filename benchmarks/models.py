@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gtp_models import Recipe, UnsupportedModelError, cost
 from gtp_models.choosing import choose
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import check_supported
+from gtp_models.frame.patch import check_supported
 from gtp_models.heads import projects
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.weights import outline
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"

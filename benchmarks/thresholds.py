@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gtp_models import GTPConfig, remove, trace_tokens
-from gtp_models.gtp.blocks import GTPBlocks
-from gtp_models.gtp.patch import patch
-from gtp_models.gtp.sparsity import Threshold
+from gtp_models.frame.blocks import GTPBlocks
+from gtp_models.frame.patch import patch
+from gtp_models.methods.gtp.sparsity import Threshold
 from gtp_models.training import BATCH
 
 SPARSITIES = (0.9, 0.7, 0.5)

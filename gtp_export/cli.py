@@ -14,6 +14,7 @@ from gtp_export.commands.calibrate import calibrate
 from gtp_export.commands.doctor import doctor
 from gtp_export.commands.export import export
 from gtp_export.commands.inspect import inspect
+from gtp_export.commands.methods import methods
 from gtp_export.commands.models import models
 from gtp_export.commands.predict import predict
 from gtp_export.commands.validate import validate
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, export, build_engine, validate, bench, predict, inspect, calibrate, doctor):
+for command in (models, methods, export, build_engine, validate, bench, predict, inspect, calibrate, doctor):
     app.command()(command)
 
 

@@ -14,7 +14,7 @@ from typer.main import get_command
 import gtp_runtime
 from gtp_export import cli as command_line
 from gtp_export import console
-from gtp_exporters import Options, export
+from gtp_exporters import ExportOptions, export
 from gtp_models import Recipe
 from gtp_runtime import Model
 from gtp_runtime.errors import RandomWeightsWarning
@@ -42,7 +42,7 @@ def digits_copy(digits: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with random weights, three images a run."""
-    options = Options(batch=3, simplify=False)
+    options = ExportOptions(batch=3, simplify=False)
     return _once(tmp_path_factory, "tiny", lambda place: export(TINY, place, weights="random", options=options))
 
 

@@ -11,7 +11,7 @@ from helpers import images_for
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.patch import trace_tokens
+from gtp_models.frame.patch import trace_tokens
 
 
 def graph_of(model: Any, batch: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import torch
 from helpers import TINY_GTP, noise_of, tiny_vit
 
 from gtp_models import calibrate
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import GTPConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

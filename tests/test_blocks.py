@@ -3,16 +3,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
-
-from gtp_models.gtp.attention import Attended, attend
-from gtp_models.gtp.blocks import GTPBlocks
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply
 from gtp_models.gtp.propagation import propagate
 from gtp_models.gtp.selection import scores
-from gtp_models.gtp.sparsity import exact_threshold, sparsify
-from gtp_models.gtp.tokens import Tokens
+from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
+
+from gtp_models.frame.attention import Attended, attend
+from gtp_models.frame.blocks import GTPBlocks
+from gtp_models.frame.patch import apply
+from gtp_models.frame.tokens import Tokens
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.sparsity import exact_threshold, sparsify
 
 X = noise_of(2, 9, 24)
 TOKENS = Tokens(X.flatten(0, 1), batch=2, num_prefix=1)

@@ -15,9 +15,9 @@ from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import calibrate, load_recipe
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, is_patched
-from gtp_models.gtp.sparsity import exact_threshold, log_statistics
+from gtp_models.frame.patch import apply, is_patched
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.sparsity import exact_threshold, log_statistics
 
 SPARSE = replace(TINY_GTP, num_prop=(0, 3, 3), sparsity=0.6, threshold="calibrated", calibration=None)
 
@@ -56,7 +56,7 @@ def test_the_share_that_stays_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
         assert exact is not None
         return attention * (attention >= least)
 
-    monkeypatch.setattr("gtp_models.gtp.attention.sparsify", spy)
+    monkeypatch.setattr("gtp_models.frame.attention.sparsify", spy)
     model(noise_of(8, 3, 32, 32))
     assert len(shares) == 2
     assert all(abs(share - 0.6) < 0.1 for share in shares)

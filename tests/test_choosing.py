@@ -11,8 +11,8 @@ from helpers import tiny_vit
 from gtp_models import cost, load_recipe
 from gtp_models.choosing import SAVED, choose
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.config import GTPConfig
 from gtp_models.heads import without_head
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.weights import outline
 from gtp_runtime import read_manifest
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import GTPConfig
 
 CHOICES = {
     "selection": "MixedAttnMax",

@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 import torch
 from eva_models import EVAS, evas, tiny_eva
+from gtp_models.rivals import METHODS, apply_method
 from helpers import TINY_GTP, images_for
 from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.attention import attend
-from gtp_models.gtp.calibration import calibrate
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.families import block_form
-from gtp_models.gtp.families.eva import GTPEva
-from gtp_models.gtp.patch import apply, is_patched, remove, trace_tokens
-from gtp_models.gtp.rotary import rope_rows
-from gtp_models.gtp.tokens import Tokens
-from gtp_models.gtp.trace import recording
+from gtp_models.frame.attention import attend
+from gtp_models.frame.families import block_form
+from gtp_models.frame.families.eva import GTPEva
+from gtp_models.frame.patch import apply, is_patched, remove, trace_tokens
+from gtp_models.frame.rotary import rope_rows
+from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.trace import recording
 from gtp_models.macs import cost
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.methods.gtp.calibration import calibrate
+from gtp_models.methods.gtp.config import GTPConfig
 
 batches = pytest.mark.parametrize("batch", [1, 3])
 SETTINGS = GTPConfig(num_prop=3, num_neighbours=4)

@@ -7,14 +7,14 @@ import onnx
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
+from gtp_models.rivals import METHODS, apply_method
 from onnx_graphs import check_answers, graph_of
 
 from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_exporters.simplify import simplify
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import Recipe, build_model
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from gtp_exporters.pack import synthetic_images
 
 from gtp_exporters import Options, describe, export, simplify
 from gtp_exporters.directory import written_whole
 from gtp_exporters.errors import LimitError, OutputError
-from gtp_exporters.pack import synthetic_images
 from gtp_models import GTPConfig, Recipe
 from gtp_runtime import Manifest, read_manifest
 from gtp_runtime.reference import read_reference

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 import torch
+from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph
 from torch import Tensor
 
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph
+from gtp_models.methods.gtp.config import GTPConfig
 
 GRID = (4, 5)
 

@@ -3,15 +3,15 @@ from typing import Any
 import pytest
 import timm
 import torch
+from gtp_models.rivals import METHODS, apply_method
 from helpers import images_for, tiny_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, remove
+from gtp_models.frame.patch import apply, remove
 from gtp_models.macs import cost
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.methods.gtp.config import GTPConfig
 
 GAP = {"class_token": False, "global_pool": "avg"}
 

@@ -15,8 +15,8 @@ from gtp_exporters.precision import kept_nodes, precision_of, takes, to_precisio
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply
+from gtp_models.frame.patch import apply
+from gtp_models.methods.gtp.config import GTPConfig
 
 
 def exported(batch: int = 1, opset: int = 20, **settings: Any) -> tuple[Any, onnx.ModelProto]:

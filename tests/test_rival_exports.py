@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from artifacts import TINY
+from gtp_models.rivals import METHODS, apply_method
 from helpers import PREFIXES, tiny_vit
 from onnx_graphs import check_answers, graph_of
 
 from gtp_exporters import EngineOptions, Options, build_engine, export
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
 

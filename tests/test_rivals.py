@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from gtp_models.rivals import METHODS, apply_method
 from helpers import images_for, prefixes, tiny_vit
 from torch import Tensor, nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import is_patched, remove, trace_tokens
-from gtp_models.gtp.trace import Step
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.frame.trace import Step
 from gtp_models.macs import cost
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.methods.gtp.config import GTPConfig
 
 methods = pytest.mark.parametrize("method", METHODS)
 schedules = pytest.mark.parametrize("num_prop", [3, (0, 4, 2), (2, 0, 3), 0], ids=str)

@@ -3,7 +3,7 @@ from helpers import TINY_GTP, tiny_vit
 
 from gtp_models import cost
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.schedules import make_schedule
 
 DEEP = {"img_size": 64, "depth": 6}

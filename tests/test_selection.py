@@ -3,10 +3,10 @@ from typing import get_args
 
 import pytest
 import torch
+from gtp_models.gtp.selection import rank, scores
 from torch import Tensor
 
-from gtp_models.gtp.config import Selection
-from gtp_models.gtp.selection import rank, scores
+from gtp_models.methods.gtp.config import Selection
 
 
 def attention_map(*batch: int) -> Tensor:

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gtp_exporters.errors import LimitError, StaticCheckError
 from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_opset, check_settings
 from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import GTPConfig
 
 
 def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **constants: np.ndarray) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import build
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import GTPConfig, Recipe
-from gtp_models.gtp.patch import apply
+from gtp_models.frame.patch import apply
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.tensorrt_flavor import find_flavor

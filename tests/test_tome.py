@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from gtp_models.rivals import apply_method
 from helpers import images_for, prefixes, tiny_vit
 from torch import Tensor, nn
 
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import trace_tokens
-from gtp_models.gtp.tokens import Tokens
-from gtp_models.gtp.trace import recording
-from gtp_models.rivals import apply_method
-from gtp_models.rivals.tome import clamped, match
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.trace import recording
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.tome import clamped, match
 
 NO_CLASS = {"class_token": False, "global_pool": "avg"}
 Group = tuple[int, ...]  # the patches that a token stands for, the one that received the others first

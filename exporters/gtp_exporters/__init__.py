@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 from gtp_models._lazy import lazy  # importing gtp_models puts the hook in place that mends torchvision
 
 if TYPE_CHECKING:
-    from gtp_exporters.errors import EngineError, ExportError, LimitError, OutputError, StaticCheckError
-    from gtp_exporters.options import Options
+    from gtp_exporters.errors import (
+        EngineError,
+        ExportError,
+        LimitError,
+        OutputError,
+        ParityFailedError,
+        StaticCheckError,
+    )
+    from gtp_exporters.options import ExportOptions
     from gtp_exporters.pipeline import Exported, export
     from gtp_exporters.static_check import check_static
     from gtp_exporters.tensorrt.building import EngineOptions
@@ -22,8 +29,9 @@ _HOMES = {
     "ExportError": "gtp_exporters.errors",
     "Exported": "gtp_exporters.pipeline",
     "LimitError": "gtp_exporters.errors",
-    "Options": "gtp_exporters.options",
+    "ExportOptions": "gtp_exporters.options",
     "OutputError": "gtp_exporters.errors",
+    "ParityFailedError": "gtp_exporters.errors",
     "StaticCheckError": "gtp_exporters.errors",
     "build_engine": "gtp_exporters.tensorrt.engine",
     "check_static": "gtp_exporters.static_check",
@@ -34,10 +42,11 @@ __all__ = [
     "EngineError",
     "EngineOptions",
     "ExportError",
+    "ExportOptions",
     "Exported",
     "LimitError",
-    "Options",
     "OutputError",
+    "ParityFailedError",
     "StaticCheckError",
     "build_engine",
     "check_static",

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from gtp_exporters.precision import precision_of
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
 from gtp_models.weights import BuiltModel
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
 
@@ -24,18 +24,18 @@ def strip(proto: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def describe(proto: onnx.ModelProto, built: BuiltModel, config: GTPConfig, method: str) -> None:
+def describe(proto: onnx.ModelProto, built: BuiltModel, settings: Settings) -> None:
     """Repeat the essentials of the manifest in the graph."""
     proto.producer_name, proto.producer_version = PRODUCER, _version(PRODUCER)
-    proto.graph.name = f"{built.recipe.name}-{method}"
+    proto.graph.name = f"{built.recipe.name}-{settings.name}"
     essentials = {
         "model": built.recipe.timm,
-        "method": method,
-        "gtp": json.dumps(config.to_dict()) if method == "gtp" else "",
+        "method": settings.name,
+        "settings": json.dumps(settings.to_dict()),
         "weights": f"{built.source} ({built.detail})",
         "weights_sha256": built.sha256,
     }
-    onnx.helper.set_model_props(proto, {name: value for name, value in essentials.items() if value})
+    onnx.helper.set_model_props(proto, essentials)
 
 
 def file_entry(path: Path, proto: onnx.ModelProto, role: str, method: str, macs: int) -> FileEntry:

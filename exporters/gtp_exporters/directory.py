@@ -73,3 +73,20 @@ def _explain(error: OSError, directory: Path) -> str:
             f"no space left to write {directory}: free some, or choose another place with -o; nothing was left behind"
         )
     return f"cannot write {directory}: {error.strerror or error}; nothing was left behind"
+
+
+class Staging:
+    """Stands in until the new one lands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def commit(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def staged(directory: Path) -> Iterator[Staging]:
+    """Stand in until the new one lands."""
+    with written_whole(directory) as path:
+        yield Staging(path)

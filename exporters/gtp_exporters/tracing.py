@@ -8,8 +8,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from gtp_models.gtp.patch import is_patched
-from gtp_models.gtp.trace import Layer, recording
+from gtp_models.frame.patch import is_patched
+from gtp_models.frame.trace import Layer, recording
 
 _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 

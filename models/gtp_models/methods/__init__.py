@@ -10,7 +10,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.registry import Registry
 
-METHODS: Registry[type[Settings]] = Registry(__name__, "method")  # type: ignore[type-var]
+METHODS: Registry[type[Settings]] = Registry(__name__, "method")
 
 
 def make_settings(method: str, **values: Any) -> Settings:

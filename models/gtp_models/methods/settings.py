@@ -116,6 +116,11 @@ class Settings:
         """Tokens that join in a layer from which others leave."""
         return 0
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the settings lack something that is measured on images (``gtp_models.calibrate``)."""
+        return False
+
     def most(self, tokens: int, num_prefix: int) -> int:  # noqa: ARG002
         """Return how many of a layer's image tokens may leave at most."""
         return tokens - 1
@@ -132,9 +137,9 @@ class Settings:
         """Return the largest k that the method's graph sorts in a layer: by default it ranks all tokens."""
         return layer.tokens
 
-    def topk_remedy(self, layer: LayerShape, limit: int) -> str:
+    def topk_remedy(self, layer: LayerShape, limit: int) -> str:  # noqa: ARG002
         """Say what keeps ``topk`` within a limit."""
-        return f"{self.name} ranks {layer.tokens} tokens: give a smaller --img-size, at most {limit} tokens"
+        return f"give a smaller --img-size, for at most {limit} tokens"
 
     def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
         """Return timm's blocks with the method in them."""

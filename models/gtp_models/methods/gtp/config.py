@@ -96,6 +96,10 @@ class GTPConfig(Settings):
         return self.axes[2].joins
 
     @property
+    def needs_calibration(self) -> bool:
+        return self.threshold == "calibrated" and self.sparsity < 1 and self.calibration is None
+
+    @property
     def uses_graph(self) -> bool:
         """Whether the propagation uses the graph."""
         return self.axes[2].uses_graph
@@ -147,10 +151,7 @@ class GTPConfig(Settings):
         if super().topk(layer) > limit:
             return super().topk_remedy(layer, limit)
         least = 1 - limit / layer.tokens**2
-        return (
-            f"sparsity={self.sparsity} with threshold='exact' sorts attention maps of {layer.tokens}x{layer.tokens}: "
-            f"use sparsity=1.0 (or at least {max(0.0, least) + 0.0005:.3f}), or --threshold calibrated"
-        )
+        return f"use sparsity=1.0 (or at least {least + 0.0005:.3f}), --threshold calibrated"
 
     def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
         from gtp_models.methods.gtp.blocks import GTPBlocks  # torch

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gtp_models.gtp.patch import trace_tokens
-from gtp_models.gtp.trace import Step
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.trace import Step
 from gtp_runtime.errors import ImageError
 from gtp_runtime.images import class_indices, find_images, spread
 from gtp_runtime.preprocessing import Preprocessing
@@ -23,7 +23,7 @@ CHUNK = 8
 
 
 @dataclass(frozen=True)
-class PackImages:
+class ReferenceImages:
     """Images of a parity pack: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
 
     pixels: np.ndarray
@@ -31,12 +31,12 @@ class PackImages:
     origin: str
 
 
-def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> PackImages:
+def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> ReferenceImages:
     """Make smooth coloured shapes: seeded noise of 6 x 6 pixels, enlarged to (height, width)."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
     large = [Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC) for image in small]
-    return PackImages(np.stack([np.asarray(image) for image in large]), None, "synthetic")
+    return ReferenceImages(np.stack([np.asarray(image) for image in large]), None, "synthetic")
 
 
 def folder_images(
@@ -47,7 +47,7 @@ def folder_images(
     classes: int,
     limit: int | None = LIMIT,
     origin: str = "",
-) -> PackImages:
+) -> ReferenceImages:
     """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders name them.
 
     Raises:
@@ -58,7 +58,9 @@ def folder_images(
     chosen = range(len(paths)) if limit is None else spread(range(len(paths)), limit)
     paths, found = [paths[index] for index in chosen], None if found is None else [found[index] for index in chosen]
     pixels = np.stack([preprocessing.pixels(path) for path in paths])
-    return PackImages(pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}")
+    return ReferenceImages(
+        pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}"
+    )
 
 
 def _classes(
@@ -74,7 +76,7 @@ def _classes(
 @torch.inference_mode()
 def make_reference(
     model: Any,
-    images: PackImages,
+    images: ReferenceImages,
     preprocessing: Preprocessing,
     progress: Callable[[float], None] = lambda share: None,
     output: str = "logits",
@@ -100,12 +102,12 @@ def make_reference(
 
 
 @torch.inference_mode()
-def dense_answers(model: Any, images: PackImages, preprocessing: Preprocessing) -> np.ndarray:
+def dense_answers(model: Any, images: ReferenceImages, preprocessing: Preprocessing) -> np.ndarray:
     """Run the eager model, not patched, on the images: (N, classes) or (N, dim) float32."""
     return np.concatenate([model(batch).numpy() for batch in _batches(images, preprocessing)])
 
 
-def _batches(images: PackImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:
+def _batches(images: ReferenceImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:
     count = -(-len(images.pixels) // CHUNK)
     return torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(count)
 

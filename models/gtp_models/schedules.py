@@ -7,7 +7,7 @@ from typing import Protocol
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 
-KINDS = "even, early, late, every:K, aligned:M"
+KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
 NEAR = 0.02  # of the dense model's MACs: a schedule further from its budget is refused
 STEPS = 2000  # tries between no and all tokens
 Amounts = tuple[int, ...]
@@ -27,8 +27,10 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     """Return how many tokens leave in each layer.
 
     ``schedule`` is "even" (as evenly as whole tokens go), "early" or "late" (linearly more in the first or last
-    layers), "every:K" (in every K-th layer alone), "aligned:M" (even, and each layer has a multiple of M tokens, prefix
-    tokens included, from its first reduction on). Its budget is ``macs``, ``keep``, or what ``num_prop`` takes.
+    layers), "every:K" (in every K-th layer alone), "steps:K" (in K layers, spread over the first two thirds), or
+    "at:1,5" (in these layers alone). "aligned:M", alone or behind another ("steps:2+aligned:16"), rounds the tokens of
+    each layer, prefix tokens included, to a multiple of M from the first reduction on. Its budget is ``macs``, ``keep``,
+    or what ``num_prop`` takes.
 
     Raises:
         ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule comes near.
@@ -75,19 +77,48 @@ def _cost(schedule: Amounts, costs: Costs) -> int | None:
         return None
 
 
-def _maker(kind: str, shape: ModelShape) -> Callable[[float], Amounts]:
+def _maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
     """Return a function from the share of tokens that leave in all, 0..1, to a schedule."""
-    depth, tokens = shape.depth, shape.patches
-    name, _, number = kind.partition(":")
-    if name in ("even", "early", "late") and not number:
-        weights = {"even": [1] * depth, "early": range(depth, 0, -1), "late": range(1, depth + 1)}[name]
-        return lambda share: _spread(list(weights), share * tokens)
-    if name == "every" and number.isdecimal() and 0 < int(number) <= depth:
-        chosen = [int(layer % int(number) == int(number) - 1) for layer in range(depth)]
-        return lambda share: _spread(chosen, share * tokens)
-    if name == "aligned" and number.isdecimal() and int(number):
-        return lambda share: _aligned(shape, int(number), share * tokens)
-    raise ConfigError(f"no schedule is called {kind!r}: choose one of {KINDS} (every:3, aligned:16)")
+    kind, plus, aligned = text.partition("+")
+    if kind.startswith("aligned:") and not plus:
+        kind, aligned = "even", kind
+    weights = _weights(kind, shape.depth)
+    name, _, multiple = aligned.partition(":")
+    if weights is None or (aligned and not (name == "aligned" and _positive(multiple))):
+        raise ConfigError(
+            f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
+            "+aligned:16 behind any of them rounds the tokens of each layer to multiples"
+        )
+    if not aligned:
+        return lambda share: _spread(weights, share * shape.patches)
+    start = shape.patches + shape.num_prefix
+    return lambda share: _aligned(_spread(weights, share * shape.patches), start, int(multiple))
+
+
+def _weights(kind: str, depth: int) -> list[int] | None:
+    """Return how much of all that leave leaves in each layer, as weights; None for an unknown kind."""
+    name, _, rest = kind.partition(":")
+    layers = range(depth)
+    if name in ("even", "early", "late") and not rest:
+        return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
+    if name == "every" and _positive(rest) and int(rest) <= depth:
+        return [int(layer % int(rest) == int(rest) - 1) for layer in layers]
+    if name == "steps" and _positive(rest) and int(rest) < depth:
+        chosen = steps(int(rest), depth)
+        return [int(layer in chosen) for layer in layers]
+    if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):
+        chosen = [int(part) for part in rest.split(",")]
+        return [int(layer in chosen) for layer in layers]
+    return None
+
+
+def steps(count: int, depth: int) -> list[int]:
+    """Return the layers of ``steps:K``: from layer 1 on, spread over the first two thirds."""
+    return [1 + int(step * 2 * depth / (3 * count)) for step in range(count)]
+
+
+def _positive(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
 
 def _spread(weights: list[int], total: float) -> Amounts:
@@ -96,10 +127,11 @@ def _spread(weights: list[int], total: float) -> Amounts:
     return tuple(round(after) - round(before) for before, after in pairwise(so_far))
 
 
-def _aligned(shape: ModelShape, multiple: int, total: float) -> Amounts:
-    start = shape.patches + shape.num_prefix
-    counts = [start]
-    for layer in range(1, shape.depth + 1):
-        even = start - total * layer / shape.depth
-        counts.append(min(counts[-1], max(multiple, multiple * round(even / multiple))))
-    return tuple(before - after for before, after in pairwise(counts)) if total else (0,) * shape.depth
+def _aligned(amounts: Amounts, start: int, multiple: int) -> Amounts:
+    """Round the tokens after each reduction to a multiple."""
+    counts, wanted = [start], start
+    for amount in amounts:
+        wanted -= amount
+        rounded = max(multiple, multiple * round(wanted / multiple))
+        counts.append(min(counts[-1], rounded) if amount else counts[-1])
+    return tuple(before - after for before, after in pairwise(counts))

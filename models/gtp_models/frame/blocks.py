@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gtp_models.frame.attention import Attended, Threshold, attend
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.pooling import hand_over_sizes
 from gtp_models.frame.rotary import rope_rows, rope_table
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer, record, start
@@ -36,6 +37,7 @@ class ReducingBlocks(nn.Sequential):
 
     selects = True  # whether which tokens leave depends on the image
     first_row = False  # whether ``reduce`` looks at no more of the attention map than the first token's row
+    merges = False  # whether a token's scale is the number of patches that it stands for, by which pooling weighs it
 
     def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:
         super().__init__(OrderedDict(blocks.named_children()))
@@ -71,6 +73,7 @@ class ReducingBlocks(nn.Sequential):
             layer = self.run_block(index, tokens)
             record(self, layer)
             tokens = layer.tokens
+        hand_over_sizes(self, tokens.sizes() if self.merges else None)
         return x if plain == len(self) else tokens.x.view(batch, -1, dim)
 
     def _plain_blocks(self) -> int:

@@ -10,6 +10,7 @@ from gtp_models.errors import UnsupportedModelError
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families import family_of
 from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.pooling import PoolBySize
 from gtp_models.frame.trace import Step, describe, recording
 from gtp_models.frame.unsupported import check_trunk
 
@@ -28,6 +29,9 @@ def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
     patched = make(blocks)
     patched.training = blocks.training
     family_of(model).install(model, patched, True)
+    vars(target).pop("pool", None)
+    if patched.merges:
+        target.pool = PoolBySize(target)
     return model
 
 
@@ -39,6 +43,7 @@ def remove(model: Model) -> Model:
         plain = family.plain(dict(target.blocks.named_children()))
         plain.training = target.blocks.training
         family.install(model, plain, False)
+        vars(target).pop("pool", None)
     return model
 
 

@@ -42,6 +42,10 @@ class Tokens:
         """The leading axes of a value that each image has: (B,), or none for a batch of one."""
         return (self.batch,) if self.batch > 1 else ()
 
+    def rows(self) -> Float[Tensor, "*batch tokens dim"]:
+        """Return the token vectors, image by image."""
+        return self.x.view(*self.axes, self.count, -1)
+
     def positions(self) -> Int[Tensor, "*batch tokens"]:
         """Return the ids of tokens of which none has left: where they stand."""
         return torch.arange(self.count, device=self.x.device).expand(*self.axes, -1)
@@ -51,6 +55,10 @@ class Tokens:
         if self.scale is not None:
             return self
         return replace(self, scale=self.x.new_ones(*self.axes, 1, self.count))
+
+    def sizes(self) -> Float[Tensor, "batch tokens"] | None:
+        """Return the scales of every image's tokens; None where every token weighs one."""
+        return None if self.scale is None else self.scale.reshape(self.batch, -1)
 
     def pick(self, positions: Int[Tensor, "*batch some"]) -> "Tokens":
         """Return the tokens at these positions of each image, with their ids and scales."""

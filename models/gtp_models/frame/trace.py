@@ -21,11 +21,14 @@ class Step:
         kept: original ids of the image tokens after the layer, in the order in which they now stand.
         propagated: original ids of those that left, highest score first.
         gap: by how much the last token that stayed outscored the first that left; infinite where none left.
+        received_by: for each of ``propagated`` the original id of the token that it was merged into; None where
+            tokens have no single receiver.
     """
 
     kept: Int[Tensor, "batch kept"]
     propagated: Int[Tensor, "batch left"]
     gap: Float[Tensor, " batch"]
+    received_by: Int[Tensor, "batch left"] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Layer:
         tokens: those that stay.
         left: ids of those that left, counted like ``tokens.ids``; None where none left.
         gap: as in ``Step``.
+        receivers: ids of the tokens that those that left were merged into; None where there is no single one.
     """
 
     tokens: Tokens
     left: Int[Tensor, "*batch left"] | None = None
     gap: Float[Tensor, "*batch"] | None = None
+    receivers: Int[Tensor, "*batch left"] | None = None
 
 
 def describe(layer: Layer) -> Step:
@@ -48,8 +53,14 @@ def describe(layer: Layer) -> Step:
     kept, batch = layer.tokens.image_ids().cpu(), layer.tokens.batch
     if layer.left is None or layer.gap is None:
         return Step(kept, kept[:, :0], torch.full((batch,), torch.inf))
-    left = layer.left.reshape(batch, -1) - layer.tokens.num_prefix
-    return Step(kept, left.cpu(), layer.gap.detach().reshape(batch).cpu())
+    gap = layer.gap.detach().reshape(batch).cpu()
+    left, receivers = (_image_ids(ids, layer.tokens) for ids in (layer.left, layer.receivers))
+    assert left is not None
+    return Step(kept, left, gap, receivers)
+
+
+def _image_ids(ids: Tensor | None, tokens: Tokens) -> Tensor | None:
+    return None if ids is None else (ids.reshape(tokens.batch, -1) - tokens.num_prefix).cpu()
 
 
 T = TypeVar("T")

@@ -52,6 +52,8 @@ class ToMeBlocks(ReducingBlocks):
     that of the keys before they are rotated: of what tokens hold, wherever they stand.
     """
 
+    merges = True
+
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
         tokens = replace(tokens.scaled(), ids=tokens.ids if tokens.ids is not None else tokens.positions())
         similarity, partner = match(attended.key.mean(-3), tokens.num_prefix)

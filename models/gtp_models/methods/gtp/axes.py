@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float, Int
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from gtp_models.methods.gtp.config import GTPConfig
 
 Scores = Float[Tensor, "*batch tokens"]
-Edges = Float[Tensor, "*batch left stay"]
+Weights = Float[Tensor, "*batch left stay"]
+_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Seen:
 
     tokens: Tokens
     attention: AttentionMap
+
+    @cached_property
+    def similarity(self) -> Float[Tensor, "*batch tokens tokens"]:
+        """Cosine similarities of all pairs of tokens."""
+        x = self.tokens.rows()
+        unit = x * (x * x).sum(-1, keepdim=True).clamp(min=_EPS).rsqrt()
+        return unit @ unit.mT
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,19 @@ class Parted:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """Edges from the tokens that leave to those that stay.
+
+    Attributes:
+        weights: of every pair.
+        receivers: positions among the tokens that stay, where each token that leaves has one receiver; else None.
+    """
+
+    weights: Weights
+    receivers: Int[Tensor, "*batch left"] | None = None
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which tokens leave.
 
@@ -57,6 +79,7 @@ class Selection:
         score: a score for every token, prefix tokens included; those with the lowest leave, a tie keeps the first.
         needs: "map" (the whole attention map), "class_row" (what the class token attends to) or "tokens".
         needs_class_token: whether it means nothing without a class token.
+        held: image tokens at the front, after the prefix, which never leave.
         macs: MACs in a layer that reduces.
     """
 
@@ -65,6 +88,7 @@ class Selection:
     score: Callable[[Seen], Scores]
     needs: Literal["map", "class_row", "tokens"] = "map"
     needs_class_token: bool = False
+    held: int = 0
     macs: Callable[[LayerShape], int] = lambda layer: 0
 
 
@@ -80,6 +104,7 @@ class Graph:
             ``tokens.setup``; None for a graph that is made in the layer. Gets the patch grid, the prefix tokens,
             the settings and the factor of every weight.
         uses_neighbours: whether ``num_neighbours`` means something.
+        one_receiver: whether each token that leaves has one receiver.
         setup_macs, macs: MACs of the setup, and in a layer that reduces.
     """
 
@@ -88,6 +113,7 @@ class Graph:
     edges: Callable[[Seen, Parted], Edges] | None = None
     setup: "Callable[[Tensor, tuple[int, int], int, GTPConfig, float], Tensor] | None" = None
     uses_neighbours: bool = False
+    one_receiver: bool = False
     setup_macs: Callable[[ModelShape], int] = lambda shape: 0
     macs: Callable[[LayerShape], int] = lambda layer: 0
 
@@ -103,6 +129,8 @@ class Propagation:
             the layer.
         uses_graph: whether it needs a graph.
         uses_alpha: whether ``alpha`` means something: the factor of every edge.
+        one_receiver: whether it needs a graph that gives each token one receiver.
+        merges: whether a token's scale is then the number of patches that it stands for.
         joins: tokens that join.
         macs: MACs in a layer that reduces; told whether tokens have a scale.
     """
@@ -112,6 +140,8 @@ class Propagation:
     combine: Callable[[Parted, Edges | None], Tokens]
     uses_graph: bool = False
     uses_alpha: bool = False
+    one_receiver: bool = False
+    merges: bool = False
     joins: int = 0
     macs: Callable[[LayerShape, bool], int] = lambda layer, scaled: 0
 

@@ -1,6 +1,7 @@
 """GTP in timm's blocks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,9 +9,9 @@ from torch import Tensor
 from gtp_models.frame.attention import Attended, Threshold
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
-from gtp_models.frame.tokens import Tokens, rank
+from gtp_models.frame.tokens import Tokens, rank, take_ids
 from gtp_models.frame.trace import Layer
-from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS, Parted, Seen
+from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS, Edges, Parted, Seen
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
 from gtp_models.methods.settings import ModelShape
@@ -30,14 +31,15 @@ class GTPBlocks(ReducingBlocks):
         self.selection = SELECTIONS[config.selection]
         self.propagation = PROPAGATIONS[config.propagation]
         self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
+        self.merges = self.propagation.merges
+        self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
         self.first_row = config.sparsity == 1 and self.selection.needs == "class_row"
 
     def setup(self, x: Tensor) -> Tensor | None:
         make = self.token_graph.setup
         if make is None:
             return None
-        factor = self.config.alpha if self.propagation.uses_alpha else 1.0
-        return make(x if len(x) > 1 else x.flatten(0, 1), self.grid, self.num_prefix, self.config, factor)
+        return make(x if len(x) > 1 else x.flatten(0, 1), self.grid, self.num_prefix, self.config, self.factor)
 
     def threshold(self, index: int) -> Threshold | None:
         config = self.config
@@ -52,10 +54,27 @@ class GTPBlocks(ReducingBlocks):
         if self.config.token_scale:
             tokens = tokens.scaled()
         seen = Seen(tokens, attended.map)
-        scores, order = rank(self.selection.score(seen), tokens.num_prefix)
+        scores, order = rank(self.selection.score(seen), tokens.num_prefix + self.selection.held)
         last = tokens.count - amount - 1
         staying, leaving = torch.split(order, [last + 1, amount], dim=-1)
         parted = Parted(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
-        edges = self.token_graph.edges and self.token_graph.edges(seen, parted)
+        edges = self._edges(seen, parted)
         after = self.propagation.combine(parted, edges)
-        return Layer(after, parted.left.ids, scores[..., last] - scores[..., last + 1])
+        gap = scores[..., last] - scores[..., last + 1]
+        return Layer(after, parted.left.ids, gap, _receivers(parted, edges))
+
+    def _edges(self, seen: Seen, parted: Parted) -> Edges | None:
+        if self.token_graph.edges is None:
+            return None
+        edges = self.token_graph.edges(seen, parted)
+        if self.token_graph.setup is None and self.factor != 1:  # else the factor is in the graph already
+            edges = replace(edges, weights=edges.weights * self.factor)
+        return edges
+
+
+def _receivers(parted: Parted, edges: Edges | None) -> Tensor | None:
+    """Return the original ids of the tokens that received, in the order of those that left."""
+    if edges is None or edges.receivers is None:
+        return None
+    assert parted.kept.ids is not None
+    return take_ids(parted.kept.ids, edges.receivers)

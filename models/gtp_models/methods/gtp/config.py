@@ -79,6 +79,13 @@ class GTPConfig(Settings):
             raise ConfigError(f"threshold={self.threshold!r} is unknown: choose one of {', '.join(THRESHOLDS)}")
         if not isinstance(self.token_scale, bool):
             raise ConfigError(f"token_scale={self.token_scale!r}: give True or False")
+        if propagation.one_receiver and not graph.one_receiver:
+            raise ConfigError(
+                f"propagation={self.propagation!r} needs a graph that gives each token one receiver, and "
+                f"graph={self.graph!r} does not: choose graph='Nearest'"
+            )
+        if propagation.merges and not self.token_scale:
+            raise ConfigError(f"propagation={self.propagation!r} keeps sizes in token_scale: leave it on")
         if propagation.uses_graph and graph.edges is None:
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtp_models.frame.tokens import add_product
-from gtp_models.methods.gtp.axes import Parted, Seen
+from gtp_models.methods.gtp.axes import Edges, Parted, Seen
 
 _EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 _NEVER = -1e20  # below every product of two tokens
@@ -72,17 +72,17 @@ def weighted(
     return normalise(adjacency, x.dtype, alpha).mT
 
 
-def picked_edges(seen: Seen, parted: Parted) -> Float[Tensor, "*batch left stay"]:
+def picked_edges(seen: Seen, parted: Parted) -> Edges:
     """Pick the edges of a graph that was made before the first block, by original ids."""
     kept, left = parted.kept.ids, parted.left.ids
     assert seen.tokens.setup is not None and kept is not None and left is not None
-    return edges(seen.tokens.setup, left, kept)
+    return Edges(pick(seen.tokens.setup, left, kept))
 
 
-def edges(
+def pick(
     graph: Float[Tensor, "*any all all"], leaving: Int[Tensor, "*batch left"], staying: Int[Tensor, "*batch stay"]
 ) -> Float[Tensor, "*batch left stay"]:
-    """Pick the weights from the tokens that leave to the tokens that stay, by original ids.
+    """Pick what stands in the rows of the tokens that leave and the columns of those that stay.
 
     One image gathers rows, then columns; a batch gathers single entries by their place in the
     flattened graph, since each image picks columns of its own.

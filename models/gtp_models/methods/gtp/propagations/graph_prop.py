@@ -13,8 +13,8 @@ def graph_prop(parted: Parted, edges: Edges | None) -> Tokens:
     kept, left = parted.kept, parted.left
     scale = kept.scale
     if kept.scale is not None and left.scale is not None:
-        scale = add_product(kept.scale, left.scale, edges)
-    received = edges.mT
+        scale = add_product(kept.scale, left.scale, edges.weights)
+    received = edges.weights.mT
     rows = (*kept.axes, -1, kept.x.shape[-1])
     x = add_product(kept.x.view(rows), received, left.x.view(rows)).reshape(kept.x.shape)
     return replace(kept, x=x, scale=scale)

@@ -29,8 +29,8 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     ``schedule`` is "even" (as evenly as whole tokens go), "early" or "late" (linearly more in the first or last
     layers), "every:K" (in every K-th layer alone), "steps:K" (in K layers, spread over the first two thirds), or
     "at:1,5" (in these layers alone). "aligned:M", alone or behind another ("steps:2+aligned:16"), rounds the tokens of
-    each layer, prefix tokens included, to a multiple of M from the first reduction on. Its budget is ``macs``, ``keep``,
-    or what ``num_prop`` takes.
+    each layer, prefix tokens included, to a multiple of M from the first reduction on. Its budget is ``macs``,
+    ``keep``, or what ``num_prop`` takes.
 
     Raises:
         ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule comes near.

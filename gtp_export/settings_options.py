@@ -19,7 +19,7 @@ Preset = Annotated[
 ]
 NumProp = Annotated[str | None, _option("Tokens that leave in every layer, or one number a layer: 4,8,…")]
 Schedule = Annotated[
-    str | None, _option("Where tokens leave: even, early, late, every:K, steps:K, at:1,5; +aligned:M.")
+    str | None, _option("Where tokens leave: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
 ]
 Macs = Annotated[str | None, _option("MACs to spend, in place of --num-prop: 3.4G.")]
 Keep = Annotated[float | None, _option("Likewise, as a share of the dense model's: 0.74.")]

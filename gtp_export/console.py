@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -12,6 +12,7 @@ from rich.status import Status
 from rich.table import Table
 
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.progress import Progress, quiet
 
 WIDE = None if sys.stdout.isatty() else 200  # a file or a pipe has no edge to wrap at
 out = Console(highlight=False, soft_wrap=True, width=WIDE)
@@ -61,23 +62,19 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[str | float], None]]:
-    """Show what is being done on stderr: a moving line on a terminal, plain lines elsewhere.
-
-    Yields a callable that takes words, or a share done in 0..1.
-    """
+def progress(label: str) -> Iterator[Progress]:
+    """Show what is being done on stderr: a moving line on a terminal, plain lines elsewhere."""
     if Verbosity.quiet:
-        yield lambda value: None
+        yield quiet
         return
     last: list[str] = []
 
-    def update(value: str | float) -> None:
-        text = value if isinstance(value, str) else f"{label} {value:.0%}"
+    def update(task: str, share: float | None = None) -> None:
         if status is not None:
-            status.update(text)
-        elif not last or (isinstance(value, str) and _task(text) != _task(last[-1])):
-            last.append(text)
-            note(value if isinstance(value, str) else label)
+            status.update(task if share is None else f"{task} {share:.0%}")
+        elif not last or _task(task) != _task(last[-1]):
+            last.append(task)
+            note(task)
 
     status: Status | None = err.status(label) if err.is_terminal else None
     if status is None:

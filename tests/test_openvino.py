@@ -14,7 +14,7 @@ import gtp_runtime
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
-from gtp_runtime.parity import ERROR_LIMITS
+from gtp_runtime.parity_gates import ERROR_LIMITS
 
 pytest.importorskip("openvino")
 

@@ -1,5 +1,6 @@
 """``gtp-export bench``: latency of several files, taken in turn."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
+from gtp_export.numbers import finite, positive
 from gtp_export.options import (
     BackendName,
     BackendOption,
@@ -29,12 +31,19 @@ def bench(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or artifact directories; one alone is compared with its dense twin.", show_default=False
+            help="Files or artifact directories. A single one is compared with its dense twin.", show_default=False
         ),
     ],
-    seconds: Annotated[float, typer.Option(help="For all files together, after a warm-up.", min=0)] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(help="How long to time all files together, after a warm-up.", min=0, callback=finite)
+    ] = 3.0,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Fail if a file (dense twins aside) has a p50 above this.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Fail (exit code 5) if the median of a file is above this. Dense twins have no budget.",
+            show_default=False,
+            callback=positive,
+        ),
     ] = None,
     threads: Threads = 1,
     backend: BackendOption = BackendName.auto,
@@ -44,14 +53,15 @@ def bench(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency: files in turn, percentiles, ratio to the first, share of the saved MACs realised."""
+    """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark, load
 
     running = run_options(backend, threads, provider, compute)
-    models = [load(path, **running) for path in _with_twin(paths)]
-    with console.progress("benchmarking") as update:
-        results = benchmark(models, seconds, update)
+    with ExitStack() as stack:
+        models = [stack.enter_context(load(path, **running)) for path in _with_twin(paths)]
+        with console.progress("benchmarking") as update:
+            results = benchmark(models, seconds, update)
     over = [
         result
         for result, model in zip(results, models, strict=True)
@@ -59,7 +69,6 @@ def bench(
     ]
     for model, result in zip(models, results, strict=True):
         model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
-        model.close()
     if json:
         settings = {"threads": threads, "provider": provider.value, "seconds": seconds}
         backends = [{"name": model.backend.name, **model.backend.info} for model in models]
@@ -81,15 +90,10 @@ def _title(models: "list[Model]", threads: int) -> str:
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
-    """A file alone says little: put its dense twin before it, where there is one."""
-    if len(paths) != 1:
-        return paths
-    from gtp_runtime import read_manifest
+    """Put the dense twin of a single file before it, where there is one: latency is compared with the first file's."""
+    from gtp_runtime.manifest import twin
 
-    path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]
-    if not path.exists():
+    if len(paths) != 1 or not paths[0].exists():
         return paths
-    files = read_manifest(path.parent).files
-    dense = [path.parent / name for name, entry in files.items() if entry.role == "dense" and name != path.name]
-    twins = [twin for twin in dense if twin.suffix == path.suffix]
-    return [*twins, path]
+    dense = twin(paths[0])
+    return paths if dense is None else [dense, *paths]

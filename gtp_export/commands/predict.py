@@ -27,9 +27,11 @@ def predict(
     path: ModelPath,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     topk: Annotated[int, typer.Option(help="Classes to show, best first.", min=1)] = 5,
-    exif: Annotated[bool, typer.Option(help="Turn images as their camera says (timm's evaluation does not).")] = False,
+    exif: Annotated[
+        bool, typer.Option(help="Turn images by their EXIF orientation, which timm's evaluation ignores.")
+    ] = False,
     allow_random: Annotated[
-        bool, typer.Option("--allow-random", help="Answer although the weights are random.")
+        bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
     ] = False,
     threads: Threads = 0,
     backend: BackendOption = BackendName.auto,

@@ -10,8 +10,9 @@ from gtp_runtime.comparing import benchmark, evaluate
 from gtp_runtime.latency import Latency
 from gtp_runtime.loading import load
 from gtp_runtime.manifest import Manifest, read_manifest
-from gtp_runtime.model import Model, Prediction
+from gtp_runtime.model import Model
 from gtp_runtime.parity import Parity
+from gtp_runtime.predicting import Prediction
 from gtp_runtime.preprocessing import Preprocessing
 
 __all__ = [

@@ -17,6 +17,7 @@ from gtp_runtime import read_manifest
 from gtp_runtime.errors import AnswerError
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.parity import NO_TRACE
+from gtp_runtime.reference import Reference
 
 
 def with_graph(directory: Path, name: str, change: "dict[str, float]") -> Path:
@@ -40,8 +41,20 @@ def rehashed(directory: Path, name: str) -> Path:
 
 
 @pytest.fixture
-def broken(digits_copy: Path) -> Path:
-    return with_graph(digits_copy, "model.onnx", {"head.bias": float("nan")})
+def few(digits_copy: Path) -> Path:
+    """The digits export with 12 images in its parity pack."""
+
+    def first(pack: Reference) -> Reference:
+        layers = {name: [values[::30] for values in getattr(pack, name)] for name in ("kept", "propagated", "gap")}
+        arrays = {name: getattr(pack, name)[::30] for name in ("images", "answers", "dense_answers", "labels")}
+        return replace(pack, **arrays, **layers)
+
+    return with_pack(digits_copy, first)
+
+
+@pytest.fixture
+def broken(few: Path) -> Path:
+    return with_graph(few, "model.onnx", {"head.bias": float("nan")})
 
 
 def test_predictions_that_are_not_finite_are_an_error(command: Command, broken: Path) -> None:
@@ -100,53 +113,53 @@ def test_validate_refuses_limits_that_are_none(command: Command, digits: Path, o
     assert f"'{option}'" in ran.error
 
 
-def test_min_kept(command: Command, digits_copy: Path) -> None:
-    def half_altered(pack: gtp_runtime.reference.Reference) -> gtp_runtime.reference.Reference:
+def test_min_kept(command: Command, few: Path) -> None:
+    def half_altered(pack: Reference) -> Reference:
         ids = pack.propagated[0].copy()
         ids[: len(ids) // 2, 0] = pack.kept[-1][: len(ids) // 2, 0]
         return replace(pack, propagated=[ids, *pack.propagated[1:]])
 
-    with_pack(digits_copy, half_altered)
-    ran = command("validate", digits_copy)
+    with_pack(few, half_altered)
+    ran = command("validate", few)
     assert ran.code == 3
     assert "kept sets agree on 50.0%, token overlap 0.9" in ran.out
     assert "gate: kept sets agree on 50.0% of the images, limit 75%" in ran.out
-    assert command("validate", digits_copy, "--min-kept", "0.5").code == 0
-    assert json.loads(command("validate", digits_copy, "--min-kept", "0.4", "--json").out)["min_kept"] == 0.4
-    ran = command("validate", digits_copy / "dense.onnx", "--min-kept", "0.5")
+    assert command("validate", few, "--min-kept", "0.5").code == 0
+    assert json.loads(command("validate", few, "--min-kept", "0.4", "--json").out)["min_kept"] == 0.4
+    ran = command("validate", few / "dense.onnx", "--min-kept", "0.5")
     assert ran.code == 3
     assert "no kept sets to compare with min_kept (--min-kept): leave it out" in ran.out
 
 
-def test_a_missing_trace_is_said(command: Command, digits_copy: Path) -> None:
-    path = digits_copy / "model.onnx"
+def test_a_missing_trace_is_said(command: Command, few: Path) -> None:
+    path = few / "model.onnx"
     proto = onnx.load(path)
     del proto.graph.output[1]
     onnx.save(proto, path)
-    rehashed(digits_copy, "model.onnx")
-    ran = command("validate", digits_copy)
+    rehashed(few, "model.onnx")
+    ran = command("validate", few)
     assert ran.code == 0
     assert f"note: {NO_TRACE}" in ran.out
     assert "kept sets agree" not in ran.out
-    found = json.loads(command("validate", digits_copy, "--json").out)
+    found = json.loads(command("validate", few, "--json").out)
     assert (found["kept_agreement"], found["notes"]) == (None, [NO_TRACE])
 
 
-def test_by_order(command: Command, digits_copy: Path, tmp_path: Path) -> None:
+def test_by_order(command: Command, few: Path, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "data" / "abcdefghij"[digit]).mkdir(parents=True)
         shutil.copy(image, tmp_path / "data" / "abcdefghij"[digit])
-    ran = command("validate", digits_copy, "--data", tmp_path / "data")
+    ran = command("validate", few, "--data", tmp_path / "data")
     assert ran.code == 1
     assert "are no classes of this model" in ran.error and "--by-order" in ran.error
-    ran = command("validate", digits_copy, "--data", tmp_path / "data", "--by-order")
+    ran = command("validate", few, "--data", tmp_path / "data", "--by-order")
     assert ran.code == 0
     assert "classes by order of the folders: a = 0, b = 1, c = 2" in ran.out
     assert "top-1 is 0.00% ± 0.00 below dense, paired on the same images" in ran.out
     assert "agrees with dense on 100.00% of the images; divergence from dense " in ran.out
-    found = json.loads(command("validate", digits_copy, "--data", tmp_path / "data", "--by-order", "--json").out)
+    found = json.loads(command("validate", few, "--data", tmp_path / "data", "--by-order", "--json").out)
     assert found["accuracy"]["by_order"]["j"] == 9
-    assert "--by-order needs --data DIR" in command("validate", digits_copy, "--by-order").error
+    assert "--by-order needs --data DIR" in command("validate", few, "--by-order").error
 
 
 @pytest.mark.parametrize("name", ["validate", "bench", "predict"])

@@ -9,24 +9,15 @@ import typer
 from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.numbers import finite, positive
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    Json,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
     from gtp_runtime import Model
 
 
+@takes_run_options(threads=1)
 def bench(
     paths: Annotated[
         list[Path],
@@ -45,21 +36,18 @@ def bench(
             callback=positive,
         ),
     ] = None,
-    threads: Threads = 1,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
     from gtp_export.reports import latency_table
-    from gtp_runtime import benchmark, load
+    from gtp_runtime import benchmark
 
-    running = run_options(backend, threads, provider, compute)
     with ExitStack() as stack:
-        models = [stack.enter_context(load(path, **running)) for path in _with_twin(paths)]
+        models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
         with console.progress("benchmarking") as update:
             results = benchmark(models, seconds, update)
     over = [
@@ -70,11 +58,11 @@ def bench(
     for model, result in zip(models, results, strict=True):
         model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
     if json:
-        settings = {"threads": threads, "provider": provider.value, "seconds": seconds}
+        settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
         backends = [{"name": model.backend.name, **model.backend.info} for model in models]
         console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
-        latency_table(results, _title(models, threads))
+        latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
     for result in over:
         console.err.print(
@@ -84,16 +72,17 @@ def bench(
         raise typer.Exit(BUDGET_MISSED)
 
 
-def _title(models: "list[Model]", threads: int) -> str:
+def _title(models: "list[Model]") -> str:
     used = dict.fromkeys(f"{model.backend.name} {model.backend.info['version']}" for model in models)
-    return f"{', '.join(used)}; {threads or 'all'} CPU thread{'' if threads == 1 else 's'}, batch {models[0].batch}"
+    threads = {model.backend.info["threads"] for model in models if "threads" in model.backend.info}
+    said = "".join(f"; {count or 'all'} CPU thread{'' if count == 1 else 's'}" for count in sorted(threads))
+    return f"{', '.join(used)}{said}, batch {models[0].batch}"
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
-    """Put the dense twin of a single file before it, where there is one: latency is compared with the first file's."""
-    from gtp_runtime.manifest import twin
-
+    """Put the dense twin of a single file before it, where one of the same form is: the first is compared with."""
     if len(paths) != 1 or not paths[0].exists():
         return paths
-    dense = twin(paths[0])
-    return paths if dense is None else [dense, *paths]
+    path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]
+    dense = twin(path)
+    return [dense, path] if dense is not None and dense.suffix == path.suffix else [path]

@@ -9,26 +9,17 @@ import typer
 from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    DataFolder,
-    Json,
-    ModelPath,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_runtime.parity_gates import KEPT_LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
+_KEPT = ", ".join(f"{precision} {limit:g}" for precision, limit in KEPT_LIMITS.items())
 
+
+@takes_run_options()
 def validate(
     path: ModelPath,
     data: DataFolder = None,
@@ -51,31 +42,27 @@ def validate(
     min_kept: Annotated[
         float | None,
         typer.Option(
-            help="Share of images whose kept sets must agree, 0 to 1 (default: fp32 0.75, fp16 0.5, bf16 0).",
+            help=f"Share of images whose kept sets must agree, 0 to 1 (default: {_KEPT}).",
             min=0,
             max=1,
             show_default=False,
             callback=finite,
         ),
     ] = None,
-    threads: Threads = 0,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Prove parity with the eager model on the parity pack's images; --data adds accuracy beside the dense twin."""
     from gtp_export.reports import accuracy_lines, parity_lines
-    from gtp_runtime import load
 
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
     if by_order and data is None:
         raise typer.BadParameter("--by-order needs --data DIR: it says which classes its sub-folders are")
-    running = run_options(backend, threads, provider, compute)
-    with load(path, **running) as model:
+    with running.load(path) as model:
         if data is not None:
             model.check_classes("accuracy")
         with console.progress("validating") as update:
@@ -108,11 +95,10 @@ def validate(
         raise typer.Exit(GATE_FAILED)
 
 
-def _accuracy(model: "Model", data: Path, by_order: bool, running: dict[str, Any]) -> "Accuracy":
-    from gtp_runtime import evaluate, load
-    from gtp_runtime.manifest import twin
+def _accuracy(model: "Model", data: Path, by_order: bool, running: RunOptions) -> "Accuracy":
+    from gtp_runtime import evaluate
 
-    path = twin(model.path)
     with ExitStack() as stack, console.progress("measuring accuracy") as update:
-        dense = None if path is None else stack.enter_context(load(path, **running))
+        twin = running.load_twin(model.path)
+        dense = None if twin is None else stack.enter_context(twin)
         return evaluate(model, dense, data, update, by_order=by_order)

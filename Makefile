@@ -5,6 +5,7 @@ VENV        ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL       ?= digits
 WEIGHTS     ?= auto
+PRESET      ?=
 NUM_PROP    ?=
 OUT         ?= build/$(MODEL)
 ARGS        ?=
@@ -28,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,openvino,tensorrt-rtx]'
 	touch $@
 
-export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE NUM_PROP=8 OUT=DIR ARGS=...]
-	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
+export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
+	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(PRESET),--preset $(PRESET)) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
 
 validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
 	$(BIN)/gtp-export validate $(OUT) $(ARGS)

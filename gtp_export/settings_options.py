@@ -14,8 +14,13 @@ def _option(text: str, *names: str) -> Any:
 
 
 Method = Annotated[str, typer.Option(help=f"gtp, or a baseline: dense, drop, tome ({_LISTED}).", rich_help_panel=PANEL)]
+Preset = Annotated[
+    str | None, _option("GTP's form: paper (as published) or measured (fewer steps, keeps more accuracy).")
+]
 NumProp = Annotated[str | None, _option("Tokens that leave in every layer, or one number a layer: 4,8,…")]
-Schedule = Annotated[str | None, _option("Where tokens leave: even, early, late, every:K, aligned:M.")]
+Schedule = Annotated[
+    str | None, _option("Where tokens leave: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
+]
 Macs = Annotated[str | None, _option("MACs to spend, in place of --num-prop: 3.4G.")]
 Keep = Annotated[float | None, _option("Likewise, as a share of the dense model's: 0.74.")]
 Sparsity = Annotated[float | None, _option("Share of the attention map that stays, in (0, 1].")]

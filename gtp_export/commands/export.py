@@ -61,6 +61,7 @@ def export(
     dense: Annotated[bool, typer.Option(help="Write the unpatched twin, dense.onnx, to compare with.")] = True,
     trace: Annotated[bool, typer.Option(help="Give the graph the output 'propagated': which tokens left.")] = True,
     method: of_method.Method = "gtp",
+    preset: of_method.Preset = None,
     num_prop: of_method.NumProp = None,
     schedule: of_method.Schedule = None,
     macs: of_method.Macs = None,
@@ -105,7 +106,7 @@ def export(
 
         recipe = load_recipe(model, size)
         options = ExportOptions(batch, opset, simplify, dense, trace, target, data, precision, input_, calib_data, head)
-        settings = recipe.settings(method, **given)
+        settings = recipe.settings(method, preset, **given)
         failed: ParityFailedError | None = None
         try:
             exported = run(

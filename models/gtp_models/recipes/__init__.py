@@ -10,7 +10,7 @@ from typing import Any
 
 from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
-from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
 
 HERE = Path(__file__).parent
@@ -50,25 +50,33 @@ class Recipe:
     reference: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
 
-    def settings(self, method: str = "gtp", **overrides: Any) -> Settings:
+    def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
         """Return a method's settings: the recipe's, where the method takes them, with the overrides that are not None.
+
+        Args:
+            method: a name in ``METHODS``.
+            preset: of GTP, "paper" or "measured" (default: the recipe's, else none).
+            overrides: settings by name.
 
         Raises:
             ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        return make_settings(method, **self._defaults(method, given), **given)
+        preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
+        if preset is None:
+            return make_settings(method, **self._defaults(method, given), **given)
+        if method != GTPConfig.name:
+            raise ConfigError(f"preset={preset!r}: only gtp has presets, {method} has none")
+        return GTPConfig.preset(preset, **self._defaults(method, PRESETS.get(preset, {}) | given), **given)
 
     def _defaults(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
         """Return the recipe's settings that a method takes and nothing overrides."""
-        unknown = [name for name in self.gtp if name not in GTPConfig.option_names()]
+        unknown = [name for name in self.gtp if name not in (*GTPConfig.option_names(), "preset")]
         if unknown:
             raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(unknown)}")
         replaced = set(given)
         if replaced & AMOUNTS:
             replaced |= AMOUNTS
-        if "num_prop" in given:
-            replaced.add("schedule")
         taken = set() if method == "dense" else set(METHODS[method].option_names())
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
 

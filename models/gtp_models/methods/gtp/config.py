@@ -1,7 +1,7 @@
 """The settings of GTP, checked when they are made and again against a model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from gtp_models.plan import Plan
 
 THRESHOLDS = ("exact", "calibrated")
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"selection": "MixedAttnMax", "graph": "Mixed", "propagation": "GraphProp"},
+    "measured": {"selection": "Regeneration", "graph": "Nearest", "propagation": "Merge", "schedule": "steps:2"},
+}
 
 
 @METHODS.add
@@ -90,6 +94,33 @@ class GTPConfig(Settings):
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"
             )
+
+    @classmethod
+    def preset(cls, preset: str, **settings: Any) -> "GTPConfig":
+        """Return a preset ("paper" or "measured") with further settings, which win.
+
+        Raises:
+            ConfigError: an unknown preset, or a setting that is not valid.
+        """
+        if preset not in PRESETS:
+            raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+        chosen = dict(PRESETS[preset])
+        if isinstance(settings.get("num_prop"), tuple | list):  # says where tokens leave by itself
+            chosen.pop("schedule", None)
+        return cls(**chosen | settings)
+
+    @classmethod
+    def paper(cls, **settings: Any) -> "GTPConfig":
+        """Return the published form: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
+        return cls.preset("paper", **settings)
+
+    @classmethod
+    def measured(cls, **settings: Any) -> "GTPConfig":
+        """Return GTP with measured regeneration: Regeneration, Nearest, Merge, in two layers.
+
+        ``num_prop`` stands for the MACs that it would take in every layer.
+        """
+        return cls.preset("measured", **settings)
 
     @property
     def axes(self) -> "tuple[Selection, Graph, Propagation]":

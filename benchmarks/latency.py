@@ -24,14 +24,15 @@ from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.errors import RandomWeightsWarning
 
 METHODS = ("drop", "gtp", "gtp-cls", "prune", "tome")  # gtp-cls: tokens are scored by the class token's attention
-COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
+COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "overhead")
 HEAD = """# Latency at equal MACs
 
 p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
 new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
-arrives as saved time, *price* against the free drop of as many tokens. *gtp-cls* is GTP with `selection: CLSAttnMax`;
-ToMe merges at most half of a layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel
-between machines, milliseconds do not. Made by `benchmarks/latency.py` (`--batch {batch} --rounds {rounds}`).
+arrives as saved time, *overhead* is latency over that of the free drop of as many tokens. *gtp-cls* is GTP with
+`selection: CLSAttnMax`; ToMe merges at most half of a layer's tokens, so fewer in the last layers of the largest
+`num_prop`. Ratios travel between machines, milliseconds do not. Made by `benchmarks/latency.py`
+(`--batch {batch} --rounds {rounds}`).
 
 """
 
@@ -92,7 +93,7 @@ def timed(paths: list[Path], backend: str, seconds: float) -> list[Latency]:
 
 def middle(results: tuple[Latency, ...]) -> Latency:
     """Return the first with the medians of all rounds."""
-    fields = [name for name in ("p50_ms", "ratio", "share", "price") if getattr(results[0], name) is not None]
+    fields = [name for name in ("p50_ms", "ratio", "share", "overhead") if getattr(results[0], name) is not None]
     return replace(
         results[0], **{name: statistics.median(getattr(result, name) for result in results) for name in fields}
     )
@@ -104,7 +105,7 @@ def row(entry: dict[str, Any]) -> tuple[str, ...]:
         (entry["p50_ms"], 2),
         (entry["ratio"], 3),
         (entry["share"], 2),
-        (entry["price"], 3),
+        (entry["overhead"], 3),
     )
     cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
     return (entry["model"], entry["backend"], entry["method"], str(entry["num_prop"]), *cells)

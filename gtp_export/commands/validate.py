@@ -7,26 +7,14 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    DataFolder,
-    Json,
-    ModelPath,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
 
+@takes_run_options()
 def validate(
     path: ModelPath,
     data: DataFolder = None,
@@ -36,22 +24,18 @@ def validate(
             help="With --data: fail if top-1 falls more points than this below dense.", min=0, show_default=False
         ),
     ] = None,
-    threads: Threads = 0,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Prove parity with the eager model from the parity pack, gated; --data adds accuracy beside the dense twin."""
     from gtp_export.reports import accuracy_lines, parity_lines
-    from gtp_runtime import load
 
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
-    running = run_options(backend, threads, provider, compute)
-    with load(path, **running) as model:
+    with running.load(path) as model:
         if data is not None:
             model.check_classes("accuracy")
         with console.progress("validating") as update:
@@ -84,13 +68,16 @@ def validate(
         raise typer.Exit(GATE_FAILED)
 
 
-def _accuracy(model: "Model", data: Path, running: dict[str, Any]) -> "Accuracy":
-    from gtp_runtime import evaluate, load
+def _accuracy(model: "Model", data: Path, running: RunOptions) -> "Accuracy":
+    from gtp_runtime import evaluate
 
-    twins = [name for name, entry in model.manifest.files.items() if entry.role == "dense" and name != model.path.name]
-    dense = load(model.path.parent / twins[0], **running) if twins else None
-    with console.progress("measuring accuracy") as update:
-        return evaluate(model, dense, data, update)
+    dense = running.load_twin(model.path)
+    try:
+        with console.progress("measuring accuracy") as update:
+            return evaluate(model, dense, data, update)
+    finally:
+        if dense is not None:
+            dense.close()
 
 
 def _drop(accuracy: "Accuracy | None") -> float | None:

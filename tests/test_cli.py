@@ -134,7 +134,7 @@ def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) 
 
 def test_bench(command: Command, digits_copy: Path) -> None:
     found = document(command(*QUICK, digits_copy, "--json"))
-    assert found["settings"] == {"threads": 1, "provider": "cpu", "seconds": 0.1}
+    assert found["settings"] == {"backend": "auto", "threads": 1, "seconds": 0.1}
     assert [Path(result["file"]).name for result in found["files"]] == ["dense.onnx", "model.onnx"]
     assert all(result.keys() >= LATENCY for result in found["files"])
     kept = read_manifest(digits_copy).results["latency"]
@@ -204,7 +204,7 @@ def test_doctor(command: Command) -> None:
     found = document(command("doctor", "--json"))
     assert found["packages"]["onnxruntime"] == version("onnxruntime")
     assert "CPUExecutionProvider" in found["providers"]
-    assert found["missing"] == {"export": [], "onnxruntime": [], "openvino": []}
+    assert {"export": [], "onnxruntime": [], "openvino": []}.items() <= found["missing"].items()
     assert found["device"]["jetpack"] is None
     ran = command("doctor")
     assert "can export models" in ran.out

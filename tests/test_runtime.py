@@ -4,7 +4,6 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image
 import gtp_runtime
 from gtp_runtime import Model, Prediction, read_manifest
 from gtp_runtime.errors import (
-    BackendMissingError,
     GTPRuntimeError,
     ImageError,
     InputError,
@@ -117,21 +115,7 @@ def test_random_weights_are_marked_and_answer_only_if_allowed(batched: Model) ->
     assert batched.validate().ok
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"backend": "tensorflow"}, "backend 'tensorflow' does not run model.onnx: there are"),
-        ({"provider": "npu"}, "no provider is called 'npu': choose one of cpu, cuda, tensorrt"),
-    ],
-)
-def test_unknown_backends_and_providers(digits: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(BackendMissingError, match=message):
-        gtp_runtime.load(digits, **options)
-
-
 def test_what_is_no_model_is_not_loaded(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendMissingError, match=r"does not run reference\.npz"):
-        gtp_runtime.load(digits / "reference.npz")
     with pytest.raises(ManifestError, match=r"no file .*other\.onnx: gtp-export export MODEL writes one"):
         gtp_runtime.load(digits / "other.onnx")
     shutil.copy(digits / "model.onnx", tmp_path)

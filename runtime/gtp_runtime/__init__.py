@@ -4,6 +4,8 @@ with gtp_runtime.load("build/digits/model.onnx") as model:
     model.predict("seven.png")
 """
 
+import logging
+
 from gtp_runtime import errors
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.comparing import benchmark, evaluate
@@ -28,3 +30,5 @@ __all__ = [
     "load",
     "read_manifest",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -50,6 +50,7 @@ class BackendSpec:
         options: a frozen dataclass; a field is an option of ``load`` and of the command line, its type is ``int``,
             ``bool`` or a ``Literal`` of strings, and its metadata has a "help" in words.
         open: opens a file whose sha256 was checked: (path, its entry of the manifest, options).
+        find_device: raises ``GTPRuntimeError`` where the device that it needs is missing.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BackendSpec:
     extras: tuple[Extra, ...]
     options: type[Any]
     open: Callable[[Path, FileEntry, Any], Backend]
+    find_device: Callable[[], object] = lambda: None
 
     @property
     def option_names(self) -> tuple[str, ...]:

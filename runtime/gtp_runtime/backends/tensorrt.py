@@ -126,9 +126,9 @@ class TensorRTBackend:
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
         self._buffers = Buffers(self._cuda, specs, len(STAGES) + 1)
-        for name in names:
-            if not self._execution.set_tensor_address(name, self._buffers.address(name)):
-                raise DeviceError(self._refusal(f"bind {name}"))
+        for spec in specs:
+            if not self._execution.set_tensor_address(spec.name, self._buffers.address(spec.name)):
+                raise DeviceError(self._refusal(f"bind {spec.name}"))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe, one run at a time."""
@@ -209,5 +209,6 @@ register(
         extras=EXTRAS,
         options=TensorRTOptions,
         open=TensorRTBackend,
+        find_device=find_cuda,
     )
 )

@@ -213,7 +213,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(BackendMissingError, match="choose auto, tensorrt or rtx"):
+    with pytest.raises(InputError, match="'trt': choose one of auto, tensorrt, rtx"):
         find_flavor("trt")
 
 

@@ -98,7 +98,7 @@ def main(given: Sequence[str] | None = None) -> None:
     images, labels = labelled(folder, recipe, model, arguments.limit)
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
     amounts, choice = [int(amount) for amount in arguments.num_prop.split(",")], Choice(recipe, model)
-    calibration, middle = arguments.calib_data or recipe.calibration, choice.gtp(num_prop=amounts[len(amounts) // 2])
+    calibration, middle = arguments.calib_data or recipe.calibration, choice.paper(num_prop=amounts[len(amounts) // 2])
     found |= {"title": recipe.title, "images": len(labels)}
     runs: dict[str, Callable[[], Iterable[Row | Closeness]]] = {
         "methods": lambda: bench.rows("methods", choice.methods, amounts),

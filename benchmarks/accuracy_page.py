@@ -40,10 +40,12 @@ model's, from paired differences on the same images, whose error is smaller than
 
 """
 AFTER_METHODS = """
-*prune* is GTP without propagation, *mean* puts the mean of the tokens that leave in their place, so it takes one token
-more in each layer. *gtp-cls* is GTP with `selection: CLSAttnMax`. ToMe and PiToMe merge at most half of a layer's
-tokens, so in its last layers fewer where `num_prop` asks for more. PiToMe (arXiv 2405.16148) and ATC (arXiv 2409.11923,
-average linkage, on keys as in the paper and on the tokens) are written from their papers, for accuracy alone.
+*gtp* is the paper's form, *gtp-cls* the same with `selection: CLSAttnMax`, *prune* without propagation; *mean* puts the
+mean of the tokens that leave in their place, so it takes one token more in each layer. *measured* is the preset of that
+name, which reduces in few layers, and *measured-each* the same in every layer. ToMe and PiToMe merge at most half of a
+layer's tokens, so fewer in the last layers where `num_prop` asks for more. PiToMe (arXiv 2405.16148) and ATC (arXiv
+2409.11923, average linkage, on keys as in the paper and on the tokens) are written from their papers, for accuracy
+alone.
 """
 AFTER_SCHEDULES = """
 A schedule that is missing comes nowhere near these MACs.

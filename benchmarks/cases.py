@@ -24,19 +24,19 @@ class Choice:
     def __init__(self, recipe: Recipe, model: Any) -> None:
         self.recipe, self.model, self.shape = recipe, model, model_shape(model)
 
-    def gtp(self, **values: Any) -> GTPConfig:
-        """Return GTP's settings: the recipe's, without sparsity."""
-        settings = self.recipe.settings("gtp", **{"sparsity": 1.0, **values})
-        assert isinstance(settings, GTPConfig)
-        return settings
+    def paper(self, **values: Any) -> GTPConfig:
+        """Return the paper's form of GTP, with the recipe's neighbours."""
+        own = {name: self.recipe.gtp[name] for name in ("alpha", "num_neighbours") if name in self.recipe.gtp}
+        return GTPConfig.paper(**own | values)
 
     def exported(self, amount: int) -> Cases:
-        """Methods whose latency is measured."""
+        """Methods whose latency and accuracy are measured."""
         return [
             ("drop", make_settings("drop", num_prop=amount)),
-            ("gtp", self.gtp(num_prop=amount)),
-            ("gtp-cls", self.gtp(num_prop=amount, selection="CLSAttnMax")),
-            ("prune", self.gtp(num_prop=amount, graph="None", propagation="None")),
+            ("gtp", self.paper(num_prop=amount)),
+            ("gtp-cls", self.paper(num_prop=amount, selection="CLSAttnMax")),
+            ("prune", self.paper(num_prop=amount, graph="None", propagation="None")),
+            ("measured", GTPConfig.measured(num_prop=amount)),
             ("tome", clamped(make_settings("tome", num_prop=amount), self.shape)),
         ]
 
@@ -44,7 +44,8 @@ class Choice:
         """Methods whose accuracy is measured; Mean's new token takes the place of one more that leaves."""
         return [
             *self.exported(amount),
-            ("mean", self.gtp(num_prop=amount + 1, graph="None", propagation="Mean")),
+            ("measured-each", GTPConfig.measured(num_prop=amount, schedule=None)),
+            ("mean", self.paper(num_prop=amount + 1, graph="None", propagation="Mean")),
             ("pitome", clamped(PiToMeSettings(amount), self.shape)),
             ("atc-keys", ATCSettings(amount, measure="keys")),
             ("atc-tokens", ATCSettings(amount, measure="tokens")),
@@ -53,15 +54,15 @@ class Choice:
     def schedules(self, amount: int) -> Cases:
         """GTP's schedules."""
         keep = self.keep(amount)
-        return [(kind, self.gtp(keep=keep, schedule=kind)) for kind in SCHEDULES]
+        return [(kind, self.paper(keep=keep, schedule=kind)) for kind in SCHEDULES]
 
     def selections(self, amount: int) -> Cases:
         """GTP's selections."""
-        return [(name, self.gtp(num_prop=amount, selection=name)) for name in SELECTIONS]
+        return [(name, self.paper(num_prop=amount, selection=name)) for name in SELECTIONS]
 
     def keep(self, amount: int) -> float:
         """Return the share of the dense model's MACs."""
-        return make_plan(self.model, self.gtp(num_prop=amount)).ratio
+        return make_plan(self.model, self.paper(num_prop=amount)).ratio
 
 
 def clamped(settings: Settings, shape: ModelShape) -> Settings:

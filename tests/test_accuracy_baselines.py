@@ -70,6 +70,7 @@ def test_merging_keeps_the_mean(script: Script) -> None:
     assert masses[:, 0].tolist() == [[1, 3, 4, 1], [1, 2, 1, 6]]
     torch.testing.assert_close(after[0, 2], (3 * x[0, 3] + x[0, 5]) / 4)
     assert (layer.tokens.ids.tolist(), layer.left.tolist()) == ([[0, 1, 3, 4], [0, 2, 4, 5]], [[2, 5], [1, 3]])
+    assert layer.receivers.tolist() == [[1, 3], [5, 2]]
 
 
 def slow_pitome(keys: list[list[float]], amount: int, margin: float) -> dict[int, int]:

@@ -56,6 +56,8 @@ class ATCSettings(Settings):
 class ATCBlocks(ReducingBlocks):
     """Modifications: clusters of tokens merge, with proportional attention."""
 
+    merges = True
+
     def __init__(self, blocks: Blocks, num_prop: tuple[int, ...], num_prefix: int, measure: str) -> None:
         super().__init__(blocks, num_prop, num_prefix)
         self.measure = measure

@@ -34,6 +34,7 @@ def merge(tokens: Tokens, into: Tensor) -> Layer:
     staying, leaving = (mask.nonzero()[:, 1].view(*tokens.axes, -1) for mask in (stays, ~stays))
     kept = replace(tokens, x=sums.flatten(0, 1), scale=masses.view_as(tokens.scale)).pick(staying)
     assert kept.scale is not None
-    left = take_ids(tokens.ids, leaving)
     mean = replace(kept, x=kept.x / kept.scale.reshape(-1, 1))
-    return Layer(mean, left, kept.x.new_zeros(tokens.axes))
+    received = take_ids(into.view_as(tokens.ids), leaving)
+    left, receivers = take_ids(tokens.ids, leaving), take_ids(tokens.ids, received)
+    return Layer(mean, left, kept.x.new_zeros(tokens.axes), receivers)

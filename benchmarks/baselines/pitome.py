@@ -45,6 +45,7 @@ class PiToMeSettings(Settings):
 class PiToMeBlocks(ReducingBlocks):
     """Modifications: tokens of high energy merge, with proportional attention."""
 
+    merges = True
     layer = 0
 
     def run_block(self, index: int, tokens: Tokens) -> Layer:

@@ -30,11 +30,10 @@ HEAD = """# Latency at equal MACs
 
 p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
 new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
-arrives as saved time, *overhead* the latency over that of the free drop of as many tokens. *gtp* is the
-paper's form, *gtp-cls* the same with `selection: CLSAttnMax`, *measured* the preset of that name. ToMe merges at most
-half of a layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel between machines,
-milliseconds do not. Made by `benchmarks/latency.py` (`--batch {batch}
---rounds {rounds}`).
+arrives as saved time, *overhead* is latency over that of the free drop of as many tokens. *gtp* is the paper's form,
+*gtp-cls* the same with `selection: CLSAttnMax`, *measured* the preset of that name. ToMe merges at most half of a
+layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel between machines, milliseconds do
+not. Made by `benchmarks/latency.py` (`--batch {batch} --rounds {rounds}`).
 
 """
 

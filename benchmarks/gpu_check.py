@@ -26,8 +26,9 @@ from gtp_models import Recipe, apply, build_model, load_recipe, remove
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.cuda import find_cuda
 from gtp_runtime.errors import GTPRuntimeError
-from gtp_runtime.latency import against_first, in_turn, summarise
+from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.tensorrt_flavor import find_flavor
+from gtp_runtime.timing import in_turn
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 SECONDS = 3.0

@@ -7,11 +7,13 @@ writer of NAME removes those that nobody holds any more, and never one that anot
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 _numbers = itertools.count()
 
 
@@ -43,8 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-    with contextlib.suppress(OSError):  # not every file system can flush a folder; the file is in place
+    try:
         _flush(target.parent)
+    except OSError as error:  # not every file system can flush a folder; the file is in place
+        log.debug("%s is not flushed: %s", target.parent, error)
 
 
 def _create(target: Path) -> tuple[Path, int]:
@@ -84,6 +88,7 @@ def _sweep(target: Path) -> None:
             try:
                 _lock(descriptor)
                 found.unlink()
+                log.info("removed %s, which a process that was killed left", found)
             finally:
                 os.close(descriptor)
 

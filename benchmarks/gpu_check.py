@@ -15,11 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from gtp_exporters import Options, build_engine, export
+from gtp_exporters import ExportOptions, build_engine, export
 from gtp_exporters.errors import ExportError
 from gtp_models import Recipe, apply, build_model, load_recipe, remove
 from gtp_runtime import Latency, benchmark, load
@@ -96,10 +97,11 @@ def skipped(report: Report) -> Iterator[str]:
 
 def check_model(report: Report, recipe: Recipe, batch: int, place: Path) -> None:
     weights = "pretrained" if recipe.weights else "random"
-    directory = export(recipe, place / recipe.name, weights=weights, options=Options(batch=batch)).directory
+    options = ExportOptions(batch=batch)
+    directory = export(recipe, place / recipe.name, weights=weights, options=options, check=False).directory
     report.lines.append(f"\n## {recipe.title}, batch {batch}, {weights} weights")
     for precision in PRECISIONS:
-        report.attempt(f"{recipe.name} TensorRT {precision}", lambda p=precision: engines(report, directory, p))
+        report.attempt(f"{recipe.name} TensorRT {precision}", partial(engines, report, directory, precision))
     report.attempt(f"{recipe.name} ONNX Runtime CUDA", lambda: onnxruntime_cuda(report, directory))
     report.attempt(f"{recipe.name} eager PyTorch", lambda: eager(report, recipe, weights, batch))
 
@@ -133,7 +135,7 @@ def eager(report: Report, recipe: Recipe, weights: str, batch: int) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         dense, gtp = (build_model(recipe, weights).model.to("cuda", dtype) for _ in range(2))
         images = torch.randn(batch, 3, *dense.patch_embed.img_size, device="cuda", dtype=dtype)
-        runs = [timed(remove(dense), images), timed(apply(gtp, recipe.config()), images)]
+        runs = [timed(remove(dense), images), timed(apply(gtp, recipe.settings()), images)]
         taken = in_turn(runs, SECONDS)
         results = [summarise(name, batch, times) for name, times in zip(("dense", "gtp"), taken, strict=True)]
         report.table(

@@ -2,7 +2,7 @@
 
     python benchmarks/models.py
 
-No weights are made or fetched. A name is supported, or refused with the reason; anything else is a fault.
+No weights are made or fetched. A name is supported, or unsupported with the reason; anything else is a fault.
 """
 
 import argparse
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gtp_models import Recipe, UnsupportedModelError, cost
+from gtp_models import GTPConfig, Recipe, UnsupportedModelError, make_plan
 from gtp_models.choosing import choose
 from gtp_models.frame.patch import check_supported
 from gtp_models.heads import projects
-from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.weights import outline
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
@@ -42,7 +41,7 @@ FAMILIES = {  # the first that fits
 INTRO = """# Which of timm's models GTP fits
 
 Every name of timm {version} that matches {patterns} or stands in the same modules, made on
-the meta device and judged by what `apply` itself checks: {good} supported, {bad} refused. `python benchmarks/models.py`
+the meta device and judged by what `apply` itself checks: {good} supported, {bad} not. `python benchmarks/models.py`
 writes this page.
 `gtp-export export timm:NAME` takes any supported one; `num_prop` is what it chooses where nothing is said, with that
 choice's share of the MACs saved. Prefix tokens (class, distillation, registers) never leave. Pretrained tags (`.in21k`,
@@ -53,7 +52,7 @@ COLUMNS = ("name", "pixels", "patches", "prefix", "layers", "dense GMACs", "num_
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of a name: why it is refused, or its row of the table."""
+    """What is known of a name: why it is unsupported, or its row of the table."""
 
     name: str
     reason: str = ""
@@ -74,13 +73,13 @@ def judge(name: str) -> Verdict:
     except UnsupportedModelError as error:
         return Verdict(name, reason=str(error))
     settings = choose(model)[0]
-    costs, patches = cost(model, GTPConfig(**settings)), model.patch_embed
+    plan, patches = make_plan(model, GTPConfig(**settings)), model.patch_embed
     output = "features" if projects(model, name) or not model.num_classes else f"{model.num_classes} classes"
-    saved = f"{1 - costs.backbone / costs.dense:.1%}"
+    saved = f"{1 - plan.ratio:.1%}"
     amount = settings["num_prop"]
     words = str(amount) if isinstance(amount, int) else f"{min(amount)} to {max(amount)}"
     sizes = ("x".join(map(str, patches.img_size)), patches.num_patches, model.num_prefix_tokens, len(model.blocks))
-    row = (name, *map(str, sizes), f"{costs.dense / 1e9:.2f}", words, saved, output)
+    row = (name, *map(str, sizes), f"{plan.dense / 1e9:.2f}", words, saved, output)
     return Verdict(name, row=row)
 
 
@@ -94,7 +93,7 @@ def document(verdicts: Sequence[Verdict]) -> str:
         "## Supported",
         *(line for family, members in _families(good) for line in _table(family, members)),
         "",
-        "## Refused",
+        "## Unsupported",
         *(line for reason, members in _reasons(bad) for line in ("", f"{reason}:", f"{', '.join(members)}.")),
     ]
     return "\n".join(lines) + "\n"

@@ -13,4 +13,4 @@ install_import_hook(MATHS, "beartype.beartype")
 
 import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision
 
-pytest_plugins = ["artifacts"]
+pytest_plugins = ["artifacts", "scripts"]

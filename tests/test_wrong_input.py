@@ -58,7 +58,9 @@ REFUSED: dict[str, Wrong] = {
 @pytest.fixture
 def export(command: Command) -> Command:
     """``gtp-export export`` with random weights, quietly, where tiny.yaml is a recipe."""
-    Path("tiny.yaml").write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    Path("tiny.yaml").write_text(
+        json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8"
+    )
     return lambda *arguments: command("export", "--weights", "random", "-q", *arguments)
 
 

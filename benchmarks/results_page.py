@@ -1,6 +1,7 @@
 """The page of results.py: what each method keeps at equal measured latency."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def write(found: dict[str, Any], output: Path) -> None:
 def at_latency(rows: list[dict[str, Any]], backend: str, budget: float) -> tuple[float, float] | None:
     """Return divergence and top-1 of one method at a latency, interpolated; None outside of its points."""
     points = sorted((row["latency"][backend], row["divergence"], row["top1"]) for row in rows)
-    for (low, *slower), (high, *faster) in zip(points, points[1:], strict=False):
+    for (low, *slower), (high, *faster) in pairwise(points):
         if low <= budget <= high:
             share = (budget - low) / max(high - low, 1e-9)
             logs = [math.log(max(value, 1e-9)) for value in (slower[0], faster[0])]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gtp_exporters.data_config import preprocessing_of
 from gtp_models.digits.train import augment, images_of, split, to_tensor
-from gtp_models.frame.patch import apply
+from gtp_models.methods.apply import apply
 from gtp_models.macs import cost
 from gtp_models.recipes import load_recipe
 from gtp_models.training import accuracy

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from eva_models import EVAS, evas, tiny_eva
-from gtp_models.rivals import METHODS, apply_method
 from helpers import TINY_GTP, images_for
 from timm.models.eva import Eva
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.attention import attend
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.eva import GTPEva
-from gtp_models.frame.patch import apply, is_patched, remove, trace_tokens
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.methods.apply import apply
 from gtp_models.frame.rotary import rope_rows
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import recording

@@ -7,10 +7,9 @@ import onnx
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
-from gtp_models.rivals import METHODS, apply_method
 from onnx_graphs import check_answers, graph_of
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.simplify import simplify
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import Recipe, build_model
@@ -73,7 +72,7 @@ def test_rotation_takes_few_nodes() -> None:
 
 
 def check_export(name: str, directory: Path, batch: int) -> Path:
-    exported = export(RECIPES[name], directory, weights="random", options=Options(batch=batch))
+    exported = export(RECIPES[name], directory, weights="random", options=ExportOptions(batch=batch))
     with pytest.warns(RandomWeightsWarning), load(directory) as model:
         assert model.validate().ok
     assert exported.manifest.model.grid == [4, 4]

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from gtp_exporters.pack import synthetic_images
 
-from gtp_exporters import Options, describe, export, simplify
+from gtp_exporters import ExportOptions, describe, export, simplify
 from gtp_exporters.errors import LimitError
 from gtp_models import GTPConfig, Recipe
 from gtp_runtime import Manifest, read_manifest
@@ -84,7 +84,7 @@ def test_the_reference_holds_every_layer(exported: Path) -> None:
 
 
 def test_options(tmp_path: Path) -> None:
-    options = Options(batch=2, dense=False, trace=False, simplify=False)
+    options = ExportOptions(batch=2, dense=False, trace=False, simplify=False)
     manifest = export(TINY, tmp_path / "out", weights="random", options=options).manifest
     assert set(manifest.files) == {"model.onnx", "reference.npz"}
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
@@ -112,9 +112,9 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(LimitError, match="batch 0"):
-        Options(batch=0)
+        ExportOptions(batch=0)
     with pytest.raises(LimitError, match="choose one of tensorrt, onnxruntime, openvino"):
-        Options(target="coreml")
+        ExportOptions(target="coreml")
 
 
 def test_synthetic_images_are_seeded_and_smooth() -> None:

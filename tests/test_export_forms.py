@@ -11,7 +11,7 @@ from onnx_graphs import check_answers, graph_of
 from gtp_exporters.simplify import answers_agree, simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.frame.patch import apply
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig, Selection
 
 SELECTIONS = get_args(Selection)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_models import ConfigError, build_model
 from gtp_models.heads import gives_features, projects, without_head
 from gtp_runtime import Manifest, read_manifest
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeight
 
 def exported(place: Path, model_args: dict[str, Any] | None = None, **options: Any) -> Manifest:
     recipe = replace(TINY, model_args=TINY.model_args | (model_args or {}))
-    return export(recipe, place, weights="random", options=Options(**{"head": "none"} | options)).manifest
+    return export(recipe, place, weights="random", options=ExportOptions(**{"head": "none"} | options)).manifest
 
 
 def shapes(manifest: Manifest, name: str) -> list[tuple[str, list[int], str]]:
@@ -141,12 +141,12 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     recipe = without_head(TINY)
-    done = export(recipe, tmp_path / "out", weights="random", options=Options(dense=False, simplify=False))
+    done = export(recipe, tmp_path / "out", weights="random", options=ExportOptions(dense=False, simplify=False))
     said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values an image)"
     assert done.notes == (said,)
     assert read_manifest(tmp_path / "out").notes == [said]
     with pytest.raises(ConfigError, match="has no classifier to keep: leave --head out"):
-        export(recipe, tmp_path / "other", weights="random", options=Options(head="keep"))
+        export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
 
 
 def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:

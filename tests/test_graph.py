@@ -2,16 +2,24 @@ from typing import Any
 
 import pytest
 import torch
-from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph
 from torch import Tensor
 
+from gtp_models.methods.gtp.axes import GRAPHS
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.graphs.adjacency import edges, normalise, semantic_adjacency, spatial_adjacency
 
 GRID = (4, 5)
 
 
 def vectors(*batch: int) -> Tensor:
     return torch.randn(*batch, GRID[0] * GRID[1], 6, generator=torch.Generator().manual_seed(0))
+
+
+def token_graph(x: Tensor, grid: tuple[int, int], num_prefix: int, config: GTPConfig) -> Tensor:
+    """Make the graph as the blocks do, weighed by alpha."""
+    setup = GRAPHS[config.graph].setup
+    assert setup is not None
+    return setup(x, grid, num_prefix, config, config.alpha)
 
 
 def naive_weights(adjacency: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.data_config import preprocessing_of
 from gtp_models import GTPConfig, Recipe, apply, build_model, cost, load_recipe, lvvit, trace_tokens
 from gtp_models.errors import WeightsError
@@ -218,7 +218,7 @@ def test_export(tmp_path: Path, weights: Path, name: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_builds(tmp_path: Path, weights: Path, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    exported = export(TINY, tmp_path / "out", weights=str(weights), options=Options(dense=False))
+    exported = export(TINY, tmp_path / "out", weights=str(weights), options=ExportOptions(dense=False))
     options = EngineOptions(targets=("sm86",))
     assert build_engine(exported.directory, precision=precision, flavor="rtx", options=options).entry.size > 100_000
 

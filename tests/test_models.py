@@ -9,7 +9,7 @@ from timm.models import VisionTransformer
 
 from benchmarks.models import DOCUMENT, document, judge, names
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.frame.patch import apply
+from gtp_models.methods.apply import apply
 
 SAMPLE = {
     "vit_tiny_patch16_224": "",

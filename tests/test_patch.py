@@ -10,7 +10,8 @@ from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.blocks import GTPBlocks
-from gtp_models.frame.patch import apply, is_patched, remove, trace_tokens
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 
 

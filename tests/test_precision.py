@@ -15,7 +15,7 @@ from gtp_exporters.precision import kept_nodes, precision_of, takes, to_precisio
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.frame.patch import apply
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 
 

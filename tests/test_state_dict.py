@@ -9,7 +9,8 @@ from helpers import TINY, TINY_GTP, TINY_RECIPE, VARIANTS, images_for, tiny_vit,
 from safetensors.torch import save_file
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
-from gtp_models.frame.patch import apply, remove
+from gtp_models.frame.patch import remove
+from gtp_models.methods.apply import apply
 from gtp_models.state_dict import fit, read_state_dict
 from gtp_models.weights import build_model, state_sha256
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from gtp_models.rivals import METHODS, apply_method
 from helpers import images_for, prefixes, tiny_vit
 from torch import Tensor, nn
 

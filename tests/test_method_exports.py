@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from artifacts import TINY
-from gtp_models.rivals import METHODS, apply_method
 from helpers import PREFIXES, tiny_vit
 from onnx_graphs import check_answers, graph_of
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
@@ -58,7 +57,7 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
 
 def check_engine(directory: Path, method: str, batch: int) -> None:
     pytest.importorskip("tensorrt_rtx")
-    options = Options(batch=batch, method=method, dense=False)
+    options = ExportOptions(batch=batch, method=method, dense=False)
     exported = export(TINY, directory, weights="random", options=options)
     entry = exported.manifest.entry("model.onnx")
     assert (entry.method, entry.macs > 0) == (method, True)

@@ -75,22 +75,49 @@ def test_every_method_against_torchs_counter(method: str, overrides: dict[str, A
     assert expected.total == counted(apply(model, expected), batch)
 
 
-AXES: list[dict[str, str]] = [
-    *({"selection": name} for name in SELECTIONS.names()),
+AXES: list[dict[str, Any]] = [
+    *({"selection": selection, "graph": graph} for selection in SELECTIONS.names() for graph in ("Mixed", "Nearest")),
     *({"graph": graph, "propagation": name} for graph in GRAPHS.names() for name in PROPAGATIONS.names()),
 ]
 
 
+def accepted(axes: dict[str, Any]) -> bool:
+    """Whether ``GTPConfig`` takes these: ``test_registry`` knows which it must."""
+    try:
+        return bool(GTPConfig(**axes))
+    except ConfigError:
+        return False
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("token_scale", [True, False])
-@pytest.mark.parametrize(
-    "axes", [axes for axes in AXES if axes != {"graph": "None", "propagation": "GraphProp"}], ids=str
-)
-def test_every_axis_against_torchs_counter(axes: dict[str, str], token_scale: bool, batch: int) -> None:
+@pytest.mark.parametrize("sparsity", [1.0, 0.6])
+@pytest.mark.parametrize("axes", [axes for axes in AXES if accepted(axes)], ids=str)
+def test_every_axis_against_torchs_counter(
+    axes: dict[str, Any], sparsity: float, token_scale: bool, batch: int
+) -> None:
     model = tiny_vit(reg_tokens=1)
-    config = GTPConfig(num_prop=(0, 4, 2), num_neighbours=4, token_scale=token_scale, **axes)
+    token_scale |= axes.get("propagation") == "Merge"  # which needs it
+    config = GTPConfig(num_prop=(0, 4, 2), num_neighbours=4, sparsity=sparsity, token_scale=token_scale, **axes)
     expected = make_plan(model, config)
     assert expected.total == counted(apply(model, expected), batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("method", ["measured", "tome"])
+@pytest.mark.parametrize("num_prop", [(0, 4, 2), 0])
+@pytest.mark.parametrize("pool", ["token", "avg", "avgmax", "max", "map", "prr"])
+@pytest.mark.parametrize("overrides", [{}, {"class_token": False}, {"reg_tokens": 1, "pool_include_prefix": True}])
+def test_pooling_by_size_against_torchs_counter(
+    overrides: dict[str, Any], pool: str, num_prop: Any, method: str, batch: int
+) -> None:
+    if pool == "token" and not overrides.get("class_token", True):
+        return
+    model = tiny_vit(global_pool=pool, **overrides)
+    settings = GTPConfig.measured(num_prop=num_prop) if method == "measured" else settings_of(method, num_prop)
+    expected = make_plan(model, settings)
+    assert expected.total == counted(apply(model, expected), batch)
+    assert (expected.pooling > 0) == (num_prop != 0 and pool in ("avg", "avgmax"))
 
 
 def test_deit_s() -> None:

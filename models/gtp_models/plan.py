@@ -9,7 +9,7 @@ from typing import Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.frame.patch import check_supported
-from gtp_models.macs import block_macs, embed_macs, head_macs
+from gtp_models.macs import block_macs, embed_macs, head_macs, size_pooling_macs
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.schedules import resolve
 
@@ -44,6 +44,7 @@ class Plan:
         embed: MACs of the patch embedding.
         head: MACs of what follows the blocks.
         setup: MACs of what the method makes before the first layer (GTP's token graph).
+        pooling: MACs of weighing tokens by size when they are pooled, after methods that merge.
         dense: MACs of the model without any method.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     embed: int
     head: int
     setup: int
+    pooling: int
     dense: int
 
     @property
@@ -68,7 +70,7 @@ class Plan:
     @property
     def method_macs(self) -> int:
         """MACs that the method itself adds."""
-        return self.setup + sum(layer.method_macs for layer in self.layers)
+        return self.setup + self.pooling + sum(layer.method_macs for layer in self.layers)
 
     @property
     def total(self) -> int:
@@ -154,7 +156,9 @@ class _Costs:
             for layer, amount in enumerate(num_prop)
         )
         setup = settings.setup_macs(self._shape) if any(num_prop) else 0
-        return Plan(settings, self._shape, layers, self._embed, head_macs(self._model, counts[-1]), setup, self.dense)
+        pooling = size_pooling_macs(self._model, counts[-1]) if settings.merges and any(num_prop) else 0
+        head = head_macs(self._model, counts[-1])
+        return Plan(settings, self._shape, layers, self._embed, head, setup, pooling, self.dense)
 
     def _block(self, layer: int, tokens: int, after: int) -> int:
         key = (layer, tokens, after)

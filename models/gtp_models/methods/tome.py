@@ -33,6 +33,10 @@ class ToMeSettings(Settings):
     name: ClassVar[str] = "tome"
     summary: ClassVar[str] = "token merging (baseline: ToMe, arXiv 2210.09461)"
 
+    @property
+    def merges(self) -> bool:
+        return True
+
     def most(self, tokens: int, num_prefix: int) -> int:
         return most(tokens, num_prefix)
 

@@ -101,7 +101,7 @@ def test_a_long_list_of_differences_is_cut(tmp_path: Path) -> None:
 
 def test_position_embeddings_are_resampled(tmp_path: Path) -> None:
     save_file(tiny_weights(), tmp_path / "w.safetensors")
-    built = build_model(TINY_RECIPE, str(tmp_path / "w.safetensors"), img_size=(32, 48))
+    built = build_model(TINY_RECIPE.sized((32, 48)), str(tmp_path / "w.safetensors"))
     assert built.notes == ("position embeddings resampled from 16 to 24 patches",)
     assert built.model.pos_embed.shape == (1, 25, 24)
     assert torch.equal(built.model.pos_embed[:, 0], tiny_weights()["pos_embed"][:, 0])

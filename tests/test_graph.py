@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gtp_models.methods.gtp.axes import GRAPHS
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.gtp.graphs.adjacency import edges, normalise, semantic_adjacency, spatial_adjacency
+from gtp_models.methods.gtp.graphs.adjacency import normalise, pick, semantic_adjacency, spatial_adjacency
 
 GRID = (4, 5)
 
@@ -111,9 +111,9 @@ def test_edges_of_a_batch(shared: bool) -> None:
     weights = torch.rand(7, 7) if shared else torch.rand(3, 7, 7)
     orders = torch.stack([torch.randperm(7) for _ in range(3)])
     kept, propagated = orders[:, :5], orders[:, 5:]
-    picked = edges(weights.mT, propagated, kept)
+    picked = pick(weights.mT, propagated, kept)
     for image in range(3):
         own = weights if shared else weights[image]
         expected = own[kept[image]][:, propagated[image]]
         assert torch.equal(picked[image].mT, expected)
-        assert torch.equal(edges(own.mT, propagated[image], kept[image]).mT, expected)
+        assert torch.equal(pick(own.mT, propagated[image], kept[image]).mT, expected)

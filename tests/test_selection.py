@@ -8,6 +8,9 @@ from gtp_models.frame.tokens import Tokens, rank
 from gtp_models.methods.gtp.axes import SELECTIONS, Seen
 
 
+OF_ATTENTION = [name for name in SELECTIONS.names() if SELECTIONS[name].needs != "tokens"]
+
+
 def attention_map(*batch: int) -> Tensor:
     """A map of 3 heads and 8 tokens with a few zeros, as sparsification leaves it."""
     attention = torch.randn(*batch, 3, 8, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
@@ -46,7 +49,7 @@ def naive(attention: Tensor, selection: str, token: int, num_prefix: int) -> flo
 
 
 @pytest.mark.parametrize("num_prefix", [0, 1, 3])
-@pytest.mark.parametrize("selection", SELECTIONS.names())
+@pytest.mark.parametrize("selection", OF_ATTENTION)
 def test_scores(selection: str, num_prefix: int) -> None:
     attention = attention_map(2)
     ours = scores(attention, selection, num_prefix)

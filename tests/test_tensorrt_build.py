@@ -60,7 +60,9 @@ def test_dense_and_a_name_of_its_own(digits_copy: Path) -> None:
 @pytest.mark.parametrize("model", ["digits", "deit_s"])
 def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
     weights = "pretrained" if model == "digits" else "random"
-    directory = export(model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch)).directory
+    directory = export(
+        model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch), check=False
+    ).directory
     for name in ("model", "dense"):
         for precision in PRECISIONS:
             output = directory / f"{name}_{precision}.engine"
@@ -76,7 +78,9 @@ def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
 def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> None:
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
     recipe = Recipe("tiny", "", "vit_tiny_patch16_224", {"num_prop": 2, "num_neighbours": 4, **settings}, arguments)
-    directory = export(recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2)).directory
+    directory = export(
+        recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2), check=False
+    ).directory
     for precision in PRECISIONS:
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
 
@@ -150,7 +154,11 @@ def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy
         {"depth": 1, "embed_dim": 24, "num_heads": 3},
     )
     directory = export(
-        model, digits_copy.parent / "big", weights="random", options=ExportOptions(target="onnxruntime", dense=False)
+        model,
+        digits_copy.parent / "big",
+        weights="random",
+        options=ExportOptions(target="onnxruntime", dense=False),
+        check=False,
     ).directory
     with pytest.raises(StaticCheckError, match=r"TopK .*k is \d+, TensorRT's limit is 3840"):
         build_engine(directory, flavor="rtx", options=TARGETS)

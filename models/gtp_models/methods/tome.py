@@ -40,6 +40,9 @@ class ToMeSettings(Settings):
     def most(self, tokens: int, num_prefix: int) -> int:
         return most(tokens, num_prefix)
 
+    def topk(self, layer: LayerShape) -> int:
+        return (layer.tokens + 1) // 2
+
     def layer_macs(self, layer: LayerShape) -> int:
         first, second = (layer.tokens + 1) // 2, layer.tokens // 2
         return first * second * layer.model.head_dim + second * layer.num_prop * (layer.model.dim + 1)

@@ -6,8 +6,8 @@ import torch
 from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
 
 from gtp_models.frame.attention import Attended, attend, sparsify
-from gtp_models.methods.apply import apply
 from gtp_models.frame.tokens import Tokens
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS, Parted, Seen
 from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.methods.gtp.config import GTPConfig

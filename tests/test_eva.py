@@ -18,10 +18,10 @@ from gtp_models.frame.attention import attend
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.eva import GTPEva
 from gtp_models.frame.patch import is_patched, remove, trace_tokens
-from gtp_models.methods.apply import apply
 from gtp_models.frame.rotary import rope_rows
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import recording
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan

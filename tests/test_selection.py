@@ -7,7 +7,6 @@ from torch import Tensor
 from gtp_models.frame.tokens import Tokens, rank
 from gtp_models.methods.gtp.axes import SELECTIONS, Seen
 
-
 OF_ATTENTION = [name for name in SELECTIONS.names() if SELECTIONS[name].needs != "tokens"]
 
 

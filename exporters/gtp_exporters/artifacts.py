@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
-from gtp_exporters.describe import describe, file_entry, strip, tool_versions
+from gtp_exporters.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import Options
 from gtp_exporters.pack import PackImages, dense_answers, folder_images, make_reference, synthetic_images
@@ -63,9 +63,9 @@ class Artifacts:
     def write(self) -> Manifest:
         """Write every file, the manifest last, and return it."""
         images = self._images()
-        files = {MODEL_NAME: self._write_graph(MODEL_NAME, "model", self.options.method, self.costs.backbone)}
+        files = self._write_graph(MODEL_NAME, "model", self.options.method, self.costs.backbone)
         if self.options.dense:
-            files[DENSE_NAME] = self._write_graph(DENSE_NAME, "dense", "dense", self.costs.dense)
+            files |= self._write_graph(DENSE_NAME, "dense", "dense", self.costs.dense)
         files[REFERENCE_NAME] = self._write_reference(images)
         manifest = self._manifest(files, images)
         write_manifest(manifest, self.directory)
@@ -80,24 +80,24 @@ class Artifacts:
             return folder_images(own, *known, limit=None, origin="the recipe's own")
         return synthetic_images(self.preprocessing.crop)
 
-    def _write_graph(self, name: str, role: str, method: str, macs: int) -> FileEntry:
+    def _write_graph(self, name: str, role: str, method: str, macs: int) -> dict[str, FileEntry]:
         self.progress(f"tracing {name}")
         apply_method(self.built.model, method, self.config)
         pixels = (self.preprocessing.mean, self.preprocessing.std) if self.options.input == "uint8" else None
         traced = Traced(self.built.model, self.options.trace, pixels, self.output)
-        proto, layers = to_onnx(traced, self.options.batch, self.options.opset)
+        graph, layers = to_onnx(traced, self.options.batch, self.options.opset)
         if self.options.simplify:
             self.progress(f"simplifying {name}")
-            proto, note = simplify(proto)
+            graph, note = simplify(graph)
             self.notes += [f"{name}: {note}"] if note else []
         self.progress(f"checking {name}")
-        proto = to_precision(infer_shapes(proto), self.options.precision)
-        check_static(proto, self.options.target)
+        graph = to_precision(infer_shapes(graph), self.options.precision)
+        check_static(graph, self.options.target)
         if role == "model":
-            self.layer_nodes = nodes_per_layer(proto, layers, len(self.costs.layers))
-        strip(proto)
-        describe(proto, self.built, self.config, method)
-        return file_entry(self.directory / name, proto, role, method, macs)
+            self.layer_nodes = nodes_per_layer(graph, layers, len(self.costs.layers))
+        strip(graph)
+        describe(graph, self.built, self.config, method)
+        return write_graph(self.directory / name, graph, role, method, macs)
 
     def _write_reference(self, images: PackImages) -> FileEntry:
         count = len(images.pixels)

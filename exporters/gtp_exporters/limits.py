@@ -7,7 +7,6 @@ from gtp_exporters.errors import LimitError
 from gtp_models.gtp.config import GTPConfig
 
 Target = Literal["tensorrt", "onnxruntime", "openvino"]
-PRECISIONS = ("fp32", "fp16", "bf16")
 TARGETS: tuple[str, ...] = get_args(Target)
 
 MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import PRECISIONS, TARGETS, check_opset
+from gtp_exporters.limits import TARGETS, check_opset
+from gtp_exporters.precisions import find_precision
 from gtp_models.heads import HEADS
 from gtp_models.rivals import METHODS
 
@@ -61,8 +62,7 @@ class Options:
             raise LimitError(f"no method is called {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.head not in HEADS:
             raise LimitError(f"no head is called {self.head!r}: choose one of {', '.join(HEADS)}")
-        if self.precision not in PRECISIONS:
-            raise LimitError(f"no precision is called {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.budget is not None and (not self.schedule or self.budget <= 0):
             raise LimitError(f"a budget of {self.budget} MACs: give more than 0, and a schedule to spend it (even)")
+        find_precision(self.precision)
         check_opset(self.opset)

@@ -4,7 +4,7 @@ import re
 import warnings
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +72,7 @@ def _left(layer: Layer) -> Tensor | None:
     return layer.left
 
 
-def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, dict[str, int | None]]:
+def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[ir.Model, dict[str, int | None]]:
     """Trace a model with torch's exporter.
 
     Args:
@@ -81,7 +81,8 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, di
         opset: ONNX opset.
 
     Returns:
-        The graph, and for each tensor that a module made the number of its layer (None outside of the blocks).
+        The graph, whose weights are the model's own tensors, and for each tensor that a module made the number of its
+        layer (None outside of the blocks).
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
@@ -96,8 +97,8 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, di
             verbose=False,
         )
     assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    return proto, _layers_of_tensors(proto)
+    model: ir.Model = program.model
+    return model, _layers_of_tensors(model)
 
 
 def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
@@ -108,13 +109,17 @@ def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descendin
     return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _layers_of_tensors(proto: onnx.ModelProto) -> dict[str, int | None]:
+def _layers_of_tensors(model: ir.Model) -> dict[str, int | None]:
     layers: dict[str, int | None] = {}
-    for node in proto.graph.node:
-        scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
+    for node in model.graph:
+        scopes = next((value for key, value in node.metadata_props.items() if key.endswith("name_scopes")), "")
         found = _SCOPE.findall(scopes)
         if found:
-            layers.update(dict.fromkeys(node.output, int(found[-1])))
+            layers.update(dict.fromkeys(_names(node), int(found[-1])))
         elif "'model." in scopes and not re.search(r"'model\.blocks'", scopes):
-            layers.update(dict.fromkeys(node.output, None))
+            layers.update(dict.fromkeys(_names(node), None))
     return layers
+
+
+def _names(node: ir.Node) -> list[str]:
+    return [value.name for value in node.outputs if value.name]

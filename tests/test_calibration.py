@@ -92,4 +92,4 @@ def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
     config = replace(TINY_GTP, num_prop=2, sparsity=0.7, threshold="calibrated")
     options = Options(calib_data=images, dense=False)
     manifest = export(TINY_RECIPE, tmp_path / "out", config=config, weights="random", options=options).manifest
-    assert all(manifest.gtp["calibration"])
+    assert all(manifest.settings["calibration"])

@@ -173,7 +173,7 @@ def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, t
 
 def test_inspect(command: Command, digits: Path) -> None:
     found = document(command("inspect", digits, "--json"))
-    assert found["schema_version"] == "1.1"
+    assert found["schema_version"] == "2.0"
     assert [layer["num_prop"] for layer in found["layers"]] == [6] * 6
     ran = command("inspect", digits / "model.onnx")
     assert all(word in ran.out for word in ("pretrained", "num_prop 6", "dense.onnx", "images float32[1, 3, 32, 32]"))

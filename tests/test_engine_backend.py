@@ -43,7 +43,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
             "model", file_sha256(path), 4, "gtp", "fp16", inputs=specs[:1], outputs=specs[1:], engine=info
         )
         model, weights = ModelInfo("tiny", "", "", 5, 1, [2, 2]), WeightsInfo("file", "", "")
-        write_manifest(Manifest(model, weights, {}, [], {}, PREPROCESSING, {"model.engine": entry}), tmp_path)
+        write_manifest(Manifest(model, weights, "gtp", {}, [], {}, PREPROCESSING, {"model.engine": entry}), tmp_path)
         cuda = FakeCuda(sm)
         module = fake_trt(cuda, SHAPES, version, refuse)
         monkeypatch.setitem(sys.modules, "tensorrt", module)

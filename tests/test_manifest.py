@@ -1,12 +1,15 @@
-"""The manifest: one schema reads and writes it; newer minors are read, newer majors refused."""
+"""The manifest: one schema reads and writes it; newer minors are read, other majors refused."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from artifacts import ROOT
 
 from gtp_runtime import Manifest, Preprocessing, read_manifest
 from gtp_runtime.errors import ManifestError
@@ -18,13 +21,16 @@ from gtp_runtime.manifest import (
     WeightsInfo,
     check_file,
     file_sha256,
+    twin,
     write_manifest,
 )
+from gtp_runtime.manifest.json_schema import json_schema
 
 MANIFEST = Manifest(
     model=ModelInfo("tiny", "a tiny ViT", "vit_tiny_patch16_224", 2, 1, [4, 4]),
     weights=WeightsInfo("file", "tiny.safetensors", "ab" * 32, ["resampled"]),
-    gtp={"num_prop": [2, 0], "sparsity": 1.0},
+    method="gtp",
+    settings={"num_prop": [2, 0], "sparsity": 1.0},
     layers=[LayerEntry(17, 15, 2, 1000, 10, 40), LayerEntry(15, 15, 0, 900, 0, 20)],
     macs={"backbone": 1900, "dense": 2100},
     preprocessing=Preprocessing([16, 16], "shortest", [16, 16], "bicubic", [0.5] * 3, [0.5] * 3, [0, 0, 0]),
@@ -58,8 +64,8 @@ def test_labels_stay_readable_text(tmp_path: Path) -> None:
 
 def test_a_newer_minor_with_unknown_keys_is_read(tmp_path: Path) -> None:
     model = {**vars(MANIFEST.model), "colour": "blue"}
-    rewrite(tmp_path, schema_version="1.7", model=model, engines={"a": 1})
-    assert read_manifest(tmp_path) == replace(MANIFEST, schema_version="1.7")
+    rewrite(tmp_path, schema_version="2.7", model=model, engines={"a": 1})
+    assert read_manifest(tmp_path) == replace(MANIFEST, schema_version="2.7")
 
 
 def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
@@ -71,8 +77,14 @@ def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_newer_major_is_refused(tmp_path: Path) -> None:
-    rewrite(tmp_path, schema_version="2.0")
-    with pytest.raises(ManifestError, match=r"schema version 2\.0, newer than 1\.1: update gtp-export"):
+    rewrite(tmp_path, schema_version="3.0")
+    with pytest.raises(ManifestError, match=r"schema version 3\.0, newer than 2\.0: update gtp-export"):
+        read_manifest(tmp_path)
+
+
+def test_an_older_major_is_refused(tmp_path: Path) -> None:
+    rewrite(tmp_path, schema_version="1.1")
+    with pytest.raises(ManifestError, match=r"schema version 1\.1, this gtp-export reads 2\.x: export again"):
         read_manifest(tmp_path)
 
 
@@ -83,14 +95,86 @@ def test_without_a_version_it_is_no_manifest(tmp_path: Path, content: str) -> No
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"model": "deit"}, {"layers": 3}, {"files": []}, {"model": {"name": "x"}}])
-def test_a_version_alone_is_no_manifest(tmp_path: Path, changes: dict[str, Any]) -> None:
-    rewrite(tmp_path, **changes)
-    with pytest.raises(ManifestError, match="is not a manifest of gtp-export"):
+def at(values: Any, *keys: Any) -> Any:
+    for key in keys:
+        values = values[key]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("files", "model.onnx", "size"), "x", "files.model.onnx.size is 'x', not a whole number"),
+        (("files", "reference.npz", "size"), 1.5, "files.reference.npz.size is 1.5, not a whole number"),
+        (("files", "model.onnx", "inputs", 0, "shape", 3), None, "files.model.onnx.inputs.0.shape.3 is None, not a"),
+        (("files", "model.onnx"), 3, "files.model.onnx is 3, not an object"),
+        (("layers", 1, "nodes"), True, "layers.1.nodes is True, not a whole number"),
+        (("preprocessing", "mean", 2), "0.5", "preprocessing.mean.2 is '0.5', not a number"),
+        (("labels", 1), 7, "labels.1 is 7, not text"),
+        (("labels",), "abc", "labels is 'abc', not a list or null"),
+        (("layers",), {"a": 1}, "layers is an object, not a list"),
+        (("files",), [], "files is a list, not an object"),
+        (("macs", "dense"), 2.5, "macs.dense is 2.5, not a whole number"),
+        (("results", "parity", "model.onnx"), 1, "results.parity is an object"),
+        (("model",), "deit", "model is 'deit', not an object"),
+    ],
+    ids=lambda given: ".".join(map(str, given)) if isinstance(given, tuple) else None,
+)
+def test_a_bad_leaf_is_named(tmp_path: Path, keys: tuple[Any, ...], value: Any, message: str) -> None:
+    write_manifest(MANIFEST, tmp_path)
+    values = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    at(values, *keys[:-1])[keys[-1]] = value
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    if keys[0] == "results":  # what was measured may hold anything
+        assert read_manifest(tmp_path).results["parity"]["model.onnx"] == 1
+        return
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(tmp_path)
+    assert f"model.json: {message}" in str(caught.value)
+    assert str(caught.value).endswith("; export again")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("model", "timm"), "model.timm is missing"),
+        (("files", "model.onnx", "sha256"), "files.model.onnx.sha256 is missing"),
+        (("preprocessing",), "model.json: preprocessing is missing"),
+    ],
+    ids=lambda given: ".".join(given) if isinstance(given, tuple) else None,
+)
+def test_a_missing_leaf_is_named(tmp_path: Path, keys: tuple[str, ...], message: str) -> None:
+    write_manifest(MANIFEST, tmp_path)
+    values = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    del at(values, *keys[:-1])[keys[-1]]
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ManifestError, match=message):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema_version": "1.0"', b"\xff\xfe\x00"], ids=["empty", "half", "bytes"])
+@pytest.mark.parametrize("name", ["../model.onnx", "/model.onnx", "a/model.onnx", "..", "", "a\\b"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    entry = MANIFEST.files["model.onnx"]
+    for files in ({name: entry}, {"model.onnx": replace(entry, external_data=name)}):
+        write_manifest(replace(MANIFEST, files=files), tmp_path)
+        with pytest.raises(ManifestError, match="not a file beside it"):
+            read_manifest(tmp_path)
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+    write_manifest(replace(MANIFEST, results={"parity": {"model.onnx": {"cosine": math.nan}}}), tmp_path)
+    assert read_manifest(tmp_path).results["parity"]["model.onnx"] == {"cosine": None}
+    (tmp_path / "model.json").write_text('{"schema_version": "2.0", "opset": NaN}')
+    with pytest.raises(ManifestError, match="is not JSON"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"schema_version": "2.0"', b"\xff\xfe\x00", b'{"schema_version": "2.\xff"}', b"[" * 100_000],
+    ids=["empty", "half", "bytes", "latin", "deep"],
+)
 def test_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.json").write_bytes(content)
     with pytest.raises(ManifestError, match="is not JSON"):
@@ -113,8 +197,108 @@ def test_only_the_files_it_lists_as_they_were_written(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ManifestError, match="no file .* though the manifest lists it"):
         check_file(path, manifest)
+    path.mkdir()
+    with pytest.raises(ManifestError, match="no file "):
+        check_file(path, manifest)
     with pytest.raises(ManifestError, match=r"does not list other\.onnx: it lists model\.onnx; export again"):
         check_file(tmp_path / "other.onnx", manifest)
+
+
+@pytest.fixture
+def with_data(tmp_path: Path) -> tuple[Path, Manifest]:
+    """A graph whose weights lie in a file beside it."""
+    for name in ("model.onnx", "model.onnx.data"):
+        (tmp_path / name).write_bytes(name.encode())
+    graph = FileEntry("model", file_sha256(tmp_path / "model.onnx"), 10, external_data="model.onnx.data")
+    data = FileEntry("data", file_sha256(tmp_path / "model.onnx.data"), 15)
+    return tmp_path / "model.onnx", replace(MANIFEST, files={"model.onnx": graph, "model.onnx.data": data})
+
+
+def test_weights_beside_a_graph_are_checked_with_it(with_data: tuple[Path, Manifest]) -> None:
+    path, manifest = with_data
+    data = path.with_name("model.onnx.data")
+    check_file(path, manifest)
+    data.write_bytes(b"other")
+    with pytest.raises(ManifestError, match=r"model\.onnx\.data is not the file that its manifest describes"):
+        check_file(path, manifest)
+    data.unlink()
+    with pytest.raises(ManifestError, match=r"no file .*model\.onnx\.data"):
+        check_file(path, manifest)
+    data.mkdir()
+    with pytest.raises(ManifestError, match="must be a regular file"):
+        check_file(path, manifest)
+
+
+def test_weights_behind_a_link_are_refused(with_data: tuple[Path, Manifest], tmp_path: Path) -> None:
+    path, manifest = with_data
+    data = path.with_name("model.onnx.data")
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ManifestError, match="must be a regular file, not a link"):
+        check_file(path, manifest)
+
+
+@pytest.mark.parametrize("name", ["../model.onnx.data", "/etc/passwd", "model.onnx"])
+def test_weights_elsewhere_are_refused(with_data: tuple[Path, Manifest], name: str) -> None:
+    path, manifest = with_data
+    graph = replace(manifest.files["model.onnx"], external_data=name)
+    data = replace(manifest.files["model.onnx.data"])
+    files = {"../model.onnx.data": data, "/etc/passwd": data, "model.onnx": graph}
+    with pytest.raises(ManifestError, match="keeps its weights in"):
+        check_file(path, replace(manifest, files=files))
+
+
+def test_weights_that_are_not_listed_are_refused(with_data: tuple[Path, Manifest]) -> None:
+    path, manifest = with_data
+    with pytest.raises(ManifestError, match=r"does not list model\.onnx\.data"):
+        check_file(path, replace(manifest, files={"model.onnx": manifest.files["model.onnx"]}))
+
+
+def listed(directory: Path, **roles: tuple[str, int]) -> None:
+    """Write files (called NAME_SUFFIX) with a role and a batch, and their manifest."""
+    files = {}
+    for key, (role, batch) in roles.items():
+        name = key.replace("_", ".")
+        (directory / name).write_bytes(b"")
+        files[name] = FileEntry(role, "", 0, inputs=[TensorSpec("images", [batch, 3, 16, 16], "float32")])
+    write_manifest(replace(MANIFEST, files=files), directory)
+
+
+def test_the_twin_has_the_same_form_where_there_is_one(tmp_path: Path) -> None:
+    both = {"dense_onnx": ("dense", 1), "dense_engine": ("dense", 1)}
+    listed(tmp_path, model_onnx=("model", 1), model_engine=("model", 1), **both)
+    assert twin(tmp_path) == twin(tmp_path / "model.onnx") == tmp_path / "dense.onnx"
+    assert twin(tmp_path / "model.engine") == tmp_path / "dense.engine"
+    assert twin(tmp_path / "dense.onnx") is None
+    (tmp_path / "dense.engine").unlink()  # listed, but not copied to the device
+    assert twin(tmp_path / "model.engine") == tmp_path / "dense.onnx"
+    (tmp_path / "dense.onnx").unlink()
+    assert twin(tmp_path / "model.engine") is None
+
+
+def test_the_twin_has_the_same_batch(tmp_path: Path) -> None:
+    dense = {"dense_engine": ("dense", 8), "dense_onnx": ("dense", 1), "dense8_onnx": ("dense", 8)}
+    listed(tmp_path, model_engine=("model", 1), model8_onnx=("model", 8), model4_onnx=("model", 4), **dense)
+    assert twin(tmp_path / "model.engine") == tmp_path / "dense.onnx"
+    assert twin(tmp_path / "model8.onnx") == tmp_path / "dense8.onnx"
+    assert twin(tmp_path / "model4.onnx") is None
+
+
+def test_the_json_schema_in_docs_is_current() -> None:
+    text = (ROOT / "docs" / "model.schema.json").read_text("utf-8")
+    assert text == json_schema(), "python -m gtp_runtime.manifest.json_schema > docs/model.schema.json"
+    jsonschema.Draft202012Validator.check_schema(json.loads(text))
+
+
+def test_manifests_conform_to_the_json_schema(tmp_path: Path, digits: Path) -> None:
+    schema = jsonschema.Draft202012Validator(json.loads(json_schema()))
+    write_manifest(MANIFEST, tmp_path)
+    for directory in (tmp_path, digits):
+        schema.validate(json.loads((directory / "model.json").read_text("utf-8")))
+    values = json.loads((digits / "model.json").read_text("utf-8"))
+    for wrong in ({"schema_version": "3.0"}, {"opset": "20"}, {"model": {}}, {"files": {"a": {"role": 1}}}):
+        with pytest.raises(jsonschema.ValidationError):
+            schema.validate(values | wrong)
 
 
 def test_a_failed_write_leaves_the_old_manifest_and_nothing_else(

@@ -1,7 +1,7 @@
 """The files of an export: graphs, parity pack and manifest."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
@@ -127,14 +127,16 @@ class Artifacts:
         )
         schedule = self.config.schedule(len(costs.layers))
         layers = [
-            LayerEntry(num_prop=amount, nodes=nodes, **asdict(layer))
+            LayerEntry(layer.tokens_in, layer.tokens_out, amount, layer.macs, layer.gtp_macs, nodes)
             for layer, amount, nodes in zip(costs.layers, schedule, self.layer_nodes, strict=True)
         ]
-        macs = {name: getattr(costs, name) for name in ("backbone", "gtp", "dense", "embed", "head", "graph")}
+        macs = {name: getattr(costs, name) for name in ("backbone", "dense", "embed", "head")}
+        macs |= {"method": costs.gtp, "setup": costs.graph}
         return Manifest(
             model=info,
             weights=WeightsInfo(self.built.source, self.built.detail, self.built.sha256, list(self.built.notes)),
-            gtp=self.config.to_dict(),
+            method=self.options.method,
+            settings=self.config.to_dict(),
             layers=layers,
             macs=macs,
             preprocessing=self.preprocessing,

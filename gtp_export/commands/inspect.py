@@ -4,14 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath
+from gtp_export.options import Json, ModelPath, Verbose
 from gtp_export.reports import describe_engine
 from gtp_runtime import Manifest, errors, read_manifest
 from gtp_runtime.manifest import TensorSpec
 
+LONG = 80  # characters of a setting that are shown
 
-def inspect(path: ModelPath, json: Json = False) -> None:
-    """Show tokens, MACs and graph nodes of each layer, from the manifest."""
+
+def inspect(path: ModelPath, json: Json = False, verbose: Verbose = False) -> None:
+    """Show what an export holds: settings, tokens, MACs and graph nodes of each layer, files and their results."""
     if not path.exists():
         raise errors.ManifestError(f"no file {path}: gtp-export export MODEL writes one")
     directory = path if path.is_dir() else path.parent
@@ -26,12 +28,18 @@ def inspect(path: ModelPath, json: Json = False) -> None:
 
 
 def _summary(manifest: Manifest, directory: Path) -> None:
-    weights, gtp = manifest.weights, manifest.gtp
-    console.out.print(f"[bold]{manifest.model.title}[/bold] ({manifest.model.timm}) in {directory}")
+    weights = manifest.weights
+    console.out.print(f"{manifest.model.title} ({manifest.model.timm}) in {directory}", style="bold", markup=False)
     console.out.print(f"weights: {weights.source} ({weights.detail}), sha256 {weights.sha256[:12]}…", markup=False)
-    method = next((entry.method for entry in manifest.files.values() if entry.role == "model"), "gtp")
-    settings = ", ".join(f"{name} {value}" for name, value in gtp.items() if name != "calibration")
-    console.out.print(f"method {method}: {settings}; opset {manifest.opset}, target {manifest.target}", markup=False)
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in manifest.settings.items() if value is not None)
+    described = f"method {manifest.method}{f': {settings}' if settings else ''}"
+    console.out.print(f"{described}; opset {manifest.opset}, target {manifest.target}", markup=False)
+
+
+def _short(value: object) -> str:
+    """A setting in words; a long list (calibrated thresholds) as its length."""
+    text = str(value)
+    return f"({len(value)} values)" if isinstance(value, list) and len(text) > LONG else text
 
 
 def _layers(manifest: Manifest) -> None:
@@ -42,17 +50,18 @@ def _layers(manifest: Manifest) -> None:
             f"{layer.tokens_out}",
             f"{layer.num_prop}",
             f"{layer.macs / 1e6:.1f}",
-            f"{layer.gtp_macs / 1e6:.2f}",
+            f"{layer.method_macs / 1e6:.2f}",
             f"{layer.nodes}",
         )
         for index, layer in enumerate(manifest.layers)
     ]
-    console.table("", ("layer", "tokens in", "tokens out", "leave", "MACs, M", "GTP's own, M", "nodes"), rows)
+    console.table("", ("layer", "tokens in", "tokens out", "leave", "MACs, M", "method's own, M", "nodes"), rows)
     macs = manifest.macs
-    ratio = macs["backbone"] / macs["dense"]
+    backbone, dense, method = (macs.get(name, 0) for name in ("backbone", "dense", "method"))
+    share = f" ({backbone / dense:.1%})" if dense else ""
     console.out.print(
-        f"MACs: {macs['backbone'] / 1e9:.3f} G of the dense {macs['dense'] / 1e9:.3f} G ({ratio:.1%}); "
-        f"GTP's own {macs['gtp'] / 1e9:.3f} G (graph {macs['graph'] / 1e9:.3f} G)",
+        f"MACs: {backbone / 1e9:.3f} G of the dense model's {dense / 1e9:.3f} G{share}; "
+        f"the method itself adds {method / 1e9:.3f} G",
         markup=False,
     )
 

@@ -1,0 +1,32 @@
+"""The manifest, ``model.json``: the one schema of what an export wrote, and the files that it lists."""
+
+from gtp_runtime.manifest.files import check_file, file_sha256, twin
+from gtp_runtime.manifest.reading import read_manifest, write_manifest
+from gtp_runtime.manifest.schema import (
+    FILE_NAME,
+    REFERENCE_NAME,
+    SCHEMA_VERSION,
+    FileEntry,
+    LayerEntry,
+    Manifest,
+    ModelInfo,
+    TensorSpec,
+    WeightsInfo,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "REFERENCE_NAME",
+    "SCHEMA_VERSION",
+    "FileEntry",
+    "LayerEntry",
+    "Manifest",
+    "ModelInfo",
+    "TensorSpec",
+    "WeightsInfo",
+    "check_file",
+    "file_sha256",
+    "read_manifest",
+    "twin",
+    "write_manifest",
+]

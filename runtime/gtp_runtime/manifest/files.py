@@ -1,0 +1,72 @@
+"""The files of an artifact directory: whether they are what the manifest says, and which one is whose dense twin."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from gtp_runtime.errors import ManifestError
+from gtp_runtime.manifest.reading import is_plain, read_manifest
+from gtp_runtime.manifest.schema import FileEntry, Manifest
+
+log = logging.getLogger(__name__)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file; hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_file(path: Path, manifest: Manifest) -> None:
+    """Check that a file is what the manifest says, and the file beside it that holds its weights likewise.
+
+    Raises:
+        ManifestError: it is missing, not listed, or its sha256 differs; its weights are not a regular file beside it.
+    """
+    _check_hash(path, manifest.entry(path.name))
+    name = manifest.entry(path.name).external_data
+    if name is None:
+        return
+    data = path.parent / name
+    if not is_plain(name) or manifest.entry(name).role != "data":
+        raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is no data file of it: export again")
+    if data.is_symlink() or (data.exists() and not data.is_file()):
+        raise ManifestError(f"{data} holds weights and must be a regular file, not a link or folder: copy it there")
+    _check_hash(data, manifest.entry(name))
+
+
+def _check_hash(path: Path, entry: FileEntry) -> None:
+    if not path.is_file():
+        raise ManifestError(f"no file {path}, though the manifest lists it: copy it there, or export again")
+    if file_sha256(path) != entry.sha256:
+        raise ManifestError(f"{path} is not the file that its manifest describes (sha256 differs): export again")
+
+
+def twin(path: Path) -> Path | None:
+    """Return the dense twin of a file: the unpatched model with the same batch, in the same form where there is one.
+
+    ``model.engine`` goes with ``dense.engine``, else with ``dense.onnx``. A dense file has no twin.
+
+    Args:
+        path: a file of an artifact directory, or the directory, which means ``model.onnx``.
+
+    Raises:
+        ManifestError: no manifest beside the file, or one that does not list it.
+    """
+    file = path / "model.onnx" if path.is_dir() else path
+    manifest = read_manifest(file.parent)
+    entry = manifest.entry(file.name)
+    if entry.role == "dense":
+        return None
+    names = [name for name, other in manifest.files.items() if other.role == "dense" and _batch(other) == _batch(entry)]
+    names.sort(key=lambda name: (Path(name).suffix != file.suffix, Path(name).suffix != ".onnx", name))
+    there = [file.parent / name for name in names if (file.parent / name).is_file()]
+    log.info("dense twin of %s: %s", file, there[0] if there else f"none (listed: {', '.join(names) or 'none'})")
+    return there[0] if there else None
+
+
+def _batch(entry: FileEntry) -> int | None:
+    return entry.inputs[0].shape[0] if entry.inputs else None

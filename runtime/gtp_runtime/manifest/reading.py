@@ -1,0 +1,131 @@
+"""Reads and writes ``model.json``: typed values, every one checked; a wrong one is named."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gtp_runtime import atomic
+from gtp_runtime.errors import ManifestError
+from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
+
+_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
+
+    Raises:
+        ManifestError: no manifest, a damaged one, or one of another major version.
+    """
+    path = directory / FILE_NAME
+    try:
+        values = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(
+            f"no manifest {path}: a model is used with the {FILE_NAME} that gtp-export export wrote beside it"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path} is not JSON ({error}): export again") from error
+    _check_version(values, path)
+    try:
+        manifest = msgspec.convert(values, Manifest)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"{path}: {_describe(str(error), values)}; export again") from error
+    _check_names(manifest, path)
+    return manifest
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write ``model.json``, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; an earlier one is as it was.
+    """
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    atomic.write_bytes(directory / FILE_NAME, content + b"\n")
+
+
+def _check_version(values: Any, path: Path) -> None:
+    version = str(values.get("schema_version", "")) if isinstance(values, dict) else ""
+    major = version.partition(".")[0]
+    ours = int(SCHEMA_VERSION.partition(".")[0])
+    if not (major.isascii() and major.isdecimal()):
+        raise ManifestError(f"{path} has no schema_version: it is not a manifest of gtp-export")
+    if int(major) > ours:
+        raise ManifestError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update gtp-export here")
+    if int(major) < ours:
+        raise ManifestError(f"{path} has schema version {version}, this gtp-export reads {ours}.x: export again")
+
+
+def _check_names(manifest: Manifest, path: Path) -> None:
+    """Files lie beside the manifest: a name that leads elsewhere is refused."""
+    for name, entry in manifest.files.items():
+        for given in (name, entry.external_data):
+            if given is not None and not is_plain(given):
+                raise ManifestError(f"{path}: files.{name} names {given!r}, not a file beside it; export again")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file beside its manifest: no folder in it, no way up."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _describe(message: str, values: Any) -> str:
+    """Turn a message of msgspec's into one that names the leaf and what it is."""
+    what, _, where = message.partition(" - at ")
+    keys = _keys(values, where)
+    name = ".".join(map(str, keys))
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
+    if missing:
+        return f"{'.'.join([*map(str, keys), missing[1]])} is missing"
+    expected = re.match(r"Expected `([^`]*)`, got ", what)
+    if not expected:
+        return f"{name}: {what}"
+    leaf = _at(values, keys)
+    kinds = " or ".join(_KINDS.get(kind, kind) for kind in expected[1].split(" | "))
+    shown = "an object" if isinstance(leaf, dict) else "a list" if isinstance(leaf, list) else f"{leaf!r:.60}"
+    return f"{name} is {shown}, not {kinds}"
+
+
+def _keys(values: Any, path: str) -> list[Any]:
+    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one."""
+    keys: list[Any] = []
+    for name, entry in _STEP.findall(path):
+        if entry == "...":
+            keys.append(next(key for key in _at(values, keys) if not _fits(_only(values, keys, key))))
+        else:
+            keys.append(name or int(entry))
+    return keys
+
+
+def _at(values: Any, keys: list[Any]) -> Any:
+    for key in keys:
+        values = values[key]
+    return values
+
+
+def _only(values: Any, keys: list[Any], name: str) -> Any:
+    """Return the same values with one entry alone in the mapping that the keys lead to."""
+    if not keys:
+        return {name: values[name]}
+    copy = values.copy()
+    copy[keys[0]] = _only(values[keys[0]], keys[1:], name)
+    return copy
+
+
+def _fits(values: Any) -> bool:
+    try:
+        msgspec.convert(values, Manifest)
+    except msgspec.ValidationError:
+        return False
+    return True

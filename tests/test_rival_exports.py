@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from artifacts import TINY
 from helpers import PREFIXES, tiny_vit
-from onnx_graphs import check_answers, graph_of
+from onnx_graphs import check_answers, graph_of, operators
 
 from gtp_exporters import EngineOptions, Options, build_engine, export
 from gtp_models.gtp.config import GTPConfig
@@ -37,12 +37,11 @@ def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> None:
     depth = len(num_prop) if isinstance(num_prop, tuple) else 2
     model = tiny_vit(**PREFIXES[prefix], depth=depth)
     apply_method(model, method, GTPConfig(num_prop=num_prop, num_neighbours=4))
-    proto = graph_of(model, batch)
-    traced = check_answers(proto, model, batch)
+    graph = graph_of(model, batch)
+    traced = check_answers(graph, model, batch)
     assert traced == (method not in ("drop", "dense")), "what is not selected needs no trace"
-    operators = {node.op_type for node in proto.graph.node}
-    assert not operators & SCATTERING
-    assert ("TopK" in operators) == traced
+    assert not operators(graph) & SCATTERING
+    assert ("TopK" in operators(graph)) == traced
 
 
 @pytest.mark.parametrize("form", FORMS)

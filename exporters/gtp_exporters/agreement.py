@@ -96,7 +96,7 @@ def make_session(model: ir.Model) -> Any:
             names.append(name)
             values.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy())))
             value.const_value = ir.ExternalTensor(
-                "memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
             )
     options.add_external_initializers(names, values)
     proto = ir.to_proto(copy).SerializeToString()

@@ -20,7 +20,7 @@ def nodes_per_layer(model: ir.Model, layers: Mapping[str, int | None], depth: in
     counts: Counter[int | None] = Counter()
     current: int | None = None
     for node in model.graph:
-        known = [layers[value.name] for value in node.outputs if value.name in layers]
+        known = [layers[value.name] for value in node.outputs if value.name and value.name in layers]
         current = known[0] if known else current
         counts[current] += 1
     return [counts[layer] for layer in range(depth)]

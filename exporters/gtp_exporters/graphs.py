@@ -1,4 +1,4 @@
-"""Graphs as ``onnx_ir`` models: their weights are shared with PyTorch or mapped from a file, never copied into protobuf.
+"""Graphs as ``onnx_ir`` models: their weights are PyTorch's own or mapped from a file, not copied into protobuf.
 
 What takes a protobuf (ONNX's checker, shape inference, the simplifier) gets the skeleton of a graph: its large weights
 are inputs there. So a graph may be larger than protobuf's 2 GiB, and small ones take less time and memory.
@@ -33,7 +33,7 @@ def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, Weights]:
             weights[name] = tensor
             del copy.graph.initializers[name]
             value.const_value = None
-            value.shape, value.dtype = ir.Shape(tensor.shape), tensor.dtype
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             copy.graph.inputs.append(value)
     return ir.to_proto(copy), weights
 
@@ -41,9 +41,11 @@ def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, Weights]:
 def restore(proto: onnx.ModelProto, weights: Weights) -> ir.Model:
     """Return a graph from its skeleton, and the weights that it still uses."""
     model = ir.from_proto(proto)
-    for value in [value for value in model.graph.inputs if value.name in weights]:
+    inputs = {value.name: value for value in model.graph.inputs}
+    for name, tensor in weights.items():
+        value = inputs[name]
         model.graph.inputs.remove(value)
-        value.const_value = weights[value.name]
+        value.const_value = tensor
         model.graph.register_initializer(value)
     return without_unused(model)
 
@@ -65,25 +67,30 @@ def save(model: ir.Model, path: Path) -> str | None:
         The name of the file of weights, ``path``'s with ".data" appended; None where the graph holds them itself.
     """
     if weight_bytes(model) <= EXTERNAL_ABOVE:
-        ir.save(_inline(model), path)
+        path.write_bytes(serialized(model))
         return None
     name = path.name + DATA_SUFFIX
     ir.save(model, path, external_data=name, size_threshold_bytes=INLINE)
     return name
 
 
-def _inline(model: ir.Model) -> ir.Model:
-    """Return a graph whose weights are written into it, wherever they were read from."""
-    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
-        model = model.clone()
-        for value in model.graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-    return model
+def serialized(model: ir.Model) -> bytes:
+    """Return a graph that holds all its weights as protobuf; the graph itself stays as it is."""
+    copy = model.clone()
+    _load_weights(copy)
+    return ir.to_proto(copy).SerializeToString()
+
+
+def _load_weights(model: ir.Model, below: int | None = None) -> None:
+    """Read weights that are in a file beside a graph into memory, in place: all, or those of fewer bytes."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and (below is None or tensor.nbytes < below):
+            value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
 
 
 def read(path: Path, external_data: str | None = None) -> ir.Model:
-    """Read a graph; weights beside it are mapped, not read.
+    """Read a graph; large weights beside it are mapped, not read.
 
     Args:
         path: the .onnx file.
@@ -100,6 +107,7 @@ def read(path: Path, external_data: str | None = None) -> ir.Model:
     named = {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
     if other := named - {external_data}:
         raise StaticCheckError(f"{path} has weights in {', '.join(sorted(other))}, not in the manifest: export again")
+    _load_weights(model, below=LARGE)
     return model
 
 

@@ -97,7 +97,7 @@ class _Lowering:
             node.attributes["to"] = ir.AttrInt64("to", kind)
         for value in node.outputs:
             if value.dtype == FLOAT:
-                value.dtype = kind
+                value.type = ir.TensorType(kind)  # a copy shares its types with the graph it was made from
 
     def _as(self, value: ir.Value, kind: ir.DataType, user: ir.Node) -> ir.Value:
         if (value, kind) not in self.made:
@@ -131,6 +131,6 @@ class _Lowering:
 def _cast_tensor(tensor: ir.TensorProtocol, name: str, kind: ir.DataType) -> ir.TensorProtocol:
     values = tensor.numpy()
     largest = float(np.abs(values).max(initial=0)) if kind == ir.DataType.FLOAT16 else 0.0
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise LimitError(f"{name.removesuffix('.low')} holds {largest:.3g}, more than fp16 can: use bf16")
     return ir.tensor(values.astype(kind.numpy()), kind, name=name)

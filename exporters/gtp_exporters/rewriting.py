@@ -16,7 +16,7 @@ def rewrite(model: ir.Model) -> ir.Model:
     return without_unused(model)
 
 
-class SplitKeyTranspose(RewriteRuleClassBase):
+class SplitKeyTranspose(RewriteRuleClassBase):  # type: ignore[misc]
     """Transpose the keys in two steps: first heads before tokens, then tokens last.
 
     The simplifier joins the two into one. OpenVINO copies every entry for the joined one, but takes the second step
@@ -26,7 +26,7 @@ class SplitKeyTranspose(RewriteRuleClassBase):
     def pattern(self, op: Any, left: Any, keys: Any) -> Any:
         return op.MatMul(left, op.Transpose(keys, _outputs=["turned"]))
 
-    def check(self, context: Any, turned: ir.Value, **_: Any) -> bool:
+    def check(self, context: Any, turned: ir.Value, **_: Any) -> bool:  # noqa: ARG002
         perm = _perm(turned)
         moves_tokens_last = perm[-2] == len(perm) - 1  # values do not
         return moves_tokens_last and _heads_first(perm) != list(range(len(perm)))
@@ -48,7 +48,7 @@ def _heads_first(perm: list[int]) -> list[int]:
     return [*perm[:-2], perm[-1], perm[-2]]
 
 
-class FoldScale(RewriteRuleClassBase):
+class FoldScale(RewriteRuleClassBase):  # type: ignore[misc]
     """Scale the weights and the bias of a product in place of its result (layer scale, residual scaling).
 
     A scale is a constant for all channels, or one for each. Weights that another node uses stay as they are.
@@ -62,7 +62,7 @@ class FoldScale(RewriteRuleClassBase):
         product = getattr(op, self.product)(_allow_other_inputs=True, _outputs=["product"])
         return getattr(op, self.scaling)(product, scale)
 
-    def check(self, context: Any, product: ir.Value, scale: ir.Value) -> bool:
+    def check(self, context: Any, product: ir.Value, scale: ir.Value) -> bool:  # noqa: ARG002
         node = product.producer()
         assert node is not None
         weights = [value for value in node.inputs[1:] if value is not None]
@@ -79,7 +79,7 @@ class FoldScale(RewriteRuleClassBase):
         weight, *bias = (value for value in node.inputs[1:] if value is not None)
         by_channel = factor[:, None] if _channels(node) == 0 else factor
         scaled = [_scaled(op, weight, by_channel), *(_scaled(op, value, factor) for value in bias)]
-        return op.op(self.product, [node.inputs[0], *scaled], attributes=node.attributes)
+        return getattr(op, self.product)(node.inputs[0], *scaled, **node.attributes)
 
 
 def _factor(scale: ir.Value) -> np.ndarray | None:
@@ -103,4 +103,4 @@ def _scaled(op: Any, value: ir.Value, factor: np.ndarray) -> ir.Value:
 
 
 _SCALES = [FoldScale.rule(product, scaling) for product in ("Gemm", "MatMul") for scaling in ("Mul", "Div")]
-RULES = (RewriteRuleSet([SplitKeyTranspose.rule()]), RewriteRuleSet(_SCALES))
+RULES = (RewriteRuleSet([SplitKeyTranspose.rule()]), RewriteRuleSet(_SCALES, commute=True))

@@ -47,7 +47,7 @@ def parse(flavor: Flavor, builder: Any, model: ir.Model, logger: Any) -> Parsed:
 def _parse(parser: Any, model: ir.Model) -> bool:
     """Hand a graph over in memory, or as a file where protobuf cannot hold its weights."""
     if graphs.weight_bytes(model) <= graphs.EXTERNAL_ABOVE:
-        return parser.parse(ir.to_proto(model).SerializeToString())
+        return parser.parse(graphs.serialized(model))
     with graphs.on_disk(model) as path:
         return parser.parse_from_file(str(path))
 

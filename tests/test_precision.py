@@ -67,7 +67,7 @@ IMAGES = 16
 
 
 def check_answers(run: Run, settings: dict[str, Any], precision: str, limit: float, agreeing: float) -> None:
-    """A share ``agreeing`` of the images keeps the same tokens; each of those answers within ``limit`` of max|logit|."""
+    """A share ``agreeing`` of the images keeps the same tokens; each of those answers within ``limit``."""
     model, graph = exported(IMAGES, **settings)
     images = images_for(model, IMAGES)
     with torch.inference_mode(), trace_tokens(model) as trace:

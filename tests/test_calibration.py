@@ -3,12 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from helpers import TINY_GTP, TINY_RECIPE, images_for, noise_of, tiny_vit
 
 from gtp_exporters import ExportOptions, export
+from gtp_exporters.agreement import make_session
 from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
@@ -67,12 +67,12 @@ def test_the_share_that_stays_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_onnx_equals_eager_and_builds_for_tensorrt(batch: int) -> None:
     model = tiny_vit()
     apply(model, calibrated(model))
-    proto = infer_shapes(simplify(to_onnx(Traced(model, True), batch, 20)[0])[0])
-    check_static(proto, "tensorrt")
+    graph = infer_shapes(simplify(to_onnx(Traced(model, True), batch, 20)[0])[0])
+    check_static(graph, "tensorrt")
     images = noise_of(batch, 3, 32, 32)
     with torch.inference_mode():
         expected = model(images).numpy()
-    logits = onnxruntime.InferenceSession(proto.SerializeToString()).run(["logits"], {"images": images.numpy()})[0]
+    logits = make_session(graph).run(["logits"], {"images": images.numpy()})[0]
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-4)
 
 

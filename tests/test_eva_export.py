@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
 from helpers import METHOD_CASES, settings_of
-from onnx_graphs import check_answers, graph_of
+from onnx_graphs import check_answers, graph_of, operators
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.simplify import simplify
@@ -42,13 +41,9 @@ FULL += [(name, method, 2) for name in ("DINOv3", "mixed", "gated") for method i
 def check_form(name: str, method: str, batch: int) -> None:
     model = tiny_eva(name)
     apply(model, settings_of(method))
-    proto = graph_of(model, batch)
-    assert not {"Sin", "Cos", "ScatterND", "GatherND"} & operators(proto), "rotary embeddings are constants"
-    check_answers(proto, model, batch)
-
-
-def operators(proto: onnx.ModelProto) -> set[str]:
-    return {node.op_type for node in proto.graph.node}
+    graph = graph_of(model, batch)
+    assert not {"Sin", "Cos", "ScatterND", "GatherND"} & operators(graph), "rotary embeddings are constants"
+    check_answers(graph, model, batch)
 
 
 @pytest.mark.parametrize(("name", "method", "batch"), FORMS)
@@ -67,7 +62,7 @@ def test_rotation_takes_few_nodes() -> None:
     for rope in (model.rope, None):
         model.rope = rope
         apply(model, settings_of("gtp"))
-        counts.append(len(simplify(to_onnx(Traced(model, False), 1, 20)[0])[0].graph.node))
+        counts.append(len(simplify(to_onnx(Traced(model, False), 1, 20)[0])[0].graph))
     assert counts[0] - counts[1] <= 12 * len(model.blocks)  # 10 for the constant rows of the first layer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from artifacts import TINY
 from helpers import METHOD_CASES, PREFIXES, settings_of, tiny_vit
-from onnx_graphs import check_answers, graph_of
+from onnx_graphs import check_answers, graph_of, operators
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_models.methods.apply import apply
@@ -36,12 +36,11 @@ def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> None:
     depth = len(num_prop) if isinstance(num_prop, tuple) else 2
     model = tiny_vit(**PREFIXES[prefix], depth=depth)
     apply(model, settings_of(method, num_prop))
-    proto = graph_of(model, batch)
-    traced = check_answers(proto, model, batch)
+    graph = graph_of(model, batch)
+    traced = check_answers(graph, model, batch)
     assert traced == (method not in ("drop", "dense")), "what is not selected needs no trace"
-    operators = {node.op_type for node in proto.graph.node}
-    assert not operators & SCATTERING
-    assert ("TopK" in operators) == traced
+    assert not operators(graph) & SCATTERING
+    assert ("TopK" in operators(graph)) == traced
 
 
 @pytest.mark.parametrize("form", FORMS)

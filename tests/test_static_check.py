@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,17 +24,20 @@ def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **consta
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
+def inferred(proto: onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
 def refused(proto: onnx.ModelProto, target: str = "tensorrt") -> str:
-    inferred = onnx.shape_inference.infer_shapes(proto)
     with pytest.raises(StaticCheckError) as caught:
-        check_static(inferred, target)
+        check_static(inferred(proto), target)
     return str(caught.value)
 
 
 def test_a_static_graph_passes() -> None:
     proto = graph(helper.make_node("Relu", ["x"], ["y"]))
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8]))
-    check_static(infer_shapes(proto))
+    check_static(infer_shapes(ir.from_proto(proto)))
 
 
 def test_a_dynamic_axis_is_named() -> None:
@@ -55,7 +59,7 @@ def test_shape_arithmetic_is_refused() -> None:
 def test_an_operator_outside_of_tensorrts_list_is_refused_for_tensorrt_alone() -> None:
     proto = graph(helper.make_node("Hardmax", ["x"], ["y"], name="h"))
     assert "TensorRT's parser" in refused(proto)
-    check_static(onnx.shape_inference.infer_shapes(proto), "onnxruntime")
+    check_static(inferred(proto), "onnxruntime")
 
 
 def test_a_foreign_domain_is_refused() -> None:
@@ -68,12 +72,12 @@ def test_a_foreign_domain_is_refused() -> None:
 @pytest.mark.parametrize(("k", "fits"), [(MAX_TOPK, True), (MAX_TOPK + 1, False)])
 def test_topk_ends_at_3840(k: int, fits: bool) -> None:
     node = helper.make_node("TopK", ["x", "k"], ["y", "at"], name="top")
-    proto = onnx.shape_inference.infer_shapes(graph(node, size=5000, k=np.array([k])))
+    proto = graph(node, size=5000, k=np.array([k]))
     if fits:
-        check_static(proto)
+        check_static(inferred(proto))
     else:
         assert "TopK 'top': k is 3841, TensorRT's limit is 3840" in refused(proto)
-    check_static(proto, "onnxruntime")
+    check_static(inferred(proto), "onnxruntime")
 
 
 def test_a_computed_k_is_refused() -> None:

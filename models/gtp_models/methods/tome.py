@@ -60,6 +60,7 @@ class ToMeBlocks(ReducingBlocks):
     """
 
     merges = True
+    one_receiver = True
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
         tokens = replace(tokens.scaled(), ids=tokens.ids if tokens.ids is not None else tokens.positions())
@@ -73,7 +74,8 @@ class ToMeBlocks(ReducingBlocks):
         merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
         assert tokens.ids is not None
         left = take_ids(tokens.ids, 2 * leaving)
-        return Layer(_prefix_first(merged, evens, first - amount), left, left.new_zeros(tokens.axes).to(tokens.x.dtype))
+        gap = left.new_zeros(tokens.axes).to(tokens.x.dtype)
+        return Layer(_prefix_first(merged, evens, first - amount), left, gap, take_ids(tokens.ids, 2 * chosen + 1))
 
 
 def most(tokens: int, num_prefix: int) -> int:

@@ -32,6 +32,7 @@ class GTPBlocks(ReducingBlocks):
         self.propagation = PROPAGATIONS[config.propagation]
         self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
         self.merges = config.merges
+        self.one_receiver = self.token_graph.one_receiver
         self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
         self.first_row = config.first_row
 

@@ -111,13 +111,16 @@ def hold(place: str) -> None:
         staging.commit()
 
 
-def race(place: str, text: str) -> None:
-    """Export many times; say how often it was done and how often refused."""
+def race(place: str, text: str, commits: str) -> None:
+    """Export many times, with commit or without; say how often it was done and how often refused."""
     done = refused = 0
     until = time.monotonic() + 1
     while time.monotonic() < until:
         try:
-            replace(Path(place), text)
+            with staged(place) as staging:
+                write(staging.path, text)
+                if commits == "commits":
+                    staging.commit()
             done += 1
         except OutputError as error:
             if "is exporting to" not in str(error):

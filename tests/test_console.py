@@ -157,7 +157,8 @@ def test_public_names_are_typed(tmp_path: Path) -> None:
         "from gtp_export import GTPConfig, load\n"
         "from gtp_models import GTPConfig as Same\n"
         "reveal_type(GTPConfig)\nreveal_type(Same)\nreveal_type(load)\n"
-        "from gtp_export import nothing\n"
+        "from gtp_export import nothing\n",
+        encoding="utf-8",
     )
     environment = {
         **os.environ,
@@ -165,7 +166,9 @@ def test_public_names_are_typed(tmp_path: Path) -> None:
     }
     others = ", ".join(f"{name}.*" for name in ("torch", "timm", "onnx", "numpy", "PIL", "msgspec", "typer", "rich"))
     config = tmp_path / "mypy.ini"
-    config.write_text(f"[mypy]\nstrict = True\nfollow_imports = silent\n[mypy-{others}]\nfollow_imports = skip\n")
+    config.write_text(
+        f"[mypy]\nstrict = True\nfollow_imports = silent\n[mypy-{others}]\nfollow_imports = skip\n", encoding="utf-8"
+    )
     ran = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache", checked],
         capture_output=True,

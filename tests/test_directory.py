@@ -17,6 +17,8 @@ from small_exports import NAMES, names_in, replace, text_of, write
 from gtp_exporters.directory import staged
 from gtp_exporters.directory.contents import listed_files, own
 from gtp_exporters.errors import OutputError
+from gtp_runtime import load
+from gtp_runtime.errors import ManifestError
 
 WHOLE = {*NAMES, "model.json"}
 WORK = ".gtp-export"
@@ -254,6 +256,15 @@ def test_a_file_that_cannot_be_replaced(earlier: Path, monkeypatch: pytest.Monke
     assert (text_of(earlier), names_in(earlier)) == ("new", WHOLE)
 
 
+@pytest.mark.parametrize("moved", ["reference.npz", "model.onnx", "dense.onnx"])
+def test_mixed_files_are_refused_when_they_are_loaded(digits_copy: Path, moved: str) -> None:
+    """What stands there after a kill in the middle: the earlier manifest, and a file of the new export."""
+    (digits_copy / moved).write_bytes((digits_copy / moved).read_bytes() + b"new")
+    name = "model.onnx" if moved == "reference.npz" else moved
+    with pytest.raises(ManifestError, match=r"sha256 differs\): export again"), load(digits_copy / name) as model:
+        model.reference()
+
+
 def test_an_interrupt_while_files_are_moved(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     move, moved = os.replace, list[Path]()
 
@@ -361,11 +372,15 @@ def test_a_second_export_is_refused_and_the_first_one_is_not_swept(place: Path) 
     assert (text_of(place), names_in(place)) == ("held", WHOLE)
 
 
-def test_racing_exports_are_not_mixed(place: Path) -> None:
-    processes = [start("race", place, number) for number in range(4)]
+@pytest.mark.parametrize("commits", ["commits", "fails"])
+def test_racing_exports_are_not_mixed(place: Path, tmp_path: Path, commits: str) -> None:
+    processes = [start("race", place, number, commits) for number in range(4)]
     counts = [map(int, process.communicate()[0].split()) for process in processes]
     done, refused = map(sum, zip(*counts, strict=True))
     assert done > 1
     assert refused > 1
-    assert text_of(place) in set("0123")
-    assert names_in(place) == WHOLE
+    if commits == "commits":
+        assert text_of(place) in set("0123")
+        assert names_in(place) == WHOLE
+    else:
+        assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]

@@ -38,6 +38,24 @@ REFUSED: dict[str, Wrong] = {
     "more than all": (("tiny.yaml", "--sparsity", "1.5"), 2, "sparsity=1.5 is outside (0, 1]"),
     "no alpha": (("tiny.yaml", "--alpha", "nan"), 2, "alpha=nan: give a finite number"),
     "unknown selection": (("tiny.yaml", "--selection", "Best"), 2, "selection='Best' is unknown: choose one of"),
+    "unknown method": (
+        ("tiny.yaml", "--method", "evit"),
+        2,
+        "method='evit' is unknown: choose one of dense, drop, gtp",
+    ),
+    "no method any more": (("tiny.yaml", "--method", "prune"), 2, "method='prune' is unknown: choose one of dense"),
+    "not of this method": (
+        ("tiny.yaml", "--method", "drop", "--alpha", "0.2"),
+        2,
+        "drop takes no alpha: it takes num_pr",
+    ),
+    "dense reduces nothing": (("tiny.yaml", "--method", "dense", "--keep", "0.7"), 2, "dense takes no num_prop, keep"),
+    "two amounts": (("tiny.yaml", "--num-prop", "3", "--keep", "0.7"), 2, "num_prop and keep say the same: give one"),
+    "no share": (("tiny.yaml", "--keep", "70"), 2, "keep=70.0: give a share of the dense model's MACs in (0, 1]"),
+    "a share as MACs": (("tiny.yaml", "--macs", "0.7"), 2, "macs=0.7: give a number of MACs above 1"),
+    "no MACs": (("tiny.yaml", "--macs", "few"), 2, "--macs takes a number like 3.4G or 850M; this is 'few'"),
+    "out of reach": (("tiny.yaml", "--macs", "2"), 2, "no even schedule comes near 0.0 M of the dense"),
+    "unknown schedule": (("tiny.yaml", "--schedule", "steep"), 2, "no schedule is called 'steep': choose one of even"),
     "old opset": (("tiny.yaml", "--opset", "9"), 2, "opset 9 is not supported: use 18 to 23"),
     "unknown target": (("tiny.yaml", "--target", "coreml"), 2, "choose one of tensorrt, onnxruntime, openvino"),
     "no batch": (("tiny.yaml", "--batch", "0"), 2, "'--batch'"),
@@ -58,7 +76,9 @@ REFUSED: dict[str, Wrong] = {
 @pytest.fixture
 def export(command: Command) -> Command:
     """``gtp-export export`` with random weights, quietly, where tiny.yaml is a recipe."""
-    Path("tiny.yaml").write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    Path("tiny.yaml").write_text(
+        json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8"
+    )
     return lambda *arguments: command("export", "--weights", "random", "-q", *arguments)
 
 

@@ -48,7 +48,7 @@ def staged(directory: Path | str) -> Iterator[Staging]:
     staging = Staging(_resolved(directory))
     try:
         check_place(staging.directory)
-        with _made(staging.directory), held(staging.directory / WORK_NAME):
+        with _tidied(staging.directory), held(staging.directory / WORK_NAME):
             staging.open()
             try:
                 yield staging
@@ -68,11 +68,10 @@ def _resolved(directory: Path | str) -> Path:
 
 
 @contextmanager
-def _made(directory: Path) -> Iterator[None]:
-    """Make ``directory`` and its parents; at the end those that were made here and are empty go again."""
+def _tidied(directory: Path) -> Iterator[None]:
+    """Remove, at the end, those of ``directory`` and its parents that are made meanwhile and empty."""
     made = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         with suppress(OSError):

@@ -35,7 +35,8 @@ def check_place(directory: Path) -> None:
         raise OutputError(f"{place} cannot be written: choose another -o")
     if place == directory and _is_here(directory):
         raise OutputError(f"{directory} is where you are, and would be replaced: choose another -o, or leave it first")
-    if place == directory and not is_work(directory / WORK_NAME):
+    # an export that runs there, or ended while we looked, is for the lock to find out
+    if place == directory and _others(directory) and not is_work(directory / WORK_NAME):
         check_contents(directory)
 
 
@@ -47,9 +48,12 @@ def _is_here(directory: Path) -> bool:
 
 def check_contents(directory: Path) -> None:
     """Raise ``OutputError`` where ``directory`` holds anything that is not of an earlier export there."""
-    names = sorted({entry.name for entry in directory.iterdir()} - own(directory) - _SYSTEM)
-    others = [name for name in names if name != WORK_NAME or not is_work(directory / name)]
-    refuse(directory, others)
+    refuse(directory, _others(directory))
+
+
+def _others(directory: Path) -> set[str]:
+    names = {entry.name for entry in directory.iterdir()} - own(directory) - _SYSTEM
+    return {name for name in names if name != WORK_NAME or not is_work(directory / name)}
 
 
 def refuse(directory: Path, others: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gtp_exporters.errors import OutputError
 
 LOCK_NAME = "lock"
+TRIES = 1000  # each one lost to another export that ended just then
 
 
 @contextmanager
@@ -31,9 +32,10 @@ def held(work: Path) -> Iterator[None]:
 
 
 def _hold(work: Path) -> int:
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
+    for _ in range(TRIES):
         try:
+            with suppress(FileExistsError):
+                work.mkdir(parents=True)
             descriptor = os.open(work / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:  # the folder was removed since by an export that ended
             continue
@@ -47,6 +49,7 @@ def _hold(work: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    raise OutputError(f"other exports to {work.parent} come and go: try again when they are done")
 
 
 def _lock(descriptor: int, work: Path) -> None:

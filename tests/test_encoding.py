@@ -9,7 +9,7 @@ from artifacts import ROOT
 
 POSITION = {"read_text": 0, "write_text": 1}  # of the encoding
 OPENERS = {"open", "fdopen"}
-OTHERS = {"os", "Image", "staging", "webbrowser"}  # whose open() is no text file's
+OTHERS = {"os", "Image", "spec", "staging", "webbrowser"}  # whose open() is no text file's
 
 
 def sources() -> list[Path]:

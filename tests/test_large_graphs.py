@@ -20,6 +20,7 @@ from gtp_runtime.manifest import check_file, file_sha256, read_manifest
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
 TINY = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", gtp={"num_prop": 3, "num_neighbours": 4}, model_args=ARGS)
 GRAPHS = ("model.onnx", "dense.onnx")
+pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 
 
 def lower_limits(patch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         lower_limits(patch)
-        return export(TINY, tmp_path_factory.mktemp("large") / "tiny", weights="random").directory
+        return export(TINY, tmp_path_factory.mktemp("large") / "tiny", weights="random", check=False).directory
 
 
 @pytest.fixture

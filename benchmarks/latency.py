@@ -73,7 +73,8 @@ def measure(
 def timed(paths: list[Path], backend: str, seconds: float) -> list[Latency]:
     """Load the files anew, since where a session's memory lies moves its time by a percent, and time them in turn."""
     name, _, compute = backend.partition("-")
-    models = [load(path, name, threads=1, compute=compute or "fp32") for path in paths]
+    options = {"compute": compute} if compute else {}
+    models = [load(path, name, threads=1, **options) for path in paths]
     try:
         return benchmark(models, seconds)
     finally:

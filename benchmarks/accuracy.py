@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def earlier(saved: Path, measured: Sequence[str]) -> dict[str, Any]:
     """Return what a file holds of other groups than those that are measured now."""
-    known: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {}
+    known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
     kept = {group: known[group] for group in GROUPS if group in known and group not in measured}
     for group, rows in kept.items():
         kind = Closeness if group == "thresholds" else Row
@@ -111,7 +111,7 @@ def main(given: Sequence[str] | None = None) -> None:
         for row in runs[group]():
             print(row, flush=True)
             found[group].append(asdict(row))
-            saved.write_text(json.dumps(found, indent=1) + "\n")
+            saved.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write(found, output)
 
 

@@ -76,7 +76,7 @@ def write(found: dict[str, Any], output: Path) -> None:
         close = [Closeness(**row) for row in found["thresholds"]]
         parts.append(THRESHOLDS.format(amount=close[0].num_prop, chance=close[0].chance))
         parts += [line + "\n" for line in Closeness.table(close)]
-    output.with_suffix(".md").write_text("".join(parts).replace("\n\n\n", "\n\n").rstrip("\n") + "\n")
+    output.with_suffix(".md").write_text("".join(parts).replace("\n\n\n", "\n\n").rstrip("\n") + "\n", encoding="utf-8")
     plot(rows, found["title"], output.with_suffix(".png"))
 
 

@@ -40,6 +40,16 @@ class Choice:
             ("tome", clamped(make_settings("tome", num_prop=amount), self.shape)),
         ]
 
+    def results(self, keep: float) -> Cases:
+        """Methods at a share of the MACs, whose accuracy is held against their latency."""
+        return [
+            ("measured", GTPConfig.measured(keep=keep)),
+            ("tome", make_settings("tome", keep=keep)),
+            ("paper", self.paper(keep=keep)),
+            ("prune", self.paper(keep=keep, graph="None", propagation="None")),
+            ("drop", make_settings("drop", keep=keep)),
+        ]
+
     def methods(self, amount: int) -> Cases:
         """Methods whose accuracy is measured; Mean's new token takes the place of one more that leaves."""
         return [

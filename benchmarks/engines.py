@@ -69,7 +69,7 @@ def main() -> None:
             row for model in arguments.models.split(",") for batch in (1, 4) for row in rows(model, batch, Path(place))
         ]
     head = HEAD.format(version=made[0][1].version, targets=" and ".join(TARGETS))
-    arguments.output.write_text(head + "\n".join(line for line, _ in made) + "\n")
+    arguments.output.write_text(head + "\n".join(line for line, _ in made) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for name in arguments.models.split(","):
             check_model(report, load_recipe(name), arguments.batch, Path(place))
-    arguments.output.write_text("\n".join([*head(), *report.lines, *skipped(report)]) + "\n")
+    arguments.output.write_text("\n".join([*head(), *report.lines, *skipped(report)]) + "\n", encoding="utf-8")
     print(f"wrote {arguments.output}; skipped {len(report.skipped)}")
     for line in report.skipped:
         print(f"  skipped {line}")

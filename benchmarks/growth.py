@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "depth": given.depth}
     found = {"model": given.model, **machine, "exports": [asdict(entry) for entry in exports], "latency": latencies}
-    given.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    given.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write(found, given.output)
 
 
@@ -166,7 +166,7 @@ def write(found: dict[str, Any], output: Path) -> None:
     ]
     exports += [export_row(Export(**entry)) for entry in found["exports"]]
     text = HEAD.format(**texts, depth=depth) + latency_part(found) + EXPORTS + table(exports)
-    output.with_suffix(".md").write_text(text)
+    output.with_suffix(".md").write_text(text, encoding="utf-8")
     plot(found, output.with_suffix(".png"))
 
 

@@ -138,7 +138,7 @@ def main(given: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", RandomWeightsWarning)
     amounts = [int(amount) for amount in arguments.num_prop.split(",")]
     backends, saved = arguments.backends.split(","), arguments.output.with_suffix(".json")
-    raw = json.loads(saved.read_text()) if saved.exists() else []
+    raw = json.loads(saved.read_text("utf-8")) if saved.exists() else []
     for model in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as place:
             graphs = exported(model, amounts, arguments.batch, Path(place))
@@ -147,7 +147,7 @@ def main(given: Sequence[str] | None = None) -> None:
                 known = {"model": model, "backend": backend}
                 raw = [entry for entry in raw if not known.items() <= entry.items()]
                 raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
-                saved.write_text(json.dumps(raw, indent=1) + "\n")
+                saved.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
                 name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
                 plot(found, f"{model}, {backend}, batch {arguments.batch}", name)
                 write(raw, arguments)
@@ -158,7 +158,7 @@ def write(raw: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     names = dict.fromkeys(f"{arguments.output.name}-{entry['model']}-{entry['backend']}" for entry in raw)
     shown = "".join(f"![{name}]({name}.png)\n" for name in names)
     head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds)
-    arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n")
+    arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def parity_lines(parity: Parity, images: str) -> None:
     parts = [
         None if parity.top1_agreement is None else f"top-1 agrees on {percent(parity.top1_agreement)}",
         None if parity.kept_agreement is None else f"kept sets agree on {percent(parity.kept_agreement)}",
+        None if parity.receiver_agreement is None else f"receivers on {percent(parity.receiver_agreement)} of these",
         None if parity.kept_overlap in (None, 1) else f"token overlap {number(parity.kept_overlap, 3)}",
         f"{what} error {parity.max_abs_fraction_all:.1e} of max|{what}|",
         f"cosine {parity.cosine:.6f}",

@@ -21,7 +21,7 @@ def test_accuracy_at_equal_macs(script: Script, tmp_path: Path) -> None:
     common = ["digits", "--limit", "8", "--num-prop", "4,10", "--output", str(output)]
     accuracy.main([*common, "--groups", "methods,schedules,selections"])
     accuracy.main([*common, "--groups", "thresholds"])
-    found = json.loads(output.with_suffix(".json").read_text())
+    found = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert found["images"] == 8
     rows = {(row["setting"], row["amount"]): row for row in found["methods"]}
     assert rows["dense", 0]["agreement"] == 100
@@ -32,7 +32,7 @@ def test_accuracy_at_equal_macs(script: Script, tmp_path: Path) -> None:
     assert {row["setting"] for row in found["schedules"]} == set(script("cases").SCHEDULES)
     assert len({row["macs"] for row in found["selections"]}) == 2, "as many amounts"
     assert [row["threshold"] for row in found["thresholds"]] == ["exact", "calibrated", "none"] * 3
-    page = output.with_suffix(".md").read_text()
+    page = output.with_suffix(".md").read_text("utf-8")
     assert all(
         part in page for part in ("8 images", " ± ", "## Methods", "## Schedules", "## Selections", "## Thresholds")
     )
@@ -57,10 +57,10 @@ def test_thresholds_are_watched(script: Script) -> None:
 def test_a_file_of_another_form_is_left_as_it_is(script: Script, tmp_path: Path) -> None:
     output = tmp_path / "accuracy"
     saved = output.with_suffix(".json")
-    saved.write_text('{"methods": [{"setting": "gtp", "top1": 66.0}]}')
+    saved.write_text('{"methods": [{"setting": "gtp", "top1": 66.0}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="its methods have another form: give another --output, or measure them again"):
         script("accuracy").main(["digits", "--groups", "schedules", "--output", str(output)])
-    assert "66.0" in saved.read_text()
+    assert "66.0" in saved.read_text("utf-8")
 
 
 def test_images_are_needed(script: Script, tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_latency(script: Script, tmp_path: Path) -> None:
         "0.1",
     ]
     script("latency").main([*options, "--output", str(output)])
-    found = json.loads(output.with_suffix(".json").read_text())
+    found = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert [row["method"] for row in found] == ["dense", *EXPORTED]
     assert found[1]["overhead"] == 1 and found[2]["macs_ratio"] < 1
-    assert "| overhead |" in output.with_suffix(".md").read_text()
+    assert "| overhead |" in output.with_suffix(".md").read_text("utf-8")
 
 
 @pytest.mark.full
@@ -125,8 +125,8 @@ def test_growth(script: Script, tmp_path: Path) -> None:
     output = tmp_path / "growth"
     options = ["--sizes", "64,80", "--num-prop", "1,2", "--batches", "2", "--depth", "2", "--exports", ""]
     script("growth").main([*options, "--model", "deit_ti", "--seconds", "0.1", "--output", str(output)])
-    found = json.loads(output.with_suffix(".json").read_text())
+    found = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert [(entry["tokens"], entry["batch"]) for entry in found["exports"]] == [(16, 2), (25, 2)]
     assert all(0.1 < entry["peak_gb"] < 4 and entry["cpu_seconds"] > 1 for entry in found["exports"])
     assert [entry["file"] for entry in found["latency"]] == ["dense.onnx", "model.onnx"] * 2
-    assert "Only 2 layers: a trial" in output.with_suffix(".md").read_text()
+    assert "Only 2 layers: a trial" in output.with_suffix(".md").read_text("utf-8")

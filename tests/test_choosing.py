@@ -108,7 +108,7 @@ def test_calibrate_chooses_the_same(command: Command, tmp_path: Path) -> None:
     )
     assert ran.code == 0
     assert "note: test_vit has no recipe" in ran.err
-    written = yaml.safe_load(Path("out.yaml").read_text())
+    written = yaml.safe_load(Path("out.yaml").read_text("utf-8"))
     assert written["gtp"]["num_prop"] == 9
     assert "why" not in written
     assert load_recipe("out.yaml").config().num_prop == 9

@@ -157,7 +157,7 @@ def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> Non
 def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
     monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8")
     common = ("export", recipe, "--weights", "random", "-b", "3", "--no-simplify", "--no-dense", "--json")
     for method in ("drop", "tome"):
         found = document(command(*common, "--method", method, "-o", tmp_path / method))

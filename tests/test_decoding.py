@@ -165,7 +165,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, suffix: str) -> None:
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.png").write_text("no image", encoding="utf-8")
     with pytest.raises(ImageError, match=r"cannot identify image file .*text\.png"):
         open_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match=r"^no image .*missing\.png$"):

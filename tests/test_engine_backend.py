@@ -1,8 +1,10 @@
 """The engine backend on a TensorRT and a CUDA of numpy: order of work, checks, errors, threads."""
 
 import importlib
+import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from artifacts import Command
 from fake_tensorrt import FakeCuda, fake_trt
 
-from gtp_runtime import load
+from gtp_export.run_options import RunOptions
+from gtp_runtime import load, read_manifest
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import (
     BackendMissingError,
@@ -137,6 +141,47 @@ def test_what_cannot_be_freed_leaves_the_rest_to_be_freed(start: Start, monkeypa
     assert not model.fake_cuda.alive
 
 
+def add_twin(path: Path, name: str) -> None:
+    """Put a dense twin beside an engine: the same bytes, under a dense file's name and role."""
+    shutil.copy(path, path.parent / name)
+    manifest = read_manifest(path.parent)
+    dense = replace(manifest.entry(path.name), role="dense")
+    write_manifest(replace(manifest, files={**manifest.files, name: dense}), path.parent)
+
+
+def test_an_engine_is_compared_with_an_engine(
+    start: Start, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = start().path
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # a Jetson has none
+    for name in ("dense.onnx", "dense.engine"):
+        add_twin(path, name)
+    twin = RunOptions("auto", {"host_code": True}, {"threads": 1}).load_twin(path)
+    assert twin is not None
+    assert (twin.path.name, twin.backend.name) == ("dense.engine", "tensorrt")
+    twin.close()
+    ran = command("bench", path, "--seconds", "0", "--json")
+    assert ran.code == 0, ran.err
+    assert [Path(entry["file"]).name for entry in json.loads(ran.out)["files"]] == ["dense.engine", "model.engine"]
+
+
+def test_a_twin_that_nothing_here_runs_is_said(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = start().path
+    add_twin(path, "dense.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert RunOptions("auto", {}, {}).load_twin(path) is None
+    assert "note: not compared with the dense twin: onnxruntime is not installed" in capsys.readouterr().err
+
+
+def test_an_option_that_an_engine_does_not_take(start: Start, command: Command) -> None:
+    for name in ("bench", "validate"):
+        ran = command(name, start().path, "--threads", "2")
+        assert ran.code == 2
+        assert "tensorrt takes no option threads: it takes host_code" in ran.error
+
+
 def test_tensorrts_own_words_are_in_the_error(start: Start) -> None:
     with pytest.raises(DeviceError, match="stdVersionRead == serializationVersion"):
         start(refuse="read")
@@ -213,7 +258,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(BackendMissingError, match="choose auto, tensorrt or rtx"):
+    with pytest.raises(InputError, match="'trt': choose one of auto, tensorrt, rtx"):
         find_flavor("trt")
 
 

@@ -9,8 +9,7 @@ import pytest
 from gtp_exporters.pack import synthetic_images
 
 from gtp_exporters import Options, describe, export, simplify
-from gtp_exporters.directory import written_whole
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import LimitError
 from gtp_models import GTPConfig, Recipe
 from gtp_runtime import Manifest, read_manifest
 from gtp_runtime.reference import read_reference
@@ -109,19 +108,6 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ZeroDivisionError):
         export(TINY, tmp_path / "deep" / "out", weights="random")
     assert not list(tmp_path.iterdir())
-
-
-def test_an_earlier_export_is_replaced_and_others_are_not(tmp_path: Path) -> None:
-    place = tmp_path / "out"
-    place.mkdir()
-    (place / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds other files"), written_whole(place):
-        pass
-    (place / "model.json").write_text("{}")
-    with written_whole(place) as directory:
-        (directory / "model.json").write_text("new")
-    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("model.json", "new")]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_wrong_options_are_refused() -> None:

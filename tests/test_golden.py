@@ -15,7 +15,7 @@ from torch import nn
 from gtp_models import GTPConfig, apply, trace_tokens
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = json.loads((GOLDEN / "golden.json").read_text())
+CASES = json.loads((GOLDEN / "golden.json").read_text("utf-8"))
 VALUES = np.load(GOLDEN / "golden.npz")
 SETTINGS = ("selection", "propagation", "graph", "num_prop", "num_neighbours", "sparsity", "alpha", "token_scale")
 

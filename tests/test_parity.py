@@ -49,14 +49,14 @@ def test_equal_answers_agree() -> None:
 
 
 def test_order_within_a_layer_is_irrelevant() -> None:
-    agree, layers = kept([[2, 1, 3]] * 4).agreement()
+    agree, _, layers = kept([[2, 1, 3]] * 4).agreement()
     assert agree.all()
     assert [(layer.layer, layer.agreement, layer.flipped_gap) for layer in layers] == [(0, 1.0, None), (2, 1.0, None)]
     assert [layer.smallest_gap for layer in layers] == [0.2, 0.01]
 
 
 def test_a_token_that_leaves_in_another_layer_is_a_flip_there() -> None:
-    agree, layers = kept([[1, 2, 3], [1, 8, 3], [1, 2, 9], [3, 1, 2]]).agreement()
+    agree, _, layers = kept([[1, 2, 3], [1, 8, 3], [1, 2, 9], [3, 1, 2]]).agreement()
     assert agree.tolist() == [True, False, False, False]
     assert [layer.agreement for layer in layers] == [0.5, 0.5]
     assert layers[0].flipped_gap == 0.4, "the largest gap of the images that first flip here"
@@ -113,10 +113,10 @@ def test_other_tokens_fail_in_every_precision() -> None:
 
 def test_overlap_is_corrected_for_chance() -> None:
     everything, left = np.arange(20)[None], [np.arange(10)[None]]
-    assert KeptSets(everything[:, :10], left, [np.ones(1)], 20).agreement()[1][0].overlap == 1
+    assert KeptSets(everything[:, :10], left, [np.ones(1)], 20).agreement()[2][0].overlap == 1
     half = np.concatenate([everything[:, :5], everything[:, 10:15]], 1)
-    assert KeptSets(half, left, [np.ones(1)], 20).agreement()[1][0].overlap == 0
-    assert KeptSets(everything[:, 10:], left, [np.ones(1)], 20).agreement()[1][0].overlap == -1
+    assert KeptSets(half, left, [np.ones(1)], 20).agreement()[2][0].overlap == 0
+    assert KeptSets(everything[:, 10:], left, [np.ones(1)], 20).agreement()[2][0].overlap == -1
 
 
 @pytest.mark.parametrize("propagated", [np.zeros((4, 2), int), np.zeros((3, 3), int), np.zeros(4, int)])
@@ -218,3 +218,36 @@ def test_labels_give_accuracy() -> None:
 def test_log_softmax_neither_overflows_nor_underflows() -> None:
     values = log_softmax(np.array([[1e4, 0.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(values, [[0.0, -1e4], [-np.log(2)] * 2])
+
+
+RECEIVERS = [np.array([[5, 6]] * 4), np.zeros((4, 0), int), np.array([[5]] * 4)]
+
+
+def merged(rows: Any, receivers: Any) -> KeptSets:
+    return KeptSets(np.array(rows), LAYERS, GAPS, 8, np.array(receivers), RECEIVERS)
+
+
+def test_receivers_are_compared_token_by_token() -> None:
+    rows = [[1, 2, 3], [2, 1, 3], [1, 2, 3], [1, 7, 3]]
+    agree, alike, layers = merged(rows, [[5, 6, 5], [6, 5, 5], [6, 5, 5], [5, 6, 5]]).agreement()
+    assert agree.tolist() == [True, True, True, False]
+    assert alike.tolist() == [True, True, False, False]
+    assert [layer.receivers for layer in layers] == [pytest.approx(2 / 3), 1.0]
+
+
+def test_error_is_gated_only_where_receivers_agree_too() -> None:
+    receivers = [[5, 6, 5], [5, 6, 5], [6, 5, 5], [5, 6, 5]]
+    parity = compare(shifted(0.002, 2), LOGITS, kept=merged([[1, 2, 3]] * 4, receivers))
+    assert parity.ok
+    assert (parity.kept_agreement, parity.receiver_agreement, parity.max_abs_fraction) == (1.0, 0.75, 0.0)
+
+
+def test_other_receivers_fail() -> None:
+    parity = compare(LOGITS, LOGITS, kept=merged([[1, 2, 3]] * 4, [[6, 5, 5]] * 4))
+    assert parity.receiver_agreement == 0
+    assert "receivers agree on 0.0% of the images whose kept sets do, limit 75%" in only_problem(parity)
+
+
+def test_receivers_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ManifestError, match=r"names \(4, 3\) tokens that left and \(4, 2\) receivers"):
+        merged([[1, 2, 3]] * 4, [[5, 6]] * 4)

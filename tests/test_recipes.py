@@ -13,7 +13,7 @@ every = pytest.mark.parametrize("name", recipe_names())
 
 def recipe_file(folder: Path, text: str) -> str:
     path = folder / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 

@@ -80,7 +80,7 @@ def write_pickle(path: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("no pack"),
+    "text": lambda path: path.write_text("no pack", encoding="utf-8"),
     "a zip cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "a zip with other bytes": lambda path: path.write_bytes(
         path.read_bytes()[:80].ljust(200) + path.read_bytes()[200:]

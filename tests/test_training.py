@@ -30,7 +30,7 @@ def folders(tmp_path: Path) -> Path:
                 Image.fromarray(pixels).save(tmp_path / part / name / f"{index}.png")
     model_args = {**TINY_RECIPE.model_args, "num_classes": 3}
     recipe = {"timm": TINY_RECIPE.timm, "model_args": model_args, "labels": list(COLOURS), "gtp": {"num_prop": 3}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return tmp_path
 
 

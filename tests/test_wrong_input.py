@@ -58,7 +58,9 @@ REFUSED: dict[str, Wrong] = {
 @pytest.fixture
 def export(command: Command) -> Command:
     """``gtp-export export`` with random weights, quietly, where tiny.yaml is a recipe."""
-    Path("tiny.yaml").write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    Path("tiny.yaml").write_text(
+        json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8"
+    )
     return lambda *arguments: command("export", "--weights", "random", "-q", *arguments)
 
 
@@ -86,13 +88,13 @@ def test_an_image_of_the_data_that_cannot_be_read(export: Command) -> None:
 
 def test_an_output_that_is_something_else(export: Command) -> None:
     Path("given").mkdir()
-    Path("given/notes.txt").write_text("mine")
-    assert_refused(export("tiny.yaml", "-o", "given"), 1, "holds other files and no model.json: choose another -o")
+    Path("given/notes.txt").write_text("mine", encoding="utf-8")
+    assert_refused(export("tiny.yaml", "-o", "given"), 1, "holds other files, which no export", ": notes.txt;")
     assert_refused(export("tiny.yaml", "-o", "given/notes.txt"), 1, "is a file: -o names the artifact directory")
     assert_refused(export("tiny.yaml", "-o", "given/notes.txt/deep"), 1, "cannot write")
     assert_refused(export("tiny.yaml", "-o", "."), 1, "is where you are, and would be replaced")
     assert [path.name for path in Path("given").iterdir()] == ["notes.txt"]
-    assert Path("given/notes.txt").read_text() == "mine"
+    assert Path("given/notes.txt").read_text("utf-8") == "mine"
 
 
 def test_a_full_disk(export: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gtp_exporters.errors import ParityFailedError
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.progress import Progress
 
 SECONDS = 3.0  # of timing, for all files together
@@ -48,7 +49,9 @@ def check_proof(proof: Proof | None, directory: Path) -> None:
     """
     if proof is None or proof.parity is None or proof.parity.ok:
         return
-    earlier = "the earlier export there is as it was" if directory.exists() else "nothing was written there"
+    earlier = (
+        "the earlier export there is as it was" if (directory / FILE_NAME).exists() else "nothing was written there"
+    )
     raise ParityFailedError(
         f"the exported graphs failed their parity gates ({'; '.join(proof.parity.problems)}), so they were not put "
         f"into {directory}: {earlier}; --no-check exports without proof",

@@ -99,6 +99,7 @@ def make_reference(
         propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
         gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
         output=output,
+        received_by=_receivers(traces),
     )
 
 
@@ -111,6 +112,15 @@ def dense_answers(model: Any, images: ReferenceImages, preprocessing: Preprocess
 def _batches(images: ReferenceImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:
     count = -(-len(images.pixels) // CHUNK)
     return torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(count)
+
+
+def _receivers(traces: list[list[Step]]) -> list[np.ndarray] | None:
+    """Return the receivers of each layer; None where a layer that reduces names none."""
+    if not any(step.received_by is not None for step in traces[0]):
+        return None
+    return _per_layer(
+        traces, lambda step: (step.propagated if step.received_by is None else step.received_by).int().numpy()
+    )
 
 
 def _per_layer(traces: list[list[Step]], value: Callable[[Step], np.ndarray]) -> list[np.ndarray]:

@@ -34,11 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    _sweep(target)
+    sweep(target)
     temporary, lock = _create(target)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
     try:
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:  # not every file system can flush a folder; the file is in place
         log.debug("%s is not flushed: %s", target.parent, error)
 
@@ -75,7 +75,7 @@ def _held(descriptor: int) -> bool:
     return True
 
 
-def _sweep(target: Path) -> None:
+def sweep(target: Path) -> None:
     """Remove temporaries of this file that no process holds any more."""
     ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
     entries: list[str] = []
@@ -102,7 +102,12 @@ def _lock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk.
+
+    Raises:
+        OSError: the disk fails, or the file system cannot.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

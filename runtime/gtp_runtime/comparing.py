@@ -69,6 +69,7 @@ def evaluate(
     classes = class_indices(
         Path(folder), paths, manifest.labels, manifest.label_ids, manifest.model.num_classes, by_order
     )
+    order = _folders(Path(folder), paths, classes) if by_order else None
     halves = 1 if dense is None else 2
 
     def half(number: int) -> Progress:
@@ -76,7 +77,6 @@ def evaluate(
 
     logits = model.logits_of(paths, half(0), "measuring accuracy")
     dense_logits = None if dense is None else dense.logits_of(paths, half(1), "measuring accuracy")
-    order = _folders(Path(folder), paths, classes) if by_order else None
     return accuracy.measure(logits, dense_logits, None if classes is None else np.asarray(classes), order)
 
 

@@ -43,7 +43,7 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
             RandomWeightsWarning,
             stacklevel=2,
         )
-    log.info("loading %s with %s, %s", file, spec.name, chosen)
+    log.info("loading %s with %s (backend: %s), %s", file, spec.name, backend, chosen)
     return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
 
 

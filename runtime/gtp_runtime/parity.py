@@ -29,11 +29,13 @@ class Parity:
         top1_agreement: share of images with the same best class; None for features.
         kept_agreement: share of images with the same kept sets in every layer; None without a trace output, or where
             no token leaves.
+        receiver_agreement: among the images whose kept sets agree, the share that merges every token into the same one;
+            None for methods without a single receiver.
         kept_overlap: how far the same tokens leave in the same layers, mean over the layers: 1 for the same tokens, 0
             for as many as two random choices have in common; None like ``kept_agreement``.
         min_kept: the limit of ``kept_agreement``; None where that is None.
-        max_abs_fraction: largest error of a logit (or feature) over max|logit|, on images whose kept sets agree; None
-            if none does.
+        max_abs_fraction: largest error of a logit (or feature) over max|logit|, on images whose kept sets and receivers
+            agree; None if none does.
         max_abs_fraction_all: the same on all images.
         cosine: smallest cosine similarity of an image's logits or features.
         kl: largest Kullback-Leibler divergence of an image's class probabilities, in nats; None for features.
@@ -52,6 +54,7 @@ class Parity:
     kept_agreement: float | None
     kept_overlap: float | None
     min_kept: float | None
+    receiver_agreement: float | None
     max_abs_fraction: float | None
     max_abs_fraction_all: float
     cosine: float
@@ -105,7 +108,9 @@ def compare(
     if answers.shape != expected.shape or answers.ndim != 2 or not answers.size:
         raise InputError(f"parity compares two equal (N, classes) arrays, not {answers.shape} with {expected.shape}")
     traced = kept is not None and kept.propagated is not None
-    agree, layers = kept.agreement() if kept is not None and traced else (np.ones(len(answers), bool), [])
+    everyone = np.ones(len(answers), bool)
+    agree, alike, layers = kept.agreement() if kept is not None and traced else (everyone, everyone, [])
+    merges = any(layer.receivers is not None for layer in layers)
     errors = np.abs(answers - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
     parity = Parity(
         images=len(answers),
@@ -114,7 +119,8 @@ def compare(
         kept_agreement=float(agree.mean()) if layers else None,
         kept_overlap=float(np.mean([layer.overlap for layer in layers])) if layers else None,
         min_kept=limits.kept if layers else None,
-        max_abs_fraction=float(errors[agree].max()) if agree.any() else None,
+        receiver_agreement=float(alike[agree].mean()) if merges and agree.any() else None,
+        max_abs_fraction=float(errors[alike].max()) if alike.any() else None,
         max_abs_fraction_all=float(errors.max()),
         cosine=float(cosine(answers, expected).min()),
         kl=float(divergence(expected, answers).max()) if classes else None,

@@ -78,6 +78,11 @@ def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: 
             f"kept sets agree on {_share(kept)} of the images, limit {limits.kept:.0%}",
         ),
         (
+            parity.receiver_agreement is None or parity.receiver_agreement >= limits.kept,
+            f"receivers agree on {_share(parity.receiver_agreement)} of the images whose kept sets do, "
+            f"limit {limits.kept:.0%}",
+        ),
+        (
             parity.kept_overlap is None or parity.kept_overlap >= limits.overlap,
             f"other tokens leave: overlap {_number(parity.kept_overlap)} (0 is chance), limit {limits.overlap:g}",
         ),

@@ -2,8 +2,8 @@
 
 It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, ``logits`` and
 ``dense_logits`` (N, classes) float32 (``features`` and ``dense_features`` (N, dim) of a model without classifier),
-``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32, ``labels`` (N,)
-int64 where the images have them.
+``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32,
+``layerL/received_by`` (N, tokens) int32 where tokens are merged, ``labels`` (N,) int64 where the images have them.
 """
 
 import zipfile
@@ -32,6 +32,8 @@ class Reference:
         labels: (N,) classes where known.
         kept, propagated, gap: one entry a layer.
         output: what the answers are: "logits" or "features".
+        received_by: for each token that left the one it was merged into, one entry a layer like ``propagated``; None
+            for methods without a single receiver.
     """
 
     images: np.ndarray
@@ -42,6 +44,7 @@ class Reference:
     propagated: list[np.ndarray]
     gap: list[np.ndarray]
     output: str = "logits"
+    received_by: list[np.ndarray] | None = None
 
 
 def read_reference(path: Path) -> Reference:
@@ -88,6 +91,7 @@ def _collect(values: Any) -> Reference:
         propagated=per_layer("propagated"),
         gap=per_layer("gap"),
         output=output,
+        received_by=per_layer("received_by") if "layer0/received_by" in values.files else None,
     )
 
 
@@ -101,5 +105,7 @@ def write_reference(reference: Reference, path: Path) -> None:
         arrays[f"layer{layer}/kept"] = reference.kept[layer]
         arrays[f"layer{layer}/propagated"] = reference.propagated[layer]
         arrays[f"layer{layer}/gap"] = gap
+        if reference.received_by is not None:
+            arrays[f"layer{layer}/received_by"] = reference.received_by[layer]
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

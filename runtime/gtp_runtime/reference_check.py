@@ -29,8 +29,12 @@ def check_arrays(reference: "Reference") -> None:
             raise ValueError(f"layer{layer}/gap is {_described(gap)}, not ({len(images)},) floats")
     named = [(f"layer{layer}/kept", ids) for layer, ids in enumerate(reference.kept)]
     named += [(f"layer{layer}/propagated", ids) for layer, ids in enumerate(reference.propagated)]
+    named += [(f"layer{layer}/received_by", ids) for layer, ids in enumerate(reference.received_by or [])]
     for name, ids in named:
         _check_ids(name, ids, len(images))
+    for layer, (left, ids) in enumerate(zip(reference.propagated, reference.received_by or [], strict=False)):
+        if left.shape != ids.shape:
+            raise ValueError(f"layer{layer}/received_by is {_described(ids)}, but {left.shape} tokens left")
     tokens = reference.kept[0].shape[1] + reference.propagated[0].shape[1] if reference.gap else 0
     for name, ids in named:
         if ids.size and (ids.min() < ADDED or ids.max() >= tokens):

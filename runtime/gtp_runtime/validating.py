@@ -26,7 +26,7 @@ def validate(model: "Model", progress: Progress, min_kept: float | None) -> pari
     if expected is None:
         raise ManifestError(f"{REFERENCE_NAME} holds no answers of the dense model: export again")
     outputs = model.run_all(model.prepare(reference.images), progress, "validating")
-    kept = None if dense else _kept_sets(outputs.get("propagated"), reference)
+    kept = None if dense else _kept_sets(outputs, reference)
     return parity.compare(
         outputs[model.entry.outputs[0].name],
         expected,
@@ -57,11 +57,12 @@ def check_fits(reference: Reference, model: "Model") -> None:
             raise ManifestError(f"{REFERENCE_NAME} has {what} {found}, the manifest {stated}: export again")
 
 
-def _kept_sets(propagated: np.ndarray | None, reference: Reference) -> KeptSets | None:
+def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> KeptSets | None:
     if not reference.gap:
         return None
     tokens = reference.kept[0].shape[1] + reference.propagated[0].shape[1]
-    return KeptSets(propagated, reference.propagated, reference.gap, tokens)
+    found, receivers = outputs.get("propagated"), outputs.get("received_by")
+    return KeptSets(found, reference.propagated, reference.gap, tokens, receivers, reference.received_by)
 
 
 def _precision(model: "Model") -> str:

@@ -162,7 +162,9 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
-        path.write_text(yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True))
+        path.write_text(
+            yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 

@@ -6,7 +6,6 @@ options of the command line, their help, ``doctor`` and the messages.
 """
 
 import importlib
-import logging
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -18,8 +17,6 @@ import numpy as np
 from gtp_runtime.errors import InputError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
-
-log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -109,5 +106,4 @@ def find_backend(file: Path, name: str = "auto") -> BackendSpec:
         there = "; ".join(f"{spec.name} ({', '.join(spec.suffixes)})" for spec in known.values())
         wanted = "no backend runs" if name == "auto" else f"backend {name!r} does not run"
         raise InputError(f"{wanted} {file.name}: there are {there}")
-    log.debug("backend %s runs %s (asked for: %s)", chosen[0].name, file.name, name)
     return chosen[0]

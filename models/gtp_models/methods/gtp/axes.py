@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gtp_models.frame.attention import AttentionMap
 from gtp_models.frame.tokens import Tokens
+from gtp_models.methods.gtp.sketch import directions
 from gtp_models.methods.settings import LayerShape, ModelShape
 from gtp_models.registry import Registry
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 Scores = Float[Tensor, "*batch tokens"]
 Weights = Float[Tensor, "*batch left stay"]
-_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ class Seen:
     attention: AttentionMap
 
     @cached_property
-    def similarity(self) -> Float[Tensor, "*batch tokens tokens"]:
-        """Cosine similarities of all pairs of tokens."""
-        x = self.tokens.rows()
-        unit = x * (x * x).sum(-1, keepdim=True).clamp(min=_EPS).rsqrt()
-        return unit @ unit.mT
+    def directions(self) -> Float[Tensor, "*batch tokens sketch"]:
+        """What tokens are compared by: unit vectors, whose products are cosine similarities."""
+        return directions(self.tokens.rows())
 
 
 @dataclass(frozen=True)

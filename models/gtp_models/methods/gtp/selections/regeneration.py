@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
+from gtp_models.methods.gtp.sketch import sketch_size
 
 _NEVER = -4.0  # less than any cosine
 
@@ -27,7 +28,7 @@ def before(tokens: int, num_prefix: int) -> Float[Tensor, "tokens tokens"]:
 
 def regeneration_cost(seen: Seen) -> Scores:
     """Return (1 - largest cosine similarity to an image token before) * size."""
-    similarity = seen.similarity
+    similarity = seen.directions @ seen.directions.mT
     mask = before(seen.tokens.count, seen.tokens.num_prefix).to(similarity)
     cost = 1 - (similarity + mask).amax(-1)
     return cost if seen.tokens.scale is None else cost * seen.tokens.scale.squeeze(-2)
@@ -40,6 +41,6 @@ SELECTIONS.add(
         regeneration_cost,
         needs="tokens",
         held=1,
-        macs=lambda layer: layer.tokens**2 * layer.model.dim,
+        macs=lambda layer: layer.tokens**2 * sketch_size(layer.model.dim),
     )
 )

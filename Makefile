@@ -10,7 +10,7 @@ NUM_PROP    ?=
 OUT         ?= build/$(MODEL)
 ARGS        ?=
 TIMM        ?= 1.0.28 1.0.31
-TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py macs.py rivals.py recipes.py choosing.py weights.py \
+TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py plan.py methods.py recipes.py choosing.py weights.py \
                  state_dict.py features.py export_forms.py preprocessing.py)
 
 BIN   := $(VENV)/bin

@@ -3,19 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from helpers import TINY_GTP, TINY_RECIPE, images_for, noise_of, tiny_vit
 
-from gtp_exporters import Options, export
+from gtp_exporters import ExportOptions, export
+from gtp_exporters.agreement import make_session
 from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import calibrate, load_recipe
 from gtp_models.errors import ConfigError
-from gtp_models.frame.patch import apply, is_patched
+from gtp_models.frame.patch import is_patched
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.sparsity import exact_threshold, log_statistics
 
@@ -66,12 +67,12 @@ def test_the_share_that_stays_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_onnx_equals_eager_and_builds_for_tensorrt(batch: int) -> None:
     model = tiny_vit()
     apply(model, calibrated(model))
-    proto = infer_shapes(simplify(to_onnx(Traced(model, True), batch, 20)[0])[0])
-    check_static(proto, "tensorrt")
+    graph = infer_shapes(simplify(to_onnx(Traced(model, True), batch, 20)[0])[0])
+    check_static(graph, "tensorrt")
     images = noise_of(batch, 3, 32, 32)
     with torch.inference_mode():
         expected = model(images).numpy()
-    logits = onnxruntime.InferenceSession(proto.SerializeToString()).run(["logits"], {"images": images.numpy()})[0]
+    logits = make_session(graph).run(["logits"], {"images": images.numpy()})[0]
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-4)
 
 
@@ -90,6 +91,7 @@ def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
     assert images is not None
     assert len(list(images.glob("*/*.png"))) == 100
     config = replace(TINY_GTP, num_prop=2, sparsity=0.7, threshold="calibrated")
-    options = Options(calib_data=images, dense=False)
-    manifest = export(TINY_RECIPE, tmp_path / "out", config=config, weights="random", options=options).manifest
+    options = ExportOptions(calib_data=images, dense=False)
+    out = tmp_path / "out"
+    manifest = export(TINY_RECIPE, out, settings=config, weights="random", options=options, check=False).manifest
     assert all(manifest.settings["calibration"])

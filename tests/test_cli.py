@@ -55,12 +55,12 @@ def test_models(command: Command) -> None:
     ran = command("models")
     assert all(name in ran.out for name in ("digits", "deit_s", "vit_b16"))
     models = {entry["name"]: entry for entry in document(command("models", "--json"))["models"]}
-    assert models["deit_s"]["gtp"]["num_prop"] == 8
+    assert models["deit_s"]["settings"]["num_prop"] == 8
     assert models["deit_s"]["timm"] == "deit_small_patch16_224.fb_in1k"
 
 
 def test_export(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
+    monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     ran = command("export", "digits", "--num-prop", "4,4,4,4,0,0", "--json", "-o", tmp_path / "out")
     found = document(ran)
     files = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
@@ -79,7 +79,7 @@ def test_export(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_export_for_people(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
+    monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     shutil.copytree(DIGITS / "images" / "3", tmp_path / "images" / "3")
     ran = command("export", "digits", "--no-simplify", "--data", tmp_path / "images", "-b", "4", "-q")
     assert (ran.code, ran.err) == (0, "")
@@ -154,8 +154,8 @@ def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> Non
 
 
 @pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
-def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
+def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8")
     common = ("export", recipe, "--weights", "random", "-b", "3", "--no-simplify", "--no-dense", "--json")
@@ -168,7 +168,9 @@ def test_rivals(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, t
     paths = (gtp / "dense.onnx", gtp, tmp_path / "tome", tmp_path / "drop")
     files = document(command(*QUICK, *paths, "--json"))["files"]
     assert [result["overhead"] for result in files] == [result["p50_ms"] / files[-1]["p50_ms"] for result in files]
-    assert "no method is called 'evit': choose one of gtp, dense" in command(*common, "--method", "evit").error
+    assert (
+        "method='evit' is unknown: choose one of dense, drop, gtp, tome" in command(*common, "--method", "evit").error
+    )
 
 
 def test_inspect(command: Command, digits: Path) -> None:

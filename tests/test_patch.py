@@ -9,8 +9,9 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.frame.blocks import GTPBlocks
-from gtp_models.frame.patch import apply, is_patched, remove, trace_tokens
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.methods.gtp.config import GTPConfig
 
 

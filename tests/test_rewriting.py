@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,7 +20,6 @@ def graph(perm: list[int], shape: list[int], twice: bool = False) -> onnx.ModelP
     outputs = [helper.make_tensor_value_info("product", TensorProto.FLOAT, [*out[:-2], 5, out[-1]])]
     if twice:
         outputs.append(helper.make_tensor_value_info("turned", TensorProto.FLOAT, out))
-        nodes.append(helper.make_node("Identity", ["turned"], ["again"]))
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in (("left", left), ("key", shape))
     ]
@@ -27,10 +27,11 @@ def graph(perm: list[int], shape: list[int], twice: bool = False) -> onnx.ModelP
 
 
 def rewritten(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    rewrite(copy.graph)
-    return copy
+    return ir.to_proto(rewrite(ir.from_proto(proto)))
+
+
+def same(left: onnx.ModelProto, right: onnx.ModelProto) -> bool:
+    return list(left.graph.node) == list(right.graph.node)
 
 
 def run(proto: onnx.ModelProto) -> np.ndarray:
@@ -58,12 +59,12 @@ def test_keys_are_transposed_in_two_steps(perm: list[int], shape: list[int], fir
 @pytest.mark.parametrize("perm", [[1, 0, 2], [0, 2, 1]])
 def test_other_transposes_stay(perm: list[int]) -> None:
     proto = graph(perm, [7, 2, 3])
-    assert rewritten(proto) == proto
+    assert same(rewritten(proto), proto)
 
 
 def test_what_others_use_stays() -> None:
     proto = graph([1, 2, 0], [7, 2, 3], twice=True)
-    assert rewritten(proto) == proto
+    assert same(rewritten(proto), proto)
 
 
 def scaled(kind: str, scale: Any, turned: int = 0, bias: bool = True, twice: bool = False) -> onnx.ModelProto:
@@ -96,16 +97,16 @@ def test_scales_go_into_the_weights(kind: str, scale: Any, turned: int, bias: bo
 
 def test_a_product_that_others_use_keeps_its_scale() -> None:
     proto = scaled("Mul", 2.0, twice=True)
-    assert rewritten(proto) == proto
+    assert same(rewritten(proto), proto)
 
 
 def test_a_scale_by_row_stays() -> None:
     proto = scaled("Mul", [[2.0], [3.0]])
-    assert rewritten(proto) == proto
+    assert same(rewritten(proto), proto)
 
 
 def test_a_constant_over_a_product_stays() -> None:
     proto = scaled("Div", 2.0)
     division = proto.graph.node[1]
     division.input[:] = reversed(division.input)
-    assert rewritten(proto) == proto
+    assert same(rewritten(proto), proto)

@@ -2,13 +2,18 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gtp_exporters.errors import LimitError, StaticCheckError
-from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_opset, check_settings
+from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_limits, check_opset
 from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_models.methods.drop import DropSettings
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import ModelShape, Settings
+from gtp_models.methods.tome import ToMeSettings
+from gtp_models.plan import LayerPlan, Plan
 
 
 def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **constants: np.ndarray) -> onnx.ModelProto:
@@ -19,17 +24,20 @@ def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **consta
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
+def inferred(proto: onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
 def refused(proto: onnx.ModelProto, target: str = "tensorrt") -> str:
-    inferred = onnx.shape_inference.infer_shapes(proto)
     with pytest.raises(StaticCheckError) as caught:
-        check_static(inferred, target)
+        check_static(inferred(proto), target)
     return str(caught.value)
 
 
 def test_a_static_graph_passes() -> None:
     proto = graph(helper.make_node("Relu", ["x"], ["y"]))
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8]))
-    check_static(infer_shapes(proto))
+    check_static(infer_shapes(ir.from_proto(proto)))
 
 
 def test_a_dynamic_axis_is_named() -> None:
@@ -51,7 +59,7 @@ def test_shape_arithmetic_is_refused() -> None:
 def test_an_operator_outside_of_tensorrts_list_is_refused_for_tensorrt_alone() -> None:
     proto = graph(helper.make_node("Hardmax", ["x"], ["y"], name="h"))
     assert "TensorRT's parser" in refused(proto)
-    check_static(onnx.shape_inference.infer_shapes(proto), "onnxruntime")
+    check_static(inferred(proto), "onnxruntime")
 
 
 def test_a_foreign_domain_is_refused() -> None:
@@ -64,12 +72,12 @@ def test_a_foreign_domain_is_refused() -> None:
 @pytest.mark.parametrize(("k", "fits"), [(MAX_TOPK, True), (MAX_TOPK + 1, False)])
 def test_topk_ends_at_3840(k: int, fits: bool) -> None:
     node = helper.make_node("TopK", ["x", "k"], ["y", "at"], name="top")
-    proto = onnx.shape_inference.infer_shapes(graph(node, size=5000, k=np.array([k])))
+    proto = graph(node, size=5000, k=np.array([k]))
     if fits:
-        check_static(proto)
+        check_static(inferred(proto))
     else:
         assert "TopK 'top': k is 3841, TensorRT's limit is 3840" in refused(proto)
-    check_static(proto, "onnxruntime")
+    check_static(inferred(proto), "onnxruntime")
 
 
 def test_a_computed_k_is_refused() -> None:
@@ -94,6 +102,16 @@ def test_no_operator_is_both_taken_and_forbidden() -> None:
     assert not FORBIDDEN & TENSORRT_OPERATORS
 
 
+def check_settings(settings: Settings, counts: list[int], target: str) -> None:
+    """Check a model whose layers have these numbers of tokens."""
+    given = settings.num_prop
+    amounts = given if isinstance(given, tuple) else (given or 0,) * len(counts)
+    layers = [LayerPlan(count, count - amount, amount, 0, 0) for count, amount in zip(counts, amounts, strict=True)]
+    shape = ModelShape((14, 14), 1, True, 24, (3,) * len(counts), 8)
+    plan = Plan(settings, shape, tuple(layers), embed=0, head=0, setup=0, pooling=0, dense=1)
+    check_limits(plan, target)
+
+
 def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
     config = GTPConfig(sparsity=0.6)
     with pytest.raises(LimitError, match=r"3840.*sparsity=1\.0 .*0\.902.*--target onnxruntime"):
@@ -102,3 +120,13 @@ def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
     check_settings(config, [65] * 6, "tensorrt")
     check_settings(GTPConfig(sparsity=0.91), [197] * 12, "tensorrt")
     check_settings(GTPConfig(num_prop=(0, 1), sparsity=0.6), [197, 50], "tensorrt")
+
+
+def test_more_tokens_than_topk_ranks_are_refused_for_tensorrt_alone() -> None:
+    for settings, most in ((GTPConfig(num_prop=1), 3840), (ToMeSettings(num_prop=1), 7680)):
+        check_settings(settings, [most], "tensorrt")
+        with pytest.raises(LimitError, match=r"layer 1 sorts \d+ values.*3840: give a smaller --img-size.*or --target"):
+            check_settings(settings, [most, most + 1], "tensorrt")
+        check_settings(settings, [most + 1], "openvino")
+    check_settings(DropSettings(num_prop=1), [9999], "tensorrt")
+    check_settings(GTPConfig(num_prop=0), [9999], "tensorrt")

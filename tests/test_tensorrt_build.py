@@ -8,27 +8,29 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
 from helpers import VARIANTS, tiny_vit
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
 from gtp_exporters.precision import to_precision
+from gtp_exporters.precisions import precision_names
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import build
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import GTPConfig, Recipe
-from gtp_models.frame.patch import apply
+from gtp_models.methods.apply import apply
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
+from gtp_runtime.progress import quiet
 from gtp_runtime.tensorrt_flavor import find_flavor
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = precision_names()
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,7 +62,9 @@ def test_dense_and_a_name_of_its_own(digits_copy: Path) -> None:
 @pytest.mark.parametrize("model", ["digits", "deit_s"])
 def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
     weights = "pretrained" if model == "digits" else "random"
-    directory = export(model, tmp_path / model, weights=weights, options=Options(batch=batch)).directory
+    directory = export(
+        model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch), check=False
+    ).directory
     for name in ("model", "dense"):
         for precision in PRECISIONS:
             output = directory / f"{name}_{precision}.engine"
@@ -76,7 +80,9 @@ def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
 def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> None:
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
     recipe = Recipe("tiny", "", "vit_tiny_patch16_224", {"num_prop": 2, "num_neighbours": 4, **settings}, arguments)
-    directory = export(recipe, tmp_path / "tiny", weights="random", options=Options(batch=2)).directory
+    directory = export(
+        recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2), check=False
+    ).directory
     for precision in PRECISIONS:
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
 
@@ -85,18 +91,18 @@ def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> No
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_every_kind_of_model_builds(kind: str) -> None:
     model = apply(tiny_vit(**VARIANTS[kind]), GTPConfig(num_prop=2, num_neighbours=4))
-    proto = infer_shapes(simplify(to_onnx(Traced(model, True), 1, 20)[0])[0])
-    check_static(proto)
+    graph = infer_shapes(simplify(to_onnx(Traced(model, True), 1, 20)[0])[0])
+    check_static(graph)
     for precision in ("fp32", "fp16"):
-        assert build(find_flavor("rtx"), to_precision(proto, precision), TARGETS, lambda text: None).plan
+        assert build(find_flavor("rtx"), to_precision(graph, precision), TARGETS, quiet).plan
 
 
 BUILD = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
 from gtp_exporters import build_engine
-def tell(text):
-    if text.startswith("building the engine"):
+def tell(task, share=None):
+    if task.startswith("building the engine"):
         print("building", flush=True)
         time.sleep(0.3)
 build_engine(sys.argv[1], flavor="rtx", progress=tell)
@@ -117,11 +123,11 @@ def test_a_signal_stops_and_leaves_nothing(digits_copy: Path, number: signal.Sig
     assert sorted(path.name for path in digits_copy.iterdir()) == before
 
 
-def graph_of(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
+def graph_of(*nodes: NodeProto, **constants: np.ndarray) -> ir.Model:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 50]) for name in "xy")
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     made = helper.make_graph(list(nodes), "test", [x], [y], initializers)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return ir.from_proto(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
 
 
 def test_what_the_parser_refuses_is_said_in_our_words() -> None:
@@ -132,7 +138,7 @@ def test_what_the_parser_refuses_is_said_in_our_words() -> None:
     ]
     unknown = helper.make_node("Unique", ["b"], ["y"], name="distinct")
     with pytest.raises(EngineError) as caught:
-        build(find_flavor("rtx"), graph_of(*scatters, unknown, **constants), TARGETS, lambda text: None)
+        build(find_flavor("rtx"), graph_of(*scatters, unknown, **constants), TARGETS, quiet)
     first, second, third = str(caught.value).splitlines()
     assert first == "TensorRT cannot parse the graph:"
     assert second.startswith(
@@ -150,7 +156,11 @@ def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy
         {"depth": 1, "embed_dim": 24, "num_heads": 3},
     )
     directory = export(
-        model, digits_copy.parent / "big", weights="random", options=Options(target="onnxruntime", dense=False)
+        model,
+        digits_copy.parent / "big",
+        weights="random",
+        options=ExportOptions(target="onnxruntime", dense=False),
+        check=False,
     ).directory
     with pytest.raises(StaticCheckError, match=r"TopK .*k is \d+, TensorRT's limit is 3840"):
         build_engine(directory, flavor="rtx", options=TARGETS)

@@ -1,13 +1,14 @@
 """Ties at the boundary: the lower index in the current order stays, eager and in ONNX Runtime alike."""
 
 import numpy as np
-import onnxruntime
 import torch
-from gtp_models.gtp.selection import rank
 from helpers import tiny_vit
 
+from gtp_exporters.agreement import make_session
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.frame.patch import apply, trace_tokens
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.tokens import rank
+from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 
 SPARSE = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.05, selection="DiagAttnMax")
@@ -15,9 +16,7 @@ SPARSE = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.05, selection="DiagA
 
 def test_strong_sparsity_ties_at_the_boundary_and_both_choose_alike() -> None:
     model = apply(tiny_vit(), SPARSE)
-    session = onnxruntime.InferenceSession(
-        to_onnx(Traced(model, True), 4, 20)[0].SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = make_session(to_onnx(Traced(model, True), 4, 20)[0])
     ties = 0
     for seed in range(5):
         images = torch.randn(4, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(seed))

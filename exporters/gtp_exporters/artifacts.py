@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gtp_exporters.describe import describe, file_entry, strip, tool_versions
+from gtp_exporters.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.precision import to_precision
@@ -48,14 +48,14 @@ def write_artifacts(
     """
     writer = _Graphs(subject, options, directory, progress)
     apply(subject.model, plan)
-    files = {MODEL_NAME: writer.write(MODEL_NAME, "model", plan)}
+    files = writer.write(MODEL_NAME, "model", plan)
     reference = make_reference(
         subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
     )
     if options.dense:
         dense = make_plan(subject.model, make_settings("dense"))
         apply(subject.model, dense)
-        files[DENSE_NAME] = writer.write(DENSE_NAME, "dense", dense)
+        files |= writer.write(DENSE_NAME, "dense", dense)
     remove(subject.model)
     if options.dense:
         answers = dense_answers(subject.model, images, subject.preprocessing)
@@ -84,25 +84,25 @@ class _Graphs:
         self.layer_nodes: list[int] = []
         self.notes: list[str] = []
 
-    def write(self, name: str, role: str, plan: Plan) -> FileEntry:
-        """Write the graph of the model as it is patched."""
+    def write(self, name: str, role: str, plan: Plan) -> dict[str, FileEntry]:
+        """Write the graph of the model as it is patched; return the entries of its files by name."""
         subject, options = self.subject, self.options
         self.progress(f"tracing {name}")
         pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
         traced = Traced(subject.model, options.trace, pixels, subject.output)
-        proto, layers = to_onnx(traced, options.batch, options.opset)
+        graph, layers = to_onnx(traced, options.batch, options.opset)
         if options.simplify:
             self.progress(f"simplifying {name}")
-            proto, note = simplify(proto)
+            graph, note = simplify(graph)
             self.notes += [f"{name}: {note}"] if note else []
         self.progress(f"checking {name}")
-        proto = to_precision(infer_shapes(proto), options.precision)
-        check_static(proto, options.target)
+        graph = to_precision(infer_shapes(graph), options.precision)
+        check_static(graph, options.target)
         if role == "model":
-            self.layer_nodes = nodes_per_layer(proto, layers, len(plan.layers))
-        strip(proto)
-        describe(proto, subject.built, plan.settings)
-        return file_entry(self.directory / name, proto, role, plan.settings.name, plan.backbone)
+            self.layer_nodes = nodes_per_layer(graph, layers, len(plan.layers))
+        strip(graph)
+        describe(graph, subject.built, plan.settings)
+        return write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
 
 
 def _manifest(

@@ -4,30 +4,33 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+from gtp_exporters.graphs import save
 from gtp_exporters.precision import precision_of
 from gtp_models.methods.settings import Settings
 from gtp_models.weights import BuiltModel
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
 
 PRODUCER = "gtp-export"
-TOOLS = ("gtp-export", "torch", "timm", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+TOOLS = ("gtp-export", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 
 
-def strip(proto: onnx.ModelProto) -> None:
-    """Take out what torch's exporter says of the machine: stack traces, paths, module names."""
-    parts = (proto, proto.graph, *proto.graph.node, *proto.graph.value_info)
-    parts += (*proto.graph.input, *proto.graph.output, *proto.graph.initializer)
-    for part in parts:
-        part.doc_string = ""
-        del part.metadata_props[:]
+def strip(model: ir.Model) -> None:
+    """Remove what torch's exporter says of the machine: stack traces, paths, module names."""
+    ClearMetadataAndDocStringPass()(model)
+    model.doc_string = model.graph.doc_string = None
+    model.graph.metadata_props.clear()
+    for value in ir.convenience.create_value_mapping(model.graph).values():  # the pass leaves values as they are
+        value.doc_string = None
+        value.metadata_props.clear()
 
 
-def describe(proto: onnx.ModelProto, built: BuiltModel, settings: Settings) -> None:
+def describe(model: ir.Model, built: BuiltModel, settings: Settings) -> None:
     """Repeat the essentials of the manifest in the graph."""
-    proto.producer_name, proto.producer_version = PRODUCER, _version(PRODUCER)
-    proto.graph.name = f"{built.recipe.name}-{settings.name}"
+    model.producer_name, model.producer_version = PRODUCER, _version(PRODUCER)
+    model.graph.name = f"{built.recipe.name}-{settings.name}"
     essentials = {
         "model": built.recipe.timm,
         "method": settings.name,
@@ -35,29 +38,34 @@ def describe(proto: onnx.ModelProto, built: BuiltModel, settings: Settings) -> N
         "weights": f"{built.source} ({built.detail})",
         "weights_sha256": built.sha256,
     }
-    onnx.helper.set_model_props(proto, essentials)
+    model.metadata_props.clear()
+    model.metadata_props.update(essentials)
 
 
-def file_entry(path: Path, proto: onnx.ModelProto, role: str, method: str, macs: int) -> FileEntry:
-    """Save a graph and return its entry for the manifest."""
-    onnx.save(proto, path)
-    return FileEntry(
+def write_graph(path: Path, model: ir.Model, role: str, method: str, macs: int) -> dict[str, FileEntry]:
+    """Save a graph and return the manifest's entries by file name: the graph's, and that of its weights beside it."""
+    external = save(model, path)
+    entry = FileEntry(
         role,
         file_sha256(path),
         path.stat().st_size,
         method=method,
-        precision=precision_of(proto),
+        precision=precision_of(model),
         macs=macs,
-        nodes=len(proto.graph.node),
-        inputs=[_spec(value) for value in proto.graph.input],
-        outputs=[_spec(value) for value in proto.graph.output],
+        nodes=len(model.graph),
+        inputs=[_spec(value) for value in model.graph.inputs],
+        outputs=[_spec(value) for value in model.graph.outputs],
+        external_data=external,
     )
+    if external is None:
+        return {path.name: entry}
+    data = path.with_name(external)
+    return {path.name: entry, external: FileEntry("data", file_sha256(data), data.stat().st_size)}
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(value.name, [size.dim_value for size in tensor.shape.dim], dtype)
+def _spec(value: ir.Value) -> TensorSpec:
+    assert value.name is not None and value.shape is not None and value.dtype is not None
+    return TensorSpec(value.name, [int(size) for size in value.shape.numpy()], value.dtype.numpy().name)
 
 
 def tool_versions() -> dict[str, str]:

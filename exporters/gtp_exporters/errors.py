@@ -15,6 +15,10 @@ class StaticCheckError(ExportError):
     """A graph that is not static, or holds what the target's parser refuses."""
 
 
+class SimplifyError(ExportError):
+    """Our own rewriting changed what a graph answers: a defect of gtp-export."""
+
+
 class OutputError(ExportError):
     """A place where the artifact directory cannot be written."""
 

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from gtp_models.plan import Plan
 
 Target = Literal["tensorrt", "onnxruntime", "openvino"]
-PRECISIONS = ("fp32", "fp16", "bf16")
 TARGETS: tuple[str, ...] = get_args(Target)
 
 MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import PRECISIONS, TARGETS, check_opset
+from gtp_exporters.limits import TARGETS, check_opset
+from gtp_exporters.precisions import find_precision
 from gtp_models.heads import HEADS
 from gtp_models.methods.settings import is_int
 
@@ -50,8 +51,9 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not is_int(self.batch) or self.batch < 1:
             raise LimitError(f"batch={self.batch!r}: give a whole number of at least 1")
-        choices = {"target": TARGETS, "input": INPUTS, "head": HEADS, "precision": PRECISIONS}
+        choices = {"target": TARGETS, "input": INPUTS, "head": HEADS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        find_precision(self.precision)
         check_opset(self.opset)

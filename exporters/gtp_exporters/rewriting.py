@@ -1,105 +1,106 @@
 """Forms of a simplified graph that runtimes run faster; the numbers stay the same."""
 
-from collections import Counter
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet
+
+from gtp_exporters.graphs import without_unused
 
 
-def rewrite(graph: onnx.GraphProto) -> None:
-    """Apply every rule here to a simplified float32 graph, in place."""
-    for rule in (split_key_transposes, fold_scales):
-        nodes = rule(graph)
-        del graph.node[:]
-        graph.node.extend(nodes)
+def rewrite(model: ir.Model) -> ir.Model:
+    """Apply every rule here to a simplified float32 graph, in place, and return it."""
+    for rules in RULES:
+        rules.apply_to_model(model)
+    return without_unused(model)
 
 
-def split_key_transposes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+class SplitKeyTranspose(RewriteRuleClassBase):  # type: ignore[misc]
     """Transpose the keys in two steps: first heads before tokens, then tokens last.
 
-    The simplifier joins the two into one. OpenVINO moves every entry for the joined one, but takes the second step
+    The simplifier joins the two into one. OpenVINO copies every entry for the joined one, but takes the second step
     into its product; ONNX Runtime takes both in either form.
     """
-    used = _uses(graph)
-    keys = {node.input[1] for node in graph.node if node.op_type == "MatMul" and used[node.input[1]] == 1}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes += _steps(node) if node.op_type == "Transpose" and node.output[0] in keys else [_copy(node)]
-    return nodes
+
+    def pattern(self, op: Any, left: Any, keys: Any) -> Any:
+        return op.MatMul(left, op.Transpose(keys, _outputs=["turned"]))
+
+    def check(self, context: Any, turned: ir.Value, **_: Any) -> bool:  # noqa: ARG002
+        perm = _perm(turned)
+        moves_tokens_last = perm[-2] == len(perm) - 1  # values do not
+        return moves_tokens_last and _heads_first(perm) != list(range(len(perm)))
+
+    def rewrite(self, op: Any, left: ir.Value, keys: ir.Value, turned: ir.Value) -> Any:
+        perm = _perm(turned)
+        last = [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]
+        heads = op.Transpose(keys, perm=_heads_first(perm), _outputs=[f"{turned.name}_heads"])
+        return op.MatMul(left, op.Transpose(heads, perm=last, _outputs=[turned.name]))
 
 
-def _uses(graph: onnx.GraphProto) -> Counter[str]:
-    names = [name for node in graph.node for name in node.input]
-    return Counter([*names, *(value.name for value in graph.output)])
+def _perm(turned: ir.Value) -> list[int]:
+    producer = turned.producer()
+    assert producer is not None
+    return list(producer.attributes["perm"].as_ints())
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def _heads_first(perm: list[int]) -> list[int]:
+    return [*perm[:-2], perm[-1], perm[-2]]
 
 
-def _steps(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    perm = list(next(entry.ints for entry in node.attribute if entry.name == "perm"))
-    rank = len(perm)
-    heads_first = [*perm[:-2], perm[-1], perm[-2]]
-    if perm[-2] != rank - 1 or heads_first == list(range(rank)):  # values, or nothing but the second step
-        return [_copy(node)]
-    between = f"{node.output[0]}_heads"
-    first = helper.make_node("Transpose", node.input, [between], f"{node.name}_heads", perm=heads_first)
-    last = [*range(rank - 2), rank - 1, rank - 2]
-    return [first, helper.make_node("Transpose", [between], node.output, node.name, perm=last)]
+class FoldScale(RewriteRuleClassBase):  # type: ignore[misc]
+    """Scale the weights and the bias of a product in place of its result (layer scale, residual scaling).
 
-
-def fold_scales(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Scale the weights and the bias of a product in the place of what it gives (layer scale, residual scaling).
-
-    A scale is a constant for all channels, or one for each.
+    A scale is a constant for all channels, or one for each. Weights that another node uses stay as they are.
     """
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    used, makers = _uses(graph), {name: node for node in graph.node for name in node.output}
-    replaced: dict[str, onnx.NodeProto | None] = {}  # by output; None where a node goes
-    for node in graph.node:
-        found = _scale(node, values)
-        product = makers.get(found[0]) if found else None
-        if found and product is not None and used[found[0]] == 1 and _weighted(product, values, found[1], used):
-            folded = _copy(product)
-            folded.output[0] = node.output[0]
-            _scale_weights(folded, values, found[1])
-            replaced |= {product.output[0]: None, node.output[0]: folded}
-    nodes = (replaced.get(node.output[0], node) for node in graph.node)
-    return [_copy(node) for node in nodes if node is not None]
+
+    def __init__(self, product: str, scaling: str) -> None:
+        super().__init__(f"{scaling} of {product}")
+        self.product, self.scaling = product, scaling
+
+    def pattern(self, op: Any, scale: Any) -> Any:
+        product = getattr(op, self.product)(_allow_other_inputs=True, _outputs=["product"])
+        return getattr(op, self.scaling)(product, scale)
+
+    def check(self, context: Any, product: ir.Value, scale: ir.Value) -> bool:  # noqa: ARG002
+        node = product.producer()
+        assert node is not None
+        weights = [value for value in node.inputs[1:] if value is not None]
+        shape = weights[0].shape
+        if not all(value.is_initializer() and len(value.uses()) == 1 for value in weights) or shape is None:
+            return False
+        factor = _factor(scale)
+        return factor is not None and len(shape) == 2 and factor.size in (1, shape[_channels(node)])
+
+    def rewrite(self, op: Any, product: ir.Value, scale: ir.Value) -> Any:
+        node, factor = product.producer(), _factor(scale)
+        assert node is not None and factor is not None
+        factor = 1 / factor if self.scaling == "Div" else factor
+        weight, *bias = (value for value in node.inputs[1:] if value is not None)
+        by_channel = factor[:, None] if _channels(node) == 0 else factor
+        scaled = [_scaled(op, weight, by_channel), *(_scaled(op, value, factor) for value in bias)]
+        return getattr(op, self.product)(node.inputs[0], *scaled, **node.attributes)
 
 
-def _scale(node: onnx.NodeProto, values: dict[str, onnx.TensorProto]) -> tuple[str, np.ndarray] | None:
-    """Return what a Mul or Div scales, and by what."""
-    constant = next((name for name in node.input if name in values), None)
-    if node.op_type not in ("Mul", "Div") or constant is None or (node.op_type == "Div" and node.input[1] != constant):
+def _factor(scale: ir.Value) -> np.ndarray | None:
+    """Return a scale as one float32 for all channels or one for each, (1,) or (channels,); None where it is neither."""
+    if not scale.is_initializer() or scale.const_value is None or scale.dtype != ir.DataType.FLOAT:
         return None
-    scale = numpy_helper.to_array(values[constant])
-    other = node.input[0] if node.input[1] == constant else node.input[1]
-    if scale.dtype != np.float32 or scale.size != max(scale.shape[-1:], default=1):
-        return None
-    return other, (1 / scale if node.op_type == "Div" else scale).reshape(-1)
+    values = scale.const_value.numpy()
+    return values.reshape(-1) if values.size == max(values.shape[-1:], default=1) else None
 
 
-def _weighted(node: onnx.NodeProto, values: dict[str, onnx.TensorProto], scale: np.ndarray, used: Counter[str]) -> bool:
-    """Whether a node is a product with constant weights of its own, of as many channels as the scale has."""
-    if node.op_type not in ("Gemm", "MatMul") or not all(name in values and used[name] == 1 for name in node.input[1:]):
-        return False
-    shape = values[node.input[1]].dims
-    return len(shape) == 2 and scale.size in (1, shape[_channels(node)])
+def _channels(node: ir.Node) -> int:
+    """Return the axis of a product's weights that its channels are in."""
+    turned = node.attributes.get("transB")
+    return 0 if turned is not None and turned.as_int() else 1
 
 
-def _channels(node: onnx.NodeProto) -> int:
-    turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
-    return 0 if turned else 1
+def _scaled(op: Any, value: ir.Value, factor: np.ndarray) -> ir.Value:
+    assert value.const_value is not None
+    name = f"{value.name}.scaled"
+    return op.initializer(ir.tensor(value.const_value.numpy() * factor, name=name), name=name)
 
 
-def _scale_weights(node: onnx.NodeProto, values: dict[str, onnx.TensorProto], scale: np.ndarray) -> None:
-    weight, *bias = (values[name] for name in node.input[1:])
-    by_channel = scale[:, None] if _channels(node) == 0 else scale
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * by_channel, weight.name))
-    for tensor in bias:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * scale, tensor.name))
+_SCALES = [FoldScale.rule(product, scaling) for product in ("Gemm", "MatMul") for scaling in ("Mul", "Div")]
+RULES = (RewriteRuleSet([SplitKeyTranspose.rule()]), RewriteRuleSet(_SCALES, commute=True))

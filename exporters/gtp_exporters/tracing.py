@@ -4,22 +4,23 @@ import re
 import warnings
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from gtp_models.frame.patch import is_patched
-from gtp_models.frame.trace import Layer, recording
+from gtp_models.frame.trace import recording
 
 _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 
 
 class Traced(nn.Module):
-    """The model with the outputs of an export: its answers, and ``propagated`` (B, all that left) int32.
+    """The model with the outputs of an export: its answers, ``propagated`` (B, all that left) int32, and where each of
+    these tokens is merged into one other, ``received_by`` of the same shape.
 
     Args:
         model: a timm model, patched or not.
-        with_trace: add ``propagated`` where tokens leave.
+        with_trace: add ``propagated`` and ``received_by`` where tokens leave.
         pixels: mean and std of images that come as (B, H, W, 3) uint8; None for preprocessed (B, 3, H, W) float32.
         output: what the answers are called: "logits" (B, classes), or "features" (B, dim).
     """
@@ -35,13 +36,15 @@ class Traced(nn.Module):
         self.model: Any = model
         reduces = is_patched(model) and any(model.blocks.num_prop) and model.blocks.selects
         self.with_trace = with_trace and reduces
+        self.with_receivers = self.with_trace and model.blocks.one_receiver
         self.pixels = pixels
         self.output = output
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return [self.output, "propagated"] if self.with_trace else [self.output]
+        traces = ["propagated"] if self.with_trace else []
+        return [self.output, *traces, *(["received_by"] if self.with_receivers else [])]
 
     def example(self, batch: int) -> Tensor:
         """Return an input of the right shape and type."""
@@ -50,15 +53,22 @@ class Traced(nn.Module):
             return torch.zeros(batch, 3, height, width)
         return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.pixels is not None:
             images = _normalise(images, *self.pixels)
         if not self.with_trace:
             return self.model(images)
-        with recording(self.model.blocks, keep=_left) as left:
+        with recording(self.model.blocks, keep=lambda layer: layer) as layers:
             answers = self.model(images)
-        ids = torch.cat([ids.reshape(len(images), -1) for ids in left if ids is not None], dim=1)
-        return answers, (ids - self.model.num_prefix_tokens).int()
+        traces = [self._joined([layer.left for layer in layers])]
+        if self.with_receivers:
+            traces.append(self._joined([layer.receivers for layer in layers]))
+        return answers, *traces
+
+    def _joined(self, ids: list[Tensor | None]) -> Tensor:
+        """Return the ids of all layers that reduce, (B, all) int32; 0 is the first patch."""
+        rows = [part if part.ndim == 2 else part[None] for part in ids if part is not None]
+        return (torch.cat(rows, dim=1) - self.model.num_prefix_tokens).int()
 
 
 def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
@@ -68,11 +78,7 @@ def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
     return (pixels.float() * scale - shift).permute(0, 3, 1, 2)
 
 
-def _left(layer: Layer) -> Tensor | None:
-    return layer.left
-
-
-def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, dict[str, int | None]]:
+def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[ir.Model, dict[str, int | None]]:
     """Trace a model with torch's exporter.
 
     Args:
@@ -81,7 +87,8 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, di
         opset: ONNX opset.
 
     Returns:
-        The graph, and for each tensor that a module made the number of its layer (None outside of the blocks).
+        The graph, whose weights are the model's own tensors, and for each tensor that a module made the number of its
+        layer (None outside of the blocks).
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
@@ -96,8 +103,8 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[onnx.ModelProto, di
             verbose=False,
         )
     assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    return proto, _layers_of_tensors(proto)
+    model: ir.Model = program.model
+    return model, _layers_of_tensors(model)
 
 
 def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
@@ -108,13 +115,17 @@ def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descendin
     return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _layers_of_tensors(proto: onnx.ModelProto) -> dict[str, int | None]:
+def _layers_of_tensors(model: ir.Model) -> dict[str, int | None]:
     layers: dict[str, int | None] = {}
-    for node in proto.graph.node:
-        scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
+    for node in model.graph:
+        scopes = next((value for key, value in node.metadata_props.items() if key.endswith("name_scopes")), "")
         found = _SCOPE.findall(scopes)
         if found:
-            layers.update(dict.fromkeys(node.output, int(found[-1])))
+            layers.update(dict.fromkeys(_names(node), int(found[-1])))
         elif "'model." in scopes and not re.search(r"'model\.blocks'", scopes):
-            layers.update(dict.fromkeys(node.output, None))
+            layers.update(dict.fromkeys(_names(node), None))
     return layers
+
+
+def _names(node: ir.Node) -> list[str]:
+    return [value.name for value in node.outputs if value.name]

@@ -32,6 +32,15 @@ def head_macs(model: Any, tokens: int) -> int:
     return sum(map(_linear, classifiers)) + (tokens - model.num_prefix_tokens) * of_image_tokens + pool
 
 
+def size_pooling_macs(model: Any, tokens: int) -> int:
+    """Count what ``frame.pooling`` adds where tokens have sizes: a mean by size is a product."""
+    pool, seen = model.attn_pool, tokens
+    if not getattr(model, "pool_include_prefix", pool is not None):
+        seen -= model.num_prefix_tokens
+    averaged = model.global_pool in ("avg", "avgmax") if pool is None else getattr(pool, "pool", None) == "avg"
+    return seen * model.embed_dim if averaged and not isinstance(pool, AttentionPoolLatent) else 0
+
+
 def _attention_pool(model: Any, tokens: int) -> int:
     pool, seen = model.attn_pool, tokens
     if not getattr(model, "pool_include_prefix", True):  # Eva has no choice

@@ -9,7 +9,7 @@ from typing import Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.frame.patch import check_supported
-from gtp_models.macs import block_macs, embed_macs, head_macs
+from gtp_models.macs import block_macs, embed_macs, head_macs, size_pooling_macs
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.schedules import resolve
 
@@ -44,6 +44,7 @@ class Plan:
         embed: MACs of the patch embedding.
         head: MACs of what follows the blocks.
         setup: MACs of what the method makes before the first layer (GTP's token graph).
+        pooling: MACs of weighing tokens by size when they are pooled, after methods that merge.
         dense: MACs of the model without any method.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     embed: int
     head: int
     setup: int
+    pooling: int
     dense: int
 
     @property
@@ -68,7 +70,7 @@ class Plan:
     @property
     def method_macs(self) -> int:
         """MACs that the method itself adds."""
-        return self.setup + sum(layer.method_macs for layer in self.layers)
+        return self.setup + self.pooling + sum(layer.method_macs for layer in self.layers)
 
     @property
     def total(self) -> int:
@@ -154,7 +156,9 @@ class _Costs:
             for layer, amount in enumerate(num_prop)
         )
         setup = settings.setup_macs(self._shape) if any(num_prop) else 0
-        return Plan(settings, self._shape, layers, self._embed, head_macs(self._model, counts[-1]), setup, self.dense)
+        pooling = size_pooling_macs(self._model, counts[-1]) if settings.merges and any(num_prop) else 0
+        head = head_macs(self._model, counts[-1])
+        return Plan(settings, self._shape, layers, self._embed, head, setup, pooling, self.dense)
 
     def _block(self, layer: int, tokens: int, after: int) -> int:
         key = (layer, tokens, after)
@@ -167,26 +171,39 @@ def _counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> l
     """Return how many tokens stand before each layer and after the last, prefix tokens included: depth + 1 numbers."""
     counts = [shape.patches + shape.num_prefix]
     for layer, amount in enumerate(num_prop):
-        image_tokens = counts[-1] - shape.num_prefix
-        most = max(0, settings.most(image_tokens, shape.num_prefix))
+        image_tokens, most = counts[-1] - shape.num_prefix, _most(settings, shape, counts[-1])
         if amount > most:
             raise ConfigError(
                 f"num_prop={list(num_prop)} takes {amount} of the {image_tokens} image tokens left in layer {layer} "
                 f"(of 0 to {shape.depth - 1}): {settings.name} takes at most {most} there"
                 f"{_largest(settings, shape, num_prop)}"
             )
-        counts.append(counts[-1] - amount + (settings.joins if amount else 0))
+        counts.append(_after(settings, counts[-1], amount))
     return counts
+
+
+def _most(settings: Settings, shape: ModelShape, tokens: int) -> int:
+    """Return how many of ``tokens``, prefix tokens included, may leave."""
+    return max(0, settings.most(tokens - shape.num_prefix, shape.num_prefix))
+
+
+def _after(settings: Settings, tokens: int, amount: int) -> int:
+    return tokens - amount + (settings.joins if amount else 0)
 
 
 def _largest(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> str:
     """Say the largest number that fits where one number was given for all layers."""
     if len(set(num_prop)) > 1:
         return ""
-    for amount in range(num_prop[0] - 1, -1, -1):
-        try:
-            _counts(settings, shape, [amount] * shape.depth)
-        except ConfigError:
-            continue
-        return f"; with one number for all layers at most {amount} fits"
-    return ""
+    amount = next(amount for amount in range(num_prop[0] - 1, -1, -1) if _fits(settings, shape, amount))
+    return f"; with one number for all layers at most {amount} fits"
+
+
+def _fits(settings: Settings, shape: ModelShape, amount: int) -> bool:
+    """Whether this number of tokens can leave in every layer; none always can."""
+    tokens = shape.patches + shape.num_prefix
+    for _ in range(shape.depth):
+        if amount > _most(settings, shape, tokens):
+            return False
+        tokens = _after(settings, tokens, amount)
+    return True

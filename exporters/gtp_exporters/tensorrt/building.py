@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 
 from gtp_exporters.errors import EngineError, LimitError
 from gtp_exporters.tensorrt.parsing import parse
-from gtp_exporters.tensorrt.progress import Progress, stoppable, watch
+from gtp_exporters.tensorrt.progress import stoppable, watch
+from gtp_runtime.progress import Progress
 from gtp_runtime.tensorrt_flavor import Flavor
 from gtp_runtime.tensorrt_log import make_logger
 
@@ -50,7 +51,7 @@ class BuiltEngine:
     seconds: float
 
 
-def build(flavor: Flavor, model: onnx.ModelProto, options: EngineOptions, progress: Progress) -> BuiltEngine:
+def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Progress) -> BuiltEngine:
     """Build an ONNX model.
 
     Raises:
@@ -65,17 +66,17 @@ def build(flavor: Flavor, model: onnx.ModelProto, options: EngineOptions, progre
     config = builder.create_builder_config()
     _configure(flavor, config, options)
     cache = _load_timing_cache(flavor, config, options.timing_cache)
-    network = parse(flavor, builder, model, logger)
+    parsed = parse(flavor, builder, model, logger)
     start = time.perf_counter()
     with stoppable() as stop:
         _monitor = watch(flavor.trt, config, progress, stop)
-        plan = builder.build_serialized_network(network, config)
+        plan = builder.build_serialized_network(parsed.network, config)
     if plan is None:
         raise EngineError("TensorRT cannot build the graph:\n  " + "\n  ".join(logger.errors or ["no reason given"]))
     if cache is not None and options.timing_cache is not None:
         with suppress(OSError):  # a cache that cannot be kept costs only the next build's time
             _save_timing_cache(config, options.timing_cache)
-    return BuiltEngine(bytes(plan), network.num_layers, time.perf_counter() - start)
+    return BuiltEngine(bytes(plan), parsed.network.num_layers, time.perf_counter() - start)
 
 
 def _configure(flavor: Flavor, config: Any, options: EngineOptions) -> None:

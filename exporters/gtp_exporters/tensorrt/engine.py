@@ -1,20 +1,21 @@
 """``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 
 from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.graphs import read
 from gtp_exporters.precision import precision_of, to_precision
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, read_manifest, write_manifest
+from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 
 SUFFIX = ".engine"
@@ -35,17 +36,17 @@ def build_engine(
     precision: str | None = None,
     flavor: str = "auto",
     options: EngineOptions | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = quiet,
 ) -> Engine:
     """Build a TensorRT engine from an exported graph, on the device or, with RTX, ahead of time.
 
     Args:
         path: the .onnx file, or its artifact directory, which means ``model.onnx``.
         output: the engine; beside the graph, with the ending .engine, without. It must stay in the artifact directory.
-        precision: "fp32", "fp16" or "bf16"; the graph's own without.
+        precision: one of ``precision_names()``; default: the graph's own.
         flavor: "auto", "tensorrt" or "rtx".
         options: how to build.
-        progress: told in words what is being done.
+        progress: told what is being done, and how much of it is.
 
     Raises:
         ManifestError: a graph without manifest, or not what it says.
@@ -61,22 +62,22 @@ def build_engine(
         raise LimitError(f"{source} is no graph: an engine is built from a .onnx file")
     target = _place(source, output)
     found, options = find_flavor(flavor), options or EngineOptions()
-    proto = _prepare(onnx.load(source), precision, progress)
+    graph = _prepare(read(source, manifest.entry(source.name).external_data), precision, progress)
     progress(f"parsing with {found.name} {found.version}")
-    built = build(found, proto, options, progress)
+    built = build(found, graph, options, progress)
     info = _info(found, source, manifest, built, options)
-    entry = _entry(manifest.entry(source.name), precision_of(proto), info)
+    entry = _entry(manifest.entry(source.name), precision_of(graph), info)
     return Engine(target, _write(target, built.plan, entry))
 
 
-def _prepare(proto: onnx.ModelProto, precision: str | None, progress: Callable[[str], None]) -> onnx.ModelProto:
+def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.Model:
     progress("checking the graph against TensorRT's limits")
-    proto = infer_shapes(proto)
-    check_static(proto, "tensorrt")
-    if precision is None or precision == precision_of(proto):
-        return proto
+    graph = infer_shapes(graph)
+    check_static(graph, "tensorrt")
+    if precision is None or precision == precision_of(graph):
+        return graph
     progress(f"writing {precision} into the graph")
-    return to_precision(proto, precision)
+    return to_precision(graph, precision)
 
 
 def _place(source: Path, output: Path | str | None) -> Path:
@@ -109,7 +110,7 @@ def _info(flavor: Flavor, source: Path, manifest: Manifest, built: BuiltEngine, 
 
 
 def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
-    return replace(graph, sha256="", size=0, nodes=0, precision=precision, engine=info)
+    return replace(graph, sha256="", size=0, nodes=0, precision=precision, engine=info, external_data=None)
 
 
 def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:

@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-Progress = Callable[[str], None]
+from gtp_runtime.progress import Progress
 
 
 class Stop:
@@ -61,7 +61,7 @@ def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
         return None
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Tells the running phase and its step in words."""
+        """Tells the running phase, and the share of it that is done."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -74,7 +74,7 @@ def watch(trt: Any, config: Any, progress: Progress, stop: Stop) -> Any:
             self.steps.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress(f"building the engine: {phase_name}, {step + 1} of {self.steps.get(phase_name, step + 1)}")
+            progress(f"building the engine: {phase_name}", (step + 1) / max(step + 1, self.steps.get(phase_name, 0)))
             return not stop.asked
 
     monitor = Monitor()

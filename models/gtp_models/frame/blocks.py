@@ -37,6 +37,7 @@ class ReducingBlocks(nn.Sequential):
 
     selects = True  # whether which tokens leave depends on the image
     first_row = False  # whether ``reduce`` looks at no more of the attention map than the first token's row
+    one_receiver = False  # whether ``reduce`` says of each token that leaves into which one it is merged
     merges = False  # whether a token's scale is the number of patches that it stands for, by which pooling weighs it
 
     def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:

@@ -1,4 +1,4 @@
-"""Models that look like Vision Transformers and are none that GTP fits: named, with the reason."""
+"""Models that look like Vision Transformers but cannot be patched, each with the reason."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ from timm.models.vision_transformer_hybrid import HybridEmbed
 
 from gtp_models.errors import UnsupportedModelError
 
-_PLACE = ", which needs every token in its place"
+_PLACE = ", which need every token at its grid position"
 _PYRAMID = "stages whose feature maps shrink on the grid"
 _CONVOLUTIONS = f"convolutions on the grid{_PLACE}"
 _WINDOWS = "attention within windows of the grid"
-_RELATIVE = "attention with a bias for each pair of places in the full grid"
+_RELATIVE = "attention with a bias for each pair of positions in the full grid"
 _OWN = "blocks and rotary embeddings of its own, for which there is no adapter"
 
 REASONS = {  # by timm's module
     "beit": _RELATIVE,
     "byobnet": _CONVOLUTIONS,
-    "convit": "attention gated by relative place in the full grid, and a class token that joins late",
+    "convit": "attention gated by relative position in the full grid, and a class token that joins in a later layer",
     "crossvit": "two branches of different patch sizes that exchange their class tokens",
     "davit": f"{_WINDOWS}{_PLACE}, and attention between channels",
     "deepseek_vit": _OWN,
-    "efficientvit_mit": f"{_PYRAMID}{_PLACE}, and linear attention without a map to select by",
+    "efficientvit_mit": f"{_PYRAMID}{_PLACE}, and linear attention without an attention map",
     "efficientvit_msra": f"{_PYRAMID}{_PLACE}",
     "fastvit": f"{_PYRAMID}{_PLACE}",
     "gcvit": f"{_WINDOWS}{_PLACE}",
@@ -30,26 +30,26 @@ REASONS = {  # by timm's module
     "levit": f"{_PYRAMID}, and {_RELATIVE}",
     "maxxvit": f"{_WINDOWS} between convolutions{_PLACE}",
     "mvitv2": f"{_PYRAMID}{_PLACE}",
-    "naflexvit": "sequences of any length with masks, where an export needs one number of tokens",
+    "naflexvit": "sequences of variable length with masks, but an export needs a fixed number of tokens",
     "nextvit": _CONVOLUTIONS,
     "qwen3_vit": _OWN,
-    "repvit": "convolutions alone, without attention",
+    "repvit": "only convolutions, no attention",
     "shvit": _CONVOLUTIONS,
     "tiny_vit": f"{_PYRAMID}, and {_WINDOWS}{_PLACE}",
     "vision_transformer_relpos": _RELATIVE,
     "vision_transformer_sam": f"{_WINDOWS}{_PLACE}, and {_RELATIVE}",
 }
 BLOCKS = {  # by the class's name
-    "ParallelScalingBlock": "attention and MLP run side by side, so that no place is between them",
-    "ParallelThingsBlock": "several attentions run side by side, each with a map of its own",
-    "DiffParallelScalingBlock": "attention and MLP run side by side, so that no place is between them",
+    "ParallelScalingBlock": "attention and MLP run in parallel, so tokens cannot be removed between them",
+    "ParallelThingsBlock": "several attentions run in parallel, each with an attention map of its own",
+    "DiffParallelScalingBlock": "attention and MLP run in parallel, so tokens cannot be removed between them",
 }
 
 
 def check_trunk(model: Any) -> None:
-    """Raise ``UnsupportedModelError`` for a model whose trunk GTP does not fit, with the reason.
+    """Raise ``UnsupportedModelError``, with the reason, for a model whose trunk cannot be patched.
 
-    What is left to a family's own check: the model's settings, and blocks and attentions that nobody knows.
+    A family's own check covers the rest: the model's settings, and unknown classes of blocks and attention.
     """
     name = type(model).__name__
     for kind in type(model).__mro__:
@@ -60,13 +60,13 @@ def check_trunk(model: Any) -> None:
         return
     if type(model).forward_features is not VisionTransformer.forward_features:
         raise UnsupportedModelError(
-            f"{name} cannot be patched: it overrides forward_features, and GTP relies on the way in which timm's "
+            f"{name} cannot be patched: it overrides forward_features, and the patch relies on how timm's "
             "VisionTransformer runs its blocks"
         )
     if isinstance(model.patch_embed, HybridEmbed):
         raise UnsupportedModelError(
-            f"{name} with a {type(model.patch_embed.backbone).__name__} in front (hybrid) cannot be patched: what its "
-            "convolutions cost is not counted, nor is their export proven"
+            f"{name} with a {type(model.patch_embed.backbone).__name__} in front (hybrid) cannot be patched: the "
+            "MACs of its convolutions are not counted, and their export is not tested"
         )
     for block in model.blocks:
         reason = BLOCKS.get(type(block).__name__)

@@ -22,9 +22,9 @@ class DenseSettings(Settings):
     summary: ClassVar[str] = "no token leaves (baseline)"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_prop != 0 or self.schedule:
+        if self.num_prop != 0 or any(value is not None for value in (self.keep, self.macs, self.schedule)):
             raise ConfigError("dense takes no num_prop, keep, macs or schedule: no token leaves")
+        super().__post_init__()
 
     def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
         return ReducingBlocks(blocks, plan.num_prop, plan.shape.num_prefix)

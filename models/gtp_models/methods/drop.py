@@ -9,7 +9,7 @@ from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer
 from gtp_models.methods import METHODS
-from gtp_models.methods.settings import Settings
+from gtp_models.methods.settings import LayerShape, Settings
 from gtp_models.plan import Plan
 
 
@@ -20,6 +20,9 @@ class DropSettings(Settings):
 
     name: ClassVar[str] = "drop"
     summary: ClassVar[str] = "the last tokens are sliced off, whatever they hold (baseline: the floor of latency)"
+
+    def topk(self, layer: LayerShape) -> int:  # noqa: ARG002
+        return 0
 
     def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
         return DropBlocks(blocks, plan.num_prop, plan.shape.num_prefix)

@@ -92,6 +92,9 @@ class Settings:
             raise ConfigError(f"keep={self.keep!r}: give a share of the dense model's MACs in (0, 1]")
         if self.macs is not None and not (is_number(self.macs) and 1 < self.macs < float("inf")):
             raise ConfigError(f"macs={self.macs!r}: give a number of MACs above 1 (3.4e9); for a share use keep")
+        for name in ("keep", "macs"):  # numpy's become Python's
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
 
     def resolved(self: S, num_prop: tuple[int, ...]) -> S:
         """Return the settings with ``num_prop`` for each layer, in place of ``keep``, ``macs`` and ``schedule``."""
@@ -115,6 +118,11 @@ class Settings:
     def joins(self) -> int:
         """Tokens that join in a layer from which others leave."""
         return 0
+
+    @property
+    def merges(self) -> bool:
+        """Whether tokens stand for several patches afterwards, by which pooling weighs them."""
+        return False
 
     @property
     def needs_calibration(self) -> bool:

@@ -33,8 +33,15 @@ class ToMeSettings(Settings):
     name: ClassVar[str] = "tome"
     summary: ClassVar[str] = "token merging (baseline: ToMe, arXiv 2210.09461)"
 
+    @property
+    def merges(self) -> bool:
+        return True
+
     def most(self, tokens: int, num_prefix: int) -> int:
         return most(tokens, num_prefix)
+
+    def topk(self, layer: LayerShape) -> int:
+        return (layer.tokens + 1) // 2
 
     def layer_macs(self, layer: LayerShape) -> int:
         first, second = (layer.tokens + 1) // 2, layer.tokens // 2
@@ -53,6 +60,7 @@ class ToMeBlocks(ReducingBlocks):
     """
 
     merges = True
+    one_receiver = True
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
         tokens = replace(tokens.scaled(), ids=tokens.ids if tokens.ids is not None else tokens.positions())
@@ -66,7 +74,8 @@ class ToMeBlocks(ReducingBlocks):
         merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
         assert tokens.ids is not None
         left = take_ids(tokens.ids, 2 * leaving)
-        return Layer(_prefix_first(merged, evens, first - amount), left, left.new_zeros(tokens.axes).to(tokens.x.dtype))
+        gap = left.new_zeros(tokens.axes).to(tokens.x.dtype)
+        return Layer(_prefix_first(merged, evens, first - amount), left, gap, take_ids(tokens.ids, 2 * chosen + 1))
 
 
 def most(tokens: int, num_prefix: int) -> int:

@@ -31,9 +31,10 @@ class GTPBlocks(ReducingBlocks):
         self.selection = SELECTIONS[config.selection]
         self.propagation = PROPAGATIONS[config.propagation]
         self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
-        self.merges = self.propagation.merges
+        self.merges = config.merges
+        self.one_receiver = self.token_graph.one_receiver
         self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
-        self.first_row = config.sparsity == 1 and self.selection.needs == "class_row"
+        self.first_row = config.first_row
 
     def setup(self, x: Tensor) -> Tensor | None:
         make = self.token_graph.setup

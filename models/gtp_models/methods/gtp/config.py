@@ -134,6 +134,15 @@ class GTPConfig(Settings):
         return self.axes[2].joins
 
     @property
+    def merges(self) -> bool:
+        return self.axes[2].merges
+
+    @property
+    def first_row(self) -> bool:
+        """Whether the selection reads the first row of the attention map alone, computed by itself."""
+        return self.sparsity == 1 and self.axes[0].needs == "class_row"
+
+    @property
     def needs_calibration(self) -> bool:
         return self.threshold == "calibrated" and self.sparsity < 1 and self.calibration is None
 
@@ -173,7 +182,8 @@ class GTPConfig(Settings):
     def layer_macs(self, layer: LayerShape) -> int:
         selection, graph, propagation = self.axes
         used = graph.macs(layer) if propagation.uses_graph else 0
-        return selection.macs(layer) + used + propagation.macs(layer, self.token_scale)
+        first_row = layer.tokens * layer.model.heads[0] * layer.model.head_dim if self.first_row else 0
+        return first_row + selection.macs(layer) + used + propagation.macs(layer, self.token_scale)
 
     def setup_macs(self, shape: ModelShape) -> int:
         return self.axes[1].setup_macs(shape) if self.uses_graph else 0

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 from artifacts import TINY
-from gtp_models.rivals import METHODS, apply_method
-from helpers import PREFIXES, tiny_vit
-from onnx_graphs import check_answers, graph_of
+from helpers import METHOD_CASES, PREFIXES, settings_of, tiny_vit
+from onnx_graphs import check_answers, graph_of, operators
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
-from gtp_models.methods.gtp.config import GTPConfig
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
+from gtp_models.methods.apply import apply
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
 
@@ -23,7 +22,7 @@ FORMS: dict[str, Form] = {
 }
 FULL: dict[str, Form] = {
     f"{method}-{prefix}-{batch}": (method, 3, prefix, batch)
-    for method in METHODS
+    for method in METHOD_CASES
     for prefix in PREFIXES
     for batch in (1, 3)
 } | {
@@ -36,13 +35,12 @@ FULL: dict[str, Form] = {
 def check_form(method: str, num_prop: Any, prefix: str, batch: int) -> None:
     depth = len(num_prop) if isinstance(num_prop, tuple) else 2
     model = tiny_vit(**PREFIXES[prefix], depth=depth)
-    apply_method(model, method, GTPConfig(num_prop=num_prop, num_neighbours=4))
-    proto = graph_of(model, batch)
-    traced = check_answers(proto, model, batch)
+    apply(model, settings_of(method, num_prop))
+    graph = graph_of(model, batch)
+    traced = check_answers(graph, model, batch)
     assert traced == (method not in ("drop", "dense")), "what is not selected needs no trace"
-    operators = {node.op_type for node in proto.graph.node}
-    assert not operators & SCATTERING
-    assert ("TopK" in operators) == traced
+    assert not operators(graph) & SCATTERING
+    assert ("TopK" in operators(graph)) == traced
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -58,15 +56,17 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
 
 def check_engine(directory: Path, method: str, batch: int) -> None:
     pytest.importorskip("tensorrt_rtx")
-    options = Options(batch=batch, method=method, dense=False)
-    exported = export(TINY, directory, weights="random", options=options)
+    options = ExportOptions(batch=batch, dense=False)
+    settings = settings_of(method)
+    exported = export(TINY, directory, weights="random", options=options, settings=settings, check=False)
     entry = exported.manifest.entry("model.onnx")
-    assert (entry.method, entry.macs > 0) == (method, True)
+    assert exported.manifest.method == entry.method == settings.name
+    assert (exported.manifest.settings, entry.macs > 0) == (settings.to_dict(), True)
     with pytest.warns(RandomWeightsWarning), load(directory) as model:
         assert model.validate().ok
     engine = build_engine(directory, flavor="rtx", options=EngineOptions(targets=("sm86",)))
     assert engine.entry.size == engine.path.stat().st_size > 100_000
-    assert (engine.entry.method, engine.entry.inputs[0].shape[0]) == (method, batch)
+    assert (engine.entry.method, engine.entry.inputs[0].shape[0]) == (settings.name, batch)
 
 
 def test_an_engine_of_merging_builds(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_engine_of_merging_builds(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_CASES)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_an_engine_of_every_method_builds(tmp_path: Path, method: str, batch: int) -> None:
     check_engine(tmp_path / "tiny", method, batch)

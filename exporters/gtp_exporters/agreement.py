@@ -1,0 +1,103 @@
+"""Whether two graphs give the same answers in ONNX Runtime on seeded images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from gtp_exporters.graphs import LARGE
+
+TOLERANCE = 1e-4  # of max|output|
+SEEDS = (0, 1, 2)
+LEFT = "propagated"
+Answers = list[dict[str, np.ndarray]]  # outputs by name, one entry a seed
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many images there were, how many agree in all outputs, and how many are ties: other tokens left."""
+
+    images: int
+    agree: int
+    ties: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image agrees or is a tie, and at least one agrees."""
+        return self.agree > 0 and self.agree + self.ties == self.images
+
+    @property
+    def note(self) -> str:
+        """What to say of ties; "" without."""
+        if not self.ties:
+            return ""
+        return f"simplifying changed which tokens leave in {self.ties} of {self.images} seeded images: near-ties"
+
+
+def compare(left: Answers, right: Answers) -> Agreement:
+    """Compare the answers of two graphs image by image.
+
+    A tie of two tokens may fall the other way under another order of sums. Only an image whose ``propagated`` differs
+    counts as a tie, so a graph without this output has none.
+    """
+    if [list(outputs) for outputs in left] != [list(outputs) for outputs in right]:
+        return Agreement(1, 0, 0)  # other outputs: nothing to compare
+    agree = np.concatenate([_agree(a, b) for a, b in zip(left, right, strict=True)])
+    ties = np.concatenate([_ties(a, b) for a, b in zip(left, right, strict=True)])
+    return Agreement(len(agree), int(agree.sum()), int(ties.sum()))
+
+
+def _agree(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarray:
+    """Return for each image whether all outputs are close, (B,) bool."""
+    return np.all([_close(left[name], right[name]) for name in left], axis=0)
+
+
+def _close(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    if np.issubdtype(left.dtype, np.integer):
+        return (left == right).reshape(len(left), -1).all(1)
+    off = np.abs(left - right).reshape(len(left), -1).max(1)
+    return np.asarray(off <= TOLERANCE * max(1e-30, float(np.abs(left).max())))
+
+
+def _ties(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarray:
+    """Return for each image whether other tokens left, (B,) bool."""
+    if LEFT not in left:
+        return np.zeros(len(next(iter(left.values()))), bool)
+    return (left[LEFT] != right[LEFT]).any(1)
+
+
+def answers(model: ir.Model) -> Answers:
+    """Run a graph on one seeded input for each of ``SEEDS``."""
+    session = make_session(model)
+    given = session.get_inputs()[0]
+    names = [output.name for output in session.get_outputs()]
+    runs = [session.run(names, {given.name: _images(given.shape, given.type, seed)}) for seed in SEEDS]
+    return [dict(zip(names, outputs, strict=True)) for outputs in runs]
+
+
+def _images(shape: list[int], kind: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if kind == "tensor(uint8)":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def make_session(model: ir.Model) -> Any:
+    """Open an ONNX Runtime session on a graph in memory; large weights are handed over as they are, not copied."""
+    import onnxruntime
+
+    copy, options = model.clone(), onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: warnings of unused weights say nothing to users
+    names, values = [], []
+    for name, value in copy.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= LARGE:
+            names.append(name)
+            values.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy())))
+            value.const_value = ir.ExternalTensor(
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+            )
+    options.add_external_initializers(names, values)
+    proto = ir.to_proto(copy).SerializeToString()
+    return onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])

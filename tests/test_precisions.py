@@ -1,0 +1,23 @@
+"""The registry of precisions: complete, listed without onnx, and known to the runtime's gates."""
+
+from artifacts import python
+
+from gtp_exporters.precisions import find_precision, precision_names
+from gtp_runtime.parity import ERROR_LIMITS
+
+
+def test_every_precision_says_what_the_registry_asks_for() -> None:
+    assert precision_names()[0] == "fp32"
+    weights = [find_precision(name).WEIGHTS for name in precision_names()]
+    assert len(set(weights)) == len(weights)
+    assert all(callable(find_precision(name).convert) for name in precision_names())
+
+
+def test_the_runtime_has_an_error_limit_for_each() -> None:
+    assert set(precision_names()) == set(ERROR_LIMITS)
+
+
+def test_listing_loads_neither_onnx_nor_torch() -> None:
+    loaded = "print([name for name in ('onnx', 'onnx_ir', 'torch') if name in sys.modules])"
+    code = f"from gtp_exporters.precisions import find_precision, precision_names as names; {loaded}"
+    assert python(code.replace("; print", "; [find_precision(name) for name in names()]; print")).last == "[]"

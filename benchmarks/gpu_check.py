@@ -113,15 +113,15 @@ def engines(report: Report, directory: Path, precision: str) -> None:
         build_engine(directory / f"{graph}.onnx", directory / f"{graph}_{precision}.engine", precision=precision).path
         for graph in ("dense", "model")
     ]
-    measure(report, f"{flavor.name} {flavor.version}, {precision}", paths, provider="cpu")
+    measure(report, f"{flavor.name} {flavor.version}, {precision}", paths)
 
 
 def onnxruntime_cuda(report: Report, directory: Path) -> None:
     measure(report, "ONNX Runtime, CUDA", [directory / "dense.onnx", directory / "model.onnx"], provider="cuda")
 
 
-def measure(report: Report, title: str, paths: list[Path], provider: str) -> None:
-    models = [load(path, provider=provider) for path in paths]
+def measure(report: Report, title: str, paths: list[Path], **options: str) -> None:
+    models = [load(path, **options) for path in paths]
     proven = ["ok" if parity.ok else "; ".join(parity.problems) for parity in (model.validate() for model in models)]
     report.table(title, benchmark(models, SECONDS), proven)
     for model in models:

@@ -62,10 +62,11 @@ PREFIXES: dict[str, dict[str, Any]] = {
     "5 prefix": {"reg_tokens": 4},
 }
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=list(VARIANTS))
-METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {  # every method, and GTP's two forms without a graph
+METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {  # every method, and GTP's other forms
     **{name: (name, {}) for name in METHODS.names()},
     "gtp-None": ("gtp", {"propagation": "None"}),
     "gtp-Mean": ("gtp", {"propagation": "Mean"}),
+    "gtp-measured": ("gtp", {"selection": "Regeneration", "graph": "Nearest", "propagation": "Merge"}),
 }
 methods = pytest.mark.parametrize("method", METHOD_CASES)
 prefixes = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))

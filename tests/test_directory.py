@@ -251,7 +251,7 @@ def test_a_file_that_cannot_be_replaced(earlier: Path, monkeypatch: pytest.Monke
             replace(earlier, "new")
         with pytest.raises(OutputError, match="busy; the new export is whole in"):
             replace(earlier, "newer")
-    assert text_of(earlier) is None
+    assert text_of(earlier) in (None, "old"), "mixed, or not begun: files are moved in no fixed order"
     fail(earlier)
     assert (text_of(earlier), names_in(earlier)) == ("new", WHOLE)
 

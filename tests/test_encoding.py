@@ -9,7 +9,7 @@ from artifacts import ROOT
 
 POSITION = {"read_text": 0, "write_text": 1}  # of the encoding
 OPENERS = {"open", "fdopen"}
-OTHERS = {"os", "Image", "staging", "webbrowser"}  # whose open() is no text file's
+OTHERS = {"os", "Image", "spec", "staging", "webbrowser"}  # whose open() is no text file's
 
 
 def sources() -> list[Path]:
@@ -25,12 +25,23 @@ def is_without(call: ast.Call) -> bool:
         return False
     if name in POSITION:
         return len(call.args) <= POSITION[name]
-    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-    if name not in OPENERS or (name == "open" and isinstance(owner, ast.Name) and owner.id in OTHERS):
+    if name not in OPENERS or _opens_otherwise(call):
         return False
     given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
-    modes = [node.value for node in given if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return not any("b" in mode for mode in modes if set(mode) <= set("rwxabt+"))
+    return not any("b" in mode for mode in filter(None, map(_mode, given)))
+
+
+def _opens_otherwise(call: ast.Call) -> bool:
+    """Whether this is no file's open: ``os.open``, or a method that takes more than a mode."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr != "open":
+        return False
+    owner = getattr(call.func.value, "id", "")
+    return owner in OTHERS or (bool(call.args) and _mode(call.args[0]) is None)
+
+
+def _mode(node: ast.expr) -> str | None:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, str) and set(value) <= set("rwxabt+") else None
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -60,6 +71,7 @@ def test_every_text_file_has_an_encoding() -> None:
         ("path.open(mode='wb')", False),
         ("os.fdopen(handle, 'w')", True),
         ("os.open(name, os.O_RDONLY)", False),
+        ("backend.open(path, manifest)", False),
     ],
 )
 def test_the_check_sees(code: str, expected: bool) -> None:

@@ -31,7 +31,7 @@ class ParityFailedError(ExportError):
     """An export whose graphs do not answer as eager PyTorch does.
 
     Attributes:
-        proof: what was measured (``gtp_exporters.proof.Proof``).
+        proof: what was measured (``gtp_exporters.proof.Proof``); None where the eager model itself failed.
     """
 
     def __init__(self, message: str, proof: Any) -> None:

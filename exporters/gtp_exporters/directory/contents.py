@@ -52,8 +52,16 @@ def check_contents(directory: Path) -> None:
 
 
 def _others(directory: Path) -> set[str]:
-    names = {entry.name for entry in directory.iterdir()} - own(directory) - _SYSTEM
-    return {name for name in names if name != WORK_NAME or not is_work(directory / name)}
+    try:
+        names = {entry.name for entry in directory.iterdir()} - own(directory) - _SYSTEM
+    except FileNotFoundError:  # removed since by another export that failed
+        return set()
+    return {name for name in names if name != WORK_NAME or _is_foreign(directory / name)}
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether something of the user's has the name of our working folder, which may be removed while we look."""
+    return os.path.lexists(path) and not is_work(path)
 
 
 def refuse(directory: Path, others: Iterable[str]) -> None:

@@ -11,7 +11,17 @@ from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens, rank, take_ids
 from gtp_models.frame.trace import Layer
-from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS, Edges, Parted, Seen
+from gtp_models.methods.gtp.axes import (
+    GRAPHS,
+    PROPAGATIONS,
+    SELECTIONS,
+    Edges,
+    Graph,
+    Parted,
+    Propagation,
+    Seen,
+    Selection,
+)
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
 from gtp_models.methods.settings import ModelShape
@@ -28,13 +38,25 @@ class GTPBlocks(ReducingBlocks):
     def __init__(self, blocks: Blocks, config: GTPConfig, shape: ModelShape, num_prop: Sequence[int]) -> None:
         super().__init__(blocks, num_prop, shape.num_prefix)
         self.config, self.grid = config, shape.grid
-        self.selection = SELECTIONS[config.selection]
-        self.propagation = PROPAGATIONS[config.propagation]
-        self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
         self.merges = config.merges
         self.one_receiver = self.token_graph.one_receiver
         self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
         self.first_row = config.first_row
+
+    @property
+    def selection(self) -> Selection:
+        """Which tokens leave; looked up by name, since entries hold functions and models are pickled."""
+        return SELECTIONS[self.config.selection]
+
+    @property
+    def propagation(self) -> Propagation:
+        """What the tokens that stay receive."""
+        return PROPAGATIONS[self.config.propagation]
+
+    @property
+    def token_graph(self) -> Graph:
+        """Which tokens are neighbours; none where the propagation uses no graph."""
+        return GRAPHS[self.config.graph if self.propagation.uses_graph else "None"]
 
     def setup(self, x: Tensor) -> Tensor | None:
         make = self.token_graph.setup

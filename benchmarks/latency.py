@@ -18,24 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cases import Choice
+from latency_page import plot, write
 
 from gtp_exporters import ExportOptions, export
 from gtp_models import load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.errors import RandomWeightsWarning
-
-COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "overhead")
-HEAD = """# Latency at equal MACs
-
-p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
-new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
-arrives as saved time, *overhead* is latency over that of the free drop of as many tokens. *gtp* is the paper's form,
-*gtp-cls* the same with `selection: CLSAttnMax`, *measured* the preset of that name. ToMe merges at most half of a
-layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel between machines, milliseconds do
-not. Made by `benchmarks/latency.py` (`--batch {batch} --rounds {rounds}`).
-
-"""
 
 
 def exported(model: str, amounts: list[int], batch: int, place: Path) -> dict[tuple[str, int], Path]:
@@ -90,35 +79,9 @@ def middle(results: tuple[Latency, ...]) -> Latency:
     )
 
 
-def row(entry: dict[str, Any]) -> tuple[str, ...]:
-    numbers = (
-        (entry["macs_ratio"], 3),
-        (entry["p50_ms"], 2),
-        (entry["ratio"], 3),
-        (entry["share"], 2),
-        (entry["overhead"], 3),
-    )
-    cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
-    return (entry["model"], entry["backend"], entry["method"], str(entry["num_prop"]), *cells)
-
-
-def plot(found: list[Any], title: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4.5))
-    for method in dict.fromkeys(kind for kind, _, _ in found if kind != "dense"):
-        points = sorted((result.macs_ratio, result.ratio) for kind, _, result in found if kind == method)
-        axes.plot(*zip(*points, strict=True), marker="o", label=method)
-    least = min(result.macs_ratio for _, _, result in found)
-    axes.plot([least, 1], [least, 1], color="0.6", linestyle="--", label="ideal")
-    axes.set(xlabel="MACs, share of the dense model's", ylabel="latency, share of the dense model's", title=title)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+def plain(method: str, amount: int, result: Latency) -> dict[str, Any]:
+    """Return what is written of a measurement, without the folder of its file."""
+    return {"method": method, "num_prop": amount} | asdict(result) | {"file": Path(result.file).name}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -146,19 +109,12 @@ def main(given: Sequence[str] | None = None) -> None:
                 found = measure(graphs, amounts, backend, arguments.seconds, arguments.rounds)
                 known = {"model": model, "backend": backend}
                 raw = [entry for entry in raw if not known.items() <= entry.items()]
-                raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
+                raw += [known | plain(kind, amount, result) for kind, amount, result in found]
                 saved.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
                 name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
-                plot(found, f"{model}, {backend}, batch {arguments.batch}", name)
-                write(raw, arguments)
-
-
-def write(raw: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *map(row, raw))]
-    names = dict.fromkeys(f"{arguments.output.name}-{entry['model']}-{entry['backend']}" for entry in raw)
-    shown = "".join(f"![{name}]({name}.png)\n" for name in names)
-    head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds)
-    arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n", encoding="utf-8")
+                own = [entry for entry in raw if known.items() <= entry.items()]
+                plot(own, f"{model}, {backend}, batch {arguments.batch}", name)
+                write(raw, arguments.output, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ Verdict = Supported | Unsupported
 
 
 def names() -> list[str]:
-    """Return the names to judge, in timm's order."""
+    """Return the names to judge, in timm's order; without LV-ViT's, which gtp_models adds to timm's when it is used."""
     import timm  # after gtp_models, which lets it import beside any torchvision
 
     wanted = {*timm.list_models(PATTERNS), *timm.list_models(module=MODULES)}
-    return [name for name in timm.list_models() if name in wanted]
+    return [name for name in timm.list_models() if name in wanted and not name.startswith("lvvit")]
 
 
 def judge(name: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""The walk over timm's names: each is supported, or unsupported with a reason, as docs/models.json says."""
+"""Every name of timm is supported, or unsupported with a reason, as docs/models.json and docs/models.md say."""
 
 import json
 from dataclasses import asdict

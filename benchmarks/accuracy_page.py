@@ -61,8 +61,8 @@ THRESHOLDS = """
 
 `num_prop` {amount}. *Entries kept*: entries of the attention map, mean and standard deviation over images, layers and
 heads. The next columns compare with the exact threshold of the same sparsity: images that keep the same tokens in all
-layers, tokens kept in common after the last layer ({chance:.0f} % by chance), and the largest difference of an image's logits as a share of
-max|logit|, mean and largest over images. *None* is sparsity 1, without a threshold.
+layers, tokens kept in common after the last layer ({chance:.0f} % by chance), and the largest difference of an image's
+logits as a share of max|logit|, mean and largest over images. *None* is sparsity 1, without a threshold.
 
 """
 

@@ -10,7 +10,7 @@ import pytest
 from onnx_graphs import tiny_graph
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, agreement, build_engine, export, graphs, simplify
+from gtp_exporters import EngineOptions, Options, agreement, build_engine, export, folding, graphs
 from gtp_exporters.agreement import answers
 from gtp_exporters.errors import StaticCheckError
 from gtp_models import Recipe
@@ -24,7 +24,7 @@ GRAPHS = ("model.onnx", "dense.onnx")
 
 def lower_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(graphs, "EXTERNAL_ABOVE", 10_000)
-    for module in (graphs, simplify, agreement):
+    for module in (graphs, folding, agreement):
         patch.setattr(module, "LARGE", 4096)
 
 

@@ -5,11 +5,12 @@ VENV        ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL       ?= digits
 WEIGHTS     ?= auto
+PRESET      ?=
 NUM_PROP    ?=
 OUT         ?= build/$(MODEL)
 ARGS        ?=
 TIMM        ?= 1.0.28 1.0.31
-TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py macs.py rivals.py recipes.py choosing.py weights.py \
+TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py plan.py methods.py recipes.py choosing.py weights.py \
                  state_dict.py features.py export_forms.py preprocessing.py)
 
 BIN   := $(VENV)/bin
@@ -28,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,openvino,tensorrt-rtx]'
 	touch $@
 
-export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE NUM_PROP=8 OUT=DIR ARGS=...]
-	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
+export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
+	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(PRESET),--preset $(PRESET)) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
 
 validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
 	$(BIN)/gtp-export validate $(OUT) $(ARGS)

@@ -1,105 +1,62 @@
-"""Accuracy at equal MACs on an image folder: GTP, its rivals, schedules, selections and thresholds; eager PyTorch.
+"""Accuracy at equal MACs on an image folder: GTP, its baselines, schedules, selections and thresholds; eager PyTorch.
 
     python benchmarks/accuracy.py MODEL [--data DIR] [--weights FILE] [--calib-data DIR] [--num-prop 2,3,4,5]
                                         [--groups methods,schedules,selections,thresholds] [--output docs/accuracy-NAME]
 
 MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder a class (the recipe's own without).
-Writes OUTPUT.md, .json and .png.
+What is measured stands in cases.py. Writes OUTPUT.md, .json and .png.
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_page import METHODS, SCHEDULES, SELECTIONS, Row, write
+from accuracy_page import GROUPS, Row, write
+from cases import Cases, Choice
 from folders import labelled
-from thresholds import SPARSITIES, Closeness, closeness, see
+from scores import Scores, compare
+from thresholds import Closeness, thresholds
 from torch import Tensor
 
-from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.data_config import preprocessing_of
-from gtp_models import ConfigError, GTPConfig, apply_method, build_model, cost, load_recipe, remove
-from gtp_models.rivals.tome import clamped
-from gtp_models.schedules import make_schedule
+from gtp_models import ConfigError, Plan, Settings, apply, build_model, load_recipe, make_plan, make_settings, remove
 from gtp_models.training import logits_of
-
-GROUPS = ("methods", "schedules", "selections", "thresholds")
 
 
 class Bench:
-    """A model, its images in memory, and its answers so far: no setting is run twice."""
+    """A model, its images in memory, and its scores so far: no settings are run twice."""
 
     def __init__(self, model: Any, images: Tensor, labels: Tensor) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self.known: dict[tuple[str, tuple[int, ...], str], Tensor] = {}
-        self.dense = self.answers("dense", GTPConfig(num_prop=0, propagation="None"))
+        self.known: dict[Settings, Scores] = {}
+        self.dense = self.logits(make_plan(model, make_settings("dense")))
 
-    def answers(self, method: str, config: GTPConfig) -> Tensor:
-        key = (method, config.schedule(len(self.model.blocks)), config.selection)
-        if key not in self.known:
-            apply_method(self.model, method, config)
-            self.known[key] = logits_of(self.model, self.images).argmax(1)
-            remove(self.model)
-        return self.known[key]
+    def logits(self, plan: Plan) -> Tensor:
+        apply(self.model, plan)
+        logits = logits_of(self.model, self.images)
+        remove(self.model)
+        return logits
 
-    def measure(self, group: str, setting: str, amount: int, method: str, config: GTPConfig) -> Row:
-        macs, answers = cost(self.model, config, method), self.answers(method, config)
-        top1, agreement = (100 * float((answers == truth).double().mean()) for truth in (self.labels, self.dense))
-        schedule = list(config.schedule(len(self.model.blocks)))
-        return Row(group, setting, amount, schedule, macs.backbone / macs.dense, top1, agreement)
+    def measure(self, group: str, label: str, amount: int, settings: Settings) -> Row:
+        plan = make_plan(self.model, settings)
+        if plan.settings not in self.known:
+            self.known[plan.settings] = compare(self.logits(plan), self.dense, self.labels)
+        scores = asdict(self.known[plan.settings])
+        return Row(group=group, setting=label, amount=amount, num_prop=list(plan.num_prop), macs=plan.ratio, **scores)
 
-
-def equal(model: Any, method: str, config: GTPConfig) -> GTPConfig:
-    """Return what a method needs for GTP's token counts: Mean's new token takes the place of one more that leaves;
-    ToMe merges at most half of a layer's tokens, and fewer there, as its authors' code does.
-    """
-    schedule = config.schedule(len(model.blocks))
-    if method == "mean":
-        return replace(config, num_prop=tuple(amount + 1 for amount in schedule))
-    if method == "tome":
-        return replace(config, num_prop=clamped(schedule, model.patch_embed.num_patches, model.num_prefix_tokens))
-    return config
-
-
-def methods(bench: Bench, base: GTPConfig, amounts: list[int]) -> Iterator[Row]:
-    yield bench.measure("methods", "dense", 0, "dense", replace(base, num_prop=0))
-    for amount in amounts:
-        for method in METHODS:
-            config = equal(bench.model, method, replace(base, num_prop=amount))
-            yield bench.measure("methods", method, amount, method, config)
-
-
-def schedules(bench: Bench, base: GTPConfig, amounts: list[int]) -> Iterator[Row]:
-    for amount in amounts:
-        even = replace(base, num_prop=amount)
-        for kind in SCHEDULES:
-            try:
-                config = make_schedule(bench.model, even, kind, cost(bench.model, even).backbone)
-                yield bench.measure("schedules", kind, amount, "gtp", config)
-            except ConfigError as error:  # none of this kind comes near the budget
-                print(f"skipped {kind} at {amount}: {error}", flush=True)
-
-
-def selections(bench: Bench, base: GTPConfig, amounts: list[int]) -> Iterator[Row]:
-    for amount in amounts:
-        for selection in SELECTIONS:
-            if bench.model.has_class_token or not selection.startswith("CLSAttn"):
-                config = replace(base, num_prop=amount, selection=selection)
-                yield bench.measure("selections", selection, amount, "gtp", config)
-
-
-def thresholds(bench: Bench, base: GTPConfig, calibration: Path | None) -> Iterator[Closeness]:
-    none = see(bench.model, bench.images, base)
-    for sparsity in SPARSITIES:
-        exact = replace(base, sparsity=sparsity)
-        calibrated = calibrate_on(bench.model, replace(exact, threshold="calibrated"), calibration)
-        truth, near = (see(bench.model, bench.images, config) for config in (exact, calibrated))
-        for name, seen in (("exact", truth), ("calibrated", near), ("none", none)):
-            yield closeness(seen, truth, bench.labels, name, exact)
+    def rows(self, group: str, cases: Callable[[int], Cases], amounts: list[int]) -> Iterator[Row]:
+        if group == "methods":
+            yield self.measure(group, "dense", 0, make_settings("dense"))
+        for amount in amounts:
+            for label, settings in cases(amount):
+                try:
+                    yield self.measure(group, label, amount, settings)
+                except ConfigError as error:  # needs a class token, or no such schedule comes near the budget
+                    print(f"skipped {label} at {amount}: {error}", flush=True)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -116,32 +73,45 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def earlier(saved: Path, measured: Sequence[str]) -> dict[str, Any]:
+    """Return what a file holds of other groups than those that are measured now."""
+    known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
+    kept = {group: known[group] for group in GROUPS if group in known and group not in measured}
+    for group, rows in kept.items():
+        kind = Closeness if group == "thresholds" else Row
+        if any(row.keys() != {field.name for field in fields(kind)} for row in rows):
+            raise SystemExit(f"{saved}: its {group} have another form: give another --output, or measure them again")
+    return kept
+
+
 def main(given: Sequence[str] | None = None) -> None:
     arguments = parse(given)
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.model)
-    model = build_model(recipe, arguments.weights).model
-    images, labels = labelled(arguments.data or recipe.images, recipe, model, arguments.limit)
-    bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
-    amounts = [int(amount) for amount in arguments.num_prop.split(",")]
-    base = replace(recipe.config(), sparsity=1.0)
-    middle = replace(base, num_prop=amounts[len(amounts) // 2])
     output = arguments.output or Path("docs") / f"accuracy-{recipe.name}"
-    saved = output.with_suffix(".json")
-    found: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {}
+    saved, groups = output.with_suffix(".json"), arguments.groups.split(",")
+    found = earlier(saved, groups)
+    folder = arguments.data or recipe.images
+    if folder is None:
+        raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder a class")
+    model = build_model(recipe, arguments.weights).model
+    images, labels = labelled(folder, recipe, model, arguments.limit)
+    bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
+    amounts, choice = [int(amount) for amount in arguments.num_prop.split(",")], Choice(recipe, model)
+    calibration, middle = arguments.calib_data or recipe.calibration, choice.paper(num_prop=amounts[len(amounts) // 2])
     found |= {"title": recipe.title, "images": len(labels)}
-    runs = {
-        "methods": lambda: methods(bench, base, amounts),
-        "schedules": lambda: schedules(bench, base, amounts),
-        "selections": lambda: selections(bench, base, amounts),
-        "thresholds": lambda: thresholds(bench, middle, arguments.calib_data or recipe.calibration),
+    runs: dict[str, Callable[[], Iterable[Row | Closeness]]] = {
+        "methods": lambda: bench.rows("methods", choice.methods, amounts),
+        "schedules": lambda: bench.rows("schedules", choice.schedules, amounts),
+        "selections": lambda: bench.rows("selections", choice.selections, amounts),
+        "thresholds": lambda: thresholds(model, bench.images, labels, middle, calibration),
     }
-    for group in arguments.groups.split(","):
+    for group in groups:
         found[group] = []
         for row in runs[group]():
             print(row, flush=True)
             found[group].append(asdict(row))
-            saved.write_text(json.dumps(found, indent=1) + "\n")
+            saved.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write(found, output)
 
 

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scores import Scores, with_error
 from thresholds import Closeness
 
-METHODS = ("gtp", "prune", "mean", "tome", "drop")
-SELECTIONS = ("MixedAttnMax", "CLSAttnMax", "CLSAttnMean", "IMGAttnMax", "DiagAttnMax")
-SCHEDULES = ("even", "early", "late", "every:3", "aligned:8")
 
-
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(Scores):
     """One setting at the MACs that GTP has with ``amount`` tokens a layer.
 
     Attributes:
@@ -20,7 +17,6 @@ class Row:
         amount: GTP's ``num_prop`` of these MACs; 0 is the dense model.
         num_prop: the setting's own, for each layer.
         macs: of the backbone, over the dense model's.
-        top1, agreement: in percent; agreement with the dense model's answers.
     """
 
     group: str
@@ -28,38 +24,38 @@ class Row:
     amount: int
     num_prop: list[int]
     macs: float
-    top1: float
-    agreement: float
 
 
 HEAD = """# {title}: accuracy at equal MACs
 
-{images} images, eager PyTorch, nothing tuned; made by `benchmarks/accuracy.py`. One image is worth {one:.2f} points,
-and a top-1 like the dense model's {dense:.2f} % has a standard error of {error:.2f} points on so many images
-(differences between settings, which all see the same images, somewhat less).
+{images} images, eager PyTorch, nothing tuned; made by `benchmarks/accuracy.py`. Figures are means over the images ±
+their standard errors.
 
 ![plot]({plot}.png)
 
-Cells are top-1 in % (answers in agreement with the dense model in %). *num_prop* and *MACs* (share of the dense
-model's) are GTP's; the others spend the same, except where a cell gives MACs of its own.
+*num_prop* is GTP's number of tokens a layer, whose MACs all settings of that number spend as nearly as they can; *MACs*
+is the share of the dense model's. *Divergence* is the Kullback-Leibler divergence of the dense to the reduced class
+probabilities in nats, *agreement* the share of images with the dense model's answer. *Change* is top-1 minus the dense
+model's, from paired differences on the same images, whose error is smaller than that of top-1.
 
 """
 AFTER_METHODS = """
-Mean takes one token more in each layer, whose place the mean takes. ToMe merges at most half of a layer's tokens, so in
-its last layers fewer where `num_prop` asks for more, as its authors' code does.
+*gtp* is the paper's form, *gtp-cls* the same with `selection: CLSAttnMax`, *prune* without propagation; *mean* puts the
+mean of the tokens that leave in their place, so it takes one token more in each layer. *measured* is the preset of that
+name, which reduces in few layers, and *measured-each* the same in every layer. ToMe and PiToMe merge at most half of a
+layer's tokens, so fewer in the last layers where `num_prop` asks for more. PiToMe (arXiv 2405.16148) and ATC (arXiv
+2409.11923, average linkage, on keys as in the paper and on the tokens) are written from their papers, for accuracy
+alone.
 """
 AFTER_SCHEDULES = """
-A dash: no schedule of this kind comes near these MACs.
+A schedule that is missing comes nowhere near these MACs.
 """
 AFTER_SELECTIONS = """
 `CLSAttn` needs one row of the attention map, so runtimes that fuse attention keep doing so; the others need all of it.
-A dash: not measured.
 """
-GROUPS = (
-    ("methods", METHODS, AFTER_METHODS),
-    ("schedules", SCHEDULES, AFTER_SCHEDULES),
-    ("selections", SELECTIONS, AFTER_SELECTIONS),
-)
+TABLES = {"methods": AFTER_METHODS, "schedules": AFTER_SCHEDULES, "selections": AFTER_SELECTIONS}
+GROUPS = (*TABLES, "thresholds")
+COLUMNS = ("num_prop", "MACs", "setting", "divergence", "agreement %", "top-1 %", "change")
 THRESHOLDS = """
 ## Thresholds
 
@@ -72,59 +68,52 @@ max|logit|, mean and largest over images. *None* is sparsity 1: what happens wit
 
 
 def write(found: dict[str, Any], output: Path) -> None:
-    rows = [
-        Row(**row) for row in (*found.get("methods", []), *found.get("schedules", []), *found.get("selections", []))
-    ]
-    dense = next((row for row in rows if row.setting == "dense"), None)
-    top1 = dense.top1 if dense else 0.0
-    images = found["images"]
-    numbers = {"one": 100 / images, "error": (top1 * (100 - top1) / images) ** 0.5, "dense": top1}
-    parts = [HEAD.format(title=found["title"], images=images, plot=output.name, **numbers)]
-    for group, settings, after in GROUPS:
-        if not found.get(group):
-            continue
-        parts += [f"## {group.capitalize()}\n\n", table(rows, group, settings), after, "\n"]
+    rows = {group: [Row(**row) for row in found[group]] for group in TABLES if found.get(group)}
+    parts = [HEAD.format(title=found["title"], images=found["images"], plot=output.name)]
+    for group, of_group in rows.items():
+        parts += [f"## {group.capitalize()}\n\n", *(line + "\n" for line in table(of_group)), TABLES[group], "\n"]
     if found.get("thresholds"):
         close = [Closeness(**row) for row in found["thresholds"]]
         parts.append(THRESHOLDS.format(amount=close[0].num_prop, chance=close[0].chance))
         parts += [line + "\n" for line in Closeness.table(close)]
-    output.with_suffix(".md").write_text("".join(parts).replace("\n\n\n", "\n\n"))
+    output.with_suffix(".md").write_text("".join(parts).replace("\n\n\n", "\n\n").rstrip("\n") + "\n", encoding="utf-8")
     plot(rows, found["title"], output.with_suffix(".png"))
 
 
-def table(rows: list[Row], group: str, settings: tuple[str, ...]) -> str:
-    """Return a line for each amount, a column for each setting."""
-    lines = ["| num_prop | MACs | " + " | ".join(settings) + " |", "| --- " * (len(settings) + 2) + "|"]
-    if group == "methods":
-        lines += [f"| dense | 1.000 | {row.top1:.2f} |" + " |" * (len(settings) - 1) for row in rows if not row.amount]
-    for amount in sorted({row.amount for row in rows if row.group == group and row.amount}):
-        of = {row.setting: row for row in rows if (row.group, row.amount) == (group, amount)}
-        macs = next(iter(of.values())).macs
-        cells = [cell(of[name], macs) if name in of else "-" for name in settings]
-        lines.append(f"| {amount} | {macs:.3f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def table(rows: list[Row]) -> list[str]:
+    """Return a line for each row, the smaller amounts first."""
+    cells: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS)]
+    cells += [line(row) for row in sorted(rows, key=lambda row: row.amount)]
+    return ["| " + " | ".join(of_row) + " |" for of_row in cells]
 
 
-def cell(row: Row, macs: float) -> str:
-    other = f", {row.macs:.3f}" if abs(row.macs - macs) >= 2e-3 else ""
-    return f"{row.top1:.2f} ({row.agreement:.1f}{other})"
+def line(row: Row) -> tuple[str, ...]:
+    figures = (
+        with_error(row.divergence, row.divergence_error, 5),
+        with_error(row.agreement, row.agreement_error, 2),
+        with_error(row.top1, row.top1_error, 2),
+        with_error(row.change, row.change_error, 2),
+    )
+    return (str(row.amount or "-"), f"{row.macs:.3f}", row.setting, *figures)
 
 
-def plot(rows: list[Row], title: str, path: Path) -> None:
+def plot(rows: dict[str, list[Row]], title: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.5))
-    for axes, group, settings in zip(both, ("methods", "schedules"), (METHODS, SCHEDULES), strict=True):
-        for row in rows[:1]:
-            axes.axhline(row.top1, color="0.6", linestyle="--", label="dense")
-        for setting in settings:
-            points = sorted((row.macs, row.top1) for row in rows if (row.group, row.setting) == (group, setting))
-            axes.plot([macs for macs, _ in points], [top1 for _, top1 in points], marker="o", label=setting)
-        axes.set(xlabel="MACs, share of the dense model's", ylabel="top-1, %", title=group)
-        axes.legend()
+    figure, places = pyplot.subplots(2, max(1, len(rows)), figsize=(5.5 * max(1, len(rows)), 8), squeeze=False)
+    for column, (group, of_group) in enumerate(rows.items()):
+        for setting in dict.fromkeys(row.setting for row in of_group if row.amount):
+            points = sorted((row.macs, row.divergence, row.top1) for row in of_group if row.setting == setting)
+            macs, *measured = zip(*points, strict=True)
+            for axes, values in zip(places[:, column], measured, strict=True):
+                axes.plot(macs, values, marker="o", label=setting)
+        places[0, column].set(ylabel="divergence, nats", yscale="log", title=group)
+        places[1, column].set(ylabel="top-1, %", xlabel="MACs, share of the dense model's")
+        places[1, column].legend()
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+    pyplot.close(figure)

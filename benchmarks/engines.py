@@ -7,7 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry
 
@@ -27,7 +27,9 @@ where there is a GPU.
 
 def rows(model: str, batch: int, place: Path) -> list[tuple[str, EngineInfo]]:
     weights = "pretrained" if model == "digits" else "random"
-    exported = export(model, place / f"{model}_{batch}", weights=weights, options=Options(batch=batch))
+    exported = export(
+        model, place / f"{model}_{batch}", weights=weights, options=ExportOptions(batch=batch), check=False
+    )
     made = []
     for graph in ("model", "dense"):
         nodes = exported.manifest.entry(f"{graph}.onnx").nodes
@@ -67,7 +69,7 @@ def main() -> None:
             row for model in arguments.models.split(",") for batch in (1, 4) for row in rows(model, batch, Path(place))
         ]
     head = HEAD.format(version=made[0][1].version, targets=" and ".join(TARGETS))
-    arguments.output.write_text(head + "\n".join(line for line, _ in made) + "\n")
+    arguments.output.write_text(head + "\n".join(line for line, _ in made) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
-from gtp_exporters.pack import PackImages, folder_images
+from gtp_exporters.reference import ReferenceImages, folder_images
 from gtp_models import Recipe
 
 
-def labelled(folder: Path, recipe: Recipe, model: Any, limit: int | None = None) -> tuple[PackImages, Tensor]:
+def labelled(folder: Path, recipe: Recipe, model: Any, limit: int | None = None) -> tuple[ReferenceImages, Tensor]:
     """Return the images of a folder with one sub-folder a class, at most ``limit`` spread over it, and (N,) labels."""
     names = labels_of(recipe, model.num_classes)
     images = folder_images(folder, preprocessing_of(model), *names, model.num_classes, limit)

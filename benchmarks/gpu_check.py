@@ -15,18 +15,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from gtp_exporters import Options, build_engine, export
+from gtp_exporters import ExportOptions, build_engine, export
 from gtp_exporters.errors import ExportError
 from gtp_models import Recipe, apply, build_model, load_recipe, remove
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.cuda import find_cuda
 from gtp_runtime.errors import GTPRuntimeError
-from gtp_runtime.latency import against_first, in_turn, summarise
+from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.tensorrt_flavor import find_flavor
+from gtp_runtime.timing import in_turn
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 SECONDS = 3.0
@@ -70,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for name in arguments.models.split(","):
             check_model(report, load_recipe(name), arguments.batch, Path(place))
-    arguments.output.write_text("\n".join([*head(), *report.lines, *skipped(report)]) + "\n")
+    arguments.output.write_text("\n".join([*head(), *report.lines, *skipped(report)]) + "\n", encoding="utf-8")
     print(f"wrote {arguments.output}; skipped {len(report.skipped)}")
     for line in report.skipped:
         print(f"  skipped {line}")
@@ -95,10 +97,11 @@ def skipped(report: Report) -> Iterator[str]:
 
 def check_model(report: Report, recipe: Recipe, batch: int, place: Path) -> None:
     weights = "pretrained" if recipe.weights else "random"
-    directory = export(recipe, place / recipe.name, weights=weights, options=Options(batch=batch)).directory
+    options = ExportOptions(batch=batch)
+    directory = export(recipe, place / recipe.name, weights=weights, options=options, check=False).directory
     report.lines.append(f"\n## {recipe.title}, batch {batch}, {weights} weights")
     for precision in PRECISIONS:
-        report.attempt(f"{recipe.name} TensorRT {precision}", lambda p=precision: engines(report, directory, p))
+        report.attempt(f"{recipe.name} TensorRT {precision}", partial(engines, report, directory, precision))
     report.attempt(f"{recipe.name} ONNX Runtime CUDA", lambda: onnxruntime_cuda(report, directory))
     report.attempt(f"{recipe.name} eager PyTorch", lambda: eager(report, recipe, weights, batch))
 
@@ -110,15 +113,15 @@ def engines(report: Report, directory: Path, precision: str) -> None:
         build_engine(directory / f"{graph}.onnx", directory / f"{graph}_{precision}.engine", precision=precision).path
         for graph in ("dense", "model")
     ]
-    measure(report, f"{flavor.name} {flavor.version}, {precision}", paths, provider="cpu")
+    measure(report, f"{flavor.name} {flavor.version}, {precision}", paths)
 
 
 def onnxruntime_cuda(report: Report, directory: Path) -> None:
     measure(report, "ONNX Runtime, CUDA", [directory / "dense.onnx", directory / "model.onnx"], provider="cuda")
 
 
-def measure(report: Report, title: str, paths: list[Path], provider: str) -> None:
-    models = [load(path, provider=provider) for path in paths]
+def measure(report: Report, title: str, paths: list[Path], **options: str) -> None:
+    models = [load(path, **options) for path in paths]
     proven = ["ok" if parity.ok else "; ".join(parity.problems) for parity in (model.validate() for model in models)]
     report.table(title, benchmark(models, SECONDS), proven)
     for model in models:
@@ -132,7 +135,7 @@ def eager(report: Report, recipe: Recipe, weights: str, batch: int) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         dense, gtp = (build_model(recipe, weights).model.to("cuda", dtype) for _ in range(2))
         images = torch.randn(batch, 3, *dense.patch_embed.img_size, device="cuda", dtype=dtype)
-        runs = [timed(remove(dense), images), timed(apply(gtp, recipe.config()), images)]
+        runs = [timed(remove(dense), images), timed(apply(gtp, recipe.settings()), images)]
         taken = in_turn(runs, SECONDS)
         results = [summarise(name, batch, times) for name, times in zip(("dense", "gtp"), taken, strict=True)]
         report.table(

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_models import load_recipe
+from gtp_models import GTPConfig, load_recipe
 from gtp_models.recipes import write_recipe
 from gtp_runtime import Latency, benchmark, load, read_manifest
 from gtp_runtime.errors import RandomWeightsWarning
@@ -78,7 +78,9 @@ def export(model: str, size: int, batch: int, num_prop: int, depth: int | None, 
 def with_depth(model: str, depth: int, path: Path) -> str:
     """Write a recipe with another number of layers; return its path."""
     recipe = load_recipe(model)
-    write_recipe(replace(recipe, model_args=recipe.model_args | {"depth": depth}), recipe.config(), path)
+    settings = recipe.settings()
+    assert isinstance(settings, GTPConfig)
+    write_recipe(replace(recipe, model_args=recipe.model_args | {"depth": depth}), settings, path)
     return str(path)
 
 
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "depth": given.depth}
     found = {"model": given.model, **machine, "exports": [asdict(entry) for entry in exports], "latency": latencies}
-    given.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    given.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write(found, given.output)
 
 
@@ -159,10 +161,12 @@ imports. *CPU seconds* do not count the time that other work had the machine; *p
 def write(found: dict[str, Any], output: Path) -> None:
     depth = f" **Only {found['depth']} layers: a trial.**" if found["depth"] else ""
     texts = {"machine": found["machine"], "cores": found["cores"], "plot": output.name}
-    exports = [("model", "image tokens", "batch", "num_prop", "seconds", "CPU seconds", "peak GB", "files MB")]
+    exports: list[tuple[str, ...]] = [
+        ("model", "image tokens", "batch", "num_prop", "seconds", "CPU seconds", "peak GB", "files MB")
+    ]
     exports += [export_row(Export(**entry)) for entry in found["exports"]]
     text = HEAD.format(**texts, depth=depth) + latency_part(found) + EXPORTS + table(exports)
-    output.with_suffix(".md").write_text(text)
+    output.with_suffix(".md").write_text(text, encoding="utf-8")
     plot(found, output.with_suffix(".png"))
 
 
@@ -171,7 +175,7 @@ def latency_part(found: dict[str, Any]) -> str:
         return "\nLatency was not measured in this run.\n"
     columns = ("image tokens", "batch", "dense ms", "GTP ms", "ratio", "MACs", "share realised", "runs")
     twins = zip(found["latency"][::2], found["latency"][1::2], strict=True)
-    lines = [columns, *(latency_row(dense, gtp) for dense, gtp in twins)]
+    lines: list[tuple[str, ...]] = [columns, *(latency_row(dense, gtp) for dense, gtp in twins)]
     return LATENCY.format(model=found["model"]) + table(lines)
 
 

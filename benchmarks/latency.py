@@ -1,4 +1,4 @@
-"""Latency of GTP and its rivals at equal MACs: exports them, times them in turn in one process, draws the ideal beside.
+"""Latency of GTP and its baselines at equal MACs: exports them and times them in turn in one process.
 
     python benchmarks/latency.py [--models deit_ti,deit_s,deit_b] [--num-prop 2,4,8,12,16] [--batch 1]
                                  [--backends onnxruntime,openvino,openvino-bf16] [--rounds 3] [--output docs/latency]
@@ -12,56 +12,36 @@ import json
 import statistics
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters import Options, export
-from gtp_models import GTPConfig, Recipe, load_recipe
-from gtp_models.rivals.tome import clamped
+from cases import Choice
+from latency_page import plot, write
+
+from gtp_exporters import ExportOptions, export
+from gtp_models import load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.errors import RandomWeightsWarning
 
-METHODS = ("drop", "gtp", "gtp-cls", "prune", "tome")  # gtp-cls: tokens are scored by the class token's attention
-COLUMNS = ("model", "backend", "method", "num_prop", "MACs", "p50 ms", "ratio", "share realised", "price")
-HEAD = """# Latency at equal MACs
-
-p50 of runs taken in turn with the dense model in one process, one thread, batch {batch}; medians of {rounds} rounds of
-new sessions. *Ratio* is against the dense model in the same lean form, *share realised* how much of the saved MACs
-arrives as saved time, *price* against the free drop of as many tokens. *gtp-cls* is GTP with `selection: CLSAttnMax`;
-ToMe merges at most half of a layer's tokens, so fewer in the last layers of the largest `num_prop`. Ratios travel
-between machines, milliseconds do not. Made by `benchmarks/latency.py` (`--batch {batch} --rounds {rounds}`).
-
-"""
-
 
 def exported(model: str, amounts: list[int], batch: int, place: Path) -> dict[tuple[str, int], Path]:
     """Export the dense model and every method with every amount; return the graphs by (method, amount)."""
-    recipe, graphs = load_recipe(model), {}
+    recipe = load_recipe(model)
+    choice = Choice(recipe, outline(recipe))
+    graphs: dict[tuple[str, int], Path] = {}
     for amount in amounts:
-        for method in METHODS:
+        for method, settings in choice.exported(amount):
             first = not graphs
-            options = Options(batch=batch, method=method.removesuffix("-cls"), dense=first)
-            config = settings(recipe, method, amount)
-            directory = export(recipe, place / f"{method}{amount}", config=config, weights="random", options=options)
+            options, output = ExportOptions(batch=batch, dense=first), place / f"{method}{amount}"
+            export(recipe, output, settings=settings, weights="random", options=options, check=False)
             if first:
-                graphs["dense", 0] = directory.directory / "dense.onnx"
-            graphs[method, amount] = directory.directory / "model.onnx"
+                graphs["dense", 0] = output / "dense.onnx"
+            graphs[method, amount] = output / "model.onnx"
             print(f"exported {model} {method} {amount}", flush=True)
     return graphs
-
-
-def settings(recipe: Recipe, method: str, amount: int) -> GTPConfig:
-    """Return what a method runs with for GTP's token counts."""
-    config = replace(recipe.config(), num_prop=amount)
-    if method == "gtp-cls":
-        return replace(config, selection="CLSAttnMax")
-    if method == "tome":
-        shape = outline(recipe)
-        schedule = config.schedule(len(shape.blocks))
-        return replace(config, num_prop=clamped(schedule, shape.patch_embed.num_patches, shape.num_prefix_tokens))
-    return config
 
 
 def measure(
@@ -70,7 +50,7 @@ def measure(
     """Time the methods of each amount in turn with the dense model; return (method, amount, latency)."""
     found = []
     for amount in amounts:
-        chosen = [key for key in (("dense", 0), *((method, amount) for method in METHODS)) if key in graphs]
+        chosen = [key for key in graphs if key[1] in (0, amount)]
         repeated = [timed([graphs[key] for key in chosen], backend, seconds) for _ in range(rounds)]
         results = [middle(results) for results in zip(*repeated, strict=True)]
         found += [(method, amount, result) for (method, _), result in zip(chosen, results, strict=True)]
@@ -82,7 +62,8 @@ def measure(
 def timed(paths: list[Path], backend: str, seconds: float) -> list[Latency]:
     """Load the files anew, since where a session's memory lies moves its time by a percent, and time them in turn."""
     name, _, compute = backend.partition("-")
-    models = [load(path, name, threads=1, compute=compute or "fp32") for path in paths]
+    options = {"compute": compute} if compute else {}
+    models = [load(path, name, threads=1, **options) for path in paths]
     try:
         return benchmark(models, seconds)
     finally:
@@ -92,44 +73,18 @@ def timed(paths: list[Path], backend: str, seconds: float) -> list[Latency]:
 
 def middle(results: tuple[Latency, ...]) -> Latency:
     """Return the first with the medians of all rounds."""
-    fields = [name for name in ("p50_ms", "ratio", "share", "price") if getattr(results[0], name) is not None]
+    fields = [name for name in ("p50_ms", "ratio", "share", "overhead") if getattr(results[0], name) is not None]
     return replace(
         results[0], **{name: statistics.median(getattr(result, name) for result in results) for name in fields}
     )
 
 
-def row(entry: dict[str, Any]) -> tuple[str, ...]:
-    numbers = (
-        (entry["macs_ratio"], 3),
-        (entry["p50_ms"], 2),
-        (entry["ratio"], 3),
-        (entry["share"], 2),
-        (entry["price"], 3),
-    )
-    cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
-    return (entry["model"], entry["backend"], entry["method"], str(entry["num_prop"]), *cells)
+def plain(method: str, amount: int, result: Latency) -> dict[str, Any]:
+    """Return what is written of a measurement, without the folder of its file."""
+    return {"method": method, "num_prop": amount} | asdict(result) | {"file": Path(result.file).name}
 
 
-def plot(found: list[Any], title: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4.5))
-    for method in METHODS:
-        points = sorted((result.macs_ratio, result.ratio) for kind, _, result in found if kind == method)
-        axes.plot(*zip(*points, strict=True), marker="o", label=method)
-    least = min(result.macs_ratio for _, _, result in found)
-    axes.plot([least, 1], [least, 1], color="0.6", linestyle="--", label="ideal")
-    axes.set(xlabel="MACs, share of the dense model's", ylabel="latency, share of the dense model's", title=title)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def main() -> None:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="deit_ti,deit_s,deit_b")
     parser.add_argument("--num-prop", default="2,4,8,12,16")
@@ -138,11 +93,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="for the six files of one amount together")
     parser.add_argument("--rounds", type=int, default=3, help="sessions made anew; medians are reported")
     parser.add_argument("--output", type=Path, default=Path("docs/latency"))
-    arguments = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parse(given)
     warnings.simplefilter("ignore", RandomWeightsWarning)
     amounts = [int(amount) for amount in arguments.num_prop.split(",")]
     backends, saved = arguments.backends.split(","), arguments.output.with_suffix(".json")
-    raw = json.loads(saved.read_text()) if saved.exists() else []
+    raw = json.loads(saved.read_text("utf-8")) if saved.exists() else []
     for model in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as place:
             graphs = exported(model, amounts, arguments.batch, Path(place))
@@ -150,19 +109,12 @@ def main() -> None:
                 found = measure(graphs, amounts, backend, arguments.seconds, arguments.rounds)
                 known = {"model": model, "backend": backend}
                 raw = [entry for entry in raw if not known.items() <= entry.items()]
-                raw += [known | {"method": kind, "num_prop": amount} | asdict(result) for kind, amount, result in found]
-                saved.write_text(json.dumps(raw, indent=1) + "\n")
+                raw += [known | plain(kind, amount, result) for kind, amount, result in found]
+                saved.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
                 name = arguments.output.with_name(f"{arguments.output.name}-{model}-{backend}.png")
-                plot(found, f"{model}, {backend}, batch {arguments.batch}", name)
-                write(raw, arguments)
-
-
-def write(raw: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    table = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *map(row, raw))]
-    names = dict.fromkeys(f"{arguments.output.name}-{entry['model']}-{entry['backend']}" for entry in raw)
-    shown = "".join(f"![{name}]({name}.png)\n" for name in names)
-    head = HEAD.format(batch=arguments.batch, rounds=arguments.rounds)
-    arguments.output.with_suffix(".md").write_text(head + shown + "\n" + "\n".join(table) + "\n")
+                own = [entry for entry in raw if known.items() <= entry.items()]
+                plot(own, f"{model}, {backend}, batch {arguments.batch}", name)
+                write(raw, arguments.output, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -1,131 +1,138 @@
-"""Judges every vit, deit and eva name that timm lists, on the meta device, and writes docs/models.md.
+"""Judges every vit, deit and eva name that timm lists, and writes docs/models.json and docs/models.md.
 
     python benchmarks/models.py
+    python benchmarks/models_page.py      # the page alone, from the JSON
 
-No weights are made or fetched. A name is supported, or refused with the reason; anything else is a fault.
+Models are made on the meta device: no weights are made or fetched. A name is supported, or unsupported with the reason;
+any other error ends the script.
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from gtp_models import Recipe, UnsupportedModelError, cost
+from gtp_models import GTPConfig, Recipe, Settings, UnsupportedModelError, load_recipe, make_plan, recipe_names
 from gtp_models.choosing import choose
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import check_supported
+from gtp_models.frame.patch import check_supported
 from gtp_models.heads import projects
 from gtp_models.weights import outline
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
+DATA = Path(__file__).parents[1] / "docs" / "models.json"
 PATTERNS = ["*vit*", "*deit*", "*eva*", "*beit*"]
 MODULES = ["vision_transformer", "vision_transformer_hybrid", "deit", "eva"]  # other names for the same: AIMv2, ViTamin
-FAMILIES = {  # the first that fits
-    "For tests": ["test_*"],
-    "DeiT": ["deit_*"],
-    "DeiT-III": ["deit3_*"],
-    "BEiT-3": ["beit3_*"],
-    "DINOv3": ["*dinov3*"],
-    "DINOv2": ["*dinov2*"],
-    "SigLIP": ["*siglip*"],
-    "EVA and EVA-02": ["eva*"],
-    "Perception Encoder": ["*_pe_*"],
-    "CLIP": ["*clip*"],
-    "RADIO and TIPS": ["*radio*", "*tips*"],
-    "AIMv2": ["aimv2*"],
-    "With rotary embeddings": ["*rope*"],
-    "FlexiViT": ["flexivit*"],
-    "ViT": ["*"],
-}
-INTRO = """# Which of timm's models GTP fits
-
-Every name of timm {version} that matches {patterns} or stands in the same modules, made on
-the meta device and judged by what `apply` itself checks: {good} supported, {bad} refused. `python benchmarks/models.py`
-writes this page.
-`gtp-export export timm:NAME` takes any supported one; `num_prop` is what it chooses where nothing is said, with that
-choice's share of the MACs saved. Prefix tokens (class, distillation, registers) never leave. Pretrained tags (`.in21k`,
-`.openai`) may have other outputs.
-"""
-COLUMNS = ("name", "pixels", "patches", "prefix", "layers", "dense GMACs", "num_prop", "MACs saved", "output")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is known of a name: why it is refused, or its row of the table."""
+class Supported:
+    """A model that GTP fits.
+
+    Attributes:
+        name: a recipe's, or timm's.
+        timm: timm's name.
+        pixels: (height, width).
+        patches: image tokens.
+        prefix: class, distillation and register tokens.
+        layers: transformer layers.
+        dense_gmacs: 10^9 MACs of the backbone for one image, without GTP.
+        num_prop: smallest and largest number of tokens that leave a layer with the settings that an export takes.
+        macs_saved: share of the dense MACs that these settings save.
+        output: "N classes" or "features".
+    """
 
     name: str
-    reason: str = ""
-    row: tuple[str, ...] = ()
+    timm: str
+    pixels: tuple[int, ...]
+    patches: int
+    prefix: int
+    layers: int
+    dense_gmacs: float
+    num_prop: tuple[int, int]
+    macs_saved: float
+    output: str
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A name that GTP does not fit, and the reason."""
+
+    name: str
+    reason: str
+
+
+Verdict = Supported | Unsupported
 
 
 def names() -> list[str]:
+    """Return the names to judge, in timm's order; without LV-ViT's, which gtp_models adds to timm's when it is used."""
     import timm  # after gtp_models, which lets it import beside any torchvision
 
     wanted = {*timm.list_models(PATTERNS), *timm.list_models(module=MODULES)}
-    return [name for name in timm.list_models() if name in wanted]
+    return [name for name in timm.list_models() if name in wanted and not name.startswith("lvvit")]
 
 
 def judge(name: str) -> Verdict:
+    """Check a name as ``apply`` does, and choose settings for it as ``gtp-export export timm:NAME`` does."""
     model = outline(Recipe(name, name, name))
     try:
         check_supported(model)
     except UnsupportedModelError as error:
-        return Verdict(name, reason=str(error))
-    settings = choose(model)[0]
-    costs, patches = cost(model, GTPConfig(**settings)), model.patch_embed
-    output = "features" if projects(model, name) or not model.num_classes else f"{model.num_classes} classes"
-    saved = f"{1 - costs.backbone / costs.dense:.1%}"
-    amount = settings["num_prop"]
-    words = str(amount) if isinstance(amount, int) else f"{min(amount)} to {max(amount)}"
-    sizes = ("x".join(map(str, patches.img_size)), patches.num_patches, model.num_prefix_tokens, len(model.blocks))
-    row = (name, *map(str, sizes), f"{costs.dense / 1e9:.2f}", words, saved, output)
-    return Verdict(name, row=row)
+        return Unsupported(name, str(error))
+    return described(name, name, model, GTPConfig(**choose(model)[0]))
 
 
-def document(verdicts: Sequence[Verdict]) -> str:
+def judge_recipe(name: str) -> Supported:
+    """Return what a recipe exports with its own settings."""
+    recipe = load_recipe(name)
+    return described(name, recipe.timm, outline(recipe), recipe.settings())
+
+
+def described(name: str, timm: str, model: Any, settings: Settings) -> Supported:
+    """Return what is known of a model with some settings."""
+    plan, patches = make_plan(model, settings), model.patch_embed
+    amounts = [layer.num_prop for layer in plan.layers]
+    return Supported(
+        name,
+        timm,
+        tuple(patches.img_size),
+        patches.num_patches,
+        model.num_prefix_tokens,
+        len(model.blocks),
+        round(plan.dense / 1e9, 2),
+        (min(amounts), max(amounts)),
+        round(1 - plan.ratio, 3),
+        "features" if projects(model, timm) or not model.num_classes else f"{model.num_classes} classes",
+    )
+
+
+def data(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """Return what docs/models.json holds."""
     from timm import __version__
 
-    good, bad = ([verdict for verdict in verdicts if bool(verdict.reason) is wanted] for wanted in (False, True))
-    patterns = ", ".join(f"`{pattern}`" for pattern in PATTERNS)
-    lines = [
-        INTRO.format(version=__version__, patterns=patterns, good=len(good), bad=len(bad)),
-        "## Supported",
-        *(line for family, members in _families(good) for line in _table(family, members)),
-        "",
-        "## Refused",
-        *(line for reason, members in _reasons(bad) for line in ("", f"{reason}:", f"{', '.join(members)}.")),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _families(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
-    found = defaultdict(list)
+    recipes = [asdict(judge_recipe(name)) for name in recipe_names()]
+    found: dict[str, Any] = {"timm": __version__, "recipes": recipes, "supported": [], "unsupported": []}
     for verdict in verdicts:
-        found[next(name for name, patterns in FAMILIES.items() if _matches(verdict.name, patterns))].append(verdict)
-    return [(name, found[name]) for name in FAMILIES if name in found]
+        found["supported" if isinstance(verdict, Supported) else "unsupported"].append(asdict(verdict))
+    return found
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _table(family: str, verdicts: Sequence[Verdict]) -> list[str]:
-    head = [f"| {' | '.join(COLUMNS)} |", f"| --- |{' ---: |' * (len(COLUMNS) - 2)} --- |"]
-    return ["", f"### {family} ({len(verdicts)})", "", *head, *(f"| {' | '.join(entry.row)} |" for entry in verdicts)]
-
-
-def _reasons(verdicts: Iterable[Verdict]) -> list[tuple[str, list[str]]]:
-    found = defaultdict(list)
-    for verdict in verdicts:
-        found[verdict.reason].append(verdict.name)
-    return sorted(found.items())
+def to_json(found: dict[str, Any]) -> str:
+    """Return JSON with one model a line."""
+    parts = [f' "timm": {json.dumps(found["timm"])}']
+    for section in ("recipes", "supported", "unsupported"):
+        lines = ",\n".join(f"  {json.dumps(entry)}" for entry in found[section])
+        parts.append(f' "{section}": [\n{lines}\n ]')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    DOCUMENT.write_text(document([judge(name) for name in names()]), "utf-8")
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    from models_page import write
+
+    DATA.write_text(to_json(data(judge(name) for name in names())), "utf-8")
+    write(DATA)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """How close calibrated sparsity thresholds come to the exact ones; a part of accuracy.py."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gtp_models import GTPConfig, remove, trace_tokens
-from gtp_models.gtp.blocks import GTPBlocks
-from gtp_models.gtp.patch import patch
-from gtp_models.gtp.sparsity import Threshold
+from gtp_exporters.calibrating import calibrate_on
+from gtp_models import GTPConfig, make_plan, remove, trace_tokens
+from gtp_models.frame.attention import Threshold
+from gtp_models.frame.patch import install
+from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.training import BATCH
 
 SPARSITIES = (0.9, 0.7, 0.5)
@@ -86,7 +88,8 @@ class Seen:
 @torch.inference_mode()
 def see(model: Any, images: Tensor, config: GTPConfig) -> Seen:
     """Run a model with these settings on (N, 3, H, W) images; it is left without a patch."""
-    patch(model, config, lambda blocks, grid, prefix: WatchedBlocks(blocks, config, grid, prefix))
+    plan = make_plan(model, config)
+    install(model, lambda blocks: WatchedBlocks(blocks, config, plan.shape, plan.num_prop))
     logits, kept = [], []
     for some in torch.split(images, BATCH):
         with trace_tokens(model) as trace:
@@ -118,3 +121,16 @@ def closeness(seen: Seen, truth: Seen, labels: Tensor, name: str, exact: GTPConf
         float(off.max()),
         100 * float((seen.logits.argmax(1) == labels).double().mean()),
     )
+
+
+def thresholds(
+    model: Any, images: Tensor, labels: Tensor, base: GTPConfig, calibration: Path | None
+) -> Iterator[Closeness]:
+    """Measure each sparsity with the exact threshold, the calibrated one and none."""
+    none = see(model, images, base)
+    for sparsity in SPARSITIES:
+        exact = replace(base, sparsity=sparsity)
+        calibrated = calibrate_on(model, replace(exact, threshold="calibrated"), calibration)
+        truth, near = (see(model, images, config) for config in (exact, calibrated))
+        for name, seen in (("exact", truth), ("calibrated", near), ("none", none)):
+            yield closeness(seen, truth, labels, name, exact)

@@ -5,71 +5,12 @@
     gtp_export.export("deit_s", weights="deit_s.safetensors")   # or straight to files
     gtp_export.load("build/deit_s").predict("cat.jpg")          # and run them
 
-Importing this package loads neither torch, timm nor onnx; names resolve when they are first used.
+Importing this package loads neither torch, timm nor onnx; names (``__init__.pyi``) resolve when they are first used.
 """
 
-from typing import TYPE_CHECKING
+import logging
 
 from gtp_models._lazy import lazy  # importing gtp_models puts the hook in place that mends torchvision
 
-if TYPE_CHECKING:
-    from gtp_exporters.options import Options
-    from gtp_exporters.pipeline import Exported, export
-    from gtp_exporters.tensorrt.building import EngineOptions
-    from gtp_exporters.tensorrt.engine import Engine, build_engine
-    from gtp_models.gtp.calibration import calibrate
-    from gtp_models.gtp.config import GTPConfig
-    from gtp_models.gtp.patch import apply, remove, trace_tokens
-    from gtp_models.gtp.trace import Step
-    from gtp_models.macs import Cost, cost
-    from gtp_models.recipes import Recipe, load_recipe, recipe_names
-    from gtp_models.weights import build_model
-    from gtp_runtime.loading import load
-    from gtp_runtime.model import Model
-
-_HOMES = {
-    "Cost": "gtp_models",
-    "Engine": "gtp_exporters",
-    "EngineOptions": "gtp_exporters",
-    "Exported": "gtp_exporters",
-    "GTPConfig": "gtp_models",
-    "Model": "gtp_runtime",
-    "Options": "gtp_exporters",
-    "Recipe": "gtp_models",
-    "Step": "gtp_models",
-    "apply": "gtp_models",
-    "build_engine": "gtp_exporters",
-    "build_model": "gtp_models",
-    "calibrate": "gtp_models",
-    "cost": "gtp_models",
-    "export": "gtp_exporters",
-    "load": "gtp_runtime",
-    "load_recipe": "gtp_models",
-    "recipe_names": "gtp_models",
-    "remove": "gtp_models",
-    "trace_tokens": "gtp_models",
-}
-__all__ = [
-    "Cost",
-    "Engine",
-    "EngineOptions",
-    "Exported",
-    "GTPConfig",
-    "Model",
-    "Options",
-    "Recipe",
-    "Step",
-    "apply",
-    "build_engine",
-    "build_model",
-    "calibrate",
-    "cost",
-    "export",
-    "load",
-    "load_recipe",
-    "recipe_names",
-    "remove",
-    "trace_tokens",
-]
-
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,22 +1,22 @@
-"""The command line: one file a command in ``gtp_export.commands``."""
+"""The command line: one file a command in ``gtp_export.commands``.
 
+To add a command ``NAME``, write ``gtp_export/commands/NAME.py`` with a function ``NAME``. Its parameters are the
+command's, with typer's annotations; its docstring is the help. Nothing else names it. Import what is heavy inside the
+function, because ``--help`` loads every command.
+"""
+
+import importlib
+import pkgutil
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from gtp_export import console, exit_codes
-from gtp_export.commands.bench import bench
-from gtp_export.commands.build_engine import build_engine
-from gtp_export.commands.calibrate import calibrate
-from gtp_export.commands.doctor import doctor
-from gtp_export.commands.export import export
-from gtp_export.commands.inspect import inspect
-from gtp_export.commands.models import models
-from gtp_export.commands.predict import predict
-from gtp_export.commands.validate import validate
+from gtp_export import commands, console, exit_codes
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 usage; 3 a parity or accuracy gate failed; "
@@ -30,8 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, export, build_engine, validate, bench, predict, inspect, calibrate, doctor):
-    app.command()(command)
+FIRST = ("models", "methods", "export", "build_engine", "validate", "bench", "predict")  # in this order in the help
+
+
+def _commands() -> Iterator[Callable[..., None]]:
+    """Every command of the package: those that people need first, then the rest in alphabetical order."""
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
+        yield getattr(importlib.import_module(f"{commands.__name__}.{name}"), name)
+
+
+for _command in _commands():
+    app.command()(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -54,13 +64,26 @@ def _common(
 def main() -> None:
     """Run the command line; an error that we know is one line on stderr and an exit code."""
     warnings.showwarning = console.show_warning
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half-written goes
+    for name in ("SIGTERM", "SIGHUP"):
+        _end_on(name)
     try:
         app()
     except exit_codes.KNOWN as error:
         _fail(error, str(error), exit_codes.code_of(error))
     except ModuleNotFoundError as error:
         _fail(error, exit_codes.missing_extra(error), exit_codes.MISSING)
+
+
+def _end_on(name: str) -> None:
+    """Let a signal end the program by an exception, so that what is half-written is removed. nohup's ignoring stays."""
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    signal.signal(number, signal.SIG_IGN)  # once: a second one would cut the clearing up short
+    sys.exit(128 + number)
 
 
 def _fail(error: Exception, text: str, code: int) -> None:

@@ -1,18 +1,21 @@
 """What people and programs see: tables and progress for people, one JSON document for programs."""
 
 import json
+import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.progress import Progress, quiet
 
+PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")
 WIDE = None if sys.stdout.isatty() else 200  # a file or a pipe has no edge to wrap at
 out = Console(highlight=False, soft_wrap=True, width=WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -27,8 +30,10 @@ class Verbosity:
 
 
 def set_verbose(value: bool) -> bool:
-    """Show warnings of libraries and full tracebacks."""
+    """Show what is logged, warnings of libraries and full tracebacks."""
     Verbosity.verbose = Verbosity.verbose or value
+    if value:
+        show_logs()
     return value
 
 
@@ -61,35 +66,51 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[str | float], None]]:
-    """Show what is being done on stderr: a moving line on a terminal, plain lines elsewhere.
+def progress(label: str) -> Iterator[Progress]:
+    """Yield a ``Progress`` that shows on stderr what is being done: a moving line on a terminal, one line a task
+    elsewhere, nothing with ``-q``.
 
-    Yields a callable that takes words, or a share done in 0..1.
+    Args:
+        label: what a terminal shows before the first task.
     """
     if Verbosity.quiet:
-        yield lambda value: None
-        return
-    last: list[str] = []
-
-    def update(value: str | float) -> None:
-        text = value if isinstance(value, str) else f"{label} {value:.0%}"
-        if status is not None:
-            status.update(text)
-        elif not last or (isinstance(value, str) and _task(text) != _task(last[-1])):
-            last.append(text)
-            note(value if isinstance(value, str) else label)
-
-    status: Status | None = err.status(label) if err.is_terminal else None
-    if status is None:
-        yield update
-        return
-    with status:
-        yield update
+        yield quiet
+    elif err.is_terminal:
+        with err.status(Text(label)) as status:
+            yield lambda task, share=None: status.update(Text(task if share is None else f"{task} {share:.0%}"))
+    else:
+        yield _line_a_task()
 
 
-def _task(text: str) -> str:
-    """What is being done, without how far it is: "computing: 3 of 8" is "computing"."""
-    return text.partition(":")[0]
+def _line_a_task() -> Progress:
+    told: set[str] = set()
+
+    def tell(task: str, share: float | None = None) -> None:  # noqa: ARG001 - a log has no use for shares
+        if task not in told:
+            told.add(task)
+            note(task)
+
+    return tell
+
+
+class LogHandler(logging.Handler):
+    """Shows what our packages log on stderr, with ``-v``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        if Verbosity.verbose:
+            err.print(f"{record.name}: {record.getMessage()}", style="dim", markup=False)
+
+
+_handler = LogHandler()
+
+
+def show_logs() -> None:
+    """Let what our packages log be shown."""
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.addHandler(_handler)  # once: adding it again does nothing
+        logger.setLevel(logging.DEBUG)
 
 
 def show_warning(

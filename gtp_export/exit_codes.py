@@ -1,5 +1,6 @@
 """What a command's exit code says, and which error leads to which."""
 
+from gtp_export.extras import extra_of
 from gtp_exporters.errors import ExportError, LimitError, OutputError
 from gtp_models.errors import (
     ConfigError,
@@ -35,12 +36,6 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)
 
-_EXTRAS = {
-    "export": ("torch", "torchvision", "timm", "onnxscript", "onnxsim", "safetensors", "yaml", "jaxtyping"),
-    "onnxruntime": ("onnxruntime",),
-    "openvino": ("openvino",),
-}
-
 
 def code_of(error: Exception) -> int:
     """Return the exit code of one of the ``KNOWN`` errors."""
@@ -52,7 +47,5 @@ def missing_extra(error: ModuleNotFoundError) -> str:
     package = (error.name or "").partition(".")[0]
     if package == "onnx":  # a device needs it without the rest of the export extra
         return "onnx is not installed: pip install onnx"
-    for extra, packages in _EXTRAS.items():
-        if package in packages:
-            return f"{package} is not installed: pip install 'gtp-export[{extra}]'"
-    return ""
+    extra = extra_of(package)
+    return f"{package} is not installed: {extra.command}" if extra else ""

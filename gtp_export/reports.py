@@ -18,7 +18,7 @@ def number(value: "float | None", digits: int = 2) -> str:
 
 
 def latency_table(results: Sequence[Latency], title: str) -> None:
-    """One line a file; ``share`` is the share of the saved MACs that latency realises."""
+    """One line a file; ``share realised`` is that of the saved MACs, ``overhead`` latency over the free drop's."""
     columns: tuple[str, ...] = (
         "file",
         "p50 ms",
@@ -32,8 +32,8 @@ def latency_table(results: Sequence[Latency], title: str) -> None:
         "ratio",
         "share realised",
     )
-    if any(result.price is not None for result in results):
-        columns = (*columns, "price")
+    if any(result.overhead is not None for result in results):
+        columns = (*columns, "overhead")
     console.table(title, columns, [_latency_row(result)[: len(columns)] for result in results])
     staged = [(result.file, *map(number, result.stages.values())) for result in results if result.stages]
     if staged:
@@ -52,7 +52,7 @@ def _latency_row(result: Latency) -> tuple[str, ...]:
         number(result.macs_ratio, 3),
         number(result.ratio, 3),
         percent(result.share, 0),
-        number(result.price, 3),
+        number(result.overhead, 3),
     )
 
 
@@ -62,6 +62,8 @@ def parity_lines(parity: Parity, images: str) -> None:
     parts = [
         None if parity.top1_agreement is None else f"top-1 agrees on {percent(parity.top1_agreement)}",
         None if parity.kept_agreement is None else f"kept sets agree on {percent(parity.kept_agreement)}",
+        None if parity.receiver_agreement is None else f"receivers on {percent(parity.receiver_agreement)} of these",
+        None if parity.kept_overlap in (None, 1) else f"token overlap {number(parity.kept_overlap, 3)}",
         f"{what} error {parity.max_abs_fraction_all:.1e} of max|{what}|",
         f"cosine {parity.cosine:.6f}",
     ]
@@ -82,18 +84,35 @@ def parity_lines(parity: Parity, images: str) -> None:
         console.out.print(f"top-1 accuracy {percent(parity.top1, 2)}{dense} on the same images")
     if parity.dense_cosine is not None:
         console.out.print(f"features lie at a cosine of {parity.dense_cosine:.4f} to the dense model's (mean)")
+    for text in parity.notes:
+        console.out.print(f"  note: {text}", markup=False)
     for problem in parity.problems:
         console.out.print(f"  gate: {problem}", style="red", markup=False)
 
 
 def accuracy_lines(accuracy: Accuracy, folder: str) -> None:
-    """Accuracy on a folder, beside the dense twin's."""
-    rows = [("model", percent(accuracy.top1, 2), percent(accuracy.top5, 2), percent(accuracy.agreement, 2))]
-    if accuracy.agreement is not None:
-        rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2), "-"))
-    console.table(
-        f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5", "agrees with dense"), rows
-    )
+    """Accuracy on a folder, beside the dense twin's; each with its standard error where it has one."""
+    rows = [("model", _with_error(accuracy.top1, accuracy.top1_se), percent(accuracy.top5, 2))]
+    if accuracy.dense_top1 is not None:
+        rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2)))
+    console.table(f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5"), rows)
+    if accuracy.by_order is not None:
+        mapping = ", ".join(f"{name} = {index}" for name, index in accuracy.by_order.items())
+        console.out.print(f"classes by order of the folders: {mapping}", markup=False)
+    if accuracy.top1_drop is not None:
+        drop = _with_error(accuracy.top1_drop, accuracy.top1_drop_se)
+        console.out.print(f"top-1 is {drop} below dense, paired on the same images", markup=False)
+    if accuracy.divergence is not None:
+        error = "" if accuracy.divergence_se is None else f" ± {accuracy.divergence_se:.2g}"
+        console.out.print(
+            f"agrees with dense on {percent(accuracy.agreement, 2)} of the images; divergence from dense "
+            f"{accuracy.divergence:.4g}{error} nats (mean)",
+            markup=False,
+        )
+
+
+def _with_error(share: "float | None", error: "float | None") -> str:
+    return percent(share, 2) + ("" if error is None else f" ± {100 * error:.2f}")
 
 
 def describe_engine(info: EngineInfo) -> str:

@@ -10,11 +10,14 @@ class FakeCuda:
     """Device memory is a bytearray; copies and runs happen at once; every call is logged."""
 
     name = "fake"
+    last: "FakeCuda"  # the newest
 
     def __init__(self, compute_capability: str = "8.7") -> None:
+        FakeCuda.last = self
         self.log: list[str] = []
         self.compute_capability = compute_capability
         self.memory: dict[int, bytearray] = {}
+        self.alive: list[str] = []  # streams and events
         self.depth = 0
 
     def describe(self) -> dict[str, Any]:
@@ -27,13 +30,23 @@ class FakeCuda:
         self.depth -= 1
 
     def stream(self) -> int:
+        self.alive.append("stream")
         return 7
+
+    def destroy_stream(self, stream: int) -> None:
+        assert self.depth == 1
+        self.alive.remove("stream")
 
     def handle(self, stream: int) -> int:
         return stream
 
     def event(self) -> list[int]:
+        self.alive.append("event")
         return [0]
+
+    def destroy_event(self, event: list[int]) -> None:
+        assert self.depth == 1
+        self.alive.remove("event")
 
     def record(self, event: list[int], stream: int) -> None:
         assert self.depth == 1

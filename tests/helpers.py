@@ -11,7 +11,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.weights import build_model
 
@@ -60,6 +62,13 @@ PREFIXES: dict[str, dict[str, Any]] = {
     "5 prefix": {"reg_tokens": 4},
 }
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=list(VARIANTS))
+METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {  # every method, and GTP's other forms
+    **{name: (name, {}) for name in METHODS.names()},
+    "gtp-None": ("gtp", {"propagation": "None"}),
+    "gtp-Mean": ("gtp", {"propagation": "Mean"}),
+    "gtp-measured": ("gtp", {"selection": "Regeneration", "graph": "Nearest", "propagation": "Merge"}),
+}
+methods = pytest.mark.parametrize("method", METHOD_CASES)
 prefixes = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))
 
 
@@ -77,6 +86,16 @@ def tiny_vit(kind: Callable[..., Any] = VisionTransformer, **overrides: Any) -> 
             else:
                 value.copy_(noise * (1.5 / value[0].numel() ** 0.5))
     return model.eval()
+
+
+def settings_of(method: str, num_prop: Any = 3, **of_gtp: Any) -> Settings:
+    """Return the settings of one of ``METHOD_CASES`` for 16 tokens; ``of_gtp`` go to GTP alone."""
+    name, own = METHOD_CASES[method]
+    if name == "dense":
+        return make_settings(name)
+    if name == "gtp":
+        own = {"num_neighbours": 4} | own | of_gtp
+    return make_settings(name, num_prop=num_prop, **own)
 
 
 def noise_of(*shape: int, seed: int = 0) -> Tensor:

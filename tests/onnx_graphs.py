@@ -11,8 +11,9 @@ from gtp_exporters.agreement import make_session
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, trace_tokens
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 
 
 def graph_of(model: Any, batch: int) -> ir.Model:
@@ -34,13 +35,16 @@ def operators(graph: ir.Model) -> set[str]:
 
 
 def check_answers(graph: ir.Model, model: Any, batch: int) -> bool:
-    """Compare answers and propagated tokens in ONNX Runtime; return whether the graph has the latter."""
+    """Compare answers, propagated tokens and receivers in ONNX Runtime; return whether the graph traces them."""
     images = images_for(model, batch)
     with torch.inference_mode(), trace_tokens(model) as trace:
         expected = model(images).numpy()
-    answers, *left = make_session(graph).run(None, {"images": images.numpy()})
+    answers, *traced = make_session(graph).run(None, {"images": images.numpy()})
     np.testing.assert_allclose(answers, expected, rtol=0, atol=2e-5 * abs(expected).max() + 1e-6)
-    for ids in left:
-        np.testing.assert_array_equal(ids, torch.cat([step.propagated for step in trace], 1).numpy())
+    receivers = [step.received_by for step in trace if step.received_by is not None]
+    known = [[step.propagated for step in trace], *([receivers] if receivers else [])]
+    for ids, steps in zip(traced, known, strict=False):
+        np.testing.assert_array_equal(ids, torch.cat(steps, 1).numpy())
         assert ids.dtype == np.int32
-    return bool(left)
+    assert len(traced) in (0, len(known))
+    return bool(traced)

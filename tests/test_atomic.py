@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_earlier_file(file: Path, monkeypatch: pytest.Monke
 
 
 def test_the_folder_that_cannot_be_flushed_is_no_failure(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flush = atomic._flush
+    flush = atomic.flush
     flushed: list[Path] = []
 
     def files_only(path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_folder_that_cannot_be_flushed_is_no_failure(file: Path, monkeypatch
             raise OSError(22, "Invalid argument")
         flush(path)
 
-    monkeypatch.setattr(atomic, "_flush", files_only)
+    monkeypatch.setattr(atomic, "flush", files_only)
     atomic.write_bytes(file, b"new")
     assert file.read_bytes() == b"new"
     assert flushed[1:] == [file.parent]

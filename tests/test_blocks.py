@@ -5,21 +5,24 @@ import pytest
 import torch
 from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
 
-from gtp_models.gtp.attention import Attended, attend
-from gtp_models.gtp.blocks import GTPBlocks
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply
-from gtp_models.gtp.propagation import propagate
-from gtp_models.gtp.selection import scores
-from gtp_models.gtp.sparsity import exact_threshold, sparsify
-from gtp_models.gtp.tokens import Tokens
+from gtp_models.frame.attention import Attended, attend, sparsify
+from gtp_models.frame.tokens import Tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS, Parted, Seen
+from gtp_models.methods.gtp.blocks import GTPBlocks
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.graphs.adjacency import picked_edges
+from gtp_models.methods.gtp.sparsity import exact_threshold
+from gtp_models.plan import make_plan
 
 X = noise_of(2, 9, 24)
 TOKENS = Tokens(X.flatten(0, 1), batch=2, num_prefix=1)
 
 
 def blocks_with(config: GTPConfig, **overrides: Any) -> GTPBlocks:
-    return GTPBlocks(tiny_vit(**overrides).blocks, config, (4, 4), 1)
+    model = tiny_vit(**overrides)
+    plan = make_plan(model, config)
+    return GTPBlocks(model.blocks, config, plan.shape, plan.num_prop)
 
 
 @variants
@@ -60,7 +63,8 @@ def test_gap_is_between_the_last_that_stays_and_the_first_that_leaves() -> None:
     attention = noise_of(2, 3, 9, 9).softmax(-1)
     blocks = blocks_with(replace(TINY_GTP, propagation="None"))
     layer = blocks.reduce(TOKENS, Attended(TOKENS.x, attention, noise_of(2, 3, 9, 8)), 3)
-    ordered = scores(attention, TINY_GTP.selection, 1)[:, 1:].sort(descending=True).values
+    scores = SELECTIONS[TINY_GTP.selection].score(Seen(TOKENS, attention))
+    ordered = scores[:, 1:].sort(descending=True).values
     assert layer.gap is not None
     torch.testing.assert_close(layer.gap, ordered[:, 4] - ordered[:, 5])
     assert layer.tokens.count == 6
@@ -70,8 +74,14 @@ def test_gap_is_between_the_last_that_stays_and_the_first_that_leaves() -> None:
 def test_propagate(propagation: str) -> None:
     x, scale, weights = noise_of(2, 6, 4), torch.rand(2, 1, 6), torch.rand(2, 6, 6)
     orders = torch.tensor([[0, 3, 1, 5, 2, 4], [0, 1, 2, 5, 4, 3]])
-    ours, left = propagate(Tokens(x.flatten(0, 1), 2, 1, None, scale, weights.mT), orders, 2, propagation)
-    assert torch.equal(left, orders[:, 4:])
+    tokens = Tokens(x.flatten(0, 1), 2, 1, scale=scale, setup=weights.mT)
+    staying, leaving = orders.split([4, 2], 1)
+    parted = Parted(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
+    edges = picked_edges(Seen(tokens, noise_of(2, 3, 6, 6).softmax(-1)), parted)
+    entry = PROPAGATIONS[propagation]
+    ours = entry.combine(parted, edges if entry.uses_graph else None)
+    assert parted.left.ids is not None
+    assert torch.equal(parted.left.ids, leaving)
     for image, (kept, out) in enumerate(zip(orders[:, :4], orders[:, 4:], strict=True)):
         vectors, scales, ids = x[image, kept], scale[image, 0, kept], [kept.tolist()]
         if propagation == "GraphProp":

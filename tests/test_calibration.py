@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import TINY_GTP, TINY_RECIPE, images_for, noise_of, tiny_vit
 
-from gtp_exporters import Options, export
+from gtp_exporters import ExportOptions, export
 from gtp_exporters.agreement import make_session
 from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.simplify import simplify
@@ -15,9 +15,10 @@ from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import calibrate, load_recipe
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, is_patched
-from gtp_models.gtp.sparsity import exact_threshold, log_statistics
+from gtp_models.frame.patch import is_patched
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.sparsity import exact_threshold, log_statistics
 
 SPARSE = replace(TINY_GTP, num_prop=(0, 3, 3), sparsity=0.6, threshold="calibrated", calibration=None)
 
@@ -56,7 +57,7 @@ def test_the_share_that_stays_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
         assert exact is not None
         return attention * (attention >= least)
 
-    monkeypatch.setattr("gtp_models.gtp.attention.sparsify", spy)
+    monkeypatch.setattr("gtp_models.frame.attention.sparsify", spy)
     model(noise_of(8, 3, 32, 32))
     assert len(shares) == 2
     assert all(abs(share - 0.6) < 0.1 for share in shares)
@@ -90,6 +91,7 @@ def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
     assert images is not None
     assert len(list(images.glob("*/*.png"))) == 100
     config = replace(TINY_GTP, num_prop=2, sparsity=0.7, threshold="calibrated")
-    options = Options(calib_data=images, dense=False)
-    manifest = export(TINY_RECIPE, tmp_path / "out", config=config, weights="random", options=options).manifest
+    options = ExportOptions(calib_data=images, dense=False)
+    out = tmp_path / "out"
+    manifest = export(TINY_RECIPE, out, settings=config, weights="random", options=options, check=False).manifest
     assert all(manifest.settings["calibration"])

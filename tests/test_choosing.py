@@ -8,11 +8,11 @@ import yaml
 from artifacts import DIGITS, Command
 from helpers import tiny_vit
 
-from gtp_models import cost, load_recipe
+from gtp_models import load_recipe, make_plan
 from gtp_models.choosing import SAVED, choose
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.config import GTPConfig
 from gtp_models.heads import without_head
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.weights import outline
 from gtp_runtime import read_manifest
 
@@ -32,9 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeight
 )
 def test_one_number_for_all_layers_saves_what_the_papers_deit_s_saves(name: str, num_prop: int) -> None:
     recipe = load_recipe(f"timm:{name}")
-    assert recipe.config() == GTPConfig(num_prop=num_prop)
-    costs = cost(outline(recipe), recipe.config())
-    assert abs(1 - costs.backbone / costs.dense - SAVED) <= 0.02
+    assert recipe.settings() == GTPConfig(num_prop=num_prop)
+    assert abs(1 - make_plan(outline(recipe), recipe.settings()).ratio - SAVED) <= 0.02
 
 
 @pytest.mark.parametrize(("size", "num_neighbours"), [(64, 8), (32, 4), (16, 1)])
@@ -43,8 +42,7 @@ def test_few_tokens(size: int, num_neighbours: int, depth: int) -> None:
     model = tiny_vit(img_size=size, depth=depth)
     config = GTPConfig(**choose(model)[0])
     assert config.num_neighbours == num_neighbours
-    costs = cost(model, config)
-    assert abs(1 - costs.backbone / costs.dense - SAVED) <= (0.03 if size >= 32 else 0.3)
+    assert abs(1 - make_plan(model, config).ratio - SAVED) <= (0.03 if size >= 32 else 0.3)
 
 
 def test_one_patch() -> None:
@@ -53,7 +51,7 @@ def test_one_patch() -> None:
 
 
 def test_the_image_size_counts() -> None:
-    assert load_recipe("timm:deit_small_patch16_224", (448, 448)).config().num_prop == 29
+    assert load_recipe("timm:deit_small_patch16_224", (448, 448)).settings().num_prop == 29
     with pytest.raises(ConfigError, match="100x100 pixels do not divide"):
         load_recipe("timm:deit_small_patch16_224", (100, 100))
 
@@ -69,14 +67,14 @@ def test_a_grid_that_moves_is_fixed() -> None:
 
 def test_what_was_overridden_is_not_said_to_be_chosen() -> None:
     recipe = load_recipe("timm:test_vit")
-    (line,) = recipe.choices(recipe.config())
+    (line,) = recipe.choices(recipe.settings())
     assert line.startswith("test_vit has no recipe, so these settings were chosen: num_prop 9 (54 of 100 patches leave")
-    (line,) = recipe.choices(recipe.config(num_prop=4))
+    (line,) = recipe.choices(recipe.settings(num_prop=4))
     assert "num_prop" not in line and "selection MixedAttnMax (needs no class token)" in line
-    (line,) = recipe.choices(recipe.config(propagation="None"))
+    (line,) = recipe.choices(recipe.settings(propagation="None"))
     assert "num_neighbours" not in line
-    assert recipe.choices(recipe.config(num_prop=0)) == []
-    assert load_recipe("deit_s").choices(load_recipe("deit_s").config()) == []
+    assert recipe.choices(recipe.settings(num_prop=0)) == []
+    assert load_recipe("deit_s").choices(load_recipe("deit_s").settings()) == []
     assert without_head(recipe).why == recipe.why
 
 
@@ -108,10 +106,10 @@ def test_calibrate_chooses_the_same(command: Command, tmp_path: Path) -> None:
     )
     assert ran.code == 0
     assert "note: test_vit has no recipe" in ran.err
-    written = yaml.safe_load(Path("out.yaml").read_text())
+    written = yaml.safe_load(Path("out.yaml").read_text("utf-8"))
     assert written["gtp"]["num_prop"] == 9
     assert "why" not in written
-    assert load_recipe("out.yaml").config().num_prop == 9
+    assert load_recipe("out.yaml").settings().num_prop == 9
 
 
 def test_what_cannot_be_patched_is_refused_before_weights_are_fetched(command: Command) -> None:

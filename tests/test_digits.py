@@ -7,12 +7,13 @@ from torch import Tensor
 
 from gtp_exporters.data_config import preprocessing_of
 from gtp_models.digits.train import augment, images_of, split, to_tensor
-from gtp_models.gtp.patch import apply
-from gtp_models.macs import cost
+from gtp_models.methods.apply import apply
+from gtp_models.plan import make_plan
 from gtp_models.recipes import load_recipe
 from gtp_models.training import accuracy
 from gtp_models.weights import BuiltModel, build_model
-from gtp_runtime.images import class_indices, find_images
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.images import find_images
 
 RECIPE = load_recipe("digits")
 PATHS = find_images(RECIPE.images)
@@ -39,11 +40,11 @@ def test_accuracy_with_and_without_gtp(built: BuiltModel, held_out: tuple[Tensor
     assert len(PATHS) == 360
     dense = accuracy(built.model, *held_out)
     assert dense >= 0.98
-    assert accuracy(apply(built.model, RECIPE.config()), *held_out) >= dense - 0.01
+    assert accuracy(apply(built.model, RECIPE.settings()), *held_out) >= dense - 0.01
 
 
 def test_gtp_saves_a_quarter(built: BuiltModel) -> None:
-    expected = cost(built.model, RECIPE.config())
+    expected = make_plan(built.model, RECIPE.settings())
     assert expected.total <= 0.75 * expected.dense
 
 

@@ -1,22 +1,34 @@
 """The engine backend on a TensorRT and a CUDA of numpy: order of work, checks, errors, threads."""
 
 import importlib
+import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from artifacts import Command
 from fake_tensorrt import FakeCuda, fake_trt
 
-from gtp_runtime import load
+from gtp_export.run_options import RunOptions
+from gtp_runtime import load, read_manifest
 from gtp_runtime.engine_info import EngineInfo
-from gtp_runtime.errors import BackendMissingError, DeviceError, EngineMismatchError, GTPRuntimeError, ManifestError
+from gtp_runtime.errors import (
+    BackendMissingError,
+    DeviceError,
+    EngineMismatchError,
+    GTPRuntimeError,
+    InputError,
+    ManifestError,
+)
 from gtp_runtime.manifest import FileEntry, Manifest, ModelInfo, TensorSpec, WeightsInfo, file_sha256, write_manifest
 from gtp_runtime.preprocessing import Preprocessing
 from gtp_runtime.tensorrt_flavor import find_flavor
@@ -84,8 +96,11 @@ def test_threads_share_it(start: Start) -> None:
 def test_closing_frees_everything(start: Start) -> None:
     with start() as model:
         assert model.fake_cuda.memory
+        assert sorted(model.fake_cuda.alive) == ["event"] * 4 + ["stream"]
     assert not model.fake_cuda.memory
+    assert not model.fake_cuda.alive
     model.close()
+    assert model.fake_cuda.depth == 0
     with pytest.raises(GTPRuntimeError, match="was closed: load it again"):
         model.run(np.zeros((1, 3, 4, 4), np.float32))
 
@@ -101,6 +116,70 @@ def test_host_code_stays_off_unless_asked(start: Start) -> None:
 def test_every_refusal_while_loading_is_an_error(start: Start, refuse: str, task: str) -> None:
     with pytest.raises(DeviceError, match=f"TensorRT refuses to {task}"):
         start(refuse=refuse)
+    assert not FakeCuda.last.memory
+    assert not FakeCuda.last.alive
+
+
+def test_what_fails_half_way_is_freed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: FakeCuda) -> None:
+        raise DeviceError("CUDA: out of memory")
+
+    monkeypatch.setattr(FakeCuda, "event", full)
+    with pytest.raises(DeviceError, match="out of memory"):
+        start()
+    assert not FakeCuda.last.memory
+    assert not FakeCuda.last.alive
+
+
+def test_what_cannot_be_freed_leaves_the_rest_to_be_freed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FakeCuda, memory: int) -> None:
+        raise DeviceError("CUDA: an illegal memory access was encountered")
+
+    model = start()
+    monkeypatch.setattr(FakeCuda, "free", broken)
+    model.close()
+    assert not model.fake_cuda.alive
+
+
+def add_twin(path: Path, name: str) -> None:
+    """Put a dense twin beside an engine: the same bytes, under a dense file's name and role."""
+    shutil.copy(path, path.parent / name)
+    manifest = read_manifest(path.parent)
+    dense = replace(manifest.entry(path.name), role="dense")
+    write_manifest(replace(manifest, files={**manifest.files, name: dense}), path.parent)
+
+
+def test_an_engine_is_compared_with_an_engine(
+    start: Start, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = start().path
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # a Jetson has none
+    for name in ("dense.onnx", "dense.engine"):
+        add_twin(path, name)
+    twin = RunOptions("auto", {"host_code": True}, {"threads": 1}).load_twin(path)
+    assert twin is not None
+    assert (twin.path.name, twin.backend.name) == ("dense.engine", "tensorrt")
+    twin.close()
+    ran = command("bench", path, "--seconds", "0", "--json")
+    assert ran.code == 0, ran.err
+    assert [Path(entry["file"]).name for entry in json.loads(ran.out)["files"]] == ["dense.engine", "model.engine"]
+
+
+def test_a_twin_that_nothing_here_runs_is_said(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = start().path
+    add_twin(path, "dense.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert RunOptions("auto", {}, {}).load_twin(path) is None
+    assert "note: not compared with the dense twin: onnxruntime is not installed" in capsys.readouterr().err
+
+
+def test_an_option_that_an_engine_does_not_take(start: Start, command: Command) -> None:
+    for name in ("bench", "validate"):
+        ran = command(name, start().path, "--threads", "2")
+        assert ran.code == 2
+        assert "tensorrt takes no option threads: it takes host_code" in ran.error
 
 
 def test_tensorrts_own_words_are_in_the_error(start: Start) -> None:
@@ -139,12 +218,34 @@ def test_rtx_keeps_its_compiled_kernels(start: Start, tmp_path: Path) -> None:
     rtx = replace(INFO, flavor="rtx", version="1.7.1", targets=["sm87"], compute_capability=None)
     start(rtx, "1.7.1").close()
     cache = tmp_path / "model.rtx-cache"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.json", "model.rtx-cache"]
     assert cache.read_bytes() == b"kernels"
     assert start(rtx, "1.7.1").fake_cuda.log[0] == "cache b'kernels'"
     with pytest.raises(DeviceError, match="runtime cache"):
         start(rtx, "1.7.1", refuse="cache")
     with pytest.raises(EngineMismatchError, match="built for sm87"):
         start(rtx, "1.7.1", sm="12.0")
+
+
+def test_compiled_kernels_that_cannot_be_kept_are_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError("no space")
+
+    model = start(replace(INFO, flavor="rtx", version="1.7.1", targets=["sm87"]), "1.7.1")
+    (tmp_path / "model.rtx-cache").write_bytes(b"earlier")
+    monkeypatch.setattr(os, "replace", full)
+    with caplog.at_level("INFO", "gtp_runtime"):
+        model.close()
+    assert "compiled kernels are not kept" in caplog.text
+    assert (tmp_path / "model.rtx-cache").read_bytes() == b"earlier"
+
+
+def test_options_that_tensorrt_does_not_take(start: Start) -> None:
+    for option, value in (("provider", "cuda"), ("threads", 2), ("compute", "bf16")):
+        with pytest.raises(InputError, match=f"tensorrt takes no option {option}: it takes host_code"):
+            start(**{option: value})
 
 
 def test_a_tensorrt_that_is_too_old(start: Start) -> None:
@@ -157,7 +258,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(BackendMissingError, match="choose auto, tensorrt or rtx"):
+    with pytest.raises(InputError, match="'trt': choose one of auto, tensorrt, rtx"):
         find_flavor("trt")
 
 
@@ -169,6 +270,23 @@ def test_auto_prefers_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None
     assert find_flavor().name == "tensorrt"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert (find_flavor().name, find_flavor("rtx").is_rtx) == ("rtx", True)
+
+
+def test_cuda_python_destroys_streams_and_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.runtime")
+    cuda_python = importlib.import_module("gtp_runtime.cuda.cuda_python")
+    destroyed: list[object] = []
+
+    def destroy(thing: object) -> tuple[int]:
+        destroyed.append(thing)
+        return (0,)
+
+    runtime = SimpleNamespace(cudaStreamDestroy=destroy, cudaEventDestroy=destroy)
+    monkeypatch.setattr(cuda_python, "runtime", runtime)
+    cuda = object.__new__(cuda_python.CudaPython)
+    cuda.destroy_stream("stream")
+    cuda.destroy_event("event")
+    assert destroyed == ["stream", "event"]
 
 
 def test_cuda_without_a_driver_says_so() -> None:

@@ -1,4 +1,4 @@
-"""timm's Eva family under GTP and its rivals; the references run timm's own blocks and attention, in float64."""
+"""timm's Eva family under every method; the references run timm's own blocks and attention, in float64."""
 
 import copy
 import pickle
@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 import torch
 from eva_models import EVAS, evas, tiny_eva
-from helpers import TINY_GTP, images_for
+from helpers import TINY_GTP, images_for, methods, settings_of
 from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.attention import attend
-from gtp_models.gtp.calibration import calibrate
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.families import block_form
-from gtp_models.gtp.families.eva import GTPEva
-from gtp_models.gtp.patch import apply, is_patched, remove, trace_tokens
-from gtp_models.gtp.rotary import rope_rows
-from gtp_models.gtp.tokens import Tokens
-from gtp_models.gtp.trace import recording
-from gtp_models.macs import cost
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models.frame.attention import attend
+from gtp_models.frame.families import block_form
+from gtp_models.frame.families.eva import GTPEva
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.frame.rotary import rope_rows
+from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.trace import recording
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.calibration import calibrate
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.plan import make_plan
 
 batches = pytest.mark.parametrize("batch", [1, 3])
 SETTINGS = GTPConfig(num_prop=3, num_neighbours=4)
@@ -65,13 +65,13 @@ def test_our_form_of_the_blocks_is_timms(name: str, batch: int, monkeypatch: pyt
 
 @evas
 @batches
-@pytest.mark.parametrize("method", ["drop", "prune", "gtp"])
+@pytest.mark.parametrize("method", ["drop", "gtp-None", "gtp"])
 @torch.no_grad()
 def test_rotation_follows_the_survivors(name: str, batch: int, method: str) -> None:
     """timm's own blocks on the tokens that are left, with their rows of its rotary embeddings."""
     model = tiny_eva(name).double()
     plain, images = copy.deepcopy(model), images_for(model, batch).double()
-    apply_method(model, method, GTPConfig(num_prop=3, num_neighbours=4, alpha=0, token_scale=False))
+    apply(model, settings_of(method, alpha=0, token_scale=False))
     with trace_tokens(model) as trace:
         logits = model(images)
     for image in range(batch):
@@ -89,12 +89,12 @@ def test_rotation_follows_the_survivors(name: str, batch: int, method: str) -> N
 
 @evas
 @batches
-@pytest.mark.parametrize("method", ["gtp", "mean", "tome"])
+@pytest.mark.parametrize("method", ["gtp", "gtp-Mean", "tome"])
 @torch.no_grad()
 def test_every_layers_attention_is_timms(name: str, batch: int, method: str) -> None:
     """With the logarithm of the token scales as timm's mask, and for the mean tokens no position."""
     model = tiny_eva(name).double()
-    apply_method(model, method, SETTINGS)
+    apply(model, settings_of(method))
     with recording(model.blocks, keep=lambda layer: layer.tokens) as layers:
         model(images_for(model, batch).double())
     for index, tokens in enumerate(layers[:-1], start=1):
@@ -117,12 +117,12 @@ def timms(model: Any, layer: int, x: Tensor, tokens: Tokens, image: int) -> Tens
 
 
 @evas
-@pytest.mark.parametrize("method", METHODS)
+@methods
 def test_comes_off(name: str, method: str) -> None:
     model = tiny_eva(name)
     images, keys, blocks = images_for(model), list(model.state_dict()), list(model.blocks)
     before = model(images)
-    apply_method(apply(model, GTPConfig(num_prop=1, num_neighbours=4)), method, SETTINGS)
+    apply(apply(model, GTPConfig(num_prop=1, num_neighbours=4)), settings_of(method))
     assert (type(model), is_patched(model), isinstance(model, Eva)) == (GTPEva, True, True)
     assert list(model.state_dict()) == keys
     assert model(images).shape == before.shape
@@ -142,12 +142,12 @@ def test_copies_answer_the_same(name: str) -> None:
         assert type(remove(again)) is Eva
 
 
-@pytest.mark.parametrize("method", METHODS)
+@methods
 @evas
 def test_cost_against_torchs_counter(name: str, method: str) -> None:
-    model, config = tiny_eva(name), GTPConfig(num_prop=(0, 4, 2), num_neighbours=4, selection="CosSimMax")
-    expected = cost(model, config, method)
-    apply_method(model, method, config)
+    model = tiny_eva(name)
+    expected = make_plan(model, settings_of(method, (0, 4, 2), selection="CosSimMax"))
+    apply(model, expected)
     for part in [block.attn for block in model.blocks] + [model.attn_pool] * (model.attn_pool is not None):
         part.fused_attn = False  # torch counts fused attention otherwise
     with FlopCounterMode(display=False) as counter:

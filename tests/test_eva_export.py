@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
+from helpers import METHOD_CASES, settings_of
 from onnx_graphs import check_answers, graph_of, operators
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.simplify import simplify
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models import Recipe, build_model
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.rivals import METHODS, apply_method
+from gtp_models import Recipe, apply, build_model
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning
 
@@ -31,17 +30,17 @@ FORMS = [
     ("EVA-02", "gtp", 1),
     ("DINOv3", "gtp", 1),
     ("mixed", "gtp", 2),
-    ("no prefix", "mean", 1),
+    ("no prefix", "gtp-Mean", 1),
     ("Sapiens2", "gtp", 2),
     ("post-norm", "tome", 1),
 ]
 FULL = [(name, "gtp", batch) for name in EVAS for batch in (1, 3)]
-FULL += [(name, method, 2) for name in ("DINOv3", "mixed", "gated") for method in METHODS if method != "gtp"]
+FULL += [(name, method, 2) for name in ("DINOv3", "mixed", "gated") for method in METHOD_CASES if method != "gtp"]
 
 
 def check_form(name: str, method: str, batch: int) -> None:
     model = tiny_eva(name)
-    apply_method(model, method, GTPConfig(num_prop=3, num_neighbours=4))
+    apply(model, settings_of(method))
     graph = graph_of(model, batch)
     assert not {"Sin", "Cos", "ScatterND", "GatherND"} & operators(graph), "rotary embeddings are constants"
     check_answers(graph, model, batch)
@@ -62,13 +61,13 @@ def test_rotation_takes_few_nodes() -> None:
     model, counts = tiny_eva("DINOv3"), []
     for rope in (model.rope, None):
         model.rope = rope
-        apply_method(model, "gtp", GTPConfig(num_prop=3, num_neighbours=4))
+        apply(model, settings_of("gtp"))
         counts.append(len(simplify(to_onnx(Traced(model, False), 1, 20)[0])[0].graph))
     assert counts[0] - counts[1] <= 12 * len(model.blocks)  # 10 for the constant rows of the first layer
 
 
 def check_export(name: str, directory: Path, batch: int) -> Path:
-    exported = export(RECIPES[name], directory, weights="random", options=Options(batch=batch))
+    exported = export(RECIPES[name], directory, weights="random", options=ExportOptions(batch=batch), check=False)
     with pytest.warns(RandomWeightsWarning), load(directory) as model:
         assert model.validate().ok
     assert exported.manifest.model.grid == [4, 4]
@@ -96,7 +95,7 @@ def test_an_engine_builds(tmp_path: Path, name: str, batch: int) -> None:
 def test_a_model_of_any_image_size_is_made_for_one() -> None:
     small: Any = {"embed_dim": 48, "depth": 1, "num_heads": 3}
     recipe = Recipe("tiny", "", "vit_small_patch16_dinov3", {}, small)
-    first, second = (build_model(recipe, "random", img_size=size) for size in (None, (64, 96)))
+    first, second = (build_model(recipe.sized(size), "random") for size in (None, (64, 96)))
     assert first.sha256 == second.sha256
     assert first.model.dynamic_img_size is False
     assert first.model.patch_embed.img_size == (256, 256)

@@ -7,10 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from gtp_exporters import Options, describe, export
-from gtp_exporters.directory import written_whole
-from gtp_exporters.errors import LimitError, OutputError
-from gtp_exporters.pack import synthetic_images
+from gtp_exporters import ExportOptions, describe, export
+from gtp_exporters.errors import LimitError
+from gtp_exporters.reference import synthetic_images
 from gtp_models import GTPConfig, Recipe
 from gtp_runtime import Manifest, read_manifest
 from gtp_runtime.reference import read_reference
@@ -22,7 +21,7 @@ LEAN = 54  # nodes of a reducing block at batch 1
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(TINY, tmp_path_factory.mktemp("out") / "tiny", weights="random").directory
+    return export(TINY, tmp_path_factory.mktemp("out") / "tiny", weights="random", check=False).directory
 
 
 def test_the_directory_holds_what_the_manifest_lists(exported: Path) -> None:
@@ -54,7 +53,10 @@ def test_a_graph_says_what_it_is_and_nothing_of_the_machine(exported: Path, name
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
     assert str(Path.cwd()).encode() not in (exported / name).read_bytes()
     if name == "model.onnx":
-        assert GTPConfig(**json.loads(essentials["gtp"])) == TINY.config()
+        assert GTPConfig(**json.loads(essentials["settings"])) == TINY.settings()
+    assert (essentials["method"], proto.graph.name) == (
+        ("gtp", "tiny-gtp") if name == "model.onnx" else ("dense", "tiny-dense")
+    )
 
 
 def test_reducing_blocks_are_lean(exported: Path) -> None:
@@ -66,7 +68,8 @@ def test_reducing_blocks_are_lean(exported: Path) -> None:
 
 def test_layers_without_reduction_have_no_selection(tmp_path: Path) -> None:
     config = GTPConfig(num_prop=(0, 3, 0), num_neighbours=4)
-    nodes = [layer.nodes for layer in export(TINY, tmp_path / "out", weights="random", config=config).manifest.layers]
+    exported = export(TINY, tmp_path / "out", weights="random", settings=config, check=False)
+    nodes = [layer.nodes for layer in exported.manifest.layers]
     assert nodes[0] <= 26
     assert nodes[2] <= 28
     assert nodes[1] > 35
@@ -85,8 +88,8 @@ def test_the_reference_holds_every_layer(exported: Path) -> None:
 
 
 def test_options(tmp_path: Path) -> None:
-    options = Options(batch=2, dense=False, trace=False, simplify=False)
-    manifest = export(TINY, tmp_path / "out", weights="random", options=options).manifest
+    options = ExportOptions(batch=2, dense=False, trace=False, simplify=False)
+    manifest = export(TINY, tmp_path / "out", weights="random", options=options, check=False).manifest
     assert set(manifest.files) == {"model.onnx", "reference.npz"}
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
     assert read_reference(tmp_path / "out" / "reference.npz").dense_answers is None
@@ -99,24 +102,11 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-def test_an_earlier_export_is_replaced_and_others_are_not(tmp_path: Path) -> None:
-    place = tmp_path / "out"
-    place.mkdir()
-    (place / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds other files"), written_whole(place):
-        pass
-    (place / "model.json").write_text("{}")
-    with written_whole(place) as directory:
-        (directory / "model.json").write_text("new")
-    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("model.json", "new")]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(LimitError, match="batch 0"):
-        Options(batch=0)
+    with pytest.raises(LimitError, match="batch=0: give a whole number of at least 1"):
+        ExportOptions(batch=0)
     with pytest.raises(LimitError, match="choose one of tensorrt, onnxruntime, openvino"):
-        Options(target="coreml")
+        ExportOptions(target="coreml")
 
 
 def test_synthetic_images_are_seeded_and_smooth() -> None:

@@ -1,6 +1,6 @@
 """Every form that GTP takes: the ONNX graph is static, lean and answers as eager PyTorch does."""
 
-from typing import Any, get_args
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -10,10 +10,11 @@ from onnx_graphs import check_answers, graph_of, operators
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig, Selection
-from gtp_models.gtp.patch import apply
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.axes import SELECTIONS
+from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 
-SELECTIONS = get_args(Selection)
+MEASURED = {name: value for name, value in PRESETS["measured"].items() if name != "schedule"}
 Form = tuple[dict[str, Any], dict[str, Any], int]
 FORMS: dict[str, Form] = {
     "default": ({}, {}, 1),
@@ -23,13 +24,18 @@ FORMS: dict[str, Form] = {
     "mean": ({"propagation": "Mean"}, {}, 2),
     "prune": ({"propagation": "None", "graph": "None"}, {}, 1),
     "sparse": ({"sparsity": 0.6}, {}, 2),
+    "measured": (MEASURED, {}, 1),
     "gap": ({"graph": "Semantic"}, {"class_token": False, "global_pool": "avg", "fc_norm": False}, 2),
     "registers": ({"graph": "Spatial"}, {"reg_tokens": 3}, 1),
     "oblong": ({"token_scale": False}, {"img_size": (32, 48)}, 1),
     "normed": ({}, {"qk_norm": True, "scale_attn_norm": True, "init_values": 0.1}, 1),
 }
 FULL: dict[str, Form] = {
-    **{f"{selection}-{batch}": ({"selection": selection}, {}, batch) for selection in SELECTIONS for batch in (1, 2)},
+    **{
+        f"{selection}-{batch}": ({"selection": selection}, {}, batch)
+        for selection in SELECTIONS.names()
+        for batch in (1, 2)
+    },
     **{
         f"{graph}-{scale}-{batch}": ({"graph": graph, "token_scale": scale}, {}, batch)
         for graph in ("Spatial", "Semantic", "Mixed")
@@ -39,6 +45,9 @@ FULL: dict[str, Form] = {
     **{f"sparse-{sparsity}": ({"sparsity": sparsity}, {}, 1) for sparsity in (0.05, 0.3, 0.9)},
     "mean-unscaled": ({"propagation": "Mean", "token_scale": False}, {}, 1),
     "prune-scaled-batch": ({"propagation": "None"}, {"reg_tokens": 1}, 4),
+    "measured-batch": (MEASURED, {"reg_tokens": 1}, 3),
+    "measured-gap": (MEASURED, {"class_token": False, "global_pool": "avg"}, 2),
+    "nearest": ({"graph": "Nearest"}, {}, 2),
     "gap-mean": ({"propagation": "Mean"}, {"class_token": False, "global_pool": "avg"}, 1),
 }
 

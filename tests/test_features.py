@@ -13,12 +13,12 @@ import pytest
 import timm
 import torch
 from artifacts import DIGITS, SEVEN, TINY, Command
-from helpers import images_for, tiny_vit
+from helpers import images_for, settings_of, tiny_vit
 from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_models import ConfigError, build_model
 from gtp_models.heads import gives_features, projects, without_head
 from gtp_runtime import Manifest, read_manifest
@@ -38,9 +38,10 @@ QUICK = 2
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 
 
-def exported(place: Path, model_args: dict[str, Any] | None = None, **options: Any) -> Manifest:
+def exported(place: Path, model_args: dict[str, Any] | None = None, method: str = "gtp", **options: Any) -> Manifest:
     recipe = replace(TINY, model_args=TINY.model_args | (model_args or {}))
-    return export(recipe, place, weights="random", options=Options(**{"head": "none"} | options)).manifest
+    made = ExportOptions(**{"head": "none"} | options)
+    return export(recipe, place, weights="random", options=made, settings=settings_of(method), check=False).manifest
 
 
 def shapes(manifest: Manifest, name: str) -> list[tuple[str, list[int], str]]:
@@ -86,9 +87,9 @@ def test_every_pooling(tmp_path: Path, pooling: str) -> None:
         [
             {"precision": "fp16", "simplify": False},
             {"input": "uint8", "batch": 2, "dense": False},
-            {"method": "prune"},
+            {"method": "gtp-None"},
             {"method": "tome", "dense": False},
-            {"method": "mean", "trace": False},
+            {"method": "gtp-Mean", "trace": False},
             {"method": "dense"},
         ]
     ),
@@ -120,7 +121,7 @@ def test_classes_are_refused_kindly(features: Path) -> None:
 
 
 def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("gtp_export.commands.export.SECONDS", 0.1)
+    monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     ran = command("export", "digits", "--head", "none", "-o", tmp_path / "out")
     assert ran.code == 0
     assert "note: left out the file's classifier (head.bias, head.weight)" in ran.err
@@ -141,12 +142,13 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     recipe = without_head(TINY)
-    done = export(recipe, tmp_path / "out", weights="random", options=Options(dense=False, simplify=False))
+    options = ExportOptions(dense=False, simplify=False)
+    done = export(recipe, tmp_path / "out", weights="random", options=options, check=False)
     said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values an image)"
-    assert done.notes == (said,)
+    assert done.manifest.notes == [said]
     assert read_manifest(tmp_path / "out").notes == [said]
     with pytest.raises(ConfigError, match="has no classifier to keep: leave --head out"):
-        export(recipe, tmp_path / "other", weights="random", options=Options(head="keep"))
+        export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
 
 
 def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import nn
 
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, trace_tokens
+from gtp_models import GTPConfig, apply, trace_tokens
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = json.loads((GOLDEN / "golden.json").read_text())
+CASES = json.loads((GOLDEN / "golden.json").read_text("utf-8"))
 VALUES = np.load(GOLDEN / "golden.npz")
 SETTINGS = ("selection", "propagation", "graph", "num_prop", "num_neighbours", "sparsity", "alpha", "token_scale")
 

@@ -4,14 +4,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.graph import edges, normalise, semantic_adjacency, spatial_adjacency, token_graph
+from gtp_models.methods.gtp.axes import GRAPHS
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.graphs.adjacency import normalise, pick, semantic_adjacency, spatial_adjacency
 
 GRID = (4, 5)
 
 
 def vectors(*batch: int) -> Tensor:
     return torch.randn(*batch, GRID[0] * GRID[1], 6, generator=torch.Generator().manual_seed(0))
+
+
+def token_graph(x: Tensor, grid: tuple[int, int], num_prefix: int, config: GTPConfig) -> Tensor:
+    """Make the graph as the blocks do, weighed by alpha."""
+    setup = GRAPHS[config.graph].setup
+    assert setup is not None
+    return setup(x, grid, num_prefix, config, config.alpha)
 
 
 def naive_weights(adjacency: Tensor) -> Tensor:
@@ -103,9 +111,9 @@ def test_edges_of_a_batch(shared: bool) -> None:
     weights = torch.rand(7, 7) if shared else torch.rand(3, 7, 7)
     orders = torch.stack([torch.randperm(7) for _ in range(3)])
     kept, propagated = orders[:, :5], orders[:, 5:]
-    picked = edges(weights.mT, propagated, kept)
+    picked = pick(weights.mT, propagated, kept)
     for image in range(3):
         own = weights if shared else weights[image]
         expected = own[kept[image]][:, propagated[image]]
         assert torch.equal(picked[image].mT, expected)
-        assert torch.equal(edges(own.mT, propagated[image], kept[image]).mT, expected)
+        assert torch.equal(pick(own.mT, propagated[image], kept[image]).mT, expected)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gtp_runtime.errors import ImageError
-from gtp_runtime.images import class_indices, find_images
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.errors import ImageError, InputError
+from gtp_runtime.images import find_images
 
 LABELS = ["cat", "dog", "owl"]
 IDS = ["n03", "n02", "n01"]
@@ -22,6 +23,20 @@ def folder(place: Path, *names: str) -> list[Path]:
 def test_images_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
     found = folder(tmp_path, "b/2.PNG", "a/deep/1.jpeg", "a/0.webp", "notes.txt", "b/2.json")
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a/0.webp", "a/deep/1.jpeg", "b/2.PNG"]
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / ".home").mkdir()
+    found = folder(tmp_path / ".home", "._x.jpg", "x.jpg", "a/._y.png", "a/y.png", ".thumbnails/x.jpg", ".jpg")
+    assert [str(path.relative_to(tmp_path / ".home")) for path in found] == ["a/y.png", "x.jpg"]
+
+
+def test_a_folder_is_a_path(tmp_path: Path) -> None:
+    folder(tmp_path, "1.png")
+    assert find_images(str(tmp_path)) == [tmp_path / "1.png"]
+    for other in (None, 3, b"images"):
+        with pytest.raises(InputError, match="give a folder as a path, not"):
+            find_images(other)  # type: ignore[arg-type]
 
 
 def test_no_folder_or_no_image(tmp_path: Path) -> None:
@@ -41,9 +56,8 @@ def test_no_folder_or_no_image(tmp_path: Path) -> None:
         (("n01", "n03"), [2, 0]),
         (("0", "2"), [0, 2]),
         (("00", "002"), [0, 2]),
-        (("x", "y", "z"), [0, 1, 2]),
     ],
-    ids=["labels", "label ids", "numbers", "padded numbers", "in order"],
+    ids=["labels", "label ids", "numbers", "padded numbers"],
 )
 def test_classes_of_sub_folders(tmp_path: Path, names: tuple[str, ...], expected: list[int]) -> None:
     images = folder(tmp_path, *(f"{name}/image.png" for name in names))
@@ -60,10 +74,27 @@ def test_labels_come_before_numbers(tmp_path: Path) -> None:
     assert class_indices(tmp_path, images, ["1", "0"], None, 2) == [1, 0]
 
 
-def test_without_labels_numbers_and_order_remain(tmp_path: Path) -> None:
-    images = folder(tmp_path, "a/1.png", "b/1.png")
-    assert class_indices(tmp_path, images, None, None, 2) == [0, 1]
-    with pytest.raises(ImageError, match="are no classes of this model"):
+def test_order_must_be_asked_for(tmp_path: Path) -> None:
+    images = folder(tmp_path, "b/1.png", "a/1.png", "c/1.png", "b/2.png")
+    with pytest.raises(ImageError, match=r"\(a, b, c\) are no classes .* labels \(cat, dog, owl\).* with --by-order"):
+        class_indices(tmp_path, images, LABELS, None, 3)
+    assert class_indices(tmp_path, images, LABELS, None, 3, by_order=True) == [0, 1, 1, 2]
+    with pytest.raises(ImageError, match="are no classes of this model") as refused:
+        class_indices(tmp_path, images, None, None, 4)
+    assert "by-order" not in str(refused.value), "three folders are not four classes in any order"
+
+
+def test_order_needs_a_folder_a_class_and_other_names(tmp_path: Path) -> None:
+    images = folder(tmp_path, "cat/1.png", "dog/1.png", "owl/1.png")
+    with pytest.raises(ImageError, match="are named by their classes: leave out --by-order"):
+        class_indices(tmp_path, images, LABELS, None, 3, by_order=True)
+    with pytest.raises(ImageError, match=r"takes one sub-folder a class: .* has 3, the model 4 classes"):
+        class_indices(tmp_path, images, None, None, 4, by_order=True)
+
+
+def test_many_names_are_not_all_listed(tmp_path: Path) -> None:
+    images = folder(tmp_path, *(f"{letter}/1.png" for letter in "abcdefghijkl"))
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j, \.\.\.\) are no classes"):
         class_indices(tmp_path, images, None, None, 3)
 
 

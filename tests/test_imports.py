@@ -19,7 +19,7 @@ PACKAGES = {
 }
 FORBIDDEN = {
     "gtp_runtime": {"gtp_models", "gtp_exporters", "gtp_export", *EXPORT},
-    "gtp_models": {"gtp_runtime", "gtp_exporters", "gtp_export"},
+    "gtp_models": {"gtp_exporters", "gtp_export", *ENGINES, "onnx", "onnxscript", "onnxsim"},
     "gtp_exporters": {"gtp_export"},
 }
 LOADED = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"

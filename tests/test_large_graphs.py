@@ -10,7 +10,7 @@ import pytest
 from onnx_graphs import tiny_graph
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, agreement, build_engine, export, folding, graphs
+from gtp_exporters import EngineOptions, ExportOptions, agreement, build_engine, export, folding, graphs
 from gtp_exporters.agreement import answers
 from gtp_exporters.errors import StaticCheckError
 from gtp_models import Recipe
@@ -20,6 +20,7 @@ from gtp_runtime.manifest import check_file, file_sha256, read_manifest
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
 TINY = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", gtp={"num_prop": 3, "num_neighbours": 4}, model_args=ARGS)
 GRAPHS = ("model.onnx", "dense.onnx")
+pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 
 
 def lower_limits(patch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         lower_limits(patch)
-        return export(TINY, tmp_path_factory.mktemp("large") / "tiny", weights="random").directory
+        return export(TINY, tmp_path_factory.mktemp("large") / "tiny", weights="random", check=False).directory
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_tensorrt_builds_it(copied: Path, precision: str, monkeypatch: pytest.Mo
 
 
 def test_a_precision_is_written_in_as_well(tmp_path: Path) -> None:
-    export(TINY, tmp_path / "tiny", weights="random", options=Options(precision="fp16", dense=False))
+    export(TINY, tmp_path / "tiny", weights="random", options=ExportOptions(precision="fp16", dense=False))
     manifest = read_manifest(tmp_path / "tiny")
     assert set(manifest.files) == {"model.onnx", "model.onnx.data", "reference.npz"}
     assert manifest.entry("model.onnx").precision == "fp16"

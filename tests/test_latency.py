@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gtp_runtime import latency
-from gtp_runtime.latency import Latency, against_first, in_turn, summarise
+from gtp_runtime import timing
+from gtp_runtime.errors import InputError
+from gtp_runtime.latency import Latency, against_first, summarise
+from gtp_runtime.timing import in_turn, median_stages
 
 
 class Clock:
@@ -28,34 +31,57 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
 def test_warms_up_each_then_takes_turns(clock: Clock) -> None:
     times = in_turn([clock.work("a", 0.25), clock.work("b", 0.5)], seconds=15)
-    assert clock.calls[: 2 * latency.WARMUP_RUNS] == ["a"] * latency.WARMUP_RUNS + ["b"] * latency.WARMUP_RUNS
-    assert clock.calls[2 * latency.WARMUP_RUNS :] == ["a", "b"] * 20
+    assert clock.calls[: 2 * timing.WARMUP_RUNS] == ["a"] * timing.WARMUP_RUNS + ["b"] * timing.WARMUP_RUNS
+    assert clock.calls[2 * timing.WARMUP_RUNS :] == ["a", "b"] * 20
     assert times == [[0.25] * 20, [0.5] * 20]
 
 
 def test_a_quick_file_is_warmed_up_for_a_while(clock: Clock) -> None:
     in_turn([clock.work("a", 2**-7)], seconds=0)
-    assert len(clock.calls) == np.ceil(latency.WARMUP_SECONDS * 2**7) + latency.MIN_RUNS
+    assert len(clock.calls) == np.ceil(timing.WARMUP_SECONDS * 2**7) + timing.MIN_RUNS
 
 
 def test_runs_a_least_number_of_rounds_however_short_the_time(clock: Clock) -> None:
-    shares: list[float] = []
-    times = in_turn([clock.work("a", 8), clock.work("b", 8)], seconds=0, progress=shares.append)
-    assert [len(taken) for taken in times] == [latency.MIN_RUNS] * 2
-    assert shares == [1.0] * latency.MIN_RUNS
+    told: list[tuple[str, float | None]] = []
+    work = [clock.work("a", 8), clock.work("b", 8)]
+    times = in_turn(work, seconds=0, progress=lambda task, share=None: told.append((task, share)))
+    assert [len(taken) for taken in times] == [timing.MIN_RUNS] * 2
+    assert told == [("benchmarking", 1.0)] * timing.MIN_RUNS
     assert len(in_turn([clock.work("a", 8)], seconds=0, rounds=2)[0]) == 2
 
 
 def test_progress_rises_to_one(clock: Clock) -> None:
-    shares: list[float] = []
-    in_turn([clock.work("a", 0.5)], seconds=10, progress=shares.append)
+    shares: list[float | None] = []
+    in_turn([clock.work("a", 0.5)], seconds=10, progress=lambda task, share=None: shares.append(share))
     assert shares == [step / 20 for step in range(1, 21)]
+
+
+@pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, -0.5, "3", True, None])
+def test_a_duration_that_is_none_is_refused(seconds: Any) -> None:
+    with pytest.raises(InputError, match=r"^seconds=.*: give a finite number, 0 or more$"):
+        in_turn([lambda: pytest.fail("it ran")], seconds)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5, "2", True, np.nan])
+def test_rounds_that_are_none_are_refused(rounds: Any) -> None:
+    with pytest.raises(InputError, match=r"^rounds=.*: give a whole number, 1 or more$"):
+        in_turn([lambda: pytest.fail("it ran")], 0, rounds=rounds)
+
+
+def test_nothing_to_time_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to time"):
+        in_turn([], 1)
+
+
+def test_the_median_of_each_stage() -> None:
+    taken = iter([{"h2d": 3.0, "compute": 5.0}, {"h2d": 1.0, "compute": 9.0}, {"h2d": 2.0, "compute": 7.0}])
+    assert median_stages(lambda: next(taken), runs=3) == {"h2d": 2.0, "compute": 7.0}
 
 
 def test_summarise() -> None:
@@ -75,9 +101,9 @@ def taking(name: str, milliseconds: float) -> Latency:
 
 def test_ratio_and_share_are_against_the_first() -> None:
     dense, gtp = against_first([taking("dense", 10), taking("gtp", 8.5)], [100, 70], ["dense", "gtp"])
-    assert (dense.ratio, dense.macs_ratio, dense.share, dense.price) == (1.0, 1.0, None, None)
+    assert (dense.ratio, dense.macs_ratio, dense.share, dense.overhead) == (1.0, 1.0, None, None)
     assert (gtp.ratio, gtp.macs_ratio) == pytest.approx((0.85, 0.7))
-    assert gtp.price is None
+    assert gtp.overhead is None
     assert gtp.share == pytest.approx(0.5), "15 % of the time for 30 % of the MACs"
 
 
@@ -93,7 +119,7 @@ def test_no_share_where_nothing_is_saved_or_macs_are_unknown(macs: list[int]) ->
     assert other.macs_ratio == (macs[1] / macs[0] if all(macs) else None)
 
 
-def test_the_price_is_paid_over_the_free_drop() -> None:
+def test_overhead_is_over_the_free_drop() -> None:
     results = [taking("dense", 10), taking("gtp", 9), taking("drop", 6)]
     compared = against_first(results, [100, 72, 70], ["dense", "gtp", "drop"])
-    assert [result.price for result in compared] == pytest.approx([10 / 6, 1.5, 1.0])
+    assert [result.overhead for result in compared] == pytest.approx([10 / 6, 1.5, 1.0])

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.data_config import preprocessing_of
-from gtp_models import GTPConfig, Recipe, apply, build_model, cost, load_recipe, lvvit, trace_tokens
+from gtp_models import GTPConfig, Recipe, apply, build_model, load_recipe, lvvit, make_plan, trace_tokens
 from gtp_models.errors import WeightsError
 
 DIM, DEPTH, HEADS, CLASSES = 24, 3, 3, 5
@@ -140,7 +140,7 @@ def test_without_the_auxiliary_head_it_is_another_model(tmp_path: Path) -> None:
 
 
 def test_another_size(weights: Path) -> None:
-    built = build_model(TINY, str(weights), img_size=(32, 48))
+    built = build_model(TINY.sized((32, 48)), str(weights))
     assert built.notes == ("position embeddings resampled from 16 to 24 patches",)
     assert built.model(images(32, 48)).shape == (3, CLASSES)
     with pytest.raises(ValueError, match=r"images of \(48, 32\) pixels, but the model takes \(32, 48\)"):
@@ -156,7 +156,7 @@ def test_the_auxiliary_head_sees_the_survivors(model: Any) -> None:
     seen: list[Tensor] = []
     model.aux_head.register_forward_hook(lambda head, inputs, logits: seen.append(logits))
     model.head.register_forward_hook(lambda head, inputs, logits: seen.append(logits))
-    with trace_tokens(apply(model, TINY.config())) as steps:
+    with trace_tokens(apply(model, TINY.settings())) as steps:
         logits = model(images())
     of_class_token, of_survivors = seen
     assert of_survivors.shape == (3, *steps[-1].kept.shape[1:], CLASSES) == (3, 10, CLASSES)
@@ -168,7 +168,7 @@ def test_features(model: Any) -> None:
     model.reset_classifier(0)
     assert torch.equal(model(images()), features)
     assert features.shape == (3, DIM)
-    assert cost(model, GTPConfig(num_prop=0)).head == 0
+    assert make_plan(model, GTPConfig(num_prop=0)).head == 0
     model.reset_classifier(7)
     assert model(images()).shape == (3, 7)
 
@@ -176,9 +176,9 @@ def test_features(model: Any) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize("num_prop", [0, 2, (0, 3, 1)])
 def test_macs_against_torchs_counter(num_prop: Any, size: tuple[int, int]) -> None:
-    built = build_model(TINY, "random", img_size=size)
+    built = build_model(TINY.sized(size), "random")
     config = GTPConfig(num_prop=num_prop, num_neighbours=4)
-    expected = cost(built.model, config)
+    expected = make_plan(built.model, config)
     for block in built.model.blocks:
         block.attn.fused_attn = False
     with FlopCounterMode(display=False) as counter:
@@ -196,7 +196,7 @@ def test_published_sizes(name: str, millions: float, macs: float, crop: int) -> 
     with torch.device("meta"):
         model = timm.create_model(recipe.timm)
     assert round(sum(value.numel() for value in model.parameters()) / 1e6, 2) == millions
-    assert round(cost(model, GTPConfig(num_prop=0)).dense / 1e9, 3) == macs
+    assert round(make_plan(model, GTPConfig(num_prop=0)).dense / 1e9, 3) == macs
     preprocessing = preprocessing_of(model)
     assert (preprocessing.resize, preprocessing.crop) == ([crop, crop], [224, 224])
     assert preprocessing.mean == [0.485, 0.456, 0.406]
@@ -205,7 +205,7 @@ def test_published_sizes(name: str, millions: float, macs: float, crop: int) -> 
 
 @pytest.mark.parametrize("name", ["model.onnx", "dense.onnx"])
 def test_export(tmp_path: Path, weights: Path, name: str) -> None:
-    exported = export(TINY, tmp_path / "out", weights=str(weights))  # the static check is part of it
+    exported = export(TINY, tmp_path / "out", weights=str(weights), check=False)  # the static check is part of it
     operators = [node.op_type for node in onnx.load(exported.directory / name).graph.node]
     assert operators.count("Conv") == 4
     assert "BatchNormalization" not in operators
@@ -218,7 +218,7 @@ def test_export(tmp_path: Path, weights: Path, name: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_builds(tmp_path: Path, weights: Path, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    exported = export(TINY, tmp_path / "out", weights=str(weights), options=Options(dense=False))
+    exported = export(TINY, tmp_path / "out", weights=str(weights), options=ExportOptions(dense=False), check=False)
     options = EngineOptions(targets=("sm86",))
     assert build_engine(exported.directory, precision=precision, flavor="rtx", options=options).entry.size > 100_000
 

@@ -46,7 +46,7 @@ MANIFEST = Manifest(
 def rewrite(directory: Path, **changes: Any) -> None:
     write_manifest(MANIFEST, directory)
     path = directory / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), encoding="utf-8")
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_a_newer_minor_with_unknown_keys_is_read(tmp_path: Path) -> None:
 
 def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
     rewrite(tmp_path)
-    values = json.loads((tmp_path / "model.json").read_text())
+    values = json.loads((tmp_path / "model.json").read_text("utf-8"))
     del values["results"], values["labels"], values["files"]["reference.npz"]["macs"]
-    (tmp_path / "model.json").write_text(json.dumps(values))
+    (tmp_path / "model.json").write_text(json.dumps(values), encoding="utf-8")
     assert read_manifest(tmp_path) == replace(MANIFEST, results={}, labels=None)
 
 
@@ -90,7 +90,7 @@ def test_an_older_major_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", '{"schema_version": null}', '{"schema_version": "x.1"}'])
 def test_without_a_version_it_is_no_manifest(tmp_path: Path, content: str) -> None:
-    (tmp_path / "model.json").write_text(content)
+    (tmp_path / "model.json").write_text(content, encoding="utf-8")
     with pytest.raises(ManifestError, match="no schema_version"):
         read_manifest(tmp_path)
 
@@ -124,7 +124,7 @@ def test_a_bad_leaf_is_named(tmp_path: Path, keys: tuple[Any, ...], value: Any, 
     write_manifest(MANIFEST, tmp_path)
     values = json.loads((tmp_path / "model.json").read_text("utf-8"))
     at(values, *keys[:-1])[keys[-1]] = value
-    (tmp_path / "model.json").write_text(json.dumps(values))
+    (tmp_path / "model.json").write_text(json.dumps(values), encoding="utf-8")
     if keys[0] == "results":  # what was measured may hold anything
         assert read_manifest(tmp_path).results["parity"]["model.onnx"] == 1
         return
@@ -148,7 +148,7 @@ def test_a_missing_leaf_is_named(tmp_path: Path, keys: tuple[str, ...], message:
     write_manifest(MANIFEST, tmp_path)
     values = json.loads((tmp_path / "model.json").read_text("utf-8"))
     del at(values, *keys[:-1])[keys[-1]]
-    (tmp_path / "model.json").write_text(json.dumps(values))
+    (tmp_path / "model.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(ManifestError, match=message):
         read_manifest(tmp_path)
 
@@ -165,7 +165,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     write_manifest(replace(MANIFEST, results={"parity": {"model.onnx": {"cosine": math.nan}}}), tmp_path)
     assert read_manifest(tmp_path).results["parity"]["model.onnx"] == {"cosine": None}
-    (tmp_path / "model.json").write_text('{"schema_version": "2.0", "opset": NaN}')
+    (tmp_path / "model.json").write_text('{"schema_version": "2.0", "opset": NaN}', encoding="utf-8")
     with pytest.raises(ManifestError, match="is not JSON"):
         read_manifest(tmp_path)
 

@@ -9,9 +9,10 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.gtp.blocks import GTPBlocks
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, is_patched, remove, trace_tokens
+from gtp_models.frame.patch import is_patched, remove, trace_tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.blocks import GTPBlocks
+from gtp_models.methods.gtp.config import GTPConfig
 
 
 def test_apply_in_place_and_again() -> None:

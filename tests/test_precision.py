@@ -17,8 +17,9 @@ from gtp_exporters.precisions import precision_names
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, trace_tokens
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 
 LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 Run = Callable[[ir.Model, np.ndarray], dict[str, np.ndarray]]

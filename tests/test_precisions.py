@@ -3,7 +3,7 @@
 from artifacts import python
 
 from gtp_exporters.precisions import find_precision, precision_names
-from gtp_runtime.parity import ERROR_LIMITS
+from gtp_runtime.parity_gates import ERROR_LIMITS
 
 
 def test_every_precision_says_what_the_registry_asks_for() -> None:

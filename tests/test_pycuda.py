@@ -10,11 +10,35 @@ import numpy as np
 import pytest
 
 from gtp_runtime.cuda import find_cuda
+from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.errors import DeviceError
+from gtp_runtime.manifest import TensorSpec
 
 
 class FakeError(Exception):
     """pycuda.driver.Error."""
+
+
+class Handle:
+    """A stream or an event: as pycuda's, it destroys itself with its last reference, in the current context."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Handle.alive += 1
+        self.handle = 7
+
+    def __del__(self) -> None:
+        Handle.alive -= FakeContext.depth  # not outside of a context
+
+    def synchronize(self) -> None:
+        """Copies happen at once."""
+
+    def record(self, stream: "Handle") -> None:
+        """Copies happen at once."""
+
+    def time_till(self, end: "Handle") -> float:
+        return 1.5
 
 
 class FakeContext:
@@ -50,8 +74,8 @@ def fake_driver(broken: str = "") -> Any:
         Error=FakeError,
         Context=FakeContext,
         Device=lambda index: device,
-        Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
-        Event=lambda: SimpleNamespace(record=lambda stream: None, time_till=lambda end: 1.5),
+        Stream=Handle,
+        Event=Handle,
         init=fail if broken == "init" else lambda: None,
         mem_alloc=fail if broken == "mem_alloc" else Allocation,
         pagelocked_empty=np.empty,
@@ -110,6 +134,18 @@ def test_copies_streams_and_events(load: Any) -> None:
     assert (cuda.handle(stream), cuda.address(memory)) == (7, 4096)
     assert cuda.milliseconds(cuda.event(), cuda.event()) == 1.5
     cuda.free(memory)
+
+
+def test_streams_and_events_go_with_the_buffers(load: Any) -> None:
+    cuda = load()
+    cuda.enter()
+    before = Handle.alive
+    buffers = Buffers(cuda, [TensorSpec("images", [1, 4], "float32")], 4)
+    assert Handle.alive == before + 5
+    buffers.free()
+    assert Handle.alive == before
+    buffers.free()
+    cuda.leave()
 
 
 def test_errors_are_ours(load: Any) -> None:

@@ -4,7 +4,9 @@ import pytest
 import timm
 
 from gtp_models.errors import ConfigError, UnknownModelError
-from gtp_models.macs import cost
+from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.plan import make_plan
 from gtp_models.recipes import check_timm_name, load_recipe, recipe_names
 from gtp_models.weights import build_model, outline
 
@@ -13,7 +15,7 @@ every = pytest.mark.parametrize("name", recipe_names())
 
 def recipe_file(folder: Path, text: str) -> str:
     path = folder / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 
@@ -37,8 +39,8 @@ def test_recipe_names_a_model_of_timm(name: str) -> None:
 def test_settings_fit_the_model(name: str) -> None:
     recipe = load_recipe(name)
     model = outline(recipe)
-    counts = recipe.config().counts(len(model.blocks), model.patch_embed.num_patches)
-    assert counts[-1] < counts[0]
+    layers = make_plan(model, recipe.settings()).layers
+    assert layers[-1].tokens_out < layers[0].tokens_in
     if isinstance(recipe.labels, list):
         assert len(recipe.labels) == model.num_classes
     else:
@@ -52,25 +54,27 @@ def test_settings_fit_the_model(name: str) -> None:
 def test_a_recipe_saves_macs_but_not_too_many(name: str) -> None:
     recipe = load_recipe(name)
     model = outline(recipe)
-    ours = cost(model, recipe.config())
+    ours = make_plan(model, recipe.settings())
     assert 0.6 <= ours.total / ours.dense <= 0.8
 
 
 def test_published_settings_of_deit_b_are_valid() -> None:
     recipe = load_recipe("deit_b")
+    model = outline(recipe)
     for row in recipe.reference["gtp"]:
         settings = {name: value for name, value in row.items() if name != "top1"}
-        assert recipe.config(**settings).counts(12, 196)[-1] == 196 - 12 * row["num_prop"]
+        assert make_plan(model, recipe.settings(**settings)).layers[-1].tokens_out == 197 - 12 * row["num_prop"]
 
 
 def test_overrides() -> None:
-    config = load_recipe("deit_s").config(num_prop=(1, 2), alpha=None, token_scale=False)
+    config = load_recipe("deit_s").settings(num_prop=(1, 2), alpha=None, token_scale=False)
+    assert isinstance(config, GTPConfig)
     assert (config.num_prop, config.alpha, config.token_scale) == ((1, 2), 0.1, False)
 
 
 def test_unknown_setting() -> None:
-    with pytest.raises(ConfigError, match=r"recipe deit_s: gtp has no setting num_props"):
-        load_recipe("deit_s").config(num_props=3)
+    with pytest.raises(ConfigError, match=r"gtp takes no num_props: it takes num_prop, keep, "):
+        load_recipe("deit_s").settings(num_props=3)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_any_timm_model() -> None:
     recipe = load_recipe("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     assert recipe.name == "vit_tiny_patch16_224_augreg_in21k_ft_in1k"
     assert recipe.timm == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    assert recipe.config() == load_recipe("deit_s").config()
+    assert recipe.settings() == load_recipe("deit_s").settings()
 
 
 def test_recipe_file(tmp_path: Path) -> None:
@@ -101,12 +105,12 @@ def test_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, text))
     assert (recipe.name, recipe.title, recipe.labels) == ("mine", "vit_tiny_patch16_224", None)
     assert recipe.weights == tmp_path / "w.pth"
-    assert recipe.config().num_prop == (1, 2)
+    assert recipe.settings().num_prop == (1, 2)
 
 
 @pytest.mark.parametrize("text", ["timm: vit_tiny_patch16_224\ngtp:\n", "timm: vit_tiny_patch16_224\n"])
 def test_recipe_file_without_settings_has_the_defaults(tmp_path: Path, text: str) -> None:
-    assert load_recipe(recipe_file(tmp_path, text)).config().num_prop == 8
+    assert load_recipe(recipe_file(tmp_path, text)).settings().num_prop == 8
 
 
 @pytest.mark.parametrize(
@@ -140,4 +144,35 @@ def test_unknown_timm_name_in_a_recipe_file(tmp_path: Path) -> None:
 def test_unknown_setting_in_a_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_224\ngtp: {num_props: 3}"))
     with pytest.raises(ConfigError, match=r"recipe mine: gtp has no setting num_props"):
-        recipe.config()
+        recipe.settings()
+
+
+def test_an_amount_replaces_the_recipes_own(tmp_path: Path) -> None:
+    for text in ("{num_prop: 4, schedule: late}", "{keep: 0.8, schedule: late}", "{macs: 2.0e+8, schedule: late}"):
+        recipe = load_recipe(recipe_file(tmp_path, f"timm: vit_tiny_patch16_224\ngtp: {text}"))
+        for amount in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 3e8}):
+            assert recipe.settings(**amount) == GTPConfig(**amount, schedule="late")
+            assert recipe.settings("drop", **amount) == make_settings("drop", **amount, schedule="late")
+        with pytest.raises(ConfigError, match="num_prop and keep say the same: give one"):
+            recipe.settings(num_prop=3, keep=0.7)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_a_recipe_gives_settings_of_any_method(name: str) -> None:
+    settings = load_recipe("deit_s").settings(name)
+    assert (settings.name, settings.num_prop) == (name, 0 if name == "dense" else 8)
+    with pytest.raises(ConfigError, match="unknown: choose one of"):
+        load_recipe("deit_s").settings("evit")
+
+
+@pytest.mark.parametrize("model", ["deit_s", "timm:deit_small_patch16_224", "file"])
+def test_an_image_size_is_given_once(tmp_path: Path, model: str) -> None:
+    """The recipe keeps it: all that is made from the recipe has that size."""
+    name = recipe_file(tmp_path, "timm: deit_small_patch16_224") if model == "file" else model
+    recipe = load_recipe(name, (32, 48))
+    assert outline(recipe).patch_embed.img_size == (32, 48)
+    assert build_model(recipe, "random").model.patch_embed.img_size == (32, 48)
+    assert recipe == load_recipe(name, (32, 48)) == recipe.sized((32, 48)) == recipe.sized(None)
+    if model != "timm:deit_small_patch16_224":  # whose settings depend on the size
+        assert recipe == load_recipe(name).sized((32, 48))
+    assert outline(recipe.sized((64, 64))).patch_embed.img_size == (64, 64)

@@ -14,7 +14,6 @@ from PIL import Image
 import gtp_runtime
 from gtp_runtime import Model, Prediction, read_manifest
 from gtp_runtime.errors import (
-    BackendMissingError,
     GTPRuntimeError,
     ImageError,
     InputError,
@@ -53,6 +52,32 @@ def test_topk(model: Model) -> None:
     assert sum(entry.probability for entry in model.predict(SEVEN, topk=10)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("topk", [0, -1, 1.0, 1.5, "5", True, None, np.nan])
+def test_a_topk_that_is_none_is_refused(model: Model, topk: Any) -> None:
+    with pytest.raises(InputError, match=r"^topk=.*: give a whole number, 1 or more$"):
+        model.predict(SEVEN, topk=topk)
+
+
+def test_a_topk_of_numpy_is_a_number(model: Model) -> None:
+    assert len(model.predict(SEVEN, topk=np.int64(2))) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", [None, 7, b"seven.png", {SEVEN}, 0.5])
+def test_what_is_no_image_is_named(model: Model, image: Any) -> None:
+    with pytest.raises(ImageError, match="give a path, a Pillow image or"):
+        model.predict(image)
+    with pytest.raises(ImageError, match="give a path, a Pillow image or"):
+        model.predict([SEVEN, image])
+
+
+@pytest.mark.parametrize("images", [np.zeros((0, 3, 32, 32), np.float32), [], np.float32(1)])
+def test_nothing_to_run_is_refused(model: Model, images: Any) -> None:
+    with pytest.raises(InputError, match="no images: give at least one"):
+        model.run_all(images)
+    with pytest.raises(InputError, match="no images: give at least one"):
+        model.logits_of([])
+
+
 def test_without_labels_numbers_are_the_labels(batched: Model) -> None:
     assert batched.manifest.labels is None
     assert all(entry.label == str(entry.index) for entry in batched.predict(SEVEN, allow_random=True))
@@ -70,11 +95,11 @@ def test_any_number_of_images_fills_batches(batched: Model, count: int) -> None:
     alone = [batched.predict(image, allow_random=True) for image in ONE_OF_EACH[:count]]
     for one, other in zip(answers, alone, strict=True):
         assert [entry.index for entry in one] == [entry.index for entry in other]
-    shares: list[float] = []
+    told: list[tuple[str, float | None]] = []
     pixels = np.stack([batched.preprocess(image) for image in ONE_OF_EACH[:count]])
-    outputs = batched.run_all(pixels, shares.append)
+    outputs = batched.run_all(pixels, lambda task, share=None: told.append((task, share)))
     assert {name: value.shape for name, value in outputs.items()} == {"logits": (count, 5), "propagated": (count, 6)}
-    assert shares[-1] == 1.0
+    assert told[-1] == ("running images", 1.0)
     np.testing.assert_allclose(outputs["logits"], batched.logits_of(ONE_OF_EACH[:count]))
 
 
@@ -117,21 +142,7 @@ def test_random_weights_are_marked_and_answer_only_if_allowed(batched: Model) ->
     assert batched.validate().ok
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"backend": "tensorflow"}, "backend 'tensorflow' does not run model.onnx: there are"),
-        ({"provider": "npu"}, "no provider is called 'npu': choose one of cpu, cuda, tensorrt"),
-    ],
-)
-def test_unknown_backends_and_providers(digits: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(BackendMissingError, match=message):
-        gtp_runtime.load(digits, **options)
-
-
 def test_what_is_no_model_is_not_loaded(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendMissingError, match=r"does not run reference\.npz"):
-        gtp_runtime.load(digits / "reference.npz")
     with pytest.raises(ManifestError, match=r"no file .*other\.onnx: gtp-export export MODEL writes one"):
         gtp_runtime.load(digits / "other.onnx")
     shutil.copy(digits / "model.onnx", tmp_path)

@@ -1,54 +1,78 @@
-import pytest
-from helpers import TINY_GTP, tiny_vit
+"""Where tokens leave: shapes of schedules, and budgets in MACs."""
 
-from gtp_models import cost
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers import METHOD_CASES, TINY_GTP, settings_of, tiny_vit
+
+from gtp_models import Plan, make_plan
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.schedules import make_schedule
+from gtp_models.methods.gtp.config import GTPConfig
 
 DEEP = {"img_size": 64, "depth": 6}
 
 
-def scheduled(kind: str, budget: float = 0.75) -> GTPConfig:
-    return make_schedule(tiny_vit(**DEEP), TINY_GTP, kind, budget)
+def scheduled(kind: str | None, **budget: Any) -> Plan:
+    budget = budget or {"keep": 0.75}
+    return make_plan(tiny_vit(**DEEP), replace(TINY_GTP, num_prop=None, schedule=kind, **budget))
 
 
 @pytest.mark.parametrize("kind", ["even", "early", "late", "every:2", "every:3", "aligned:4", "aligned:8"])
 @pytest.mark.parametrize("budget", [0.9, 0.8])
 def test_the_budget_is_met(kind: str, budget: float) -> None:
-    costs = cost(tiny_vit(**DEEP), scheduled(kind, budget))
-    assert abs(costs.backbone / costs.dense - budget) < 0.02
+    assert abs(scheduled(kind, keep=budget).ratio - budget) < 0.02
 
 
 def test_macs_and_a_share_say_the_same() -> None:
-    dense = cost(tiny_vit(**DEEP), TINY_GTP).dense
-    assert scheduled("even", 0.75) == scheduled("even", 0.75 * dense)
+    dense = make_plan(tiny_vit(**DEEP), TINY_GTP).dense
+    assert scheduled("even", keep=0.75) == scheduled("even", macs=0.75 * dense)
+    assert scheduled(None, keep=0.75) == scheduled("even", keep=0.75), "the default"
+
+
+def test_what_num_prop_takes_is_a_budget() -> None:
+    model = tiny_vit(**DEEP)
+    uniform = make_plan(model, GTPConfig(num_prop=5))
+    late = make_plan(model, GTPConfig(num_prop=5, schedule="late"))
+    assert late == make_plan(model, GTPConfig(macs=uniform.backbone, schedule="late"))
+    assert abs(late.backbone - uniform.backbone) < 0.02 * uniform.dense
+    assert late.num_prop != uniform.num_prop
+    assert make_plan(model, GTPConfig(num_prop=5, schedule="even")).settings == GTPConfig(num_prop=5)
+    with pytest.raises(ConfigError, match=r"num_prop=\[99, 99, .*; with one number for all layers at most 10 fits"):
+        make_plan(model, GTPConfig(num_prop=99, schedule="late"))
+    with pytest.raises(ConfigError, match="num_prop has 2 entries, but the model has 6 layers"):
+        make_plan(model, GTPConfig(num_prop=(1, 2), schedule="late"))
+
+
+@pytest.mark.parametrize("method", [method for method in METHOD_CASES if method != "dense"])
+@pytest.mark.parametrize("kind", ["early", "every:2", "aligned:4"])
+def test_every_method_takes_a_schedule(method: str, kind: str) -> None:
+    settings = replace(settings_of(method), num_prop=None, keep=0.8, schedule=kind)
+    plan = make_plan(tiny_vit(**DEEP), settings)
+    assert abs(plan.ratio - 0.8) < 0.02
+    assert plan.settings == replace(settings_of(method), num_prop=plan.num_prop)
 
 
 def test_shapes() -> None:
     even, early, late = (scheduled(kind).num_prop for kind in ("even", "early", "late"))
-    assert isinstance(even, tuple)
-    assert isinstance(early, tuple)
-    assert isinstance(late, tuple)
     assert max(even) - min(even) <= 1
     assert list(early) == sorted(early, reverse=True)
     assert late[-1] > late[0]
     every = scheduled("every:3").num_prop
-    assert isinstance(every, tuple)
     assert [bool(amount) for amount in every] == [False, False, True] * 2
 
 
 def test_aligned_counts_are_multiples() -> None:
-    counts = [layer.tokens_out for layer in cost(tiny_vit(**DEEP), scheduled("aligned:8")).layers]
+    counts = [layer.tokens_out for layer in scheduled("aligned:8").layers]
     assert all(count % 8 == 0 for count in counts if count < counts[0])
 
 
 @pytest.mark.parametrize("kind", ["steep", "every", "every:0", "every:9", "aligned:x", "even:2"])
 def test_unknown_kinds(kind: str) -> None:
-    with pytest.raises(ConfigError, match="choose one of even, early, late, every:K, aligned:M"):
+    with pytest.raises(ConfigError, match="choose one of even, early, late, every:K, steps:K, at:L,L, aligned:M"):
         scheduled(kind)
 
 
 def test_a_budget_out_of_reach() -> None:
     with pytest.raises(ConfigError, match=r"no every:6 schedule comes near .* M of the dense"):
-        scheduled("every:6", 0.3)
+        scheduled("every:6", keep=0.3)

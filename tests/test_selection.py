@@ -1,18 +1,26 @@
 from collections.abc import Callable, Sequence
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.gtp.config import Selection
-from gtp_models.gtp.selection import rank, scores
+from gtp_models.frame.tokens import Tokens, rank
+from gtp_models.methods.gtp.axes import SELECTIONS, Seen
+
+OF_ATTENTION = [name for name in SELECTIONS.names() if SELECTIONS[name].needs != "tokens"]
 
 
 def attention_map(*batch: int) -> Tensor:
     """A map of 3 heads and 8 tokens with a few zeros, as sparsification leaves it."""
     attention = torch.randn(*batch, 3, 8, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
     return attention.masked_fill(attention < 0.03, 0).double()
+
+
+def scores(attention: Tensor, selection: str, num_prefix: int) -> Tensor:
+    """Score as a layer does; a map alone, without its batch axis, is that of a batch of one."""
+    batch = attention.shape[0] if attention.ndim == 4 else 1
+    tokens = Tokens(torch.zeros(batch * attention.shape[-1], 4), batch, num_prefix)
+    return SELECTIONS[selection].score(Seen(tokens, attention))
 
 
 def mean(values: Sequence[float]) -> float:
@@ -40,7 +48,7 @@ def naive(attention: Tensor, selection: str, token: int, num_prefix: int) -> flo
 
 
 @pytest.mark.parametrize("num_prefix", [0, 1, 3])
-@pytest.mark.parametrize("selection", get_args(Selection))
+@pytest.mark.parametrize("selection", OF_ATTENTION)
 def test_scores(selection: str, num_prefix: int) -> None:
     attention = attention_map(2)
     ours = scores(attention, selection, num_prefix)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.gtp.sparsity import dropped_entries, exact_threshold, sparsify, topk_size
+from gtp_models.frame.attention import sparsify
+from gtp_models.methods.gtp.sparsity import dropped_entries, exact_threshold, topk_size
 
 
 def attention_map(tokens: int = 7) -> Tensor:

@@ -9,7 +9,8 @@ from helpers import TINY, TINY_GTP, TINY_RECIPE, VARIANTS, images_for, tiny_vit,
 from safetensors.torch import save_file
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
-from gtp_models.gtp.patch import apply, remove
+from gtp_models.frame.patch import remove
+from gtp_models.methods.apply import apply
 from gtp_models.state_dict import fit, read_state_dict
 from gtp_models.weights import build_model, state_sha256
 
@@ -100,7 +101,7 @@ def test_a_long_list_of_differences_is_cut(tmp_path: Path) -> None:
 
 def test_position_embeddings_are_resampled(tmp_path: Path) -> None:
     save_file(tiny_weights(), tmp_path / "w.safetensors")
-    built = build_model(TINY_RECIPE, str(tmp_path / "w.safetensors"), img_size=(32, 48))
+    built = build_model(TINY_RECIPE.sized((32, 48)), str(tmp_path / "w.safetensors"))
     assert built.notes == ("position embeddings resampled from 16 to 24 patches",)
     assert built.model.pos_embed.shape == (1, 25, 24)
     assert torch.equal(built.model.pos_embed[:, 0], tiny_weights()["pos_embed"][:, 0])

@@ -7,9 +7,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gtp_exporters.errors import LimitError, StaticCheckError
-from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_opset, check_settings
+from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_limits, check_opset
 from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.drop import DropSettings
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import ModelShape, Settings
+from gtp_models.methods.tome import ToMeSettings
+from gtp_models.plan import LayerPlan, Plan
 
 
 def graph(*nodes: onnx.NodeProto, size: int | str = 8, opset: int = 20, **constants: np.ndarray) -> onnx.ModelProto:
@@ -98,6 +102,16 @@ def test_no_operator_is_both_taken_and_forbidden() -> None:
     assert not FORBIDDEN & TENSORRT_OPERATORS
 
 
+def check_settings(settings: Settings, counts: list[int], target: str) -> None:
+    """Check a model whose layers have these numbers of tokens."""
+    given = settings.num_prop
+    amounts = given if isinstance(given, tuple) else (given or 0,) * len(counts)
+    layers = [LayerPlan(count, count - amount, amount, 0, 0) for count, amount in zip(counts, amounts, strict=True)]
+    shape = ModelShape((14, 14), 1, True, 24, (3,) * len(counts), 8)
+    plan = Plan(settings, shape, tuple(layers), embed=0, head=0, setup=0, pooling=0, dense=1)
+    check_limits(plan, target)
+
+
 def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
     config = GTPConfig(sparsity=0.6)
     with pytest.raises(LimitError, match=r"3840.*sparsity=1\.0 .*0\.902.*--target onnxruntime"):
@@ -106,3 +120,13 @@ def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
     check_settings(config, [65] * 6, "tensorrt")
     check_settings(GTPConfig(sparsity=0.91), [197] * 12, "tensorrt")
     check_settings(GTPConfig(num_prop=(0, 1), sparsity=0.6), [197, 50], "tensorrt")
+
+
+def test_more_tokens_than_topk_ranks_are_refused_for_tensorrt_alone() -> None:
+    for settings, most in ((GTPConfig(num_prop=1), 3840), (ToMeSettings(num_prop=1), 7680)):
+        check_settings(settings, [most], "tensorrt")
+        with pytest.raises(LimitError, match=r"layer 1 sorts \d+ values.*3840: give a smaller --img-size.*or --target"):
+            check_settings(settings, [most, most + 1], "tensorrt")
+        check_settings(settings, [most + 1], "openvino")
+    check_settings(DropSettings(num_prop=1), [9999], "tensorrt")
+    check_settings(GTPConfig(num_prop=0), [9999], "tensorrt")

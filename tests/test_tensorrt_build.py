@@ -13,7 +13,7 @@ import pytest
 from helpers import VARIANTS, tiny_vit
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gtp_exporters import EngineOptions, Options, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
 from gtp_exporters.precision import to_precision
 from gtp_exporters.precisions import precision_names
@@ -22,7 +22,7 @@ from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import build
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import GTPConfig, Recipe
-from gtp_models.gtp.patch import apply
+from gtp_models.methods.apply import apply
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet
@@ -62,7 +62,9 @@ def test_dense_and_a_name_of_its_own(digits_copy: Path) -> None:
 @pytest.mark.parametrize("model", ["digits", "deit_s"])
 def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
     weights = "pretrained" if model == "digits" else "random"
-    directory = export(model, tmp_path / model, weights=weights, options=Options(batch=batch)).directory
+    directory = export(
+        model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch), check=False
+    ).directory
     for name in ("model", "dense"):
         for precision in PRECISIONS:
             output = directory / f"{name}_{precision}.engine"
@@ -78,7 +80,9 @@ def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
 def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> None:
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
     recipe = Recipe("tiny", "", "vit_tiny_patch16_224", {"num_prop": 2, "num_neighbours": 4, **settings}, arguments)
-    directory = export(recipe, tmp_path / "tiny", weights="random", options=Options(batch=2)).directory
+    directory = export(
+        recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2), check=False
+    ).directory
     for precision in PRECISIONS:
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size
 
@@ -152,7 +156,11 @@ def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy
         {"depth": 1, "embed_dim": 24, "num_heads": 3},
     )
     directory = export(
-        model, digits_copy.parent / "big", weights="random", options=Options(target="onnxruntime", dense=False)
+        model,
+        digits_copy.parent / "big",
+        weights="random",
+        options=ExportOptions(target="onnxruntime", dense=False),
+        check=False,
     ).directory
     with pytest.raises(StaticCheckError, match=r"TopK .*k is \d+, TensorRT's limit is 3840"):
         build_engine(directory, flavor="rtx", options=TARGETS)

@@ -14,7 +14,7 @@ SOURCES = [
     ROOT / "runtime/gtp_runtime/tensorrt_log.py",
     *(ROOT / "exporters/gtp_exporters/tensorrt").glob("*.py"),
 ]
-LISTS = {path.stem: set(path.read_text().split()) for path in (ROOT / "tests/tensorrt_names").glob("*.txt")}
+LISTS = {path.stem: set(path.read_text("utf-8").split()) for path in (ROOT / "tests/tensorrt_names").glob("*.txt")}
 # what we call objects of TensorRT's
 OBJECTS = set("trt builder config network parser runtime engine inspector cache kinds error severity".split())
 OBJECTS |= {"_engine", "_execution", "_runtime", "_cache", "NetworkDefinitionCreationFlag", "ILogger", "Severity"}
@@ -35,7 +35,7 @@ RTX_ONLY = {
 def used_names() -> set[str]:
     found = set(OVERRIDDEN)
     for path in SOURCES:
-        found |= set(names_in(ast.parse(path.read_text())))
+        found |= set(names_in(ast.parse(path.read_text("utf-8"))))
     return found - NOT_TENSORRTS
 
 

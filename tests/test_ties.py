@@ -6,9 +6,10 @@ from helpers import tiny_vit
 
 from gtp_exporters.agreement import make_session
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, trace_tokens
-from gtp_models.gtp.selection import rank
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.tokens import rank
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 
 SPARSE = GTPConfig(num_prop=3, num_neighbours=4, sparsity=0.05, selection="DiagAttnMax")
 

@@ -8,19 +8,21 @@ from helpers import images_for, prefixes, tiny_vit
 from torch import Tensor, nn
 
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import trace_tokens
-from gtp_models.gtp.tokens import Tokens
-from gtp_models.gtp.trace import recording
-from gtp_models.rivals import apply_method
-from gtp_models.rivals.tome import clamped, match
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.trace import recording
+from gtp_models.methods.apply import apply
+from gtp_models.methods.tome import ToMeSettings, clamped, match
 
 NO_CLASS = {"class_token": False, "global_pool": "avg"}
 Group = tuple[int, ...]  # the patches that a token stands for, the one that received the others first
 
 
 class SlowToMe(nn.Module):
-    """timm's blocks with token merging; ``groups`` holds, for each image and layer, what each token stands for."""
+    """timm's blocks with token merging; ``groups`` holds, for each image and layer, what each token stands for.
+
+    In the end each patch gets the token that stands for it, so that pooling is over all patches.
+    """
 
     def __init__(self, blocks: nn.Sequential, schedule: tuple[int, ...], prefix: int) -> None:
         super().__init__()
@@ -40,7 +42,7 @@ class SlowToMe(nn.Module):
             x, groups = merge(x, keys, groups, self.prefix, amount)
             x = x + block.ls2(block.mlp(block.norm2(x)))
             layers.append(groups[self.prefix :])
-        return x
+        return torch.cat([token.expand(len(group), -1) for token, group in zip(x, groups, strict=True)])
 
 
 def attention(attn: Any, x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +94,7 @@ def test_equals_the_paper(prefix: dict[str, Any], num_prop: tuple[int, ...], bat
     slow = model.blocks = SlowToMe(plain, num_prop, model.num_prefix_tokens)
     expected = model(images)
     model.blocks = plain
-    apply_method(model, "tome", GTPConfig(num_prop=num_prop))
+    apply(model, ToMeSettings(num_prop=num_prop))
     with trace_tokens(model) as trace, recording(model.blocks, keep=lambda layer: sizes_of(layer.tokens)) as sizes:
         logits = model(images)
     assert float((logits - expected).abs().max()) < 1e-4
@@ -115,14 +117,16 @@ def sizes_of(tokens: Tokens) -> Tensor:
 @pytest.mark.parametrize(("prefix", "most"), [(0, 8), (1, 8), (2, 8), (3, 8), (5, 8)])
 def test_each_even_token_may_merge_and_no_more(prefix: int, most: int) -> None:
     model = tiny_vit(**NO_CLASS, reg_tokens=prefix)
-    apply_method(model, "tome", GTPConfig(num_prop=(most, 0, 0)))
+    apply(model, ToMeSettings(num_prop=(most, 0, 0)))
     with trace_tokens(model) as trace:
         model(images_for(model))
     assert trace[0].kept.tolist() == [list(range(1 - prefix % 2, 16, 2))] * 2, "the tokens of odd places"
-    with pytest.raises(ConfigError, match=f"ToMe merges at most half of the tokens of a layer: {most + 1} of 16"):
-        apply_method(model, "tome", GTPConfig(num_prop=(most + 1, 0, 0)))
-    with pytest.raises(ConfigError, match="5 of 8"):
-        apply_method(model, "tome", GTPConfig(num_prop=(most, 0, 5)))
+    with pytest.raises(
+        ConfigError, match=f"takes {most + 1} of the 16 image tokens left in layer 0 .*: tome takes at most {most} "
+    ):
+        apply(model, ToMeSettings(num_prop=(most + 1, 0, 0)))
+    with pytest.raises(ConfigError, match="takes 5 of the 8 image tokens left in layer 2 .*: tome takes at most 4 "):
+        apply(model, ToMeSettings(num_prop=(most, 0, 5)))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_each_even_token_may_merge_and_no_more(prefix: int, most: int) -> None:
 )
 def test_a_clamped_schedule_fits(wanted: tuple[int, ...], given: tuple[int, ...]) -> None:
     assert clamped(wanted, 16, 1) == given
-    model = apply_method(tiny_vit(), "tome", GTPConfig(num_prop=given))
+    model = apply(tiny_vit(), ToMeSettings(num_prop=given))
     assert model(images_for(model)).shape == (2, 5)
 
 

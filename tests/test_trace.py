@@ -6,8 +6,9 @@ import torch
 from helpers import TINY_GTP, images_for, tiny_vit, variants
 
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import apply, trace_tokens
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 
 
 @variants

@@ -1,6 +1,5 @@
 """Training from image folders: what the package offers, and benchmarks/train.py on generated images."""
 
-import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import torch
 import yaml
 from helpers import TINY_RECIPE, noise_of, tiny_vit
 from PIL import Image
+from scripts import Script
 
 from gtp_models import build_model, load_recipe
 from gtp_models.training import accuracy, crop_and_flip, logits_of, save_weights, train
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
@@ -31,42 +30,40 @@ def folders(tmp_path: Path) -> Path:
                 Image.fromarray(pixels).save(tmp_path / part / name / f"{index}.png")
     model_args = {**TINY_RECIPE.model_args, "num_classes": 3}
     recipe = {"timm": TINY_RECIPE.timm, "model_args": model_args, "labels": list(COLOURS), "gtp": {"num_prop": 3}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return tmp_path
 
 
-def run_script(folders: Path, monkeypatch: pytest.MonkeyPatch, output: str, *options: str) -> Path:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    script: Any = importlib.import_module("train")
+def run_script(script: Script, folders: Path, output: str, *options: str) -> Path:
     named = {"data": "train", "test": "test", "recipe": "recipe.yaml", "output": output}
     paths = [part for name, path in named.items() for part in (f"--{name}", str(folders / path))]
-    script.main([*paths, "--batch", "12", *options])
+    script("train").main([*paths, "--batch", "12", *options])
     return folders / output
 
 
 def test_the_script_learns_and_its_file_is_a_recipes_weights(
-    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folders: Path, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--epochs", "6", "--rate", "3e-3")
-    first = run_script(folders, monkeypatch, "first.safetensors", *options)
+    first = run_script(script, folders, "first.safetensors", *options)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("48 images to learn from, 15 to test")
     assert [line.split(":")[0] for line in lines[1:-1]] == [f"epoch {number}/6" for number in range(1, 7)]
     assert float(lines[-2].split("test ")[1].split("%")[0]) > 90
     built = build_model(load_recipe(str(folders / "recipe.yaml")), str(first))
     assert (built.source, built.model.num_classes) == ("file", 3)
-    second = run_script(folders, monkeypatch, "second.safetensors", *options)
+    second = run_script(script, folders, "second.safetensors", *options)
     assert first.read_bytes() == second.read_bytes(), "seeded"
 
 
-def test_what_the_script_refuses(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_script_refuses(folders: Path, script: Script) -> None:
     for name in ("weights.pth", "missing/weights.safetensors"):
         with pytest.raises(SystemExit, match=r"name a \.safetensors file in a folder that exists"):
-            run_script(folders, monkeypatch, name)
+            run_script(script, folders, name)
     shutil.rmtree(folders / "test" / "red")
     (folders / "test" / "blue").rename(folders / "test" / "violet")
     with pytest.raises(SystemExit, match="one sub-folder a class, named like the recipe's labels"):
-        run_script(folders, monkeypatch, "weights.safetensors")
+        run_script(script, folders, "weights.safetensors")
 
 
 def test_training_reports_and_leaves_eval_mode() -> None:

@@ -106,6 +106,13 @@ def test_a_hub_that_listens_is_reachable(local_port: socket.socket) -> None:
     assert hub.is_reachable(HOSTED)
 
 
+def test_a_url_with_a_name_is_reachable(monkeypatch: pytest.MonkeyPatch, local_port: socket.socket) -> None:
+    local_port.listen()
+    url = f"http://127.0.0.1:{local_port.getsockname()[1]}/weights"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert hub.is_reachable(SimpleNamespace(hf_hub_id=None, url=(url, "tiny.npz")))
+
+
 def test_hash_changes_with_content_name_shape_and_type() -> None:
     state = {"a": torch.zeros(4), "b": torch.ones(1)}
     variants = [

@@ -55,11 +55,15 @@ def test_the_wheel_works_on_a_device(device: Path, wheel: Path, digits_copy: Pat
         len([path for path in data if DIGITS in path.parents]) == 461
     )  # weights, 360 test images, 100 calibration images
     assert not [name for name in names if not name.startswith("gtp_")]
+    assert {f"{package}/__init__.pyi" for package in ("gtp_models", "gtp_exporters", "gtp_export")} <= names
+    assert {f"{package}/py.typed" for package in ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")} <= names
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     look = f"from importlib.util import find_spec; print([name for name in {NOT_ON_A_DEVICE} if find_spec(name)])"
     assert run(device / "python", "-c", look, cwd=elsewhere) == "[]\n"
+    names_there = "import gtp_export, gtp_models; print(gtp_export.GTPConfig.__name__, gtp_export.load.__name__)"
+    assert run(device / "python", "-c", names_there, cwd=elsewhere) == "GTPConfig load\n"
     command = device / "gtp-export"
     assert "parity ok on 360 images" in run(command, "validate", digits_copy, cwd=elsewhere)
     assert "dense.onnx" in run(command, "bench", digits_copy, "--seconds", "0.2", cwd=elsewhere)

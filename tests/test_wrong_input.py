@@ -38,6 +38,24 @@ REFUSED: dict[str, Wrong] = {
     "more than all": (("tiny.yaml", "--sparsity", "1.5"), 2, "sparsity=1.5 is outside (0, 1]"),
     "no alpha": (("tiny.yaml", "--alpha", "nan"), 2, "alpha=nan: give a finite number"),
     "unknown selection": (("tiny.yaml", "--selection", "Best"), 2, "selection='Best' is unknown: choose one of"),
+    "unknown method": (
+        ("tiny.yaml", "--method", "evit"),
+        2,
+        "method='evit' is unknown: choose one of dense, drop, gtp",
+    ),
+    "no method any more": (("tiny.yaml", "--method", "prune"), 2, "method='prune' is unknown: choose one of dense"),
+    "not of this method": (
+        ("tiny.yaml", "--method", "drop", "--alpha", "0.2"),
+        2,
+        "drop takes no alpha: it takes num_pr",
+    ),
+    "dense reduces nothing": (("tiny.yaml", "--method", "dense", "--keep", "0.7"), 2, "dense takes no num_prop, keep"),
+    "two amounts": (("tiny.yaml", "--num-prop", "3", "--keep", "0.7"), 2, "num_prop and keep say the same: give one"),
+    "no share": (("tiny.yaml", "--keep", "70"), 2, "keep=70.0: give a share of the dense model's MACs in (0, 1]"),
+    "a share as MACs": (("tiny.yaml", "--macs", "0.7"), 2, "macs=0.7: give a number of MACs above 1"),
+    "no MACs": (("tiny.yaml", "--macs", "few"), 2, "--macs takes a number like 3.4G or 850M; this is 'few'"),
+    "out of reach": (("tiny.yaml", "--macs", "2"), 2, "no even schedule comes near 0.0 M of the dense"),
+    "unknown schedule": (("tiny.yaml", "--schedule", "steep"), 2, "no schedule is called 'steep': choose one of even"),
     "old opset": (("tiny.yaml", "--opset", "9"), 2, "opset 9 is not supported: use 18 to 23"),
     "unknown target": (("tiny.yaml", "--target", "coreml"), 2, "choose one of tensorrt, onnxruntime, openvino"),
     "no batch": (("tiny.yaml", "--batch", "0"), 2, "'--batch'"),
@@ -58,7 +76,9 @@ REFUSED: dict[str, Wrong] = {
 @pytest.fixture
 def export(command: Command) -> Command:
     """``gtp-export export`` with random weights, quietly, where tiny.yaml is a recipe."""
-    Path("tiny.yaml").write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}))
+    Path("tiny.yaml").write_text(
+        json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), encoding="utf-8"
+    )
     return lambda *arguments: command("export", "--weights", "random", "-q", *arguments)
 
 
@@ -86,13 +106,13 @@ def test_an_image_of_the_data_that_cannot_be_read(export: Command) -> None:
 
 def test_an_output_that_is_something_else(export: Command) -> None:
     Path("given").mkdir()
-    Path("given/notes.txt").write_text("mine")
-    assert_refused(export("tiny.yaml", "-o", "given"), 1, "holds other files and no model.json: choose another -o")
+    Path("given/notes.txt").write_text("mine", encoding="utf-8")
+    assert_refused(export("tiny.yaml", "-o", "given"), 1, "holds other files, which no export", ": notes.txt;")
     assert_refused(export("tiny.yaml", "-o", "given/notes.txt"), 1, "is a file: -o names the artifact directory")
     assert_refused(export("tiny.yaml", "-o", "given/notes.txt/deep"), 1, "cannot write")
     assert_refused(export("tiny.yaml", "-o", "."), 1, "is where you are, and would be replaced")
     assert [path.name for path in Path("given").iterdir()] == ["notes.txt"]
-    assert Path("given/notes.txt").read_text() == "mine"
+    assert Path("given/notes.txt").read_text("utf-8") == "mine"
 
 
 def test_a_full_disk(export: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,7 +120,7 @@ def test_a_full_disk(export: Command, monkeypatch: pytest.MonkeyPatch, tmp_path:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gtp_exporters.describe.onnx.save", save)
+    monkeypatch.setattr("gtp_exporters.describe.save", save)
     ran = export("tiny.yaml", "--no-simplify", "-o", tmp_path / "disk" / "out")
     assert_refused(ran, 1, "no space left to write", "nothing was left behind")
     assert not (tmp_path / "disk").exists()

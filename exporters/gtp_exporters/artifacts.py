@@ -1,23 +1,25 @@
-"""The files of an export: graphs, parity pack and manifest."""
+"""The files of an export: graphs, reference and manifest."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from gtp_exporters.data_config import labels_of, preprocessing_of
+import numpy as np
+
 from gtp_exporters.describe import describe, strip, tool_versions, write_graph
+from gtp_exporters.errors import ParityFailedError
 from gtp_exporters.graph_layers import nodes_per_layer
-from gtp_exporters.options import Options
-from gtp_exporters.pack import PackImages, dense_answers, folder_images, make_reference, synthetic_images
+from gtp_exporters.options import ExportOptions
 from gtp_exporters.precision import to_precision
+from gtp_exporters.reference import ReferenceImages, dense_answers, make_reference
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.subject import Subject
 from gtp_exporters.tracing import Traced, to_onnx
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.gtp.patch import remove
-from gtp_models.macs import Cost
-from gtp_models.rivals import apply_method
-from gtp_models.weights import BuiltModel
+from gtp_models.frame.patch import remove
+from gtp_models.methods import make_settings
+from gtp_models.methods.apply import apply
+from gtp_models.plan import Plan, make_plan
 from gtp_runtime.manifest import (
     REFERENCE_NAME,
     FileEntry,
@@ -28,124 +30,124 @@ from gtp_runtime.manifest import (
     file_sha256,
     write_manifest,
 )
-from gtp_runtime.preprocessing import Preprocessing
-from gtp_runtime.reference import write_reference
+from gtp_runtime.progress import Progress
+from gtp_runtime.reference import Reference, write_reference
 
 MODEL_NAME = "model.onnx"
 DENSE_NAME = "dense.onnx"
 
-Progress = Callable[[str], None]
+
+def write_artifacts(
+    subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, directory: Path, progress: Progress
+) -> Manifest:
+    """Write every file of an export into a directory of its own, the manifest last.
+
+    The model is patched with the plan, traced and run on the reference's images; then the same for its dense twin.
+
+    Raises:
+        StaticCheckError: a graph that is not static.
+        LimitError: weights that the precision cannot hold.
+        ParityFailedError: the eager model's answers are not finite.
+        OSError: a file cannot be written.
+    """
+    writer = _Graphs(subject, options, directory, progress)
+    apply(subject.model, plan)
+    files = writer.write(MODEL_NAME, "model", plan)
+    reference = make_reference(
+        subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
+    )
+    _check_finite(reference.answers)
+    if options.dense:
+        dense = make_plan(subject.model, make_settings("dense"))
+        apply(subject.model, dense)
+        files |= writer.write(DENSE_NAME, "dense", dense)
+    remove(subject.model)
+    if options.dense:
+        answers = dense_answers(subject.model, images, subject.preprocessing)
+        _check_finite(answers)
+        reference = replace(reference, dense_answers=answers)
+    files[REFERENCE_NAME] = _write_reference(reference, directory)
+    manifest = _manifest(subject, plan, images, options, files, writer)
+    write_manifest(manifest, directory)
+    return manifest
 
 
-class Artifacts:
-    """The files of one export, into a directory of its own."""
+def _check_finite(answers: np.ndarray) -> None:
+    """Raise ``ParityFailedError`` where the eager model itself gives no numbers: nothing can be proven of it."""
+    broken = int((~np.isfinite(answers).all(1)).sum())
+    if broken:
+        raise ParityFailedError(
+            f"the model's own answers are not finite on {broken} of {len(answers)} images of the reference, so it was "
+            "not exported: check its weights; an earlier export is as it was",
+            None,
+        )
 
-    def __init__(
-        self,
-        built: BuiltModel,
-        config: GTPConfig,
-        options: Options,
-        costs: Cost,
-        directory: Path,
-        progress: Progress,
-        features: bool,
-        notes: list[str],
-    ) -> None:
-        self.built, self.config, self.options = built, config, options
-        self.costs, self.directory, self.progress = costs, directory, progress
-        self.notes = [*built.notes, *notes]
-        self.preprocessing: Preprocessing = preprocessing_of(built.model)
-        self.classes = 0 if features else built.model.num_classes
-        self.output = "features" if features else "logits"
-        self.labels, self.label_ids = labels_of(built.recipe, self.classes)
+
+def _share(task: str, progress: Progress) -> Callable[[float], None]:
+    return lambda share: progress(task, share)
+
+
+def _write_reference(reference: Reference, directory: Path) -> FileEntry:
+    path = directory / REFERENCE_NAME
+    write_reference(reference, path)
+    return FileEntry("reference", file_sha256(path), path.stat().st_size)
+
+
+class _Graphs:
+    """Traces, simplifies, checks and writes graphs; keeps what they say of themselves."""
+
+    def __init__(self, subject: Subject, options: ExportOptions, directory: Path, progress: Progress) -> None:
+        self.subject, self.options, self.directory, self.progress = subject, options, directory, progress
         self.layer_nodes: list[int] = []
+        self.notes: list[str] = []
 
-    def write(self) -> Manifest:
-        """Write every file, the manifest last, and return it."""
-        images = self._images()
-        files = self._write_graph(MODEL_NAME, "model", self.options.method, self.costs.backbone)
-        if self.options.dense:
-            files |= self._write_graph(DENSE_NAME, "dense", "dense", self.costs.dense)
-        files[REFERENCE_NAME] = self._write_reference(images)
-        manifest = self._manifest(files, images)
-        write_manifest(manifest, self.directory)
-        return manifest
-
-    def _images(self) -> PackImages:
-        own = self.built.recipe.images
-        known = (self.preprocessing, self.labels, self.label_ids, self.classes)
-        if self.options.data is not None:
-            return folder_images(self.options.data, *known)
-        if own is not None:
-            return folder_images(own, *known, limit=None, origin="the recipe's own")
-        return synthetic_images(self.preprocessing.crop)
-
-    def _write_graph(self, name: str, role: str, method: str, macs: int) -> dict[str, FileEntry]:
+    def write(self, name: str, role: str, plan: Plan) -> dict[str, FileEntry]:
+        """Write the graph of the model as it is patched; return the entries of its files by name."""
+        subject, options = self.subject, self.options
         self.progress(f"tracing {name}")
-        apply_method(self.built.model, method, self.config)
-        pixels = (self.preprocessing.mean, self.preprocessing.std) if self.options.input == "uint8" else None
-        traced = Traced(self.built.model, self.options.trace, pixels, self.output)
-        graph, layers = to_onnx(traced, self.options.batch, self.options.opset)
-        if self.options.simplify:
+        pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
+        traced = Traced(subject.model, options.trace, pixels, subject.output)
+        graph, layers = to_onnx(traced, options.batch, options.opset)
+        if options.simplify:
             self.progress(f"simplifying {name}")
             graph, note = simplify(graph)
             self.notes += [f"{name}: {note}"] if note else []
         self.progress(f"checking {name}")
-        graph = to_precision(infer_shapes(graph), self.options.precision)
-        check_static(graph, self.options.target)
+        graph = to_precision(infer_shapes(graph), options.precision)
+        check_static(graph, options.target)
         if role == "model":
-            self.layer_nodes = nodes_per_layer(graph, layers, len(self.costs.layers))
+            self.layer_nodes = nodes_per_layer(graph, layers, len(plan.layers))
         strip(graph)
-        describe(graph, self.built, self.config, method)
-        return write_graph(self.directory / name, graph, role, method, macs)
+        describe(graph, subject.built, plan.settings)
+        return write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
 
-    def _write_reference(self, images: PackImages) -> FileEntry:
-        count = len(images.pixels)
 
-        def report(share: float) -> None:
-            self.progress(f"computing the reference: {round(share * count)} of {count} images")
-
-        report(0)
-        apply_method(self.built.model, self.options.method, self.config)
-        reference = make_reference(self.built.model, images, self.preprocessing, report, self.output)
-        if self.options.dense:
-            dense = dense_answers(remove(self.built.model), images, self.preprocessing)
-            reference = replace(reference, dense_answers=dense)
-        path = self.directory / REFERENCE_NAME
-        write_reference(reference, path)
-        return FileEntry("reference", file_sha256(path), path.stat().st_size)
-
-    def _manifest(self, files: dict[str, FileEntry], images: PackImages) -> Manifest:
-        model, recipe, costs = self.built.model, self.built.recipe, self.costs
-        info = ModelInfo(
-            recipe.name,
-            recipe.title,
-            recipe.timm,
-            self.classes,
-            model.num_prefix_tokens,
-            list(model.patch_embed.grid_size),
-        )
-        schedule = self.config.schedule(len(costs.layers))
-        layers = [
-            LayerEntry(layer.tokens_in, layer.tokens_out, amount, layer.macs, layer.gtp_macs, nodes)
-            for layer, amount, nodes in zip(costs.layers, schedule, self.layer_nodes, strict=True)
-        ]
-        macs = {name: getattr(costs, name) for name in ("backbone", "dense", "embed", "head")}
-        macs |= {"method": costs.gtp, "setup": costs.graph}
-        return Manifest(
-            model=info,
-            weights=WeightsInfo(self.built.source, self.built.detail, self.built.sha256, list(self.built.notes)),
-            method=self.options.method,
-            settings=self.config.to_dict(),
-            layers=layers,
-            macs=macs,
-            preprocessing=self.preprocessing,
-            files=files,
-            target=self.options.target,
-            opset=self.options.opset,
-            labels=self.labels,
-            label_ids=self.label_ids,
-            reference={"images": images.origin, "count": len(images.pixels)},
-            tools=tool_versions(),
-            notes=self.notes,
-        )
+def _manifest(
+    subject: Subject,
+    plan: Plan,
+    images: ReferenceImages,
+    options: ExportOptions,
+    files: dict[str, FileEntry],
+    graphs: _Graphs,
+) -> Manifest:
+    built, recipe = subject.built, subject.built.recipe
+    grid = list(plan.shape.grid)
+    layers = zip(plan.layers, graphs.layer_nodes, strict=True)
+    macs = {name: getattr(plan, name) for name in ("backbone", "dense", "embed", "head", "setup")}
+    return Manifest(
+        model=ModelInfo(recipe.name, recipe.title, recipe.timm, subject.classes, plan.shape.num_prefix, grid),
+        weights=WeightsInfo(built.source, built.detail, built.sha256, list(built.notes)),
+        method=plan.settings.name,
+        settings=plan.settings.to_dict(),
+        layers=[LayerEntry(nodes=nodes, **asdict(layer)) for layer, nodes in layers],
+        macs=macs | {"method": plan.method_macs},
+        preprocessing=subject.preprocessing,
+        files=files,
+        target=options.target,
+        opset=options.opset,
+        labels=subject.labels,
+        label_ids=subject.label_ids,
+        reference={"images": images.origin, "count": len(images.pixels)},
+        tools=tool_versions(),
+        notes=[*subject.notes, *recipe.choices(plan.settings), *graphs.notes],
+    )

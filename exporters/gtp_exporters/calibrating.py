@@ -7,16 +7,26 @@ import numpy as np
 import torch
 
 from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import Subject
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.calibration import calibrate
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.gtp.calibration import calibrate
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
 from gtp_runtime.images import find_images, spread
+from gtp_runtime.progress import Progress, quiet
 
 LIMIT = 256  # images, spread over the folder
 CHUNK = 8
 
 
-def calibrate_on(model: Any, config: GTPConfig, folder: Path | None) -> GTPConfig:
+def calibrated(subject: Subject, settings: Settings, folder: Path | None, progress: Progress) -> Settings:
+    """Return settings that lack nothing: calibrated, where they need it, on a folder or the recipe's own images."""
+    if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
+        return settings
+    return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)
+
+
+def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet) -> GTPConfig:
     """Return the settings with z measured on the images of a folder, at most ``LIMIT`` spread over it.
 
     Raises:
@@ -29,6 +39,9 @@ def calibrate_on(model: Any, config: GTPConfig, folder: Path | None) -> GTPConfi
             "a folder of some dozens of training images"
         )
     paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
-    chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
-    batches = (torch.from_numpy(np.stack([preprocessing(path) for path in chunk])) for chunk in chunks)
-    return calibrate(model, config, batches)
+
+    def batch(start: int) -> torch.Tensor:
+        progress("calibrating thresholds", start / len(paths))
+        return torch.from_numpy(np.stack([preprocessing(path) for path in paths[start : start + CHUNK]]))
+
+    return calibrate(model, config, map(batch, range(0, len(paths), CHUNK)))

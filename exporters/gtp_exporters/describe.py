@@ -9,7 +9,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from gtp_exporters.graphs import save
 from gtp_exporters.precision import precision_of
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
 from gtp_models.weights import BuiltModel
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
 
@@ -27,19 +27,19 @@ def strip(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def describe(model: ir.Model, built: BuiltModel, config: GTPConfig, method: str) -> None:
+def describe(model: ir.Model, built: BuiltModel, settings: Settings) -> None:
     """Repeat the essentials of the manifest in the graph."""
     model.producer_name, model.producer_version = PRODUCER, _version(PRODUCER)
-    model.graph.name = f"{built.recipe.name}-{method}"
+    model.graph.name = f"{built.recipe.name}-{settings.name}"
     essentials = {
         "model": built.recipe.timm,
-        "method": method,
-        "gtp": json.dumps(config.to_dict()) if method == "gtp" else "",
+        "method": settings.name,
+        "settings": json.dumps(settings.to_dict()),
         "weights": f"{built.source} ({built.detail})",
         "weights_sha256": built.sha256,
     }
     model.metadata_props.clear()
-    model.metadata_props.update({name: value for name, value in essentials.items() if value})
+    model.metadata_props.update(essentials)
 
 
 def write_graph(path: Path, model: ir.Model, role: str, method: str, macs: int) -> dict[str, FileEntry]:

@@ -1,5 +1,7 @@
 """What can go wrong on the way from a model to files. Every message says what to do."""
 
+from typing import Any
+
 
 class ExportError(Exception):
     """Base of the errors that ``gtp_exporters`` raises on purpose."""
@@ -23,3 +25,15 @@ class OutputError(ExportError):
 
 class EngineError(ExportError):
     """A graph that TensorRT cannot parse or build."""
+
+
+class ParityFailedError(ExportError):
+    """An export whose graphs do not answer as eager PyTorch does.
+
+    Attributes:
+        proof: what was measured (``gtp_exporters.proof.Proof``); None where the eager model itself failed.
+    """
+
+    def __init__(self, message: str, proof: Any) -> None:
+        super().__init__(message)
+        self.proof = proof

@@ -1,10 +1,11 @@
 """What the runtimes can build. Sources: ONNX-TensorRT's docs/operators.md; builds with TensorRT-RTX."""
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gtp_exporters.errors import LimitError
-from gtp_models.gtp.config import GTPConfig
+
+if TYPE_CHECKING:
+    from gtp_models.plan import Plan
 
 Target = Literal["tensorrt", "onnxruntime", "openvino"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -29,35 +30,26 @@ TENSORRT_OPERATORS = frozenset(
 )
 
 
-def check_settings(config: GTPConfig, counts: Sequence[int], target: str) -> None:
-    """Refuse settings that the target cannot build, before anything is traced.
+def check_limits(plan: "Plan", target: str) -> None:
+    """Refuse what the target cannot build, before anything is traced.
 
     Args:
-        config: the GTP settings.
-        counts: tokens that attend in each layer, prefix tokens included.
+        plan: what happens to the tokens.
         target: one of ``TARGETS``.
 
     Raises:
-        LimitError: an exact sparsity threshold that needs a larger TopK than TensorRT has.
+        LimitError: a layer sorts more values than TensorRT's TopK takes.
     """
-    if target != "tensorrt" or config.sparsity == 1 or config.threshold == "calibrated":
+    if target != "tensorrt":
         return
-    from gtp_models.gtp.sparsity import topk_size  # not above: it loads torch, which a device has not
-
-    for layer, (tokens, amount) in enumerate(zip(counts, config.schedule(len(counts)), strict=True)):
-        size = topk_size(tokens, config.sparsity)
-        if amount and size > MAX_TOPK:
+    for index, layer in enumerate(plan.layers):
+        shape = plan.layer_shape(index)
+        size = plan.settings.topk(shape) if layer.num_prop else 0
+        if size > MAX_TOPK:
             raise LimitError(
-                f"sparsity={config.sparsity} with threshold='exact' sorts {size} of the {tokens}x{tokens} attention "
-                f"entries in layer {layer}, but TensorRT's TopK ends at {MAX_TOPK}: use sparsity=1.0"
-                f"{_nearest(tokens)}, --threshold calibrated, or --target onnxruntime or openvino (slow there: it "
-                "sorts whole attention maps)"
+                f"layer {index} sorts {size} values, but TensorRT's TopK ends at {MAX_TOPK}: "
+                f"{plan.settings.topk_remedy(shape, MAX_TOPK)}, or --target onnxruntime or openvino"
             )
-
-
-def _nearest(tokens: int) -> str:
-    least = 1 - MAX_TOPK / tokens**2
-    return f" (or at least {least + 0.0005:.3f})" if least > 0 else ""
 
 
 def check_opset(opset: int) -> None:

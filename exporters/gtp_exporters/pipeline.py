@@ -1,82 +1,86 @@
-"""The export: a model in, an artifact directory out."""
+"""The export, from a model to an artifact directory.
+
+recipe → model → settings → plan → graphs, reference and manifest in a directory beside → proven → put in place.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.artifacts import Artifacts, Progress
-from gtp_exporters.calibrating import calibrate_on
-from gtp_exporters.directory import check_place, written_whole
-from gtp_exporters.limits import check_settings
-from gtp_exporters.options import Options
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.heads import gives_features, without_head
-from gtp_models.macs import cost
+from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.calibrating import calibrated
+from gtp_exporters.directory import staged
+from gtp_exporters.limits import check_limits
+from gtp_exporters.options import ExportOptions
+from gtp_exporters.proof import Proof, check_proof, prove
+from gtp_exporters.subject import make_subject, reference_images
+from gtp_models.methods.settings import Settings
+from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
-from gtp_models.rivals import config_of
-from gtp_models.schedules import make_schedule
-from gtp_models.weights import build_model
 from gtp_runtime.images import find_images
-from gtp_runtime.manifest import Manifest
+from gtp_runtime.manifest import Manifest, read_manifest
+from gtp_runtime.progress import Progress, quiet
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its directory, the manifest, and what people should know."""
+    """What an export wrote: its directory, the manifest, and what was proven (None where nothing was checked)."""
 
     directory: Path
     manifest: Manifest
-    notes: tuple[str, ...]
+    proof: Proof | None
 
 
 def export(
     model: str | Recipe,
     output: Path | str | None = None,
     *,
-    config: GTPConfig | None = None,
+    settings: Settings | None = None,
     weights: str = "pretrained",
     img_size: tuple[int, int] | None = None,
     seed: int = 0,
-    options: Options | None = None,
-    progress: Progress = lambda text: None,
+    options: ExportOptions | None = None,
+    check: bool = True,
+    threads: int = 1,
+    progress: Progress = quiet,
 ) -> Exported:
-    """Export a model, patched with GTP, and its dense twin as static ONNX with all that a device needs.
+    """Export a model, patched, and its dense twin as static ONNX with all that a device needs.
+
+    The files are written beside, validated and timed, and only then take the place of an earlier export.
 
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
-        output: the artifact directory; ``build/NAME`` without. An earlier export there is replaced.
-        config: GTP settings, the recipe's without (for ``timm:NAME`` those that ``load_recipe`` chooses).
+        output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; any other file
+            there is never touched.
+        settings: those of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
-        img_size: (height, width) in pixels, the model's own without.
+        img_size: (height, width) in pixels (default: the model's own).
         seed: of random weights.
         options: how to export.
-        progress: told in words what is being done.
+        check: validate and time what was written, with ONNX Runtime.
+        threads: threads of that; 0 is all.
+        progress: told what is being done.
 
     Raises:
         LimitError: settings that the target cannot build; before anything is traced.
         StaticCheckError: a graph that is not static.
-        OutputError: a place that cannot be written.
+        ParityFailedError: the graphs do not answer as eager PyTorch does; the earlier export stays.
+        OutputError: a place that cannot be written, or that holds other files.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """
-    recipe = load_recipe(model, img_size) if isinstance(model, str) else model
-    options = options or Options()
-    config = config_of(options.method, config or recipe.config())
+    options = options or ExportOptions()
+    recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
     directory = Path(output) if output else Path("build") / recipe.name
-    check_place(directory)  # before anything takes time
-    if options.data is not None:
-        find_images(options.data)
-    progress(f"building {recipe.timm}")
-    built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, img_size, seed)
-    features, note = gives_features(built.model, recipe.timm, options.head)
-    costs = cost(built.model, config, options.method)
-    if options.schedule:
-        config = make_schedule(built.model, config, options.schedule, options.budget or costs.backbone, options.method)
-        costs = cost(built.model, config, options.method)
-    if config.threshold == "calibrated" and config.sparsity < 1 and config.calibration is None:
-        progress("calibrating thresholds")
-        config = calibrate_on(built.model, config, options.calib_data or recipe.calibration)
-    notes = [*([note] if note else []), *recipe.choices(config)]
-    check_settings(config, [layer.tokens_in for layer in costs.layers], options.target)
-    with written_whole(directory) as temporary:
-        artifacts = Artifacts(built, config, options, costs, temporary, progress, features, notes)
-        manifest = artifacts.write()
-    return Exported(directory, manifest, tuple(artifacts.notes))
+    with staged(directory) as staging:
+        if options.data is not None:
+            find_images(options.data)  # before anything takes time
+        progress(f"building {recipe.timm}")
+        subject = make_subject(recipe, weights, seed, options)
+        settings = calibrated(subject, settings or recipe.settings(), options.calib_data, progress)
+        plan = make_plan(subject.model, settings)
+        check_limits(plan, options.target)
+        images = reference_images(subject, options)
+        write_artifacts(subject, plan, images, options, staging.path, progress)
+        proof = prove(staging.path, threads, progress) if check else None
+        check_proof(proof, directory)
+        staging.commit()
+    return Exported(directory, read_manifest(directory), proof)

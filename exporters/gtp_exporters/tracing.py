@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gtp_exporters.folding import tidy
-from gtp_models.gtp.patch import is_patched
-from gtp_models.gtp.trace import Layer, recording
+from gtp_models.frame.patch import is_patched
+from gtp_models.frame.trace import recording
 
 _SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
 
 
 class Traced(nn.Module):
-    """The model with the outputs of an export: its answers, and ``propagated`` (B, all that left) int32.
+    """The model with the outputs of an export: its answers, ``propagated`` (B, all that left) int32, and where each of
+    these tokens is merged into one other, ``received_by`` of the same shape.
 
     Args:
         model: a timm model, patched or not.
-        with_trace: add ``propagated`` where tokens leave.
+        with_trace: add ``propagated`` and ``received_by`` where tokens leave.
         pixels: mean and std of images that come as (B, H, W, 3) uint8; None for preprocessed (B, 3, H, W) float32.
         output: what the answers are called: "logits" (B, classes), or "features" (B, dim).
     """
@@ -36,13 +37,15 @@ class Traced(nn.Module):
         self.model: Any = model
         reduces = is_patched(model) and any(model.blocks.num_prop) and model.blocks.selects
         self.with_trace = with_trace and reduces
+        self.with_receivers = self.with_trace and model.blocks.one_receiver
         self.pixels = pixels
         self.output = output
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return [self.output, "propagated"] if self.with_trace else [self.output]
+        traces = ["propagated"] if self.with_trace else []
+        return [self.output, *traces, *(["received_by"] if self.with_receivers else [])]
 
     def example(self, batch: int) -> Tensor:
         """Return an input of the right shape and type."""
@@ -51,15 +54,22 @@ class Traced(nn.Module):
             return torch.zeros(batch, 3, height, width)
         return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.pixels is not None:
             images = _normalise(images, *self.pixels)
         if not self.with_trace:
             return self.model(images)
-        with recording(self.model.blocks, keep=_left) as left:
+        with recording(self.model.blocks, keep=lambda layer: layer) as layers:
             answers = self.model(images)
-        ids = torch.cat([ids.reshape(len(images), -1) for ids in left if ids is not None], dim=1)
-        return answers, (ids - self.model.num_prefix_tokens).int()
+        traces = [self._joined([layer.left for layer in layers])]
+        if self.with_receivers:
+            traces.append(self._joined([layer.receivers for layer in layers]))
+        return answers, *traces
+
+    def _joined(self, ids: list[Tensor | None]) -> Tensor:
+        """Return the ids of all layers that reduce, (B, all) int32; 0 is the first patch."""
+        rows = [part if part.ndim == 2 else part[None] for part in ids if part is not None]
+        return (torch.cat(rows, dim=1) - self.model.num_prefix_tokens).int()
 
 
 def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
@@ -67,10 +77,6 @@ def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
     scale = torch.tensor([1 / (255 * value) for value in std])
     shift = torch.tensor([part / value for part, value in zip(mean, std, strict=True)])
     return (pixels.float() * scale - shift).permute(0, 3, 1, 2)
-
-
-def _left(layer: Layer) -> Tensor | None:
-    return layer.left
 
 
 def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[ir.Model, dict[str, int | None]]:

@@ -1,5 +1,6 @@
 """``gtp-export bench``: latency of several files, taken in turn."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,51 +8,48 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    Json,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.numbers import finite, positive
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
     from gtp_runtime import Model
 
 
+@takes_run_options(threads=1)
 def bench(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or artifact directories; one alone is compared with its dense twin.", show_default=False
+            help="Files or artifact directories. A single one is compared with its dense twin.", show_default=False
         ),
     ],
-    seconds: Annotated[float, typer.Option(help="For all files together, after a warm-up.", min=0)] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(help="How long to time all files together, after a warm-up.", min=0, callback=finite)
+    ] = 3.0,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Fail if a file (dense twins aside) has a p50 above this.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Fail (exit code 5) if the median of a file is above this. Dense twins have no budget.",
+            show_default=False,
+            callback=positive,
+        ),
     ] = None,
-    threads: Threads = 1,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency: files in turn, percentiles, ratio to the first, share of the saved MACs realised."""
+    """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
     from gtp_export.reports import latency_table
-    from gtp_runtime import benchmark, load
+    from gtp_runtime import benchmark
 
-    running = run_options(backend, threads, provider, compute)
-    models = [load(path, **running) for path in _with_twin(paths)]
-    with console.progress("benchmarking") as update:
-        results = benchmark(models, seconds, update)
+    with ExitStack() as stack:
+        models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
+        with console.progress("benchmarking") as update:
+            results = benchmark(models, seconds, update)
     over = [
         result
         for result, model in zip(results, models, strict=True)
@@ -59,13 +57,12 @@ def bench(
     ]
     for model, result in zip(models, results, strict=True):
         model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
-        model.close()
     if json:
-        settings = {"threads": threads, "provider": provider.value, "seconds": seconds}
+        settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
         backends = [{"name": model.backend.name, **model.backend.info} for model in models]
         console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
-        latency_table(results, _title(models, threads))
+        latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
     for result in over:
         console.err.print(
@@ -75,21 +72,17 @@ def bench(
         raise typer.Exit(BUDGET_MISSED)
 
 
-def _title(models: "list[Model]", threads: int) -> str:
+def _title(models: "list[Model]") -> str:
     used = dict.fromkeys(f"{model.backend.name} {model.backend.info['version']}" for model in models)
-    return f"{', '.join(used)}; {threads or 'all'} CPU thread{'' if threads == 1 else 's'}, batch {models[0].batch}"
+    threads = {model.backend.info["threads"] for model in models if "threads" in model.backend.info}
+    said = "".join(f"; {count or 'all'} CPU thread{'' if count == 1 else 's'}" for count in sorted(threads))
+    return f"{', '.join(used)}{said}, batch {models[0].batch}"
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
-    """A file alone says little: put its dense twin before it, where there is one."""
-    if len(paths) != 1:
+    """Put the dense twin of a single file before it, where one of the same form is: the first is compared with."""
+    if len(paths) != 1 or not paths[0].exists():
         return paths
-    from gtp_runtime import read_manifest
-
     path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]
-    if not path.exists():
-        return paths
-    files = read_manifest(path.parent).files
-    dense = [path.parent / name for name, entry in files.items() if entry.role == "dense" and name != path.name]
-    twins = [twin for twin in dense if twin.suffix == path.suffix]
-    return [*twins, path]
+    dense = twin(path)
+    return [dense, path] if dense is not None and dense.suffix == path.suffix else [path]

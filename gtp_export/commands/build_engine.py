@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,62 +9,73 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_runtime.tensorrt_flavor import MODULES
 
 if TYPE_CHECKING:
     from gtp_exporters import Engine
-
-
-class FlavorName(str, Enum):
-    """TensorRT, TensorRT-RTX, or whichever is installed."""
-
-    auto = "auto"
-    tensorrt = "tensorrt"
-    rtx = "rtx"
-
-
-class PrecisionName(str, Enum):
-    """Precisions that are written into the graph."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
 
 
 def build_engine(
     path: ModelPath,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The engine; beside the graph, as .engine, without.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            help="The engine file, in the artifact directory (default: the graph's name with .engine).",
+            show_default=False,
+        ),
     ] = None,
     precision: Annotated[
-        PrecisionName | None, typer.Option(help="Written into the graph; the graph's own without.", show_default=False)
+        str | None,
+        typer.Option(
+            help="fp32, fp16 or bf16, written into the graph before it is built (default: the graph's own).",
+            show_default=False,
+        ),
     ] = None,
-    flavor: Annotated[FlavorName, typer.Option(help="Which TensorRT builds.")] = FlavorName.auto,
+    flavor: Annotated[
+        str, typer.Option(help=f"Which TensorRT builds: auto (the first that is installed), {', '.join(MODULES)}.")
+    ] = "auto",
     target: Annotated[
         str | None,
-        typer.Option(help="Build ahead of time for these, with RTX and without a GPU: sm86,sm89.", show_default=False),
+        typer.Option(
+            help="Compute capabilities to build for without a GPU, with TensorRT-RTX: sm86,sm89 (default: this GPU).",
+            show_default=False,
+        ),
     ] = None,
-    workspace: Annotated[int | None, typer.Option(help="MiB for a layer's work.", show_default=False)] = None,
-    opt_level: Annotated[int | None, typer.Option(help="0 to 5: how much to try.", show_default=False)] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(
+            help="MiB of memory that a layer may use while it runs (default: TensorRT's).", show_default=False
+        ),
+    ] = None,
+    opt_level: Annotated[
+        int | None,
+        typer.Option(help="0 to 5: how many kernels to try (default: TensorRT's, 3).", show_default=False),
+    ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="Measured kernels, kept and reused; a file of the user's cache without.")
+        Path | None,
+        typer.Option(
+            help="File that keeps the times of kernels between builds (default: timing.cache in ~/.cache/gtp-export).",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build a TensorRT engine on this machine, or ahead of time with TensorRT-RTX; needs neither torch nor timm."""
+    """Build a TensorRT engine from an exported graph; needs neither torch nor timm."""
     from gtp_exporters import EngineOptions
     from gtp_exporters import build_engine as run
 
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
     options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
-    wanted = "rtx" if targets and flavor is FlavorName.auto else flavor.value
+    wanted = "rtx" if targets and flavor == "auto" else flavor
     with console.progress("building") as update:
         engine = run(
             path,
             output,
-            precision=None if precision is None else precision.value,
+            precision=precision,
             flavor=wanted,
             options=options,
             progress=update,
@@ -77,7 +87,7 @@ def build_engine(
 
 
 def default_timing_cache() -> Path:
-    """Where measured kernels are kept between builds."""
+    """Return the file that keeps the times of kernels between builds."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gtp-export" / "timing.cache"
 
 

@@ -17,7 +17,7 @@ def calibrate(
     ],
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="A folder of training images; the recipe's own without.", show_default=False),
+        typer.Option("--data", help="A folder of training images (default: the recipe's own).", show_default=False),
     ] = None,
     weights: Annotated[str, typer.Option(help="pretrained, a file, random, or auto.")] = "pretrained",
     verbose: Verbose = False,
@@ -27,14 +27,15 @@ def calibrate(
     with console.progress("loading torch") as update:
         update("loading torch")
         from gtp_exporters.calibrating import calibrate_on
-        from gtp_models import build_model, load_recipe
+        from gtp_models import GTPConfig, build_model, load_recipe
         from gtp_models.recipes import write_recipe
 
         recipe = load_recipe(model)
-        update("calibrating")
+        update(f"building {recipe.timm}")
         built = build_model(recipe, weights)
-        settings = recipe.config(sparsity=sparsity, threshold="calibrated")
-        config = calibrate_on(built.model, settings, data or recipe.calibration)
+        settings = recipe.settings(sparsity=sparsity, threshold="calibrated")
+        assert isinstance(settings, GTPConfig)
+        config = calibrate_on(built.model, settings, data or recipe.calibration, update)
         write_recipe(recipe, config, output)
     for text in recipe.choices(config):
         console.note(f"note: {text}")

@@ -3,42 +3,33 @@
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
 from gtp_export import console
-from gtp_export.options import Json
+from gtp_export.extras import EXPORT, abilities
+from gtp_export.options import Json, Verbose
 from gtp_exporters.tensorrt.device import describe_device, jetpack
 from gtp_runtime.cuda import find_cuda
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError
+from gtp_runtime.extras import is_installed
 from gtp_runtime.tensorrt_flavor import find_flavor
 
-# what an extra makes possible, and the packages that it takes
-EXPORT = "torch torchvision timm onnx onnxscript onnxsim onnxruntime safetensors pyyaml jaxtyping".split()
-DEVICE = ["openvino", "tensorrt", "tensorrt_rtx", "cuda-python", "pycuda"]
-ABILITIES = {
-    "export": ("export models", EXPORT),
-    "onnxruntime": ("run ONNX files", ["onnxruntime"]),
-    "openvino": ("run ONNX files with OpenVINO", ["openvino"]),
-}
+BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec": "msgspec"}
 
 
-def doctor(json: Json = False) -> None:
-    """Show what is installed here, what it can do, and the pip command for what is missing."""
-    packages = sorted({*EXPORT, *DEVICE, "numpy", "pillow", "gtp-export"})
-    found = {name: _version(name) for name in packages}
-    missing = {extra: [name for name in names if found[name] is None] for extra, (_, names) in ABILITIES.items()}
+def doctor(json: Json = False, verbose: Verbose = False) -> None:
+    """Show what is installed here, what gtp-export can do with it, and the pip command for the rest."""
     document = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "packages": found,
+        "packages": _packages(),
         "providers": _providers(),
         "tensorrt": _tensorrt(),
         "cuda": _cuda(),
         "device": {**describe_device(), "jetpack": jetpack()},
-        "missing": missing,
+        "missing": {extra.name: extra.missing() for ability in abilities() for extra in ability.extras},
     }
     if json:
         console.emit(document)
@@ -55,14 +46,31 @@ def _show(document: dict[str, Any]) -> None:
     device = document["device"]
     gpu = f"{device['gpu']}, compute capability {device['compute_capability']}" if device["gpu"] else document["cuda"]
     console.out.print(f"GPU: {gpu}" + (f", {device['jetpack']}" if device["jetpack"] else ""), markup=False)
-    for extra, lacking in document["missing"].items():
-        what = ABILITIES[extra][0]
-        if lacking:
-            text = f"cannot {what}: {', '.join(lacking)} missing; pip install 'gtp-export[{extra}]'"
-            console.out.print(text, style="yellow", markup=False)
-        else:
-            console.out.print(f"can {what}")
-    console.out.print("next: gtp-export validate PATH" if document["missing"]["export"] else "next: gtp-export models")
+    for ability in abilities():
+        lacks = ability.lacks()
+        text = f"cannot {ability.task}: {lacks}" if lacks else f"can {ability.task}"
+        console.out.print(text, style="yellow" if lacks else "", markup=False)
+    console.out.print("next: gtp-export validate PATH" if EXPORT.missing() else "next: gtp-export models")
+
+
+def _packages() -> "dict[str, str | None]":
+    """Return the version of every package that gtp-export knows, by its name on the index; None where missing."""
+    known = dict(BASE)
+    for ability in abilities():
+        for extra in ability.extras:
+            known |= extra.packages
+    return dict(sorted((name, _version(module, name)) for module, name in known.items()))
+
+
+def _version(module: str, name: str) -> "str | None":
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        pass
+    if not is_installed(module):
+        return None
+    others = packages_distributions().get(module.partition(".")[0], [])  # onnxruntime-gpu for onnxruntime
+    return ", ".join(f"{version(other)} ({other})" for other in others) or "installed"
 
 
 def _cuda() -> str:
@@ -80,15 +88,8 @@ def _tensorrt() -> str:
     return f"{flavor.name} {flavor.version}"
 
 
-def _version(name: str) -> "str | None":
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _providers() -> list[str]:
-    if find_spec("onnxruntime") is None:
+    if not is_installed("onnxruntime"):
         return []
     import onnxruntime
 

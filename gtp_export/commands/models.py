@@ -7,7 +7,7 @@ from gtp_export.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List the recipes: models with their GTP settings. timm:NAME takes any other timm Vision Transformer."""
+    """List the recipes: models with their settings. timm:NAME takes any other timm Vision Transformer."""
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
 
     recipes = [load_recipe(name) for name in recipe_names()]
@@ -29,6 +29,6 @@ def _document(recipe: Any) -> dict[str, Any]:
         "name": recipe.name,
         "title": recipe.title,
         "timm": recipe.timm,
-        "gtp": recipe.config().to_dict(),
+        "settings": recipe.settings().to_dict(),
         "reference": recipe.reference,
     }

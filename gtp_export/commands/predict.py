@@ -7,43 +7,29 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    Json,
-    ModelPath,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
 
 
+@takes_run_options()
 def predict(
     path: ModelPath,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     topk: Annotated[int, typer.Option(help="Classes to show, best first.", min=1)] = 5,
-    exif: Annotated[bool, typer.Option(help="Turn images as their camera says (timm's evaluation does not).")] = False,
-    allow_random: Annotated[
-        bool, typer.Option("--allow-random", help="Answer although the weights are random.")
+    exif: Annotated[
+        bool, typer.Option(help="Turn images by their EXIF orientation, which timm's evaluation ignores.")
     ] = False,
-    threads: Threads = 0,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    allow_random: Annotated[
+        bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
+    ] = False,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Classify images with an exported model."""
-    from gtp_runtime import load
-
-    running = run_options(backend, threads, provider, compute)
-    with load(path, **running) as model:
+    with running.load(path) as model:
         answers = model.predict(list(images), topk, exif=exif, allow_random=allow_random)
     if json:
         found = [

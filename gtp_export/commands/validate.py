@@ -1,5 +1,6 @@
 """``gtp-export validate``: does a file answer what eager PyTorch answered?"""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,59 +8,69 @@ import typer
 
 from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import (
-    BackendName,
-    BackendOption,
-    Compute,
-    ComputeOption,
-    DataFolder,
-    Json,
-    ModelPath,
-    Provider,
-    ProviderOption,
-    Quiet,
-    Threads,
-    Verbose,
-    run_options,
-)
+from gtp_export.numbers import finite
+from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_runtime.parity_gates import KEPT_LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
+_KEPT = ", ".join(f"{precision} {limit:g}" for precision, limit in KEPT_LIMITS.items())
 
+
+@takes_run_options()
 def validate(
     path: ModelPath,
     data: DataFolder = None,
+    by_order: Annotated[
+        bool,
+        typer.Option(
+            "--by-order",
+            help="With --data: take the sub-folders in alphabetical order for classes 0, 1, ...",
+        ),
+    ] = False,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="With --data: fail if top-1 falls more points than this below dense.", min=0, show_default=False
+            help="With --data: fail if top-1 is more points than this below that of the dense twin.",
+            min=0,
+            show_default=False,
+            callback=finite,
         ),
     ] = None,
-    threads: Threads = 0,
-    backend: BackendOption = BackendName.auto,
-    provider: ProviderOption = Provider.cpu,
-    compute: ComputeOption = Compute.fp32,
+    min_kept: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Share of images whose kept sets must agree, 0 to 1 (default: {_KEPT}).",
+            min=0,
+            max=1,
+            show_default=False,
+            callback=finite,
+        ),
+    ] = None,
+    *,
+    running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Prove parity with the eager model from the parity pack, gated; --data adds accuracy beside the dense twin."""
+    """Prove parity with the eager model on the parity pack's images; --data adds accuracy beside the dense twin."""
     from gtp_export.reports import accuracy_lines, parity_lines
-    from gtp_runtime import load
 
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
-    running = run_options(backend, threads, provider, compute)
-    with load(path, **running) as model:
+    if by_order and data is None:
+        raise typer.BadParameter("--by-order needs --data DIR: it says which classes its sub-folders are")
+    with running.load(path) as model:
         if data is not None:
             model.check_classes("accuracy")
         with console.progress("validating") as update:
-            report = model.validate(update)
-        accuracy = _accuracy(model, data, running) if data is not None else None
+            report = model.validate(update, min_kept)
+        accuracy = _accuracy(model, data, by_order, running) if data is not None else None
         kept = model.record("parity", report.to_dict())
         images = str(model.manifest.reference["images"])
-    drop = _drop(accuracy)
+    drop = None if accuracy is None or accuracy.top1_drop is None else 100 * accuracy.top1_drop
     missed = max_drop is not None and (drop is None or drop > max_drop)
     if json:
         document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
@@ -84,16 +95,10 @@ def validate(
         raise typer.Exit(GATE_FAILED)
 
 
-def _accuracy(model: "Model", data: Path, running: dict[str, Any]) -> "Accuracy":
-    from gtp_runtime import evaluate, load
+def _accuracy(model: "Model", data: Path, by_order: bool, running: RunOptions) -> "Accuracy":
+    from gtp_runtime import evaluate
 
-    twins = [name for name, entry in model.manifest.files.items() if entry.role == "dense" and name != model.path.name]
-    dense = load(model.path.parent / twins[0], **running) if twins else None
-    with console.progress("measuring accuracy") as update:
-        return evaluate(model, dense, data, update)
-
-
-def _drop(accuracy: "Accuracy | None") -> float | None:
-    if accuracy is None or accuracy.top1 is None or accuracy.dense_top1 is None:
-        return None
-    return 100 * (accuracy.dense_top1 - accuracy.top1)
+    with ExitStack() as stack, console.progress("measuring accuracy") as update:
+        twin = running.load_twin(model.path)
+        dense = None if twin is None else stack.enter_context(twin)
+        return evaluate(model, dense, data, update, by_order=by_order)

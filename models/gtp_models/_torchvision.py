@@ -8,6 +8,7 @@ it is enough to declare the two schemas before torchvision looks for them.
 """
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -15,6 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+log = logging.getLogger(__name__)
 SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -34,6 +36,7 @@ def declare_operators() -> None:
     for schema in missing:
         fragment.define(schema)
     _declared.append(fragment)
+    log.info("torchvision's compiled library does not fit this torch: declared %s", ", ".join(missing))
 
 
 class _MendingLoader(Loader):

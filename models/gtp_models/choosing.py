@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from gtp_models.errors import ConfigError
-from gtp_models.gtp.config import GTPConfig
-from gtp_models.macs import cost
-from gtp_models.schedules import make_schedule
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.plan import Plan, make_plan
 
 SAVED = 0.257  # of the MACs: what the paper's DeiT-S saves with num_prop 8 (its abstract says 26 %)
 CLOSE = 0.02  # how near one number for all layers must come; else layers differ by one
@@ -19,7 +18,7 @@ def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     evenly as whole tokens go. All else is as ``GTPConfig`` has it, and needs no class token.
 
     Returns:
-        Settings by name, and for each why.
+        Settings by name, and for each the reason.
 
     Raises:
         UnsupportedModelError: ``apply`` cannot patch the model.
@@ -28,32 +27,30 @@ def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     patches, depth = model.patch_embed.num_patches, len(model.blocks)
     if patches < 2:
         raise ConfigError("the model has a single patch, so no token can leave: choose a larger image size")
-    neighbours = _neighbours(patches)
-    config = _config(model, GTPConfig(num_prop=0, num_neighbours=neighbours), patches, depth)
-    counts, costs = config.counts(depth, patches), cost(model, config)
-    saved = 1 - costs.backbone / costs.dense
-    settings = {"num_prop": config.num_prop, "num_neighbours": neighbours, "selection": config.selection}
+    neighbours = max(1, min(GTPConfig.num_neighbours, patches // 4))
+    plan = _plan(model, GTPConfig(num_prop=0, num_neighbours=neighbours), (patches - 1) // depth)
+    settings = {
+        "num_prop": plan.settings.num_prop,
+        "num_neighbours": neighbours,
+        "selection": GTPConfig.selection,
+    }
     return settings, {
-        "num_prop": f"{patches - counts[-1]} of {patches} patches leave over {depth} layers, which saves {saved:.1%} "
-        f"of the MACs; DeiT-S of the paper saves {SAVED:.1%} with 8",
+        "num_prop": f"{sum(plan.num_prop)} of {patches} patches leave over {depth} layers, which saves "
+        f"{1 - plan.ratio:.1%} of the MACs; DeiT-S of the paper saves {SAVED:.1%} with 8",
         "num_neighbours": "the default" if neighbours == GTPConfig.num_neighbours else "a quarter of the patches",
         "selection": "needs no class token",
     }
 
 
-def _neighbours(patches: int) -> int:
-    return max(1, min(GTPConfig.num_neighbours, patches // 4))
-
-
-def _config(model: Any, config: GTPConfig, patches: int, depth: int) -> GTPConfig:
-    def miss(candidate: GTPConfig) -> float:
-        costs = cost(model, candidate)
-        return abs(1 - costs.backbone / costs.dense - SAVED)
-
-    uniform = min((replace(config, num_prop=amount) for amount in range((patches - 1) // depth + 1)), key=miss)
-    if miss(uniform) <= CLOSE:
+def _plan(model: Any, config: GTPConfig, most: int) -> Plan:
+    uniform = min((make_plan(model, replace(config, num_prop=amount)) for amount in range(most + 1)), key=_miss)
+    if _miss(uniform) <= CLOSE:
         return uniform
     try:
-        return make_schedule(model, config, "even", 1 - SAVED)
+        return make_plan(model, replace(config, num_prop=None, keep=1 - SAVED))
     except ConfigError:  # so few tokens that no schedule comes near
         return uniform
+
+
+def _miss(plan: Plan) -> float:
+    return abs(1 - plan.ratio - SAVED)

@@ -1,14 +1,20 @@
-"""Whether timm's hub can be reached, found out quickly: an offline look-up takes most of a minute to fail."""
+"""Where timm's weights come from: whether they are on this machine, and whether their host can be reached, found out
+quickly: an offline look-up takes most of a minute to fail.
+"""
 
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 TIMEOUT = 5.0  # seconds
+WEIGHTS_NAME = "pytorch_model.bin"  # what timm asks a repository for when no file is named
+SAFE_NAMES = {WEIGHTS_NAME: "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
 
 def _hub_endpoint() -> str:
@@ -16,18 +22,65 @@ def _hub_endpoint() -> str:
 
 
 def is_cached(config: Any) -> bool:
-    """Whether the hub's file is on this machine already, so that no connection is needed."""
+    """Whether the weights are on this machine already, so that no connection is needed.
+
+    It looks where timm (1.0.28 to 1.0.31) does, in timm's order: a file that the configuration names; the Hugging Face
+    hub's cache (``HF_HUB_CACHE``, ``HF_HOME``); torch.hub's for weights with a URL alone, or first of all where
+    ``TIMM_USE_OLD_CACHE`` is set.
+
+    Args:
+        config: timm's ``PretrainedCfg``.
+    """
+    if config.source != "hf-hub":
+        if config.state_dict or config.file:
+            return True
+        if _prefers_torch_hub() and _is_in_torch_hub(config.url, check_hash=True):
+            return True
+    if config.hf_hub_id:
+        return _is_in_hub(config)
+    return _is_in_torch_hub(config.url, check_hash=False)
+
+
+def _prefers_torch_hub() -> bool:
+    return int(os.environ.get("TIMM_USE_OLD_CACHE", "0")) > 0
+
+
+def _is_in_hub(config: Any) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    if not config.hf_hub_id:
+    repository, _, revision = config.hf_hub_id.partition("@")
+    name = config.hf_hub_filename or WEIGHTS_NAME
+    names = [name] if config.hf_hub_filename and config.custom_load == "hf" else _alternatives(name)
+    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return any(isinstance(path, str) for path in found)
+
+
+def _alternatives(name: str) -> Iterator[str]:
+    """Yield the names under which timm looks for a file: .safetensors is preferred."""
+    if name in SAFE_NAMES:
+        yield SAFE_NAMES[name]
+    elif name.endswith(".bin"):
+        yield name.removesuffix(".bin") + ".safetensors"
+    yield name
+
+
+def _is_in_torch_hub(url: str | tuple[str, str] | None, check_hash: bool) -> bool:
+    """``url`` may be a pair: the URL, and the name under which its file is kept."""
+    if not url:
         return False
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names)
+    import torch
+    from timm.models._hub import check_cached_file
+
+    kept = os.path.join(torch.hub.get_dir(), "checkpoints")
+    name = PurePosixPath(urlsplit(url).path).name if isinstance(url, str) else url[1]
+    exists = os.path.exists(os.path.join(kept, name))
+    return exists and (not check_hash or check_cached_file(url, cache_dir=kept))
 
 
 def is_reachable(config: Any) -> bool:
     """Whether a connection to the weights' host (or to the proxy that leads there) opens within ``TIMEOUT``."""
-    host, port = _first_hop(_hub_endpoint() if config.hf_hub_id else config.url)
+    url = config.url if not config.hf_hub_id else _hub_endpoint()
+    host, port = _first_hop(url if isinstance(url, str) else url[0])
     reached = threading.Event()
 
     def connect() -> None:

@@ -41,16 +41,13 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
 
 
-def build_model(
-    recipe: Recipe, weights: str = "pretrained", img_size: tuple[int, int] | None = None, seed: int = 0
-) -> BuiltModel:
+def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> BuiltModel:
     """Make a recipe's model and give it weights.
 
     Args:
         recipe: what to build.
         weights: "pretrained" (a recipe's own file, else timm's hub), a path, "random", or "auto": a file
             ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
-        img_size: (height, width) in pixels, the model's own without.
         seed: of random weights.
 
     Raises:
@@ -61,34 +58,32 @@ def build_model(
     """
     check_timm_name(recipe.timm)
     if weights == "auto":
-        return _build_auto(recipe, img_size, seed)
+        return _build_auto(recipe, seed)
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _built(_create(recipe, img_size), recipe, "random", f"seed {seed}")
+            return _built(_create(recipe), recipe, "random", f"seed {seed}")
     if weights != "pretrained":
-        return _build_from_file(recipe, Path(weights), img_size, "file")
+        return _build_from_file(recipe, Path(weights), "file")
     if recipe.weights:
-        return _build_from_file(recipe, recipe.weights, img_size, "pretrained")
-    return _build_from_hub(recipe, img_size)
+        return _build_from_file(recipe, recipe.weights, "pretrained")
+    return _build_from_hub(recipe)
 
 
-def _build_auto(recipe: Recipe, img_size: tuple[int, int] | None, seed: int) -> BuiltModel:
+def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
     for suffix in SUFFIXES:
         if (LOCAL / f"{recipe.name}{suffix}").exists():
-            return build_model(recipe, str(LOCAL / f"{recipe.name}{suffix}"), img_size)
+            return build_model(recipe, str(LOCAL / f"{recipe.name}{suffix}"))
     try:
-        return build_model(recipe, "pretrained", img_size)
+        return build_model(recipe, "pretrained")
     except HubUnreachableError as error:
-        built = build_model(recipe, "random", img_size, seed)
+        built = build_model(recipe, "random", seed)
         local = LOCAL / f"{recipe.name}{SUFFIXES[0]}"
         return replace(built, notes=(f"random weights were used, since {error}; {local} would be found by itself",))
 
 
-def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool = False) -> Any:
+def _create(recipe: Recipe, pretrained: bool = False) -> Any:
     arguments = dict(recipe.model_args)
-    if img_size is not None:
-        arguments["img_size"] = img_size
     overlay = recipe.preprocessing or None
     try:
         model = timm.create_model(recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=overlay, **arguments)
@@ -103,7 +98,7 @@ def _create(recipe: Recipe, img_size: tuple[int, int] | None, pretrained: bool =
     return model.eval()
 
 
-def outline(recipe: Recipe, img_size: tuple[int, int] | None = None) -> Any:
+def outline(recipe: Recipe) -> Any:
     """Make a recipe's model without any weights, on the meta device: its shape and kind, at no cost.
 
     Raises:
@@ -112,7 +107,7 @@ def outline(recipe: Recipe, img_size: tuple[int, int] | None = None) -> Any:
     """
     check_timm_name(recipe.timm)
     with torch.device("meta"):
-        return _create(recipe, img_size)
+        return _create(recipe)
 
 
 def _check_size(model: Any, recipe: Recipe) -> None:
@@ -124,15 +119,15 @@ def _check_size(model: Any, recipe: Recipe) -> None:
         raise ConfigError(f"{size} pixels do not divide into {recipe.timm}'s patches of {patch}: give a multiple")
 
 
-def _build_from_file(recipe: Recipe, path: Path, img_size: tuple[int, int] | None, source: Source) -> BuiltModel:
-    model = _create(recipe, img_size)
+def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
+    model = _create(recipe)
     state, notes = fit(read_state_dict(path), model)
     check_fit(state, model, path)
     model.load_state_dict(state)
     return _built(model, recipe, source, path.name, notes)
 
 
-def _build_from_hub(recipe: Recipe, img_size: tuple[int, int] | None) -> BuiltModel:
+def _build_from_hub(recipe: Recipe) -> BuiltModel:
     config = timm.get_pretrained_cfg(recipe.timm)
     if config is None or not config.has_weights:
         raise WeightsUnavailableError(
@@ -145,7 +140,7 @@ def _build_from_hub(recipe: Recipe, img_size: tuple[int, int] | None) -> BuiltMo
             "connect, or give --weights FILE (.safetensors, .pth), or --weights random to try without"
         )
     try:
-        model = _create(recipe, img_size, pretrained=True)
+        model = _create(recipe, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"the weights of {recipe.timm} could not be loaded from {where}: {error}"

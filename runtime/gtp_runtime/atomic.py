@@ -7,11 +7,13 @@ writer of NAME removes those that nobody holds any more, and never one that anot
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 _numbers = itertools.count()
 
 
@@ -32,19 +34,21 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    _sweep(target)
+    sweep(target)
     temporary, lock = _create(target)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(lock)
-    with contextlib.suppress(OSError):  # not every file system can flush a folder; the file is in place
-        _flush(target.parent)
+    try:
+        flush(target.parent)
+    except OSError as error:  # not every file system can flush a folder; the file is in place
+        log.debug("%s is not flushed: %s", target.parent, error)
 
 
 def _create(target: Path) -> tuple[Path, int]:
@@ -71,7 +75,7 @@ def _held(descriptor: int) -> bool:
     return True
 
 
-def _sweep(target: Path) -> None:
+def sweep(target: Path) -> None:
     """Remove temporaries of this file that no process holds any more."""
     ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
     entries: list[str] = []
@@ -84,6 +88,7 @@ def _sweep(target: Path) -> None:
             try:
                 _lock(descriptor)
                 found.unlink()
+                log.info("removed %s, which a process that was killed left", found)
             finally:
                 os.close(descriptor)
 
@@ -97,7 +102,12 @@ def _lock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk.
+
+    Raises:
+        OSError: the disk fails, or the file system cannot.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,27 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
-from gtp_runtime import accuracy, latency
-from gtp_runtime.images import class_indices, find_images
-from gtp_runtime.model import Model, Progress, quiet
+from gtp_runtime import accuracy, latency, timing
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.errors import InputError
+from gtp_runtime.images import find_images
+from gtp_runtime.model import Model
+from gtp_runtime.progress import Progress, quiet
 
 
 def benchmark(
-    models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet, rounds: int = latency.MIN_RUNS
+    models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet, rounds: int = timing.MIN_RUNS
 ) -> list[latency.Latency]:
     """Time files in turn in this process; ratios and shares are against the first.
 
     Args:
         models: loaded files; put the dense twin first.
-        seconds: for all together, after a warm-up.
-        progress: told the share done, 0..1.
-        rounds: how often each runs at least, however long that takes.
+        seconds: for all together, after a warm-up; 0 or more.
+        progress: told "benchmarking" and the share done.
+        rounds: how often each runs at least, however long that takes; 1 or more.
+
+    Raises:
+        InputError: no loaded files; ``seconds`` or ``rounds`` that are not such numbers.
     """
-    times = latency.in_turn([model.timed() for model in models], seconds, progress, rounds)
+    timing.check_duration(seconds, rounds)
+    if not all(isinstance(model, Model) for model in models):
+        raise InputError("benchmark times loaded files: give gtp_runtime.load(path) of each")
+    times = timing.in_turn([model.timed() for model in models], seconds, progress, rounds)
     results = [
         latency.summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)
     ]
@@ -31,18 +41,47 @@ def benchmark(
     return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
 
 
-def evaluate(model: Model, dense: Model | None, folder: Path, progress: Progress = quiet) -> accuracy.Accuracy:
+def evaluate(
+    model: Model,
+    dense: Model | None,
+    folder: str | PathLike[str],
+    progress: Progress = quiet,
+    *,
+    by_order: bool = False,
+) -> accuracy.Accuracy:
     """Accuracy on an image folder, one sub-folder a class, beside the dense twin's.
+
+    Args:
+        model: the file.
+        dense: its dense twin; None where there is none.
+        folder: sub-folders are named as ``class_indices`` says; images in the folder itself have no class.
+        progress: told "measuring accuracy" and the share done.
+        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
 
     Raises:
         NoClassesError: a model that gives features.
         ImageError: no images, unreadable ones, or sub-folders that are no classes.
+        InputError: a folder that is no path.
+        AnswerError: an answer that is not finite.
     """
     model.check_classes("accuracy")
     paths, manifest = find_images(folder), model.manifest
-    found = class_indices(folder, paths, manifest.labels, manifest.label_ids, manifest.model.num_classes)
-    labels = None if found is None else np.asarray(found)
-    half = 2 if dense is not None else 1
-    logits = model.logits_of(paths, lambda share: progress(share / half))
-    twin = dense.logits_of(paths, lambda share: progress((1 + share) / 2)) if dense is not None else None
-    return accuracy.measure(logits, twin, labels)
+    classes = class_indices(
+        Path(folder), paths, manifest.labels, manifest.label_ids, manifest.model.num_classes, by_order
+    )
+    order = _folders(Path(folder), paths, classes) if by_order else None
+    halves = 1 if dense is None else 2
+
+    def half(number: int) -> Progress:
+        return lambda task, share=None: progress(task, None if share is None else (number + share) / halves)
+
+    logits = model.logits_of(paths, half(0), "measuring accuracy")
+    dense_logits = None if dense is None else dense.logits_of(paths, half(1), "measuring accuracy")
+    return accuracy.measure(logits, dense_logits, None if classes is None else np.asarray(classes), order)
+
+
+def _folders(folder: Path, paths: Sequence[Path], classes: Sequence[int] | None) -> dict[str, int]:
+    """Return the class of each sub-folder."""
+    if classes is None:
+        raise InputError(f"by order needs one sub-folder a class: images lie in {folder} itself")
+    return {path.relative_to(folder).parts[0]: index for path, index in zip(paths, classes, strict=True)}

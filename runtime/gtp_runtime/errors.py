@@ -14,7 +14,11 @@ class BackendMissingError(GTPRuntimeError):
 
 
 class InputError(GTPRuntimeError, ValueError):
-    """Pixels of another shape or type than the model takes."""
+    """An argument of another type, shape or range than the runtime takes."""
+
+
+class AnswerError(GTPRuntimeError):
+    """Answers of a model that are not finite, so that they mean nothing."""
 
 
 class NoClassesError(GTPRuntimeError):

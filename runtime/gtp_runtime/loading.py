@@ -1,44 +1,40 @@
 """Opens a file of an artifact directory, once it is what its manifest says."""
 
+import logging
+import os
 import warnings
 from pathlib import Path
+from typing import Any
 
-from gtp_runtime.errors import BackendMissingError, ManifestError, RandomWeightsWarning
-from gtp_runtime.manifest import check_file, read_manifest
+from gtp_runtime.backends import find_backend
+from gtp_runtime.backends.options import make_options
+from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
+from gtp_runtime.manifest import check_file, read_manifest, twin
 from gtp_runtime.model import Model
 
-BACKENDS = {".onnx": ("onnxruntime", "openvino"), ".engine": ("tensorrt",)}  # by a file's ending, the default first
+log = logging.getLogger(__name__)
 
 
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    *,
-    threads: int | None = None,
-    provider: str = "cpu",
-    compute: str = "fp32",
-    host_code: bool = False,
-) -> Model:
+def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model:
     """Load a file that gtp-export wrote.
 
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
-        backend: "auto" (by the file's ending), "onnxruntime", "openvino" or "tensorrt".
-        threads: threads to run with; the backend's own choice without.
-        provider: ONNX Runtime's: "cpu", "cuda" or "tensorrt".
-        compute: what OpenVINO computes in, whatever the file is written in: "fp32" or "bf16".
-        host_code: let a TensorRT engine run code of its own on the CPU; only for engines that you built.
+        backend: the name of a backend, or "auto": by the file's ending.
+        options: the backend's own; None stands for its default. onnxruntime: ``threads`` (0 for all), ``provider``
+            ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
+            (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
+        InputError: no such backend, an option that it does not take, or a value that is not one of its.
         ManifestError: no such file, no manifest, or the file is not what its manifest says (sha256).
         BackendMissingError: what would run it is not installed.
         EngineMismatchError: an engine for another TensorRT or GPU.
         DeviceError: CUDA or TensorRT refuses.
     """
-    file = Path(path)
-    file = file / "model.onnx" if file.is_dir() else file
-    if not file.exists():
-        raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
+    file = _file(path)
+    spec = find_backend(file, backend)
+    chosen = make_options(spec, options)
     manifest = read_manifest(file.parent)
     check_file(file, manifest)
     if manifest.weights.source == "random":
@@ -47,25 +43,35 @@ def load(
             RandomWeightsWarning,
             stacklevel=2,
         )
-    name = _choose(file, backend)
-    if name == "tensorrt":
-        from gtp_runtime.backends.tensorrt import TensorRTBackend
-
-        return Model(file, manifest, TensorRTBackend(file, manifest.entry(file.name), host_code))
-    if name == "openvino":
-        from gtp_runtime.backends.openvino import OpenVinoBackend
-
-        return Model(file, manifest, OpenVinoBackend(file, threads, compute))
-    from gtp_runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return Model(file, manifest, OnnxRuntimeBackend(file, threads, provider))
+    log.info("loading %s with %s (backend: %s), %s", file, spec.name, backend, chosen)
+    return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
 
 
-def _choose(file: Path, backend: str) -> str:
-    fitting = BACKENDS.get(file.suffix, ())
-    if backend == "auto" and fitting:
-        return fitting[0]
-    if backend not in fitting:
-        known = "; ".join(f"{suffix}: {', '.join(names)}" for suffix, names in BACKENDS.items())
-        raise BackendMissingError(f"backend {backend!r} does not run {file.name}: there are {known}")
-    return backend
+def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model | None:
+    """Load the dense twin of a file, to compare with it; None without one.
+
+    A twin of the same ending takes the same backend and options. One of another ending takes the default backend of
+    that ending, and those of the options that this backend has.
+
+    Raises:
+        BackendMissingError: what would run the twin is not installed.
+        Others: as ``load``.
+    """
+    file = _file(path)
+    dense = twin(file)
+    if dense is None:
+        return None
+    if dense.suffix == file.suffix:
+        return load(dense, backend, **options)
+    names = find_backend(dense).option_names
+    return load(dense, **{name: value for name, value in options.items() if name in names})
+
+
+def _file(path: "str | os.PathLike[str]") -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
+    file = Path(path)
+    file = file / "model.onnx" if file.is_dir() else file
+    if not file.exists():
+        raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
+    return file

@@ -1,24 +1,22 @@
 """From an image to the model's input, as timm's evaluation transform does it, with Pillow and numpy only."""
 
-from dataclasses import dataclass
-from os import PathLike
-from typing import Union
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from gtp_runtime.errors import ImageError
-
-ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
+from gtp_runtime.decoding import ImageLike, open_image
+from gtp_runtime.preprocessing_check import check
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What happens to an image, in words that any language can follow; sizes are [height, width] in pixels.
 
-    1. convert to RGB; 2. resize to ``resize`` as ``resize_mode`` says, with ``interpolation`` (antialiased,
-    as Pillow does it); 3. pad with ``fill`` where smaller, and cut ``crop`` from the middle;
-    4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel, row, column) order.
+    1. decode to 8-bit RGB (``gtp_runtime.decoding`` says how, mode by mode); 2. resize to ``resize`` as
+    ``resize_mode`` says, with ``interpolation`` (antialiased, as Pillow does it); 3. pad with ``fill`` where smaller,
+    and cut ``crop`` from the middle; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel, row,
+    column) order.
 
     Attributes:
         resize: the size to reach.
@@ -29,6 +27,9 @@ class Preprocessing:
         mean, std: three numbers for values in 0..1.
         fill: RGB colour 0..255 around an image that is smaller than the crop.
         color_order: always "RGB".
+
+    Raises:
+        ManifestError: a value that is none of these: a mean that is not finite, a std of 0, an unknown name.
     """
 
     resize: list[int]
@@ -39,6 +40,9 @@ class Preprocessing:
     std: list[float]
     fill: list[int]
     color_order: str = "RGB"
+
+    def __post_init__(self) -> None:
+        check(asdict(self))
 
     def __call__(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
         """Return the input (3, H, W) float32 of one image; ``exif`` turns it as its camera says."""
@@ -82,30 +86,3 @@ class Preprocessing:
         top, left = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
         canvas[top : top + height, left : left + width] = pixels
         return canvas
-
-
-def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
-    """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
-
-    Raises:
-        ImageError: a file that is missing or no image, an array of another shape or type, another object.
-    """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, this one is {image.shape} {image.dtype}")
-        return Image.fromarray(image)
-    if not isinstance(image, str | PathLike | Image.Image):
-        raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
-    try:
-        if isinstance(image, Image.Image):
-            return _to_rgb(image, exif)
-        with Image.open(image) as picture:
-            return _to_rgb(picture, exif)
-    except FileNotFoundError as error:
-        raise ImageError(f"no image {image}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read the image {image}: {error}") from error
-
-
-def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:
-    return (ImageOps.exif_transpose(picture) if exif else picture).convert("RGB")

@@ -2,17 +2,23 @@
 
 It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, ``logits`` and
 ``dense_logits`` (N, classes) float32 (``features`` and ``dense_features`` (N, dim) of a model without classifier),
-``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32, ``labels`` (N,)
-int64 where the images have them.
+``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32,
+``layerL/received_by`` (N, tokens) int32 where tokens are merged, ``labels`` (N,) int64 where the images have them.
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
+from gtp_runtime.reference_check import check_arrays
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Reference:
         labels: (N,) classes where known.
         kept, propagated, gap: one entry a layer.
         output: what the answers are: "logits" or "features".
+        received_by: for each token that left the one it was merged into, one entry a layer like ``propagated``; None
+            for methods without a single receiver.
     """
 
     images: np.ndarray
@@ -36,47 +44,59 @@ class Reference:
     propagated: list[np.ndarray]
     gap: list[np.ndarray]
     output: str = "logits"
+    received_by: list[np.ndarray] | None = None
 
 
 def read_reference(path: Path) -> Reference:
     """Read a parity pack; nothing in it is unpickled.
 
     Raises:
-        ManifestError: missing or damaged.
+        ManifestError: missing, damaged, or with arrays that do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as values:
-            return _collect(values)
+        with path.open("rb") as file:
+            reference = _collect(np.load(file, allow_pickle=False))
+        check_arrays(reference)
     except FileNotFoundError as error:
         raise ManifestError(f"no parity pack {path}: export again") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise ManifestError(f"the parity pack {path} cannot be read ({error}): export again") from error
+    except UNREADABLE as error:
+        raise ManifestError(f"the parity pack {path} cannot be used ({error}): export again") from error
+    return reference
 
 
 def _collect(values: Any) -> Reference:
+    if not isinstance(values, np.lib.npyio.NpzFile):
+        raise ValueError("it is no .npz archive")
     layers = range(sum(name.endswith("/gap") for name in values.files))
 
+    def array(name: str) -> np.ndarray:
+        value = values[name]
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"{name} is no array")
+        return value
+
     def per_layer(name: str) -> list[np.ndarray]:
-        return [values[f"layer{layer}/{name}"] for layer in layers]
+        return [array(f"layer{layer}/{name}") for layer in layers]
 
     def optional(name: str) -> np.ndarray | None:
-        return values[name] if name in values.files else None
+        return array(name) if name in values.files else None
 
     output = "features" if "features" in values.files else "logits"
     return Reference(
-        images=values["images"],
-        answers=values[output],
+        images=array("images"),
+        answers=array(output),
         dense_answers=optional(f"dense_{output}"),
         labels=optional("labels"),
         kept=per_layer("kept"),
         propagated=per_layer("propagated"),
         gap=per_layer("gap"),
         output=output,
+        received_by=per_layer("received_by") if "layer0/received_by" in values.files else None,
     )
 
 
 def write_reference(reference: Reference, path: Path) -> None:
-    """Write a parity pack, compressed."""
+    """Write a parity pack, compressed; an earlier one stays whole if that fails."""
     arrays = {"images": reference.images, reference.output: reference.answers}
     for name, value in ((f"dense_{reference.output}", reference.dense_answers), ("labels", reference.labels)):
         if value is not None:
@@ -85,4 +105,7 @@ def write_reference(reference: Reference, path: Path) -> None:
         arrays[f"layer{layer}/kept"] = reference.kept[layer]
         arrays[f"layer{layer}/propagated"] = reference.propagated[layer]
         arrays[f"layer{layer}/gap"] = gap
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        if reference.received_by is not None:
+            arrays[f"layer{layer}/received_by"] = reference.received_by[layer]
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

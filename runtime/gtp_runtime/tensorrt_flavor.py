@@ -10,11 +10,13 @@ Both have the same Python API in what we use. Differences:
 """
 
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
-from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.errors import BackendMissingError, InputError
 
+log = logging.getLogger(__name__)
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 OLDEST = (10, 3)  # strongly typed networks and opset 20, as JetPack 6.1 ships
 
@@ -42,10 +44,11 @@ def find_flavor(wanted: str = "auto") -> Flavor:
     """Import a flavour; "auto" takes the full TensorRT where it is installed, else RTX.
 
     Raises:
+        InputError: no flavour is called so.
         BackendMissingError: neither is installed, or one too old.
     """
     if wanted not in ("auto", *MODULES):
-        raise BackendMissingError(f"no TensorRT flavour is called {wanted!r}: choose auto, tensorrt or rtx")
+        raise InputError(f"no TensorRT flavour is called {wanted!r}: choose one of auto, {', '.join(MODULES)}")
     for name in MODULES if wanted == "auto" else (wanted,):
         found = _import(name)
         if found is not None:
@@ -60,7 +63,8 @@ def find_flavor(wanted: str = "auto") -> Flavor:
 def _import(name: str) -> Flavor | None:
     try:
         module = importlib.import_module(MODULES[name])
-    except ImportError:  # not installed, or its libraries are missing
+    except ImportError as error:  # not installed, or its libraries are missing
+        log.info("%s cannot be imported: %s", MODULES[name], error)
         return None
     version = str(module.__version__)
     if name == "tensorrt" and release(version) < OLDEST:

@@ -22,4 +22,4 @@ def names(wheel: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text("\n".join(names(Path(sys.argv[1]))) + "\n")
+    Path(sys.argv[2]).write_text("\n".join(names(Path(sys.argv[1]))) + "\n", encoding="utf-8")

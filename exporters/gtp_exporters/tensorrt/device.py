@@ -30,7 +30,7 @@ def describe_device() -> dict[str, Any]:
 def jetpack() -> str | None:
     """Return the Jetson Linux release, "L4T 36.4"; None elsewhere."""
     try:
-        text = TEGRA_RELEASE.read_text()
+        text = TEGRA_RELEASE.read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", text)

@@ -1,8 +1,8 @@
-"""Trains the small default ViT on scikit-learn's handwritten digits, from a fixed seed.
+"""Trains a small ViT on scikit-learn's handwritten digits, from a fixed seed.
 
-Run ``python -m gtp_models.digits.train``: about six minutes on two CPU cores. It writes
-``weights.safetensors``, ``images/CLASS/INDEX.png`` (the 360 held-out images) and ``calibration/CLASS/INDEX.png``
-(ten training images a class) beside this file.
+Run ``python -m gtp_models.digits.train``: about six minutes on two CPU cores. It writes ``weights.safetensors``,
+``images/CLASS/INDEX.png`` (the 360 held-out images) and ``calibration/CLASS/INDEX.png`` (ten training images a class)
+beside this file. ``--recipe FILE --weights FILE`` trains the model of another recipe and writes its weights alone.
 """
 
 import argparse
@@ -24,12 +24,13 @@ SEED = 0
 CALIBRATION = 10  # training images a class
 SIZE = 32  # pixels a side, upscaled from the data set's 8
 HERE = Path(__file__).parent
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def images_of(digits: np.ndarray) -> np.ndarray:
     """Upscale (N, 8, 8) intensities in 0..16 to (N, 32, 32) uint8."""
     small = np.round(digits * (255 / 16)).astype(np.uint8)
-    large = [Image.fromarray(digit).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for digit in small]
+    large = [Image.fromarray(digit).resize((SIZE, SIZE), BICUBIC) for digit in small]
     return np.stack([np.asarray(image) for image in large])
 
 
@@ -55,8 +56,10 @@ def write_images(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
         Image.fromarray(image).save(path, optimize=True)
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
-    """Normalise (N, H, W) uint8 to (N, 3, H, W) float32 in -1..1, as the recipe's preprocessing does."""
+def to_tensor(images: np.ndarray, size: int = SIZE) -> Tensor:
+    """Resize (N, 32, 32) uint8 and normalise to (N, 3, size, size) float32 in -1..1, as the recipe's preprocessing."""
+    if size != SIZE:
+        images = np.stack([np.asarray(Image.fromarray(image).resize((size, size), BICUBIC)) for image in images])
     pixels = torch.from_numpy(images.astype(np.float32)) / 255
     return ((pixels - 0.5) / 0.5)[:, None].expand(-1, 3, -1, -1).contiguous()
 
@@ -79,14 +82,17 @@ def main() -> None:
     """Train, write and say how well it went."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--recipe", default="digits", help="a recipe file of another model")
+    parser.add_argument("--weights", type=Path, help="where its weights go; no images are written then")
     arguments = parser.parse_args()
     train_images, test_images, train_labels, test_labels = split()
-    write_images(test_images, test_labels, arguments.output / "images")
-    chosen = first_of_each(train_labels, CALIBRATION)
-    write_images(train_images[chosen], train_labels[chosen], arguments.output / "calibration")
-    model = build_model(load_recipe("digits"), "random", seed=SEED).model
-    images, labels = to_tensor(train_images), torch.from_numpy(train_labels)
+    if arguments.weights is None:
+        write_images(test_images, test_labels, HERE / "images")
+        chosen = first_of_each(train_labels, CALIBRATION)
+        write_images(train_images[chosen], train_labels[chosen], HERE / "calibration")
+    model = build_model(load_recipe(arguments.recipe), "random", seed=SEED).model
+    size = model.patch_embed.img_size[0]
+    images, labels = to_tensor(train_images, size), torch.from_numpy(train_labels)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> Tensor:
         return augment(images[chosen], generator)
@@ -96,9 +102,10 @@ def main() -> None:
             print(f"epoch {epoch}/{arguments.epochs}: loss {loss:.3f}", flush=True)
 
     train(model, draw, labels, arguments.epochs, seed=SEED, report=report)
-    reached = accuracy(model, to_tensor(test_images), torch.from_numpy(test_labels))
-    save_weights(model, arguments.output / "weights.safetensors")
-    print(f"test accuracy {reached:.2%} on {len(test_labels)} images; wrote {arguments.output}")
+    reached = accuracy(model, to_tensor(test_images, size), torch.from_numpy(test_labels))
+    output = arguments.weights or HERE / "weights.safetensors"
+    save_weights(model, output)
+    print(f"test accuracy {reached:.2%} on {len(test_labels)} images; wrote {output}")
 
 
 if __name__ == "__main__":

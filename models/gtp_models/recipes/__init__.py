@@ -1,4 +1,4 @@
-"""Recipes: a model by a short name, with its GTP settings, image size, labels and published figures.
+"""Recipes: a model by a short name, with its settings, image size, labels and published figures.
 
 MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the path of a recipe file.
 """
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gtp_models.errors import ConfigError, UnknownModelError
-from gtp_models.gtp.config import GTPConfig
+from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.config import PRESETS, GTPConfig
+from gtp_models.methods.settings import Settings
 
 HERE = Path(__file__).parent
+AMOUNTS = {"num_prop", "keep", "macs"}  # say how many tokens leave: one replaces the others
 TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # what a wrong timm name is likely to mean
 
 
@@ -47,24 +50,48 @@ class Recipe:
     reference: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
 
-    def config(self, **overrides: Any) -> GTPConfig:
-        """Return the GTP settings, with those overrides that are not None.
+    def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
+        """Return a method's settings: the recipe's, where the method takes them, with the overrides that are not None.
+
+        Args:
+            method: a name in ``METHODS``.
+            preset: of GTP, "paper" or "measured" (default: the recipe's, else none).
+            overrides: settings by name.
 
         Raises:
-            ConfigError: a setting that is unknown or not valid.
+            ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
         """
-        settings = self.gtp | {name: value for name, value in overrides.items() if value is not None}
-        unknown = settings.keys() - {entry.name for entry in fields(GTPConfig)}
-        if unknown:
-            raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(sorted(unknown))}")
-        return GTPConfig(**settings)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
+        if preset is None:
+            return make_settings(method, **self._defaults(method, given), **given)
+        if method != GTPConfig.name:
+            raise ConfigError(f"preset={preset!r}: only gtp has presets, {method} has none")
+        return GTPConfig.preset(preset, **self._defaults(method, PRESETS.get(preset, {}) | given), **given)
 
-    def choices(self, config: GTPConfig) -> list[str]:
-        """Return a line on the settings that were chosen for this model, as far as ``config`` has them still."""
-        kept = {name: reason for name, reason in self.why.items() if getattr(config, name) == self.gtp[name]}
-        if not config.uses_semantics:
+    def _defaults(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the recipe's settings that a method takes and nothing overrides."""
+        unknown = [name for name in self.gtp if name not in (*GTPConfig.option_names(), "preset")]
+        if unknown:
+            raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(unknown)}")
+        replaced = set(given)
+        if replaced & AMOUNTS:
+            replaced |= AMOUNTS
+        taken = set() if method == "dense" else set(METHODS[method].option_names())
+        return {name: value for name, value in self.gtp.items() if name in taken - replaced}
+
+    def sized(self, img_size: tuple[int, int] | None) -> "Recipe":
+        """Return the recipe for images of (height, width) pixels; the same one for None."""
+        if img_size is None:
+            return self
+        return replace(self, model_args=self.model_args | {"img_size": tuple(img_size)})
+
+    def choices(self, settings: Settings) -> list[str]:
+        """Return a line on the settings that were chosen for this model, as far as ``settings`` has them still."""
+        kept = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
+        if not isinstance(settings, GTPConfig) or not settings.uses_neighbours:
             kept.pop("num_neighbours", None)
-        if not kept or not config.num_prop:
+        if not kept or not settings.num_prop:
             return []
         chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())
         return [
@@ -82,7 +109,7 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
 
     Args:
         model: a recipe name, ``timm:NAME``, or the path of a .yaml file.
-        img_size: (height, width) in pixels to choose for, the model's own without.
+        img_size: (height, width) in pixels (default: the model's own).
 
     Raises:
         UnknownModelError: no such recipe, timm model or file; the message offers the closest names.
@@ -92,9 +119,9 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     if model.startswith("timm:"):
         return _from_timm(model.removeprefix("timm:"), img_size)
     if model.endswith((".yaml", ".yml")):
-        return _read(Path(model))
+        return _read(Path(model)).sized(img_size)
     if model in recipe_names():
-        return _read(HERE / f"{model}.yaml")
+        return _read(HERE / f"{model}.yaml").sized(img_size)
     raise UnknownModelError(
         f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT"
     )
@@ -135,7 +162,9 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
-        path.write_text(yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True))
+        path.write_text(
+            yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
@@ -143,11 +172,11 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
     check_timm_name(name)
     from gtp_models.choosing import choose
-    from gtp_models.gtp.patch import check_supported
+    from gtp_models.frame.patch import check_supported
     from gtp_models.weights import outline
 
-    recipe = Recipe(name=name.replace(".", "_"), title=name, timm=name)
-    model = outline(recipe, img_size)
+    recipe = Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size)
+    model = outline(recipe)
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)

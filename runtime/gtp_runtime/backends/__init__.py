@@ -1,21 +1,5 @@
-"""What runs a file: one module a runtime, each imported only when it is used."""
+"""What runs a file: one module a backend, which registers itself; its engine is imported only when a file is opened."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from gtp_runtime.backends.registry import Backend, BackendSpec, all_backends, find_backend, register
 
-import numpy as np
-
-
-class Backend(Protocol):
-    """A loaded file, ready to run; safe to share between threads."""
-
-    name: str
-    info: dict[str, Any]  # version, threads, provider: what a measurement depends on
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once: arrays by input name in, arrays by output name out."""
-        ...
-
-    def close(self) -> None:
-        """Free what is held; running is an error afterwards."""
-        ...
+__all__ = ["Backend", "BackendSpec", "all_backends", "find_backend", "register"]

@@ -1,18 +1,40 @@
 """ONNX Runtime."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from gtp_runtime.backends.options import THREADS, check_threads
+from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
+from gtp_runtime.extras import Extra
 
-PROVIDERS = {
+EXTRA = Extra("onnxruntime", {"onnxruntime": "onnxruntime"})
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeOptions:
+    """How ONNX Runtime runs a file.
+
+    Attributes:
+        threads: of one operator; 0 is ONNX Runtime's own choice, all cores.
+        provider: what computes; operators that it lacks run on the CPU.
+    """
+
+    threads: int = field(default=0, metadata=THREADS)
+    provider: Provider = field(default="cpu", metadata={"help": "execution provider"})
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
 
 class OnnxRuntimeBackend:
@@ -20,8 +42,7 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the .onnx file.
-        threads: threads of one operator; ONNX Runtime's own choice without.
-        provider: "cpu", "cuda" or "tensorrt"; operators that it lacks run on the CPU.
+        options: how to run it.
 
     Raises:
         BackendMissingError: onnxruntime or the provider is not installed.
@@ -30,27 +51,20 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(self, path: Path, options: OnnxRuntimeOptions) -> None:
         ort = _import()
-        options = ort.SessionOptions()
-        if threads:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-        chosen = _provider(ort, provider)
-        names = list(dict.fromkeys([chosen, PROVIDERS["cpu"]]))
-        try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=names)
-        except Exception as error:  # onnxruntime's own exceptions share no base class
-            if "Could not find an implementation" in str(error):
-                raise BackendMissingError(
-                    f"ONNX Runtime has no kernels for {path.name} here (bf16 on CPUs): gtp-export build-engine, "
-                    "or --backend openvino"
-                ) from error
-            raise ManifestError(f"ONNX Runtime cannot load {path}: {error}") from error
-        if chosen not in self._session.get_providers():
-            raise BackendMissingError(f"{chosen} did not start: its CUDA, cuDNN or TensorRT libraries are missing here")
+        provider = _provider(ort, options.provider)
+        self._session: Any = _session(ort, path, provider, options.threads)
+        if provider not in self._session.get_providers():
+            raise BackendMissingError(
+                f"{provider} did not start: its CUDA, cuDNN or TensorRT libraries are missing here"
+            )
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.info: dict[str, Any] = {"version": ort.__version__, "threads": threads, "provider": provider}
+        self.info: dict[str, Any] = {
+            "version": ort.__version__,
+            "threads": int(options.threads),
+            "provider": options.provider,
+        }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe."""
@@ -68,16 +82,44 @@ def _import() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendMissingError("onnxruntime is not installed: pip install 'gtp-export[onnxruntime]'") from error
+        raise BackendMissingError(f"onnxruntime is not installed: {EXTRA.command}") from error
     return onnxruntime
 
 
-def _provider(ort: Any, provider: str) -> str:
-    if provider not in PROVIDERS:
-        raise BackendMissingError(f"no provider is called {provider!r}: choose one of {', '.join(PROVIDERS)}")
+def _provider(ort: Any, provider: Provider) -> str:
     name = PROVIDERS[provider]
     if name not in ort.get_available_providers():
         raise BackendMissingError(
             f"this onnxruntime has no {name}: install onnxruntime-gpu in its place, or use --provider cpu"
         )
     return name
+
+
+def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
+    options = ort.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = int(threads)
+        options.inter_op_num_threads = 1
+    names = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
+    try:
+        return ort.InferenceSession(str(path), options, providers=names)
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        if "Could not find an implementation" in str(error):
+            raise BackendMissingError(
+                f"ONNX Runtime has no kernels for {path.name} here (bf16 on CPUs): gtp-export build-engine, "
+                "or --backend openvino"
+            ) from error
+        raise ManifestError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+register(
+    BackendSpec(
+        name="onnxruntime",
+        runs="ONNX files with ONNX Runtime",
+        suffixes=(".onnx",),
+        default_for=(".onnx",),
+        extras=(EXTRA,),
+        options=OnnxRuntimeOptions,
+        open=lambda path, entry, options: OnnxRuntimeBackend(path, options),
+    )
+)

@@ -3,14 +3,37 @@
 import queue
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from gtp_runtime.backends.options import THREADS, check_threads
+from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
+from gtp_runtime.extras import Extra
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+EXTRA = Extra("openvino", {"openvino": "openvino"})
+Compute = Literal["fp32", "bf16"]
+PRECISIONS: dict[Compute, str] = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """How OpenVINO runs a file.
+
+    Attributes:
+        threads: of one run; 0 is OpenVINO's own choice, all cores.
+        compute: what it computes in, whatever the file is written in. bf16 is OpenVINO's own default on CPUs that have
+            instructions for it.
+    """
+
+    threads: int = field(default=0, metadata=THREADS)
+    compute: Compute = field(default="fp32", metadata={"help": "precision to compute in"})
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
 
 class OpenVinoBackend:
@@ -18,8 +41,7 @@ class OpenVinoBackend:
 
     Args:
         path: the .onnx file.
-        threads: threads of one run; OpenVINO's own choice without.
-        compute: what it computes in, "fp32" or "bf16" (its own default on CPUs with bf16 instructions).
+        options: how to run it.
 
     Raises:
         BackendMissingError: openvino is not installed.
@@ -28,13 +50,14 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def __init__(self, path: Path, threads: int | None = None, compute: str = "fp32") -> None:
+    def __init__(self, path: Path, options: OpenVinoOptions) -> None:
         openvino = _import()
-        if compute not in PRECISIONS:
-            raise BackendMissingError(f"OpenVINO computes in {' or '.join(PRECISIONS)} here, not in {compute!r}")
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISIONS[compute]}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": PRECISIONS[options.compute],
+        }
+        if options.threads:
+            settings["INFERENCE_NUM_THREADS"] = int(options.threads)
         try:
             core = openvino.Core()
             self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
@@ -44,8 +67,8 @@ class OpenVinoBackend:
         self._closed = False
         self.info: dict[str, Any] = {
             "version": openvino.__version__.split("-")[0],
-            "threads": threads,
-            "compute": compute,
+            "threads": int(options.threads),
+            "compute": options.compute,
         }
 
     @contextmanager
@@ -79,5 +102,18 @@ def _import() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise BackendMissingError("openvino is not installed: pip install 'gtp-export[openvino]'") from error
+        raise BackendMissingError(f"openvino is not installed: {EXTRA.command}") from error
     return openvino
+
+
+register(
+    BackendSpec(
+        name="openvino",
+        runs="ONNX files with OpenVINO",
+        suffixes=(".onnx",),
+        default_for=(),
+        extras=(EXTRA,),
+        options=OpenVinoOptions,
+        open=lambda path, entry, options: OpenVinoBackend(path, options),
+    )
+)

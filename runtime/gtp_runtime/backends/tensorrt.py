@@ -1,22 +1,48 @@
 """TensorRT and TensorRT-RTX: runs an engine that ``gtp-export build-engine`` wrote."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gtp_runtime import atomic
+from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.cuda import Cuda, find_cuda
+from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import check_device, check_version
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
+from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
 
+log = logging.getLogger(__name__)
 STAGES = ("h2d", "compute", "d2h")
+CUDA = {"cuda.bindings": "cuda-python"}
+EXTRAS = (
+    Extra("tensorrt", {"tensorrt": "tensorrt", **CUDA}),
+    Extra("tensorrt-rtx", {"tensorrt_rtx": "tensorrt_rtx", **CUDA}),
+    Extra("jetson", {"pycuda": "pycuda"}, system=("tensorrt",)),
+)
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """How TensorRT runs an engine.
+
+    Attributes:
+        host_code: allow code for the CPU inside the engine (``engine_host_code_allowed``).
+    """
+
+    host_code: bool = field(
+        default=False, metadata={"help": "let an engine run its own code on the CPU; only for engines that you built"}
+    )
 
 
 class TensorRTBackend:
@@ -25,7 +51,7 @@ class TensorRTBackend:
     Args:
         path: the .engine file, its sha256 checked already.
         entry: what the manifest says of it.
-        host_code: allow code for the CPU inside the engine (``engine_host_code_allowed``); only for engines of yours.
+        options: how to run it.
 
     Raises:
         BackendMissingError: TensorRT or CUDA's Python library is not installed.
@@ -35,7 +61,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
 
-    def __init__(self, path: Path, entry: FileEntry, host_code: bool = False) -> None:
+    def __init__(self, path: Path, entry: FileEntry, options: TensorRTOptions) -> None:
         if entry.engine is None:
             raise ManifestError(f"the manifest does not say how {path} was built: use gtp-export build-engine")
         rebuild = f"gtp-export build-engine {path.parent / entry.engine.onnx} -o {path}"
@@ -46,11 +72,11 @@ class TensorRTBackend:
         check_device(entry.engine, device, rebuild)
         self._lock = threading.Lock()
         self._logger = make_logger(flavor.trt)
-        self._device: dict[str, Any] = {}
+        self._buffers: Buffers | None = None
         self._execution: Any = None
         with self._context():
             try:
-                self._open(path, flavor, host_code)
+                self._open(path, flavor, options.host_code)
                 self._allocate(entry)
             except BaseException:
                 self._free()
@@ -86,7 +112,8 @@ class TensorRTBackend:
         config = self._engine.create_runtime_config()
         self._cache, self._cache_file = config.create_runtime_cache(), path.with_suffix(".rtx-cache")
         if self._cache_file.exists():
-            self._cache.deserialize(self._cache_file.read_bytes())  # False for a stale one, which is written anew
+            fits = self._cache.deserialize(self._cache_file.read_bytes())
+            log.info("compiled kernels in %s %s", self._cache_file, "are used" if fits else "do not fit: made anew")
         if not config.set_runtime_cache(self._cache):
             raise DeviceError(self._refusal("use the runtime cache"))
         return self._engine.create_execution_context(config)
@@ -96,72 +123,72 @@ class TensorRTBackend:
         specs = [*entry.inputs, *entry.outputs]
         if names != {spec.name for spec in specs}:
             raise ManifestError(f"the engine has {sorted(names)}, its manifest says {[spec.name for spec in specs]}")
-        cuda = self._cuda
-        self._stream = cuda.stream()
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
-        self._host = {spec.name: cuda.pinned(tuple(spec.shape), np.dtype(spec.dtype)) for spec in specs}
-        for name, array in self._host.items():
-            memory = self._device[name] = cuda.allocate(array.nbytes)
-            if not self._execution.set_tensor_address(name, cuda.address(memory)):
-                raise DeviceError(self._refusal(f"bind {name}"))
-        self._marks = [cuda.event() for _ in range(len(STAGES) + 1)]
+        self._buffers = Buffers(self._cuda, specs, len(STAGES) + 1)
+        for spec in specs:
+            if not self._execution.set_tensor_address(spec.name, self._buffers.address(spec.name)):
+                raise DeviceError(self._refusal(f"bind {spec.name}"))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe, one run at a time."""
         with self._lock, self._context():
-            self._enqueue(inputs)
-            return {name: self._host[name].copy() for name in self._outputs}
+            buffers = self._open_buffers()
+            self._enqueue(buffers, inputs)
+            return {name: buffers.host[name].copy() for name in self._outputs}
 
     def stages(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Run once and return milliseconds by trtexec's definitions: ``h2d``, ``compute`` (between events), ``d2h`` on
         the GPU, and ``enqueue``, the host's time to ask for the work.
         """
         with self._lock, self._context():
-            enqueue = self._enqueue(inputs)
-            between = zip(self._marks, self._marks[1:], strict=False)
-            times = [self._cuda.milliseconds(start, end) for start, end in between]
+            buffers = self._open_buffers()
+            enqueue = self._enqueue(buffers, inputs)
+            times = buffers.between()
         return {**dict(zip(STAGES, times, strict=True)), "enqueue": enqueue}
 
-    def _enqueue(self, inputs: Mapping[str, np.ndarray]) -> float:
-        cuda, marks = self._cuda, self._marks
-        if not self._device:
+    def _open_buffers(self) -> Buffers:
+        if self._buffers is None:
             raise GTPRuntimeError("this model was closed: load it again")
+        return self._buffers
+
+    def _enqueue(self, buffers: Buffers, inputs: Mapping[str, np.ndarray]) -> float:
+        """Ask for one run and wait for it; milliseconds that asking for the computation took."""
         for name in self._inputs:
-            np.copyto(self._host[name], inputs[name])
-        cuda.record(marks[0], self._stream)
-        for name in self._inputs:
-            cuda.upload(self._device[name], self._host[name], self._stream)
-        cuda.record(marks[1], self._stream)
+            np.copyto(buffers.host[name], inputs[name])
+        buffers.mark(0)
+        buffers.upload(self._inputs)
+        buffers.mark(1)
         start = time.perf_counter()
-        if not self._execution.execute_async_v3(cuda.handle(self._stream)):
+        if not self._execution.execute_async_v3(self._cuda.handle(buffers.stream)):
             raise DeviceError(self._refusal("run the engine"))
         enqueue = (time.perf_counter() - start) * 1e3
-        cuda.record(marks[2], self._stream)
-        for name in self._outputs:
-            cuda.download(self._host[name], self._device[name], self._stream)
-        cuda.record(marks[3], self._stream)
-        cuda.wait(self._stream)
+        buffers.mark(2)
+        buffers.download(self._outputs)
+        buffers.mark(3)
+        self._cuda.wait(buffers.stream)
         return enqueue
 
     def close(self) -> None:
-        """Free the engine and its buffers; RTX's compiled kernels are kept beside the engine."""
+        """Free the engine and its buffers; RTX's compiled kernels are kept beside the engine. Again is no error."""
         with self._lock, self._context():
-            if self._device:
+            if self._buffers is not None:
                 self._keep_cache()
             self._free()
 
     def _free(self) -> None:
-        for memory in self._device.values():
-            self._cuda.free(memory)
-        self._device.clear()
         self._execution = self._engine = self._runtime = None
+        if self._buffers is not None:
+            self._buffers.free()
+        self._buffers = None
 
     def _keep_cache(self) -> None:
         if not hasattr(self, "_cache"):
             return
-        with suppress(OSError):  # a directory that cannot be written costs only the next start's time
-            self._cache_file.write_bytes(memoryview(self._cache.serialize()))
+        try:
+            atomic.write_bytes(self._cache_file, bytes(memoryview(self._cache.serialize())))
+        except OSError as error:  # costs only the next start's time
+            log.info("compiled kernels are not kept in %s: %s", self._cache_file, error)
 
     def _made(self, thing: Any, task: str) -> Any:
         if thing is None:
@@ -171,3 +198,17 @@ class TensorRTBackend:
     def _refusal(self, task: str) -> str:
         said = "; ".join(self._logger.errors[-3:]) or "it gives no reason"
         return f"TensorRT refuses to {task}: {said}"
+
+
+register(
+    BackendSpec(
+        name="tensorrt",
+        runs="TensorRT engines",
+        suffixes=(".engine",),
+        default_for=(".engine",),
+        extras=EXTRAS,
+        options=TensorRTOptions,
+        open=TensorRTBackend,
+        find_device=find_cuda,
+    )
+)

@@ -3,12 +3,15 @@
 pycuda is used where it is installed, else cuda-python. Both work in the primary context, which torch shares.
 """
 
-from importlib.util import find_spec
+import logging
 from typing import Any, Protocol
 
 import numpy as np
 
 from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.extras import is_installed
+
+log = logging.getLogger(__name__)
 
 
 class Cuda(Protocol):
@@ -36,12 +39,20 @@ class Cuda(Protocol):
         """Make a stream."""
         ...
 
+    def destroy_stream(self, stream: Any) -> None:
+        """Destroy a stream; the caller drops its reference while the context is current."""
+        ...
+
     def handle(self, stream: Any) -> int:
         """Return the stream's ``cudaStream_t``."""
         ...
 
     def event(self) -> Any:
         """Make an event that measures time."""
+        ...
+
+    def destroy_event(self, event: Any) -> None:
+        """Destroy an event; the caller drops its reference while the context is current."""
         ...
 
     def record(self, event: Any, stream: Any) -> None:
@@ -88,11 +99,13 @@ def find_cuda() -> Cuda:
         BackendMissingError: neither pycuda nor cuda-python is installed.
         DeviceError: there is no GPU, or no driver for it.
     """
-    if find_spec("pycuda") is not None:
+    if is_installed("pycuda"):
+        log.debug("CUDA through pycuda")
         from gtp_runtime.cuda.pycuda import PyCuda
 
         return PyCuda()
-    if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
+    if is_installed("cuda.bindings"):
+        log.debug("CUDA through cuda-python: pycuda is not installed")
         from gtp_runtime.cuda.cuda_python import CudaPython
 
         return CudaPython()

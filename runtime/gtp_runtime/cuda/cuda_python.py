@@ -52,11 +52,17 @@ class CudaPython:
     def stream(self) -> Any:
         return check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
 
+    def destroy_stream(self, stream: Any) -> None:
+        check(runtime.cudaStreamDestroy(stream))
+
     def handle(self, stream: Any) -> int:
         return int(stream)
 
     def event(self) -> Any:
         return check(runtime.cudaEventCreate())
+
+    def destroy_event(self, event: Any) -> None:
+        check(runtime.cudaEventDestroy(event))
 
     def record(self, event: Any, stream: Any) -> None:
         check(runtime.cudaEventRecord(event, stream))

@@ -53,12 +53,18 @@ class PyCuda:
     def stream(self) -> Any:
         return driver.Stream()
 
+    def destroy_stream(self, stream: Any) -> None:
+        """Nothing: a stream destroys itself with its last reference."""
+
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
 
     @checked()
     def event(self) -> Any:
         return driver.Event()
+
+    def destroy_event(self, event: Any) -> None:
+        """Nothing: an event destroys itself with its last reference."""
 
     @checked()
     def record(self, event: Any, stream: Any) -> None:

@@ -1,0 +1,94 @@
+"""The page of results.py: what each method keeps at equal measured latency."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+BUDGETS = (0.75, 0.6, 0.5)  # of the dense model's latency
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO fp32", "openvino-bf16": "OpenVINO bf16"}
+HEAD = """# Accuracy against measured latency
+
+How far do the answers move when a model gets faster? *Latency* is p50 of the exported graph over that of its dense
+twin, in turn in one process, one thread, batch 1. *Divergence* is the Kullback-Leibler divergence of the dense to the
+reduced class probabilities in nats, the mean over all test images (eager PyTorch): the lower, the nearer to the dense
+model. Nothing is trained, and settings are the same for all models.
+
+*measured* is `--preset measured`, *paper* is `--preset paper`, *tome* is token merging, *prune* is the paper's
+selection without propagation, *drop* slices off the last tokens. All are given the same shares of the MACs; the points
+of the plots and the figures of the tables are at the latency that each then has. Figures between two points are
+interpolated (the logarithm of the divergence, and top-1, linear in latency); a dash: no point on both sides.
+
+"""
+FOOT = """
+Ratios travel between machines, milliseconds do not. Made by `benchmarks/results.py`; all points stand in
+[results.json](results.json).
+
+## What it says, and what it does not
+
+- The models are small and trained by us or for this project: CIFAR-10 (64 patches) and handwritten digits (64 and 49
+  patches). We have not run ImageNet. The paper reports 81.46 % of 81.8 % for DeiT-B with its form and tuned settings.
+- Prefer the paper's form where you want its published numbers: with its sparsity and alpha for DeiT it is what the
+  authors evaluated. It is golden-tested against their code and one flag away (`--preset paper`).
+- Measure on your model and your data: `gtp-export validate DIR --data IMAGES` shows accuracy beside the dense twin.
+"""
+
+
+def write(found: dict[str, Any], output: Path) -> None:
+    """Write the page and the plots."""
+    parts = [HEAD]
+    for name, model in found.items():
+        backends = list(model["rows"][0]["latency"])
+        parts.append(f"## {model['title']}\n\n{model['images']} images, dense top-1 {model['dense_top1']:.2f} %.\n\n")
+        for backend in backends:
+            picture = output.with_name(f"{output.name}-{name}-{backend}.png")
+            _plot(model["rows"], backend, f"{model['title']}\n{NAMES.get(backend, backend)}", picture)
+            parts.append(f"![{NAMES.get(backend, backend)}]({picture.name})\n")
+        parts.append("\n" + _table(model["rows"], backends) + "\n")
+    output.with_suffix(".md").write_text("".join(parts) + FOOT, encoding="utf-8")
+
+
+def at_latency(rows: list[dict[str, Any]], backend: str, budget: float) -> tuple[float, float] | None:
+    """Return divergence and top-1 of one method at a latency, interpolated; None outside of its points."""
+    points = sorted((row["latency"][backend], row["divergence"], row["top1"]) for row in rows)
+    for (low, *slower), (high, *faster) in pairwise(points):
+        if low <= budget <= high:
+            share = (budget - low) / max(high - low, 1e-9)
+            logs = [math.log(max(value, 1e-9)) for value in (slower[0], faster[0])]
+            return math.exp(logs[0] + share * (logs[1] - logs[0])), slower[1] + share * (faster[1] - slower[1])
+    return None
+
+
+def _table(rows: list[dict[str, Any]], backends: list[str]) -> str:
+    head = ["method", *(f"{NAMES.get(backend, backend)} {budget:g}" for backend in backends for budget in BUDGETS)]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        cells = [_cell(at_latency(own, backend, budget)) for backend in backends for budget in BUDGETS]
+        lines.append("| " + " | ".join([method, *cells]) + " |")
+    return "Divergence (top-1, %) at a share of the dense model's latency:\n\n" + "\n".join(lines) + "\n"
+
+
+def _cell(found: tuple[float, float] | None) -> str:
+    return "-" if found is None else f"{found[0]:.4f} ({found[1]:.1f})"
+
+
+def _plot(rows: list[dict[str, Any]], backend: str, title: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4.2))
+    for method in dict.fromkeys(row["method"] for row in rows):
+        points = sorted(
+            (row["latency"][backend], max(row["divergence"], 1e-6)) for row in rows if row["method"] == method
+        )
+        axes.plot(*zip(*points, strict=True), marker="o", label=method)
+    axes.set(xlabel="latency, share of the dense model's", ylabel="divergence from the dense model, nats", yscale="log")
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)

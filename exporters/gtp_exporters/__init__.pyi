@@ -1,0 +1,13 @@
+from gtp_exporters.errors import EngineError as EngineError
+from gtp_exporters.errors import ExportError as ExportError
+from gtp_exporters.errors import LimitError as LimitError
+from gtp_exporters.errors import OutputError as OutputError
+from gtp_exporters.errors import ParityFailedError as ParityFailedError
+from gtp_exporters.errors import StaticCheckError as StaticCheckError
+from gtp_exporters.options import ExportOptions as ExportOptions
+from gtp_exporters.pipeline import Exported as Exported
+from gtp_exporters.pipeline import export as export
+from gtp_exporters.static_check import check_static as check_static
+from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
+from gtp_exporters.tensorrt.engine import Engine as Engine
+from gtp_exporters.tensorrt.engine import build_engine as build_engine

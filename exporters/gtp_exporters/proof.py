@@ -1,0 +1,77 @@
+"""Proves what an export wrote: validated against the reference and timed, before it takes any other's place."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gtp_exporters.errors import ParityFailedError
+from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.progress import Progress
+
+SECONDS = 3.0  # of timing, for all files together
+UNPROVEN = "ONNX Runtime runs no bf16 on CPUs, so nothing was checked"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven of an export.
+
+    Attributes:
+        parity: of the model; the problems of its dense twin are among its own.
+        latency: one entry a file, the dense twin first.
+        note: why nothing was checked, in words; then ``parity`` is None.
+    """
+
+    parity: Parity | None
+    latency: list[Latency]
+    note: str = ""
+
+
+def prove(directory: Path, threads: int, progress: Progress) -> Proof:
+    """Validate and time the graphs of an artifact directory in ONNX Runtime; the manifest there keeps the results."""
+    manifest = read_manifest(directory)
+    if any(entry.precision == "bf16" for entry in manifest.files.values()):
+        return Proof(None, [], UNPROVEN)
+    models = [load(directory / name, threads=threads) for name in _graphs(manifest)]
+    try:
+        return _prove(models, progress)
+    finally:
+        for model in models:
+            model.close()
+
+
+def check_proof(proof: Proof | None, directory: Path) -> None:
+    """Raise ``ParityFailedError`` where a gate failed.
+
+    Args:
+        proof: None where nothing was to be proven.
+        directory: where the export was to go.
+    """
+    if proof is None or proof.parity is None or proof.parity.ok:
+        return
+    earlier = (
+        "the earlier export there is as it was" if (directory / FILE_NAME).exists() else "nothing was written there"
+    )
+    raise ParityFailedError(
+        f"the exported graphs failed their parity gates ({'; '.join(proof.parity.problems)}), so they were not put "
+        f"into {directory}: {earlier}; --no-check exports without proof",
+        proof,
+    )
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    """Return the graphs of an export, the dense twin first."""
+    names = [name for name, entry in manifest.files.items() if entry.role in ("dense", "model")]
+    return sorted(names, key=lambda name: manifest.files[name].role)
+
+
+def _prove(models: list[Model], progress: Progress) -> Proof:
+    reports = [model.validate(progress) for model in models]
+    latency = benchmark(models, SECONDS, progress)
+    for model, report, result in zip(models, reports, latency, strict=True):
+        model.record("parity", report.to_dict())
+        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
+    of_twin = [f"dense twin: {problem}" for report in reports[:-1] for problem in report.problems]
+    parity = replace(reports[-1], problems=[*reports[-1].problems, *of_twin])
+    named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
+    return Proof(parity, named)

@@ -1,0 +1,127 @@
+"""Makes the parity pack: what the eager model answers, and which tokens it keeps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gtp_models.frame.patch import trace_tokens
+from gtp_models.frame.trace import Step
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.errors import ImageError
+from gtp_runtime.images import find_images, spread
+from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.reference import Reference
+
+SYNTHETIC = 8
+LIMIT = 64  # of the images of a folder that --data names, spread over it
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class ReferenceImages:
+    """Images of a parity pack: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    origin: str
+
+
+def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> ReferenceImages:
+    """Make smooth coloured shapes: seeded noise of 6 x 6 pixels, enlarged to (height, width)."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    large = [Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC) for image in small]
+    return ReferenceImages(np.stack([np.asarray(image) for image in large]), None, "synthetic")
+
+
+def folder_images(
+    folder: Path,
+    preprocessing: Preprocessing,
+    labels: list[str] | None,
+    label_ids: list[str] | None,
+    classes: int,
+    limit: int | None = LIMIT,
+    origin: str = "",
+) -> ReferenceImages:
+    """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders name them.
+
+    Raises:
+        ImageError: no images, or one that cannot be read.
+    """
+    paths = find_images(folder)
+    found = _classes(folder, paths, labels, label_ids, classes)
+    chosen = range(len(paths)) if limit is None else spread(range(len(paths)), limit)
+    paths, found = [paths[index] for index in chosen], None if found is None else [found[index] for index in chosen]
+    pixels = np.stack([preprocessing.pixels(path) for path in paths])
+    return ReferenceImages(
+        pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}"
+    )
+
+
+def _classes(
+    folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
+) -> list[int] | None:
+    """Return the images' classes; sub-folders that name none are just folders, as a parity pack needs no classes."""
+    try:
+        return class_indices(folder, paths, labels, label_ids, classes)
+    except ImageError:
+        return None
+
+
+@torch.inference_mode()
+def make_reference(
+    model: Any,
+    images: ReferenceImages,
+    preprocessing: Preprocessing,
+    progress: Callable[[float], None] = lambda share: None,
+    output: str = "logits",
+) -> Reference:
+    """Run the eager model, patched, on the images; ``output`` says what it gives, "logits" or "features"."""
+    answers, traces = [], []
+    batches = _batches(images, preprocessing)
+    for done, batch in enumerate(batches, 1):
+        with trace_tokens(model) as trace:
+            answers.append(model(batch).numpy())
+        traces.append(trace)
+        progress(done / len(batches))
+    return Reference(
+        images=images.pixels,
+        answers=np.concatenate(answers),
+        dense_answers=None,
+        labels=images.labels,
+        kept=_per_layer(traces, lambda step: step.kept.int().numpy()),
+        propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
+        gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
+        output=output,
+        received_by=_receivers(traces),
+    )
+
+
+@torch.inference_mode()
+def dense_answers(model: Any, images: ReferenceImages, preprocessing: Preprocessing) -> np.ndarray:
+    """Run the eager model, not patched, on the images: (N, classes) or (N, dim) float32."""
+    return np.concatenate([model(batch).numpy() for batch in _batches(images, preprocessing)])
+
+
+def _batches(images: ReferenceImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:
+    count = -(-len(images.pixels) // CHUNK)
+    return torch.from_numpy(preprocessing.normalise(images.pixels)).chunk(count)
+
+
+def _receivers(traces: list[list[Step]]) -> list[np.ndarray] | None:
+    """Return the receivers of each layer; None where a layer that reduces names none."""
+    if not any(step.received_by is not None for step in traces[0]):
+        return None
+    return _per_layer(
+        traces, lambda step: (step.propagated if step.received_by is None else step.received_by).int().numpy()
+    )
+
+
+def _per_layer(traces: list[list[Step]], value: Callable[[Step], np.ndarray]) -> list[np.ndarray]:
+    return [np.concatenate([value(step) for step in layer]) for layer in zip(*traces, strict=True)]

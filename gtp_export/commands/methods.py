@@ -1,0 +1,29 @@
+"""``gtp-export methods``: the methods that reduce tokens, and the entries of GTP's axes."""
+
+from typing import Any
+
+from gtp_export import console
+from gtp_export.options import Json
+
+
+def methods(json: Json = False) -> None:
+    """List the methods and what GTP's selection, graph and propagation can be."""
+    from gtp_models import METHODS
+    from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
+
+    found: dict[str, dict[str, str]] = {
+        "method": {name: METHODS[name].summary for name in METHODS.names()},
+        "selection": _summaries(SELECTIONS),
+        "graph": _summaries(GRAPHS),
+        "propagation": _summaries(PROPAGATIONS),
+    }
+    if json:
+        console.emit(found)
+        return
+    for option, entries in found.items():
+        console.table("", (f"--{option}", "what it is"), list(entries.items()))
+    console.out.print("next: gtp-export export MODEL --method METHOD")
+
+
+def _summaries(registry: Any) -> dict[str, str]:
+    return {name: registry[name].summary for name in registry.names()}

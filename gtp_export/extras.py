@@ -1,0 +1,67 @@
+"""The pip extras: what each makes possible. Those of backends come from their registry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gtp_runtime.backends import all_backends
+from gtp_runtime.errors import GTPRuntimeError
+from gtp_runtime.extras import Extra
+
+ONNX = {"onnx": "onnx"}  # build-engine reads graphs with it
+EXPORT = Extra(
+    "export",
+    {
+        "torch": "torch",
+        "torchvision": "torchvision",
+        "timm": "timm",
+        **ONNX,
+        "onnxscript": "onnxscript",
+        "onnxsim": "onnxsim",
+        "onnxruntime": "onnxruntime",
+        "safetensors": "safetensors",
+        "yaml": "pyyaml",
+        "jaxtyping": "jaxtyping",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something that gtp-export can do where the packages are there.
+
+    Attributes:
+        task: in words, after "can".
+        extras: pip extras of which one is needed.
+        find_device: raises ``GTPRuntimeError`` where the device that it needs is missing.
+    """
+
+    task: str
+    extras: tuple[Extra, ...]
+    find_device: Callable[[], object] = lambda: None
+
+    def lacks(self) -> str:
+        """Return what is missing here and what to do about it; "" where nothing is."""
+        nearest = min(self.extras, key=lambda extra: len(extra.missing()))
+        if nearest.missing():
+            commands = " or ".join(extra.command for extra in self.extras)
+            return f"{', '.join(nearest.missing())} missing; {commands}"
+        try:
+            self.find_device()
+        except GTPRuntimeError as error:
+            return str(error)
+        return ""
+
+
+def abilities() -> list[Ability]:
+    """Return all that gtp-export can do with its extras."""
+    specs = all_backends()
+    build = tuple(replace(extra, packages={**extra.packages, **ONNX}) for extra in specs["tensorrt"].extras)
+    running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
+    return [Ability("export models", (EXPORT,)), Ability("build TensorRT engines", build), *running]
+
+
+def extra_of(module: str) -> Extra | None:
+    """Return the extra that installs a top-level module: the smallest one."""
+    extras = [extra for ability in abilities() for extra in ability.extras]
+    found = [extra for extra in extras if module in {name.partition(".")[0] for name in extra.packages}]
+    return min(found, key=lambda extra: len(extra.packages), default=None)

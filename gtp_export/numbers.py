@@ -1,0 +1,19 @@
+"""Checks of numbers that options take: typer's own ranges let inf and nan through."""
+
+import math
+
+import typer
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value of an option; refuse inf and nan."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+def positive(value: float | None) -> float | None:
+    """Return the value of an option; refuse 0, what is below, inf and nan."""
+    if finite(value) is not None and value is not None and value <= 0:
+        raise typer.BadParameter(f"{value:g} is not above 0.")
+    return value

@@ -1,0 +1,127 @@
+"""``--backend`` and the options of backends, for the commands that run files.
+
+They come from the registry of backends: a command that is marked with ``takes_run_options`` has an option for every
+option that a backend declares. One that is not given is not passed on, so a backend refuses what it does not take.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from gtp_export import console
+from gtp_runtime import Model, load
+from gtp_runtime.backends import all_backends, find_backend
+from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.loading import load_twin
+
+PANEL = "How files run"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the user wants files to run.
+
+    Attributes:
+        backend: its name, or "auto".
+        given: the options that the user gave.
+        defaults: the command's own, for backends that have these options.
+    """
+
+    backend: str
+    given: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    def load(self, path: Path) -> Model:
+        """Load a file. Raises as ``gtp_runtime.load`` does."""
+        return load(path, self.backend, **self._options(path))
+
+    def load_twin(self, path: Path) -> Model | None:
+        """Load the dense twin of a file; None without one, or, with a note, where nothing here runs it."""
+        try:
+            return load_twin(path, self.backend, **self._options(path))
+        except BackendMissingError as error:
+            console.note(f"note: not compared with the dense twin: {error}")
+            return None
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        if not path.exists():
+            return dict(self.given)  # for load to report
+        file = path / "model.onnx" if path.is_dir() else path
+        names = find_backend(file, self.backend).option_names
+        return {**{name: value for name, value in self.defaults.items() if name in names}, **self.given}
+
+
+def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Mark a command that runs files; it gets its ``RunOptions`` as the argument ``running``.
+
+    Args:
+        defaults: options whose default differs from the backend's in this command.
+    """
+
+    def mark(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        added = _parameters(defaults)
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {entry.name: _plain(given.pop(entry.name)) for entry in added}
+            backend = values.pop("backend")
+            chosen = {name: value for name, value in values.items() if value is not None}
+            command(**given, running=RunOptions(backend, chosen, defaults))
+
+        own = list(signature.parameters.values())
+        place = list(signature.parameters).index("running")
+        parameters = [*own[:place], *added, *own[place + 1 :]]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return mark
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    backends = _choices("backend", ("auto", *all_backends()))
+    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto goes by its ending."
+    return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults)]
+
+
+def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """One parameter for each option that a backend has; its help says which backends take it."""
+    takers: dict[str, list[str]] = {}
+    kinds: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for spec in all_backends().values():
+        for entry in fields(spec.options):
+            takers.setdefault(entry.name, []).append(spec.name)
+            kinds.setdefault(entry.name, get_type_hints(spec.options)[entry.name])
+            default = defaults.get(entry.name, entry.default)
+            shown = {False: "no", True: "yes"}[default] if isinstance(default, bool) else default
+            text = f"{entry.metadata['help'][:1].upper()}{entry.metadata['help'][1:]}"
+            texts[entry.name] = f"{text}. For {{}} (default: {shown})."
+    return [
+        _parameter(name, _option_type(name, kinds[name]) | None, texts[name].format(", ".join(names)), None)
+        for name, names in takers.items()
+    ]
+
+
+def _option_type(name: str, kind: Any) -> Any:
+    return _choices(name, get_args(kind)) if get_origin(kind) is Literal else kind
+
+
+def _choices(name: str, values: "tuple[str, ...]") -> Any:
+    return Enum(name, {value: value for value in values}, type=str)
+
+
+def _parameter(name: str, kind: Any, text: str, default: Any) -> inspect.Parameter:
+    option = typer.Option(help=text, rich_help_panel=PANEL, show_default=False)
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)

@@ -1,0 +1,68 @@
+"""Options of the command line that stand for a method's settings, and how their text is read."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Settings of the method (default: the recipe's; for timm:NAME chosen by its tokens and depth)"
+_LISTED = "gtp-export methods lists them"
+
+
+def _option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=PANEL, show_default=False)
+
+
+Method = Annotated[str, typer.Option(help=f"gtp, or a baseline: dense, drop, tome ({_LISTED}).", rich_help_panel=PANEL)]
+Preset = Annotated[
+    str | None, _option("GTP's form: paper (as published) or measured (fewer steps, keeps more accuracy).")
+]
+NumProp = Annotated[str | None, _option("Tokens that leave in every layer, or one number a layer: 4,8,…")]
+Schedule = Annotated[
+    str | None, _option("Where tokens leave: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
+]
+Macs = Annotated[str | None, _option("MACs to spend, in place of --num-prop: 3.4G.")]
+Keep = Annotated[float | None, _option("Likewise, as a share of the dense model's: 0.74.")]
+Sparsity = Annotated[float | None, _option("Share of the attention map that stays, in (0, 1].")]
+Alpha = Annotated[float | None, _option("How much of a token its neighbours receive.")]
+NumNeighbours = Annotated[int | None, _option("Semantic neighbours of a token.")]
+TokenScale = Annotated[bool | None, _option("Let tokens that received others weigh more in attention.")]
+Selection = Annotated[str | None, _option(f"Which tokens stay: MixedAttnMax, … ({_LISTED}).")]
+Propagation = Annotated[str | None, _option(f"What the tokens that stay receive: GraphProp, … ({_LISTED}).")]
+Graph = Annotated[str | None, _option(f"Which tokens are neighbours: Mixed, … ({_LISTED}).")]
+Threshold = Annotated[str | None, _option("How --sparsity finds its threshold: exact or calibrated.")]
+CalibData = Annotated[Path | None, _option("Images to calibrate thresholds on (default: the recipe's own).")]
+
+
+def read_num_prop(text: str | None) -> "int | tuple[int, ...] | None":
+    """Read "8" or "4,8"."""
+    return None if text is None else _whole_numbers(text, ",", "--num-prop")
+
+
+def read_size(text: str | None) -> "tuple[int, int] | None":
+    """Read "224" or "HEIGHTxWIDTH"."""
+    size = None if text is None else _whole_numbers(text, "x", "--img-size")
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    if len(size) != 2:
+        raise typer.BadParameter(f"--img-size takes one number or HEIGHTxWIDTH; this is {text!r}")
+    return size[0], size[1]
+
+
+def read_macs(text: str | None) -> float | None:
+    """Read "3.4G", "850M" or a plain number."""
+    if text is None:
+        return None
+    units = {"M": 1e6, "G": 1e9}
+    try:
+        return float(text.rstrip("MG")) * units.get(text[-1:], 1)
+    except ValueError:
+        raise typer.BadParameter(f"--macs takes a number like 3.4G or 850M; this is {text!r}") from None
+
+
+def _whole_numbers(text: str, separator: str, option: str) -> "int | tuple[int, ...]":
+    try:
+        numbers = tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        raise typer.BadParameter(f"{option} takes whole numbers: 8 or 4{separator}8; this is {text!r}") from None
+    return numbers if separator in text else numbers[0]

@@ -1,0 +1,143 @@
+"""timm's attention, recomposed so that it hands out its map."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtp_models.frame.families import attention_form
+from gtp_models.frame.families.forms import Linear
+from gtp_models.frame.rotary import Rows, halved, rotate
+from gtp_models.frame.tokens import Tokens
+
+AttentionMap = Float[Tensor, "*batch heads seen tokens"]
+Threshold = Callable[[Tensor, Tensor], Tensor | None]  # (logits, attention map) to the least entries that stay
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What attention gives.
+
+    Attributes:
+        out: its output, the images one below the other.
+        map: the attention map, after the sparsity threshold; of the first token alone where that was asked for.
+        key: each head's keys, as they are before they are rotated by a rotary embedding.
+    """
+
+    out: Float[Tensor, "rows dim"]
+    map: Float[Tensor, "*batch heads seen tokens"]
+    key: Float[Tensor, "*batch key_heads tokens head_dim"]
+
+
+def attend(
+    attn: Any,
+    x: Float[Tensor, "rows dim"],
+    tokens: Tokens,
+    threshold: Threshold | None = None,
+    rope: Rows | None = None,
+    first_row: bool = False,
+) -> Attended:
+    """Run timm's attention on normalised tokens.
+
+    Modifications:
+    - the logarithm of ``tokens.scale`` is added for the keys (arXiv 2311.03035, section 3.3)
+    - the map is sparsified before it is used, and handed out
+    - query, key and value are three products, the query's with the softmax scale folded in
+
+    Args:
+        attn: timm's module, of a class that a family has a form for.
+        x: ``norm1(tokens.x)``, where the block has its norm first.
+        tokens: for the number of images and the scales.
+        threshold: which entries of the map stay; all without.
+        rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
+        first_row: hand out what the first token attends to, computed by itself: runtimes that fuse attention can do
+            so only while nobody else needs its map.
+    """
+    sort = rope is not None and not attn.rotate_half
+    query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)
+    rotated = (query, key) if rope is None else (rotate(query, rope), rotate(key, rope))
+    queries, keys = _by_head(rotated[0]), _by_head(rotated[1])
+    logits = _logits(queries, keys, tokens)
+    attention = logits.softmax(-1)
+    if threshold is not None:
+        attention = sparsify(attention, threshold(logits, attention))
+    mixed = _shared(attn.attn_drop(attention), _by_head(value))
+    out = attn.norm(mixed.transpose(-3, -2).reshape(len(x), -1))
+    if attn.gate is not None:
+        out = out * attn.gate(x).sigmoid()
+    seen = _logits(queries[..., :1, :], keys, tokens).softmax(-1) if first_row else attention
+    return Attended(attn.proj_drop(attn.proj(out)), seen, _by_head(key))
+
+
+def sparsify(attention: AttentionMap, least: Float[Tensor, "*batch heads 1 1"] | None) -> AttentionMap:
+    """Set the entries below ``least`` to zero; no renormalisation.
+
+    A product with 0 or 1: choosing entry by entry (Where) takes ONNX Runtime several times as long.
+    """
+    return attention if least is None else attention * (attention >= least).to(attention.dtype)
+
+
+def _logits(queries: Tensor, keys: Tensor, tokens: Tokens) -> Tensor:
+    logits = _shared(queries, keys.mT)
+    return logits if tokens.scale is None else logits + _per_head(tokens.scale.log())
+
+
+def queries_keys_values(
+    attn: Any, x: Float[Tensor, "rows dim"], rows: tuple[int, ...], sort: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Project to (*batch, tokens, heads, head_dim) each; ``rows`` is (*batch, -1).
+
+    Keys and values may have fewer heads than queries. ``sort`` brings the channels of queries and keys from
+    neighbours to halves (see ``rotary``).
+    """
+    normed = not isinstance(attn.q_norm, nn.Identity)
+    linears = attention_form(attn)(attn)
+    query, key, value = (
+        F.linear(x, weight, bias).view(*rows, len(weight) // attn.head_dim, attn.head_dim)
+        for weight, bias in (linears if normed else _folded(attn, linears, sort))
+    )
+    if not normed:
+        return query, key, value
+    query, key = attn.q_norm(query) * attn.scale, attn.k_norm(key)
+    return (halved(query), halved(key), value) if sort else (query, key, value)
+
+
+def _folded(attn: Any, linears: tuple[Linear, Linear, Linear], sort: bool) -> tuple[Linear, Linear, Linear]:
+    """Scale the query and sort channels in the weights, where it costs the graph nothing."""
+    query, key, value = linears
+    query = _each(query, lambda part: part * attn.scale)
+    if not sort:
+        return query, key, value
+    query, key = (_each(linear, lambda part: _sorted_rows(part, attn.head_dim)) for linear in (query, key))
+    return query, key, value
+
+
+def _each(linear: Linear, change: Callable[[Tensor], Tensor]) -> Linear:
+    weight, bias = linear
+    return change(weight), None if bias is None else change(bias)
+
+
+def _sorted_rows(values: Tensor, head_dim: int) -> Tensor:
+    pairs = values.view(-1, head_dim // 2, 2, *values.shape[1:])
+    return pairs.transpose(1, 2).reshape(values.shape)
+
+
+def _by_head(values: Tensor) -> Tensor:
+    return values.transpose(-3, -2)
+
+
+def _shared(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right``, where several heads of the left may share one of the right (grouped-query attention)."""
+    if left.shape[-3] == right.shape[-3]:
+        return left @ right
+    grouped = left.reshape(*right.shape[:-2], -1, left.shape[-1])
+    return (grouped @ right).view(*left.shape[:-1], right.shape[-1])
+
+
+def _per_head(scale: Tensor) -> Tensor:
+    """(*batch, 1, tokens) to (*batch, 1, 1, tokens); one image needs no axis to broadcast."""
+    return scale if scale.ndim == 2 else torch.unsqueeze(scale, 1)

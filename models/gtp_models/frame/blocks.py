@@ -1,0 +1,114 @@
+"""timm's transformer blocks, run one after the other with the tokens' state between them."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gtp_models.frame.attention import Attended, Threshold, attend
+from gtp_models.frame.families import block_form
+from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.pooling import hand_over_sizes
+from gtp_models.frame.rotary import rope_rows, rope_table
+from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.trace import Layer, record, start
+
+
+class ReducingBlocks(nn.Sequential):
+    """A timm model's ``blocks``, patched: (B, tokens, dim) in, (B, fewer tokens, dim) out.
+
+    A method that reduces tokens says how in ``reduce``, between the attention and the MLP of a block. As it stands here
+    no token leaves: the dense model.
+
+    Modifications:
+    - holds the same blocks under the same names, so that state dicts do not change
+    - blocks before the first layer that reduces run as timm has them; when exporting, all blocks run in
+      the form that gives the leaner graph
+
+    Args:
+        blocks: timm's.
+        num_prop: tokens that leave in each layer.
+        num_prefix: prefix tokens in front, which never leave.
+    """
+
+    selects = True  # whether which tokens leave depends on the image
+    first_row = False  # whether ``reduce`` looks at no more of the attention map than the first token's row
+    one_receiver = False  # whether ``reduce`` says of each token that leaves into which one it is merged
+    merges = False  # whether a token's scale is the number of patches that it stands for, by which pooling weighs it
+
+    def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:
+        super().__init__(OrderedDict(blocks.named_children()))
+        self.num_prop = tuple(num_prop)
+        self.num_prefix = num_prefix
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):  # timm cuts models with blocks[:n]; a part is no whole to patch
+            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
+        return super().__getitem__(index)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        rope: Float[Tensor, "*layer_heads patches twice_dim"] | None = None,
+    ) -> Float[Tensor, "batch fewer dim"]:
+        """Run all blocks.
+
+        Args:
+            x: the embedded tokens.
+            rope: timm's rotary embeddings of the patches, in models that have them.
+        """
+        batch, dim = x.shape[0], x.shape[-1]
+        start(self)
+        setup = self.setup(x) if any(self.num_prop) else None
+        plain = self._plain_blocks()
+        for index in range(plain):
+            x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
+            record(self, Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
+        table = None if rope is None else rope_table(rope, self.num_prefix, not self[0].attn.rotate_half)
+        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, setup=setup, rope=table)
+        for index in range(plain, len(self)):
+            layer = self.run_block(index, tokens)
+            record(self, layer)
+            tokens = layer.tokens
+        hand_over_sizes(self, tokens.sizes() if self.merges else None)
+        return x if plain == len(self) else tokens.x.view(batch, -1, dim)
+
+    def _plain_blocks(self) -> int:
+        if torch.compiler.is_exporting():
+            return 0
+        return next((index for index, amount in enumerate(self.num_prop) if amount), len(self))
+
+    def run_block(self, index: int, tokens: Tokens) -> Layer:
+        """Run one block; between attention and MLP tokens of each image leave, if they do in this layer."""
+        block = self[index]
+        form, amount = block_form(block), self.num_prop[index]
+        threshold = self.threshold(index) if amount else None
+        x, rope = form.attention_input(block, tokens.x), rope_rows(tokens, index)
+        attended = attend(block.attn, x, tokens, threshold, rope, self.first_row and bool(amount))
+        layer = Layer(_add(tokens, form.attention_branch(block, attended.out), block.drop_path1))
+        if amount:
+            layer = self.reduce(layer.tokens, attended, amount)
+        branch = form.mlp_branch(block, layer.tokens.x)
+        return replace(layer, tokens=_add(layer.tokens, branch, block.drop_path2))
+
+    def setup(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return what the method makes of the (B, tokens, dim) input before the first block; nothing, by default."""
+        return None
+
+    def threshold(self, index: int) -> Threshold | None:  # noqa: ARG002
+        """Return what sparsifies the attention map of a layer that reduces; nothing, by default."""
+        return None
+
+    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+        """Let ``amount`` tokens of each image leave."""
+        raise NotImplementedError
+
+
+def _add(tokens: Tokens, branch: Tensor, drop_path: nn.Module) -> Tokens:
+    if drop_path.training:  # drops whole images, so it needs to see them
+        branch = drop_path(branch.view(tokens.batch, -1, branch.shape[-1])).flatten(0, 1)
+    return replace(tokens, x=tokens.x + branch)

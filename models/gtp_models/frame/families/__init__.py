@@ -1,0 +1,34 @@
+"""What GTP knows of timm: one adapter for each family of models."""
+
+from typing import Any
+
+from gtp_models.errors import UnsupportedModelError
+from gtp_models.frame.families import eva, vision_transformer
+from gtp_models.frame.families.forms import AttentionForm, BlockForm, Family
+
+FAMILIES = (vision_transformer.FAMILY, eva.FAMILY)
+
+
+def family_of(model: Any) -> Family:
+    """Return the family of a model.
+
+    Raises:
+        UnsupportedModelError: none that we know.
+    """
+    for family in FAMILIES:
+        if family.holds(model):
+            return family
+    raise UnsupportedModelError(
+        f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer and Eva; "
+        "gtp-export models lists what is ready to use"
+    )
+
+
+def block_form(block: Any) -> BlockForm:
+    """Return how a block of any family computes."""
+    return next(family.blocks[type(block)] for family in FAMILIES if type(block) in family.blocks)
+
+
+def attention_form(attn: Any) -> AttentionForm:
+    """Return how an attention of any family projects."""
+    return next(family.attentions[type(attn)] for family in FAMILIES if type(attn) in family.attentions)

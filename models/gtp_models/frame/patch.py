@@ -1,0 +1,73 @@
+"""Puts a method's blocks into a timm model, in place, and takes them out again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch import nn
+
+from gtp_models.errors import UnsupportedModelError
+from gtp_models.frame.blocks import ReducingBlocks
+from gtp_models.frame.families import family_of
+from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.pooling import PoolBySize
+from gtp_models.frame.trace import Step, describe, recording
+from gtp_models.frame.unsupported import check_trunk
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
+    """Put other blocks in place of a model's, in place: ``make`` gets timm's. A patch that is there is replaced.
+
+    Raises:
+        UnsupportedModelError: another kind of model, block or attention.
+    """
+    check_supported(model)
+    target: Any = model  # nn.Module's type hides a timm model's attributes
+    blocks = target.blocks
+    patched = make(blocks)
+    patched.training = blocks.training
+    family_of(model).install(model, patched, True)
+    vars(target).pop("pool", None)
+    if patched.merges:
+        target.pool = PoolBySize(target)
+    return model
+
+
+def remove(model: Model) -> Model:
+    """Undo ``apply``; a model without a patch is returned as it is."""
+    target: Any = model
+    if is_patched(model):
+        family = family_of(model)
+        plain = family.plain(dict(target.blocks.named_children()))
+        plain.training = target.blocks.training
+        family.install(model, plain, False)
+        vars(target).pop("pool", None)
+    return model
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether a method is in place in this model."""
+    return isinstance(getattr(model, "blocks", None), ReducingBlocks)
+
+
+@contextmanager
+def trace_tokens(model: Any) -> Iterator[list[Step]]:
+    """Record which tokens stay and leave: after a forward within, one ``Step`` a layer, on the CPU.
+
+    Raises:
+        UnsupportedModelError: the model is not patched.
+    """
+    if not is_patched(model):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not patched: call gtp_export.apply(model, settings) first"
+        )
+    with recording(model.blocks, keep=describe) as steps:
+        yield steps
+
+
+def check_supported(model: Any) -> None:
+    """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
+    check_trunk(model)
+    family_of(model).check_supported(model)

@@ -1,0 +1,93 @@
+"""Which tokens stayed and which left, layer by layer: for parity and for looking inside."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gtp_models.frame.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened to the tokens in one layer; (B, ...) CPU tensors, ids count from 0, the first patch.
+
+    Attributes:
+        kept: original ids of the image tokens after the layer, in the order in which they now stand.
+        propagated: original ids of those that left, highest score first.
+        gap: by how much the last token that stayed outscored the first that left; infinite where none left.
+        received_by: for each of ``propagated`` the original id of the token that it was merged into; None where
+            tokens have no single receiver.
+    """
+
+    kept: Int[Tensor, "batch kept"]
+    propagated: Int[Tensor, "batch left"]
+    gap: Float[Tensor, " batch"]
+    received_by: Int[Tensor, "batch left"] | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the forward leaves it, for whoever records.
+
+    Attributes:
+        tokens: those that stay.
+        left: ids of those that left, counted like ``tokens.ids``; None where none left.
+        gap: as in ``Step``.
+        receivers: ids of the tokens that those that left were merged into; None where there is no single one.
+    """
+
+    tokens: Tokens
+    left: Int[Tensor, "*batch left"] | None = None
+    gap: Float[Tensor, "*batch"] | None = None
+    receivers: Int[Tensor, "*batch left"] | None = None
+
+
+def describe(layer: Layer) -> Step:
+    """Turn a recorded layer into a ``Step``."""
+    kept, batch = layer.tokens.image_ids().cpu(), layer.tokens.batch
+    if layer.left is None or layer.gap is None:
+        return Step(kept, kept[:, :0], torch.full((batch,), torch.inf))
+    gap = layer.gap.detach().reshape(batch).cpu()
+    left, receivers = (_image_ids(ids, layer.tokens) for ids in (layer.left, layer.receivers))
+    assert left is not None
+    return Step(kept, left, gap, receivers)
+
+
+def _image_ids(ids: Tensor | None, tokens: Tokens) -> Tensor | None:
+    return None if ids is None else (ids.reshape(tokens.batch, -1) - tokens.num_prefix).cpu()
+
+
+T = TypeVar("T")
+_Recorder = tuple[nn.Module, Callable[[Layer], Any], list[Any]]
+_recorders: ContextVar[tuple[_Recorder, ...]] = ContextVar("recorders", default=())
+
+
+@contextmanager
+def recording(blocks: nn.Module, keep: Callable[[Layer], T]) -> Iterator[list[T]]:
+    """Collect the layers of the latest forward of ``blocks`` in this thread, each as ``keep`` returns it."""
+    layers: list[T] = []
+    token = _recorders.set((*_recorders.get(), (blocks, keep, layers)))
+    try:
+        yield layers
+    finally:
+        _recorders.reset(token)
+
+
+def start(blocks: nn.Module) -> None:
+    """Tell whoever records these blocks that a forward begins."""
+    for recorded, _, into in _recorders.get():
+        if recorded is blocks:
+            into.clear()
+
+
+def record(blocks: nn.Module, layer: Layer) -> None:
+    """Hand a layer of the forward to whoever records these blocks."""
+    for recorded, keep, into in _recorders.get():
+        if recorded is blocks:
+            into.append(keep(layer))

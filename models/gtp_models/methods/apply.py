@@ -1,0 +1,31 @@
+"""Patches a timm model with a method."""
+
+from typing import TypeVar
+
+from torch import nn
+
+from gtp_models.frame.patch import install
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
+from gtp_models.plan import Plan, make_plan
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def apply(model: Model, settings: Settings | Plan | None = None) -> Model:
+    """Patch a timm ``VisionTransformer`` or ``Eva``, in place; a patch that is there is replaced.
+
+    Args:
+        model: with a fixed image size; (B, 3, H, W) images in, as before.
+        settings: those of any method, whose class says which; or a plan that was made of this model (default:
+            ``GTPConfig()``).
+
+    Returns:
+        The same model.
+
+    Raises:
+        UnsupportedModelError: another kind of model, block or attention.
+        ConfigError: settings that do not fit the model's layers and tokens.
+    """
+    plan = settings if isinstance(settings, Plan) else make_plan(model, settings or GTPConfig())
+    return install(model, lambda blocks: plan.settings.blocks(blocks, plan))

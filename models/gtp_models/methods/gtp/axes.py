@@ -1,0 +1,150 @@
+"""What an entry of each of GTP's three axes says of itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gtp_models.frame.attention import AttentionMap
+from gtp_models.frame.tokens import Tokens
+from gtp_models.methods.gtp.sketch import directions
+from gtp_models.methods.settings import LayerShape, ModelShape
+from gtp_models.registry import Registry
+
+if TYPE_CHECKING:
+    from gtp_models.methods.gtp.config import GTPConfig
+
+Scores = Float[Tensor, "*batch tokens"]
+Weights = Float[Tensor, "*batch left stay"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer shows to the axes, between attention and MLP.
+
+    Attributes:
+        tokens: all tokens, prefix tokens in front.
+        attention: the attention map after the sparsity threshold, or its first row where no more is needed.
+    """
+
+    tokens: Tokens
+    attention: AttentionMap
+
+    @cached_property
+    def directions(self) -> Float[Tensor, "*batch tokens sketch"]:
+        """What tokens are compared by: unit vectors, whose products are cosine similarities."""
+        return directions(self.tokens.rows())
+
+
+@dataclass(frozen=True)
+class Parted:
+    """The tokens of a layer, parted into those that stay and those that leave.
+
+    Attributes:
+        staying, leaving: their positions among all tokens.
+        kept, left: the tokens there.
+    """
+
+    staying: Int[Tensor, "*batch stay"]
+    leaving: Int[Tensor, "*batch left"]
+    kept: Tokens
+    left: Tokens
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges from the tokens that leave to those that stay.
+
+    Attributes:
+        weights: of every pair.
+        receivers: positions among the tokens that stay, where each token that leaves has one receiver; else None.
+    """
+
+    weights: Weights
+    receivers: Int[Tensor, "*batch left"] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tokens leave.
+
+    Attributes:
+        name: what users call it.
+        summary: one line for people.
+        score: a score for every token, prefix tokens included; those with the lowest leave, a tie keeps the first.
+        needs: "map" (the whole attention map), "class_row" (what the class token attends to) or "tokens".
+        needs_class_token: whether it means nothing without a class token.
+        held: image tokens at the front, after the prefix, which never leave.
+        macs: MACs in a layer that reduces.
+    """
+
+    name: str
+    summary: str
+    score: Callable[[Seen], Scores]
+    needs: Literal["map", "class_row", "tokens"] = "map"
+    needs_class_token: bool = False
+    held: int = 0
+    macs: Callable[[LayerShape], int] = lambda layer: 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Which tokens are neighbours: weighted edges from the tokens that leave to those that stay.
+
+    Attributes:
+        name: what users call it.
+        summary: one line for people.
+        edges: weights in a layer from the tokens that leave to those that stay; None for no graph.
+        setup: what is made of all tokens (*batch, tokens, dim) before the first block, for ``edges`` to find in
+            ``tokens.setup``; None for a graph that is made in the layer. Gets the patch grid, the prefix tokens,
+            the settings and the factor of every weight.
+        uses_neighbours: whether ``num_neighbours`` means something.
+        one_receiver: whether each token that leaves has one receiver.
+        setup_macs, macs: MACs of the setup, and in a layer that reduces.
+    """
+
+    name: str
+    summary: str
+    edges: Callable[[Seen, Parted], Edges] | None = None
+    setup: "Callable[[Tensor, tuple[int, int], int, GTPConfig, float], Tensor] | None" = None
+    uses_neighbours: bool = False
+    one_receiver: bool = False
+    setup_macs: Callable[[ModelShape], int] = lambda shape: 0
+    macs: Callable[[LayerShape], int] = lambda layer: 0
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """What the tokens that stay receive from those that leave.
+
+    Attributes:
+        name: what users call it.
+        summary: one line for people.
+        combine: from the parted tokens and the edges between them (None where it uses no graph) to the tokens after
+            the layer.
+        uses_graph: whether it needs a graph.
+        uses_alpha: whether ``alpha`` means something: the factor of every edge.
+        one_receiver: whether it needs a graph that gives each token one receiver.
+        merges: whether a token's scale is then the number of patches that it stands for.
+        joins: tokens that join.
+        macs: MACs in a layer that reduces; told whether tokens have a scale.
+    """
+
+    name: str
+    summary: str
+    combine: Callable[[Parted, Edges | None], Tokens]
+    uses_graph: bool = False
+    uses_alpha: bool = False
+    one_receiver: bool = False
+    merges: bool = False
+    joins: int = 0
+    macs: Callable[[LayerShape, bool], int] = lambda layer, scaled: 0
+
+
+_HERE = __name__.rpartition(".")[0]
+SELECTIONS: Registry[Selection] = Registry(f"{_HERE}.selections", "selection")
+GRAPHS: Registry[Graph] = Registry(f"{_HERE}.graphs", "graph")
+PROPAGATIONS: Registry[Propagation] = Registry(f"{_HERE}.propagations", "propagation")

@@ -1,0 +1,63 @@
+"""Measures calibrated thresholds: for each layer and head the z that the exact threshold has on calibration images."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gtp_models.errors import ConfigError
+from gtp_models.frame.attention import Threshold
+from gtp_models.frame.patch import install, remove
+from gtp_models.methods.gtp.blocks import GTPBlocks
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.sparsity import exact_threshold, log_statistics
+from gtp_models.plan import make_plan
+
+
+class CalibratingBlocks(GTPBlocks):
+    """Modifications: runs with the exact thresholds, and keeps what z each of them has."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: list[list[Tensor]] = [[] for _ in self.num_prop]
+
+    def threshold(self, index: int) -> Threshold | None:
+        if not self.num_prop[index]:
+            return None
+
+        def measured(logits: Tensor, attention: Tensor) -> Tensor | None:
+            least = exact_threshold(attention, self.config.sparsity)
+            if least is not None:
+                mean, std = log_statistics(logits, attention)
+                z = (least.clamp(min=torch.finfo(least.dtype).tiny).log() - mean) / std.clamp(min=1e-6)
+                self.seen[index].append(z.reshape(-1, z.shape[-3]))
+            return least
+
+        return measured
+
+
+@torch.inference_mode()
+def calibrate(model: Any, config: GTPConfig, batches: Iterable[Tensor]) -> GTPConfig:
+    """Return the settings with ``threshold="calibrated"`` and its z, measured on images.
+
+    Args:
+        model: what ``apply`` takes; left without a patch.
+        config: with a sparsity below 1.
+        batches: preprocessed images, (B, 3, H, W) each; some dozens in all, like those that the model will see.
+
+    Raises:
+        ConfigError: nothing to calibrate.
+    """
+    if config.sparsity == 1:
+        raise ConfigError("sparsity is 1, which keeps all: there is no threshold to calibrate")
+    exact = replace(config, threshold="exact", calibration=None)
+    plan = make_plan(model, exact)
+    install(model, lambda blocks: CalibratingBlocks(blocks, exact, plan.shape, plan.num_prop))
+    for batch in batches:
+        model(batch)
+    measured = model.blocks.seen
+    remove(model)
+    calibration = tuple(tuple(torch.cat(seen).mean(0).tolist()) if seen else () for seen in measured)
+    return replace(config, threshold="calibrated", calibration=calibration)

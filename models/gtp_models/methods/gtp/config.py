@@ -1,0 +1,207 @@
+"""The settings of GTP, checked when they are made and again against a model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gtp_models.errors import ConfigError
+from gtp_models.methods import METHODS
+from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int, is_number
+
+if TYPE_CHECKING:
+    from gtp_models.frame.blocks import ReducingBlocks
+    from gtp_models.frame.families.forms import Blocks
+    from gtp_models.methods.gtp.axes import Graph, Propagation, Selection
+    from gtp_models.plan import Plan
+
+THRESHOLDS = ("exact", "calibrated")
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"selection": "MixedAttnMax", "graph": "Mixed", "propagation": "GraphProp"},
+    "measured": {"selection": "Regeneration", "graph": "Nearest", "propagation": "Merge", "schedule": "steps:2"},
+}
+
+
+@METHODS.add
+@dataclass(frozen=True)
+class GTPConfig(Settings):
+    """Settings of Graph-based Token Propagation (arXiv 2311.03035, section 3), under the authors' names.
+
+    Attributes:
+        num_prop: tokens that leave in every layer, or one number a layer; 0 leaves a layer as it is.
+        sparsity: share of attention entries that stay, in (0, 1]; 1 keeps all (section 3.4).
+        alpha: how much of a propagated token its neighbours receive (equation 6), at least 0.
+        num_neighbours: semantic neighbours of a token, at least 1.
+        token_scale: let a token that received others weigh more as a key.
+        selection: the score by which tokens stay, an entry of ``gtp.selections``.
+        propagation: what the tokens that stay receive, an entry of ``gtp.propagations``.
+        graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused where the propagation uses no graph.
+        threshold: how the sparsity threshold is found; "exact" sorts each image's own attention, "calibrated"
+            takes it from the mean and spread of its logarithm and ``calibration``.
+        calibration: z for each head of each layer, () for layers that do not reduce; ``calibrate`` measures it.
+        keep, macs, schedule: see ``Settings``.
+
+    Raises:
+        ConfigError: a value that is not allowed; the message says why and what would do.
+    """
+
+    sparsity: float = 1.0
+    alpha: float = 0.1
+    num_neighbours: int = 8
+    token_scale: bool = True
+    selection: str = "MixedAttnMax"
+    propagation: str = "GraphProp"
+    graph: str = "Mixed"
+    threshold: str = "exact"
+    calibration: tuple[tuple[float, ...], ...] | None = None
+
+    name: ClassVar[str] = "gtp"
+    summary: ClassVar[str] = "Graph-based Token Propagation (arXiv 2311.03035)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_numbers()
+        self._check_choices()
+        for name, kind in (("sparsity", float), ("alpha", float), ("num_neighbours", int)):  # numpy's become Python's
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", tuple(tuple(map(float, layer)) for layer in self.calibration))
+
+    def _check_numbers(self) -> None:
+        if not is_number(self.sparsity) or not 0 < self.sparsity <= 1:
+            raise ConfigError(
+                f"sparsity={self.sparsity!r} is outside (0, 1]: it is the share of attention that stays; 1 keeps all"
+            )
+        if not is_number(self.alpha) or not 0 <= self.alpha < float("inf"):
+            raise ConfigError(f"alpha={self.alpha!r}: give a finite number of at least 0 (the paper uses 0.1 to 0.4)")
+        if not is_int(self.num_neighbours) or self.num_neighbours < 1:
+            raise ConfigError(
+                f"num_neighbours={self.num_neighbours!r}: give at least 1 (graph='Spatial' uses no semantic neighbours)"
+            )
+
+    def _check_choices(self) -> None:
+        _, graph, propagation = self.axes
+        if self.threshold not in THRESHOLDS:
+            raise ConfigError(f"threshold={self.threshold!r} is unknown: choose one of {', '.join(THRESHOLDS)}")
+        if not isinstance(self.token_scale, bool):
+            raise ConfigError(f"token_scale={self.token_scale!r}: give True or False")
+        if propagation.one_receiver and not graph.one_receiver:
+            raise ConfigError(
+                f"propagation={self.propagation!r} needs a graph that gives each token one receiver, and "
+                f"graph={self.graph!r} does not: choose graph='Nearest'"
+            )
+        if propagation.merges and not self.token_scale:
+            raise ConfigError(f"propagation={self.propagation!r} keeps sizes in token_scale: leave it on")
+        if propagation.uses_graph and graph.edges is None:
+            raise ConfigError(
+                f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"
+            )
+
+    @classmethod
+    def preset(cls, preset: str, **settings: Any) -> "GTPConfig":
+        """Return a preset ("paper" or "measured") with further settings, which win.
+
+        Raises:
+            ConfigError: an unknown preset, or a setting that is not valid.
+        """
+        if preset not in PRESETS:
+            raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+        chosen = dict(PRESETS[preset])
+        if isinstance(settings.get("num_prop"), tuple | list):  # says where tokens leave by itself
+            chosen.pop("schedule", None)
+        return cls(**chosen | settings)
+
+    @classmethod
+    def paper(cls, **settings: Any) -> "GTPConfig":
+        """Return the published form: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
+        return cls.preset("paper", **settings)
+
+    @classmethod
+    def measured(cls, **settings: Any) -> "GTPConfig":
+        """Return GTP with measured regeneration: Regeneration, Nearest, Merge, in two layers.
+
+        ``num_prop`` stands for the MACs that it would take in every layer.
+        """
+        return cls.preset("measured", **settings)
+
+    @property
+    def axes(self) -> "tuple[Selection, Graph, Propagation]":
+        """The entries that the settings name; the graph is that of ``graph``, whether it is used or not."""
+        from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS  # torch
+
+        return SELECTIONS[self.selection], GRAPHS[self.graph], PROPAGATIONS[self.propagation]
+
+    @property
+    def joins(self) -> int:
+        return self.axes[2].joins
+
+    @property
+    def merges(self) -> bool:
+        return self.axes[2].merges
+
+    @property
+    def first_row(self) -> bool:
+        """Whether the selection reads the first row of the attention map alone, computed by itself."""
+        return self.sparsity == 1 and self.axes[0].needs == "class_row"
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self.threshold == "calibrated" and self.sparsity < 1 and self.calibration is None
+
+    @property
+    def uses_graph(self) -> bool:
+        """Whether the propagation uses the graph."""
+        return self.axes[2].uses_graph
+
+    @property
+    def uses_neighbours(self) -> bool:
+        """Whether ``num_neighbours`` means something."""
+        return self.uses_graph and self.axes[1].uses_neighbours
+
+    def check(self, shape: ModelShape) -> None:
+        if self.axes[0].needs_class_token and not shape.has_class_token:
+            raise ConfigError(
+                f"selection={self.selection!r} needs a class token, and this model has none: use 'MixedAttnMax'"
+            )
+        if self.uses_neighbours and self.num_neighbours >= shape.patches:
+            raise ConfigError(
+                f"num_neighbours={self.num_neighbours}, but the model has {shape.patches} image tokens: "
+                f"give at most {shape.patches - 1}, or use graph='Spatial'"
+            )
+        self._check_calibration(shape)
+
+    def _check_calibration(self, shape: ModelShape) -> None:
+        if self.threshold == "exact" or self.sparsity == 1:
+            return
+        amounts = (self.num_prop,) * shape.depth if isinstance(self.num_prop, int) else self.num_prop or ()
+        heads = [count if amount else 0 for count, amount in zip(shape.heads, amounts, strict=True)]
+        if self.calibration is None or [len(z) for z in self.calibration] != heads:
+            raise ConfigError(
+                "threshold='calibrated' needs a z for each head of each layer that reduces: measure them with "
+                "gtp_export.calibrate(model, config, images), gtp-export calibrate, or --calib-data when exporting"
+            )
+
+    def layer_macs(self, layer: LayerShape) -> int:
+        selection, graph, propagation = self.axes
+        used = graph.macs(layer) if propagation.uses_graph else 0
+        first_row = layer.tokens * layer.model.heads[0] * layer.model.head_dim if self.first_row else 0
+        return first_row + selection.macs(layer) + used + propagation.macs(layer, self.token_scale)
+
+    def setup_macs(self, shape: ModelShape) -> int:
+        return self.axes[1].setup_macs(shape) if self.uses_graph else 0
+
+    def topk(self, layer: LayerShape) -> int:
+        if self.sparsity == 1 or self.threshold == "calibrated":
+            return super().topk(layer)
+        from gtp_models.methods.gtp.sparsity import topk_size  # torch
+
+        return max(super().topk(layer), topk_size(layer.tokens, self.sparsity))
+
+    def topk_remedy(self, layer: LayerShape, limit: int) -> str:
+        if super().topk(layer) > limit:
+            return super().topk_remedy(layer, limit)
+        least = 1 - limit / layer.tokens**2
+        return f"use sparsity=1.0 (or at least {least + 0.0005:.3f}), --threshold calibrated"
+
+    def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
+        from gtp_models.methods.gtp.blocks import GTPBlocks  # torch
+
+        return GTPBlocks(blocks, self, plan.shape, plan.num_prop)

@@ -1,0 +1,98 @@
+"""What the graphs share that are made once, before the first block: adjacency, weights, and picking edges.
+
+Pure maths over image tokens. ``*batch`` stands for any leading axes, none included: a batch of one is
+carried without its axis, which keeps the exported graph small.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from gtp_models.frame.tokens import add_product
+from gtp_models.methods.gtp.axes import Edges, Parted, Seen
+
+_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
+_NEVER = -1e20  # below every product of two tokens
+
+
+@lru_cache(maxsize=16)
+def _neighbourhood(grid: tuple[int, int]) -> np.ndarray:
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    near = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns)) <= 1
+    return np.asarray(near)
+
+
+def spatial_adjacency(grid: tuple[int, int], num_prefix: int = 0) -> Bool[Tensor, "tokens tokens"]:
+    """Mark each token's 8-neighbourhood on a (rows, columns) patch grid, row by row, and the token itself."""
+    return F.pad(torch.tensor(_neighbourhood(grid)), (num_prefix, 0, num_prefix, 0))
+
+
+def semantic_adjacency(
+    x: Float[Tensor, "*batch tokens dim"], num_neighbours: int, num_prefix: int = 0
+) -> Bool[Tensor, "*batch tokens tokens"]:
+    """Mark in row i the ``num_neighbours`` others most similar to token i by cosine, and i itself; ties all count.
+
+    All products of a row would be divided by the length of token i, which changes no order; so they are divided by
+    the other's length only. Prefix tokens are marked in no row but their own, which means nothing.
+    """
+    floor = torch.zeros(1, x.shape[-2], dtype=x.dtype, device=x.device)
+    floor[:, :num_prefix] = _NEVER
+    products = add_product(floor, x, x.mT) if num_prefix else x @ x.mT
+    squares = products.reshape(*products.shape[:-2], 1, -1)[..., :: x.shape[-2] + 1]  # the diagonal
+    cosine = products / squares.clamp(min=_EPS).sqrt()
+    least = cosine.topk(num_neighbours + 1, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    return cosine >= least
+
+
+def normalise(
+    adjacency: Bool[Tensor, "*batch tokens tokens"], dtype: torch.dtype, alpha: float | Tensor = 1.0
+) -> Float[Tensor, "*batch tokens tokens"]:
+    """Weigh an edge by ``alpha / sqrt(d_i d_j)``, d_i the others marked in row i (equation 4).
+
+    The diagonal means nothing: no token both leaves and stays.
+    """
+    edges = adjacency.to(dtype)
+    scale = (edges.sum(-1) - 1).clamp(min=1) ** -0.5  # a token without edges has none to weigh
+    return edges * (alpha * scale)[..., :, None] * scale[..., None, :]
+
+
+def weighted(
+    adjacency: Bool[Tensor, "*any tokens tokens"], x: Float[Tensor, "*batch tokens dim"], num_prefix: int, factor: float
+) -> Float[Tensor, "*any tokens tokens"]:
+    """Return ``factor * W`` transposed: entry [j, i] is what token i receives when token j leaves.
+
+    Prefix tokens never leave and never receive.
+    """
+    alpha = torch.full((x.shape[-2],), factor, dtype=x.dtype, device=x.device)
+    alpha[:num_prefix] = 0
+    return normalise(adjacency, x.dtype, alpha).mT
+
+
+def picked_edges(seen: Seen, parted: Parted) -> Edges:
+    """Pick the edges of a graph that was made before the first block, by original ids."""
+    kept, left = parted.kept.ids, parted.left.ids
+    assert seen.tokens.setup is not None and kept is not None and left is not None
+    return Edges(pick(seen.tokens.setup, left, kept))
+
+
+def pick(
+    graph: Float[Tensor, "*any all all"], leaving: Int[Tensor, "*batch left"], staying: Int[Tensor, "*batch stay"]
+) -> Float[Tensor, "*batch left stay"]:
+    """Pick what stands in the rows of the tokens that leave and the columns of those that stay.
+
+    One image gathers rows, then columns; a batch gathers single entries by their place in the
+    flattened graph, since each image picks columns of its own.
+    """
+    if leaving.ndim == 1:
+        return graph.index_select(0, leaving).index_select(1, staying)
+    size = graph.shape[-1]
+    places = leaving[:, :, None] * size + staying[:, None, :]
+    if graph.ndim == 3:
+        images = torch.arange(len(leaving), device=graph.device) * size * size
+        places = places + images[:, None, None]
+    column = graph.reshape(-1, 1)  # onnxsim takes long vectors for shapes, and traces each entry
+    return column.index_select(0, places.flatten()).view(places.shape)

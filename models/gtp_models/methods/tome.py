@@ -1,0 +1,147 @@
+"""Token merging, ToMe (Bolya et al., arXiv 2210.09461), in a form that exports to standard operators.
+
+Written from the paper's description: tokens alternate between two sets, each token of the first proposes its most
+similar token of the second by the mean of the heads' keys, and the r most similar pairs merge by their weighted mean.
+A sum into chosen rows is a product with a one-hot matrix here, where other code scatters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gtp_models.frame.attention import Attended
+from gtp_models.frame.blocks import ReducingBlocks
+from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.tokens import Tokens, add_product, rank, take, take_ids, take_last
+from gtp_models.frame.trace import Layer
+from gtp_models.methods import METHODS
+from gtp_models.methods.settings import LayerShape, Settings
+from gtp_models.plan import Plan
+
+_NEVER = -4.0  # less than any cosine
+
+
+@METHODS.add
+@dataclass(frozen=True)
+class ToMeSettings(Settings):
+    """How many tokens merge where: r of the paper is ``num_prop``, at most half of a layer's tokens."""
+
+    name: ClassVar[str] = "tome"
+    summary: ClassVar[str] = "token merging (baseline: ToMe, arXiv 2210.09461)"
+
+    @property
+    def merges(self) -> bool:
+        return True
+
+    def most(self, tokens: int, num_prefix: int) -> int:
+        return most(tokens, num_prefix)
+
+    def topk(self, layer: LayerShape) -> int:
+        return (layer.tokens + 1) // 2
+
+    def layer_macs(self, layer: LayerShape) -> int:
+        first, second = (layer.tokens + 1) // 2, layer.tokens // 2
+        return first * second * layer.model.head_dim + second * layer.num_prop * (layer.model.dim + 1)
+
+    def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
+        return ToMeBlocks(blocks, plan.num_prop, plan.shape.num_prefix)
+
+
+class ToMeBlocks(ReducingBlocks):
+    """Modifications: similar tokens merge (arXiv 2210.09461, section 3), with proportional attention: a token that
+    stands for s patches counts s times as a key.
+
+    Under rotary embeddings a merged token keeps the place of the token that the others merged into, and similarity is
+    that of the keys before they are rotated: of what tokens hold, wherever they stand.
+    """
+
+    merges = True
+    one_receiver = True
+
+    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+        tokens = replace(tokens.scaled(), ids=tokens.ids if tokens.ids is not None else tokens.positions())
+        similarity, partner = match(attended.key.mean(-3), tokens.num_prefix)
+        evens = (tokens.num_prefix + 1) // 2
+        order = rank(-similarity, evens)[1]
+        first = similarity.shape[-1]
+        leaving = order[..., first - amount :]
+        staying = order[..., : first - amount].sort(stable=True).values  # as they stood, for the next layer's two sets
+        chosen = take_ids(partner, leaving)
+        merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
+        assert tokens.ids is not None
+        left = take_ids(tokens.ids, 2 * leaving)
+        gap = left.new_zeros(tokens.axes).to(tokens.x.dtype)
+        return Layer(_prefix_first(merged, evens, first - amount), left, gap, take_ids(tokens.ids, 2 * chosen + 1))
+
+
+def most(tokens: int, num_prefix: int) -> int:
+    """Return how many of a layer's image tokens can merge: those of the first set."""
+    return (tokens + num_prefix + 1) // 2 - (num_prefix + 1) // 2
+
+
+def clamped(schedule: Sequence[int], tokens: int, num_prefix: int) -> tuple[int, ...]:
+    """Return a schedule where layers with too few tokens merge as many as they can, as the authors' code does."""
+    amounts = []
+    for wanted in schedule:
+        amounts.append(min(wanted, most(tokens, num_prefix)))
+        tokens -= amounts[-1]
+    return tuple(amounts)
+
+
+def match(
+    metric: Float[Tensor, "*batch tokens dim"], num_prefix: int
+) -> tuple[Float[Tensor, "*batch evens"], Int[Tensor, "*batch evens"]]:
+    """Return for each even token its most similar odd token's similarity and number; prefix tokens match nobody."""
+    unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    cosine = unit[..., ::2, :] @ unit[..., 1::2, :].mT
+    barred = torch.zeros(cosine.shape[-2:])
+    barred[: (num_prefix + 1) // 2] = _NEVER
+    barred[:, : num_prefix // 2] = _NEVER
+    best = (cosine + barred.to(cosine)).max(-1)
+    return best.values, best.indices
+
+
+def _merge(tokens: Tokens, staying: Tensor, leaving: Tensor, chosen: Tensor) -> Tokens:
+    """Add the leaving tokens to the odd tokens they chose, weighted by how many patches each stands for."""
+    assert tokens.scale is not None
+    assert tokens.ids is not None
+    rows = (*tokens.axes, -1, tokens.x.shape[-1])
+    odd_x, odd_scale = tokens.x.view(rows)[..., 1::2, :], tokens.scale[..., 1::2]
+    left_x, left_scale = take(tokens.x, leaving, tokens.count).view(rows), take_last(tokens.scale, leaving)
+    receivers = torch.arange(odd_scale.shape[-1], device=tokens.x.device)
+    one_hot = (receivers[:, None] == chosen[..., None, :]).to(tokens.x.dtype)
+    scale = odd_scale + left_scale @ one_hot.mT
+    x = add_product(odd_x * odd_scale.mT, one_hot, left_x * left_scale.mT) / scale.mT
+    odd_ids = tokens.ids[..., 1::2]
+    if not staying.shape[-1]:  # no graph holds what is empty
+        return replace(tokens, x=x.reshape(-1, rows[-1]), scale=scale, ids=odd_ids)
+    kept_x = take(tokens.x, staying, tokens.count).view(rows)
+    return replace(
+        tokens,
+        x=torch.cat([kept_x, x], -2).reshape(-1, rows[-1]),
+        scale=torch.cat([take_last(tokens.scale, staying), scale], -1),
+        ids=torch.cat([take_ids(tokens.ids, staying), odd_ids], -1),
+    )
+
+
+def _prefix_first(tokens: Tokens, evens: int, first: int) -> Tokens:
+    """Put prefix tokens of odd places, which now follow the even tokens, back in front."""
+    odds = tokens.num_prefix - evens
+    if not odds:
+        return tokens
+    front = [place for pair in zip(range(evens), range(first, first + odds), strict=False) for place in pair]
+    front += list(range(len(front) // 2, evens))
+    rest = [place for place in range(tokens.count) if place not in front]
+    order = torch.tensor(front + rest, device=tokens.x.device).expand(*tokens.axes, -1)
+    assert tokens.ids is not None
+    assert tokens.scale is not None
+    return replace(
+        tokens,
+        x=take(tokens.x, order, tokens.count),
+        ids=take_ids(tokens.ids, order),
+        scale=take_last(tokens.scale, order),
+    )

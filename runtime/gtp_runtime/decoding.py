@@ -1,0 +1,97 @@
+"""From a file, a Pillow image or an array to 8-bit RGB: the same picture gives the same pixels in every Pillow mode.
+
+- Alpha is dropped, as Pillow's ``convert("RGB")`` does: the colours below it count. ``La`` and ``RGBa`` are first
+  divided by their alpha.
+- 16-bit grey (``I;16``, ``I;16B``, ``I;16L``, ``I;16N``, and ``I`` from a PNG or PPM file) is divided by 257 and
+  rounded, so that 0..65535 becomes 0..255; a TIFF of 12 bits likewise from 0..4095.
+- Other ``I`` and ``F`` pictures do not say which value is white. They are read as 0..255, as Pillow does, and refused
+  where their values show another range: outside 0..255, not finite, or ``F`` with nothing above 1.
+"""
+
+from os import PathLike
+from typing import Union
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gtp_runtime.errors import ImageError
+
+ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
+# Pillow's own errors; ImportError: LAB in a Pillow that was built without LittleCMS
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
+WHITE = 255
+WHITE_16 = 65535
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: zero is white
+THROUGH = {"La": "LA", "P": "RGBA", "PA": "RGBA"}  # modes that reach RGB by another one, without loss or warnings
+
+
+def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
+    """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
+
+    Raises:
+        ImageError: a file that is missing or no image, an array of another shape or type, another object, a picture
+            whose range of values is unknown.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, this one is {image.shape} {image.dtype}")
+        return Image.fromarray(image)
+    if not isinstance(image, str | PathLike | Image.Image):
+        raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
+    try:
+        if isinstance(image, Image.Image):
+            return _to_rgb(image, exif)
+        with Image.open(image) as picture:
+            return _to_rgb(picture, exif)
+    except FileNotFoundError as error:
+        raise ImageError(f"no image {image}") from error
+    except UNREADABLE as error:
+        raise ImageError(f"cannot read the image {image}: {error}") from error
+
+
+def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:
+    if not all(picture.size):
+        raise ValueError("it has no pixels")
+    picture.load()
+    white = _white(picture)
+    turned = ImageOps.exif_transpose(picture) if exif else picture
+    if white is not None:
+        turned = _scaled(np.asarray(turned), white)
+    elif turned.mode in THROUGH:
+        turned = turned.convert(THROUGH[turned.mode])
+    return turned.convert("RGB")
+
+
+def _white(picture: Image.Image) -> int | None:
+    """Return the value of white in a grey picture of more than 8 bits; None for the other modes.
+
+    Raises:
+        ValueError: the range is unknown.
+    """
+    if picture.mode.startswith("I;16"):
+        tags = getattr(picture, "tag_v2", {})
+        if tags.get(PHOTOMETRIC) == 0:
+            raise ValueError("a 16-bit TIFF where 0 is white: invert it first")
+        return WHITE_16 if tags.get(BITS_PER_SAMPLE) != (12,) else 4095
+    if picture.mode not in ("I", "F"):
+        return None
+    if picture.mode == "I" and picture.format in (
+        "PNG",
+        "PPM",
+    ):  # older Pillows open 16-bit PNG so, all of them 16-bit PPM
+        return WHITE_16
+    _check_range(np.asarray(picture), picture.mode)
+    return WHITE
+
+
+def _check_range(values: np.ndarray, mode: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= WHITE) or (mode == "F" and 0 < high <= 1):
+        raise ValueError(
+            f"its mode {mode} does not say which value is white, and its values run from {low:g} to {high:g}: scale "
+            "them to 0..255 and convert to mode L, or save it as a 16-bit PNG with values of 0..65535"
+        )
+
+
+def _scaled(values: np.ndarray, white: int) -> Image.Image:
+    return Image.fromarray(np.rint(values.astype(np.float64) * (WHITE / white)).astype(np.uint8))

@@ -1,0 +1,40 @@
+"""Pip extras: the packages that a part of gtp-export needs, and whether they are here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An extra of pyproject.toml.
+
+    Attributes:
+        name: as pip is given it.
+        packages: import name to distribution name of what it installs: {"cuda.bindings": "cuda-python"}.
+        system: import names of what must come with the device, as TensorRT does with JetPack.
+    """
+
+    name: str
+    packages: Mapping[str, str]
+    system: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'gtp-export[{self.name}]'"
+
+    def missing(self) -> list[str]:
+        """Return what is not installed here, by distribution name."""
+        wanted = {**self.packages, **{name: name for name in self.system}}
+        return [distribution for module, distribution in wanted.items() if not is_installed(module)]
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there
+        return False
+    except ValueError:  # it is loaded and says nothing of where from
+        return True

@@ -1,0 +1,111 @@
+"""The limits of parity, and the gates that fail."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gtp_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from gtp_runtime.parity import Parity
+
+ERROR_LIMITS = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}  # fractions of max|logit|, where kept sets agree
+COSINE_LIMIT = 0.999
+KL_LIMIT = 0.01  # nats
+TOP1_LIMIT = 0.99
+# Shares of the images whose kept sets agree in every layer. A correct file flips near-ties alone, and random weights
+# have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %, fp16 77
+# to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a dozen
+# layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no image.
+KEPT_LIMITS = {"fp32": 0.75, "fp16": 0.5, "bf16": 0.0}
+# The same tokens leave in the same layers, corrected for chance. Measured likewise: fp32 and fp16 0.97 to 1, bf16 0.7
+# to 1; chance gives 0.
+OVERLAP_LIMIT = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What parity allows.
+
+    Attributes:
+        error: largest error as a fraction of max|logit|, on images whose kept sets agree.
+        kept: smallest share of images, 0..1, whose kept sets agree in every layer.
+        overlap: smallest share of tokens, corrected for chance, that leave in the same layers.
+        cosine: smallest cosine similarity of an image's answers.
+        kl: largest divergence of an image's class probabilities, in nats.
+        top1: smallest share of images with the same best class.
+    """
+
+    error: float
+    kept: float
+    overlap: float = OVERLAP_LIMIT
+    cosine: float = COSINE_LIMIT
+    kl: float = KL_LIMIT
+    top1: float = TOP1_LIMIT
+
+
+def limits_of(precision: str, min_kept: float | None = None) -> Limits:
+    """Return the limits of a precision; ``min_kept`` replaces that of the kept sets.
+
+    Raises:
+        InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
+    """
+    if precision not in ERROR_LIMITS:
+        raise InputError(f"no parity limits for precision {precision!r}: there are {', '.join(ERROR_LIMITS)}")
+    if min_kept is None:
+        return Limits(ERROR_LIMITS[precision], KEPT_LIMITS[precision])
+    if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:
+        raise InputError(f"min_kept={min_kept!r}: give a share of the images, 0 to 1")
+    return Limits(ERROR_LIMITS[precision], float(min_kept))
+
+
+def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: bool) -> list[str]:
+    """Return the gates that fail, in words.
+
+    Args:
+        parity: what was measured.
+        limits: what is allowed.
+        finite: whether every answer is.
+        kept_asked: whether the user gave the limit of the kept sets, so that it cannot go unused.
+    """
+    what = "feature" if parity.kl is None else "logit"
+    error, kept = parity.max_abs_fraction, parity.kept_agreement
+    gates = (
+        (finite, f"some {what}s are not finite"),
+        (kept is not None or not kept_asked, "no kept sets to compare with min_kept (--min-kept): leave it out"),
+        (
+            kept is None or kept >= limits.kept,
+            f"kept sets agree on {_share(kept)} of the images, limit {limits.kept:.0%}",
+        ),
+        (
+            parity.receiver_agreement is None or parity.receiver_agreement >= limits.kept,
+            f"receivers agree on {_share(parity.receiver_agreement)} of the images whose kept sets do, "
+            f"limit {limits.kept:.0%}",
+        ),
+        (
+            parity.kept_overlap is None or parity.kept_overlap >= limits.overlap,
+            f"other tokens leave: overlap {_number(parity.kept_overlap)} (0 is chance), limit {limits.overlap:g}",
+        ),
+        (
+            error is None or error <= limits.error,
+            f"{what} error {_number(error)} of max|{what}| where kept sets agree, limit {limits.error:g}",
+        ),
+        (parity.cosine >= limits.cosine, f"cosine {parity.cosine:.5f}, limit {limits.cosine}"),
+        (
+            parity.kl is None or parity.kl <= limits.kl,
+            f"KL divergence {_number(parity.kl, 3)} nats, limit {limits.kl}",
+        ),
+        (
+            parity.top1_agreement is None or parity.top1_agreement >= limits.top1,
+            f"top-1 agreement {_share(parity.top1_agreement)}, limit {limits.top1:.0%}",
+        ),
+    )
+    return [problem for held, problem in gates if not held]
+
+
+def _share(value: float | None) -> str:
+    return f"{math.nan if value is None else value:.1%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return f"{math.nan if value is None else value:.{digits}g}"

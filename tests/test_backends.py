@@ -1,0 +1,284 @@
+"""The registry of backends: complete, and read by everything that names a backend or one of its options."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomllib
+from artifacts import ROOT, SEVEN, Command, python
+from test_cli import document
+
+import gtp_runtime
+from gtp_export.commands import doctor
+from gtp_export.extras import EXPORT, abilities, extra_of
+from gtp_runtime.backends import BackendSpec, all_backends, find_backend, register, registry
+from gtp_runtime.errors import BackendMissingError, DeviceError, InputError
+from gtp_runtime.extras import Extra, is_installed
+from gtp_runtime.loading import load_twin
+
+CORES = os.cpu_count() or 1
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+RUN_COMMANDS = ("validate", "bench", "predict")
+
+
+def packages(extra: str) -> set[str]:
+    """Distribution names of an extra of pyproject.toml."""
+    return {re.split(r"[<>=!\[; ]", text)[0] for text in PROJECT["optional-dependencies"][extra]}
+
+
+def test_every_module_of_the_package_registers_a_backend_or_serves_them() -> None:
+    modules = {path.stem for path in Path(registry.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "registry", "options"} == set(all_backends())
+
+
+@pytest.mark.parametrize("name", all_backends())
+def test_a_backend_declares_what_is_needed(name: str) -> None:
+    spec = all_backends()[name]
+    assert spec.name == name
+    assert set(spec.default_for) <= set(spec.suffixes)
+    assert spec.extras
+    assert spec.options() == spec.options(), "every option has a default"
+    assert spec.options.__dataclass_params__.frozen
+    assert all(entry.metadata["help"] for entry in fields(spec.options))
+
+
+def test_every_ending_has_one_default() -> None:
+    specs = all_backends().values()
+    for suffix in {suffix for spec in specs for suffix in spec.suffixes}:
+        assert len([spec.name for spec in specs if suffix in spec.default_for]) == 1
+    assert find_backend(Path("model.onnx")).name == "onnxruntime"
+    assert find_backend(Path("model.engine")).name == "tensorrt"
+
+
+def test_extras_are_those_of_pyproject() -> None:
+    declared: dict[str, set[str]] = {}
+    for ability in abilities():
+        for extra in ability.extras:
+            declared.setdefault(extra.name, set()).update(extra.packages.values())
+    for name, wanted in declared.items():
+        assert wanted == packages(name) - {"pillow"}, name  # a base dependency; export needs a newer one
+    assert EXPORT.name in declared
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    named = set()
+    for path in [*ROOT.rglob("*.py"), *ROOT.rglob("*.md")]:
+        if not {"build", ".venv"} & set(path.relative_to(ROOT).parts):
+            named |= set(re.findall(r"gtp-export\[([a-z][a-z,-]*)\]", path.read_text("utf-8")))
+    assert {name for names in named for name in names.split(",")} <= set(PROJECT["optional-dependencies"])
+
+
+def test_doctor_knows_what_every_backend_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(document(command("doctor", "--json"))["packages"]) >= {
+        name for ability in abilities() for extra in ability.extras for name in extra.packages.values()
+    }
+    monkeypatch.setattr(Extra, "missing", lambda extra: list(extra.packages.values()))
+    ran = command("doctor")
+    for ability in abilities():
+        assert f"cannot {ability.task}: " in ran.out
+        assert all(extra.command in ran.out for extra in ability.extras)
+    assert ran.last == "next: gtp-export validate PATH"
+
+
+def test_doctor_knows_that_engines_need_a_gpu(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gpu() -> None:
+        raise DeviceError("CUDA finds no GPU here")
+
+    monkeypatch.setattr(Extra, "missing", lambda extra: [])
+    monkeypatch.setitem(registry._registered, "tensorrt", replace(all_backends()["tensorrt"], find_device=no_gpu))
+    ran = command("doctor")
+    assert "cannot run TensorRT engines: CUDA finds no GPU here" in ran.out
+    assert "can build TensorRT engines" in ran.out
+
+
+def test_doctor_finds_onnxruntime_under_another_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.version
+
+    def other(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError
+        return "1.30" if name == "onnxruntime-gpu" else real(name)
+
+    monkeypatch.setattr(doctor, "version", other)
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    found = document(command("doctor", "--json"))
+    assert found["packages"]["onnxruntime"] == "1.30 (onnxruntime-gpu)"
+    assert found["missing"]["onnxruntime"] == []
+
+
+def test_the_extra_of_a_module_that_is_missing() -> None:
+    for module, extra in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("yaml", "export")):
+        found = extra_of(module)
+        assert found is not None and found.name == extra
+    assert extra_of("nothing") is None
+
+
+def test_what_is_installed_is_found_without_importing_it() -> None:
+    ran = python("from gtp_runtime.extras import is_installed; import sys; print(is_installed('numpy.no.such'), "
+                 "is_installed('no.such'), is_installed('onnxruntime'), 'onnxruntime' in sys.modules)")  # fmt: skip
+    assert ran.out.split() == ["False", "False", "True", "False"]
+    assert is_installed("numpy")
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "message"),
+    [
+        ("onnxruntime", {"compute": "bf16"}, "onnxruntime takes no option compute: it takes threads, provider"),
+        ("auto", {"host_code": True}, "onnxruntime takes no option host_code"),
+        ("openvino", {"provider": "cuda"}, "openvino takes no option provider: it takes threads, compute"),
+        ("openvino", {"compute": "int8"}, "compute='int8': choose one of fp32, bf16"),
+        ("onnxruntime", {"provider": "npu"}, "provider='npu': choose one of cpu, cuda, tensorrt"),
+        ("onnxruntime", {"provider": 3}, "provider=3: choose one of"),
+        ("onnxruntime", {"provider": []}, r"provider=\[\]: choose one of"),
+        ("tensorflow", {}, r"backend 'tensorflow' does not run model\.onnx: there are onnxruntime \(\.onnx\)"),
+        ("tensorrt", {}, r"backend 'tensorrt' does not run model\.onnx"),
+        (None, {}, "backend None does not run"),
+        *(("auto", {"threads": threads}, "threads=") for threads in (-1, CORES + 1, 100_000, 1.5, "2", True, 10**30)),
+        *(("openvino", {"threads": threads}, "threads=") for threads in (-1, 100_000, 2.0, "2", False, np.nan)),
+    ],
+    ids=str,
+)
+def test_options_that_do_nothing_are_refused(digits: Path, backend: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        gtp_runtime.load(digits, backend, **options)
+
+
+@pytest.mark.parametrize("threads", [0, 1, CORES, np.int64(1), None])
+def test_threads(digits: Path, threads: Any) -> None:
+    with gtp_runtime.load(digits, threads=threads) as model:
+        assert model.backend.info["threads"] == (threads or 0)
+        assert type(model.backend.info["threads"]) is int
+
+
+@pytest.mark.parametrize("path", [3, None, 1.5, [], b"model.onnx"], ids=str)
+def test_a_path_of_a_wrong_type(path: Any) -> None:
+    with pytest.raises(InputError, match="give the path of a file or directory, not "):
+        gtp_runtime.load(path)
+
+
+def test_files_that_no_backend_runs(digits: Path) -> None:
+    with pytest.raises(InputError, match=r"no backend runs reference\.npz: there are "):
+        gtp_runtime.load(digits / "reference.npz")
+
+
+@pytest.mark.parametrize("name", RUN_COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compute", "bf16"], "onnxruntime takes no option compute: it takes threads, provider"),
+        (["--backend", "openvino", "--provider", "cuda"], "openvino takes no option provider"),
+        (["--host-code"], "onnxruntime takes no option host_code"),
+        (["--threads", "100000"], f"threads=100000: give 1 to {CORES}, the cores of this machine, or 0 for all"),
+        (["--threads", "-1"], "threads=-1: give 1 to"),
+        (["--threads", "1.5"], "'--threads'"),
+        (["--backend", "tensorflow"], "'--backend'"),
+        (["--backend", "tensorrt"], "backend 'tensorrt' does not run "),
+        (["--provider", "npu"], "'--provider'"),
+        (["--compute", "int8"], "'--compute'"),
+    ],
+    ids=str,
+)
+def test_commands_refuse_them(command: Command, digits: Path, name: str, arguments: list[str], message: str) -> None:
+    images = [SEVEN] if name == "predict" else []
+    ran = command(name, digits, *images, *arguments)
+    assert ran.code == 2
+    assert message in ran.error
+
+
+@pytest.mark.parametrize("name", RUN_COMMANDS)
+def test_help_says_defaults_and_who_takes_an_option(
+    command: Command, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    monkeypatch.setenv("COLUMNS", "400")
+    text = " ".join(command(name, "--help").out.split())
+    for spec in all_backends().values():
+        assert spec.name in text
+        for entry in fields(spec.options):
+            assert f"--{entry.name.replace('_', '-')}" in text
+    assert f"For onnxruntime, openvino (default: {1 if name == 'bench' else 0})." in text
+    assert "For onnxruntime (default: cpu)." in text
+    assert "For tensorrt (default: no)." in text
+
+
+@dataclass(frozen=True)
+class EchoOptions:
+    """Of a backend that an application brings."""
+
+    level: int = 3
+
+
+class Echo:
+    name = "echo"
+
+    def __init__(self, level: int) -> None:
+        self.info: dict[str, Any] = {"version": "1", "level": level}
+
+    def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        return {"logits": np.full((1, 10), self.info["level"], np.float32)}
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> BackendSpec:
+    all_backends()
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    return register(
+        BackendSpec(
+            name="echo",
+            runs="anything",
+            suffixes=(".onnx",),
+            default_for=(),
+            extras=(Extra("export", {}),),
+            options=EchoOptions,
+            open=lambda path, entry, options: Echo(options.level),
+        )
+    )
+
+
+def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
+    with gtp_runtime.load(digits, "echo", level=7) as model:
+        assert model.run(model.sample()).tolist() == [[7.0] * 10]
+    with pytest.raises(InputError, match="echo takes no option threads: it takes level"):
+        gtp_runtime.load(digits, "echo", threads=1)
+    with pytest.raises(ValueError, match="has the name or a default ending of the backend echo"):
+        register(echo)
+
+
+def with_engine_twin(directory: Path) -> None:
+    """Let the manifest call the model's file an engine, whose twin is dense.onnx."""
+    text = (directory / "model.json").read_text("utf-8").replace('"model.onnx"', '"model.engine"')
+    (directory / "model.json").write_text(text, "utf-8")
+    (directory / "model.onnx").rename(directory / "model.engine")
+
+
+def test_a_twin_of_another_form_takes_the_options_that_its_backend_has(digits_copy: Path) -> None:
+    with_engine_twin(digits_copy)
+    dense = load_twin(digits_copy / "model.engine", "tensorrt", host_code=True)
+    assert dense is not None
+    assert (dense.path.name, dense.backend.name) == ("dense.onnx", "onnxruntime")
+    dense.close()
+    assert load_twin(digits_copy / "dense.onnx") is None
+
+
+def test_the_same_options_hold_for_a_twin_of_the_same_form(digits: Path) -> None:
+    dense = load_twin(digits, "auto", threads=1)
+    assert dense is not None
+    assert (dense.path.name, dense.backend.info["threads"]) == ("dense.onnx", 1)
+    with pytest.raises(InputError, match="takes no option compute"):
+        load_twin(digits, "auto", compute="fp32")
+
+
+def test_a_twin_that_nothing_here_runs(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_engine_twin(digits_copy)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendMissingError, match="onnxruntime is not installed"):
+        load_twin(digits_copy / "model.engine")

@@ -1,0 +1,72 @@
+"""The examples of docs/extending.md run as they are written."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from artifacts import ROOT
+
+from gtp_models import METHODS, trace_tokens
+from gtp_models.methods.gtp.axes import SELECTIONS
+from gtp_runtime.backends import registry
+
+PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
+
+
+def examples(heading: str) -> dict[str, Any]:
+    """Run the code of a section and return its names."""
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
+    assert section is not None
+    blocks = re.findall(r"```python\n(.*?)```", section[1], re.S)
+    assert blocks
+    names: dict[str, Any] = {"__name__": f"example of {heading}"}
+    for block in blocks:
+        exec(compile(block, heading, "exec"), names)
+    return names
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    known = [METHODS._loaded(), SELECTIONS._loaded(), registry._registered]
+    before = [dict(entries) for entries in known]
+    yield
+    for entries, kept in zip(known, before, strict=True):
+        entries.clear()
+        entries.update(kept)  # type: ignore[arg-type]
+
+
+def test_a_selection() -> None:
+    config = examples("A selection")["config"]
+    assert config.selection == "Length"
+    assert "Length" in SELECTIONS.names()
+
+
+def test_a_method() -> None:
+    model = examples("A method")["model"]
+    with torch.inference_mode(), trace_tokens(model) as trace:
+        model(torch.zeros(1, 3, 224, 224))
+    assert [bool(step.propagated.numel()) for step in trace] == [layer % 4 == 3 for layer in range(12)]
+
+
+def test_a_backend(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = Path.cwd()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "digits").symlink_to(digits)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    try:
+        os.chdir(tmp_path)
+        examples("A backend")
+    finally:
+        os.chdir(here)
+    assert "label='7'" in capsys.readouterr().out
+
+
+def test_every_registry_of_the_page_exists() -> None:
+    table = PAGE.split("## A selection")[0]
+    folders = re.findall(r"\| `([a-z_/]+/)` \|", table)
+    assert len(folders) >= 7
+    assert all((ROOT / folder).is_dir() for folder in folders)

@@ -1,0 +1,162 @@
+"""Registries find what their packages hold, and every entry of each of ours says what it is and runs."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from artifacts import Command
+from helpers import images_for, settings_of, tiny_vit
+
+from gtp_models import METHODS, ConfigError, GTPConfig, apply, make_plan, make_settings, trace_tokens
+from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
+from gtp_models.registry import Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "method": METHODS,
+    "selection": SELECTIONS,
+    "graph": GRAPHS,
+    "propagation": PROPAGATIONS,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[Entry]]:
+    """One whose package has two modules: one with two entries, one with none."""
+    place = tmp_path / "entries_of_a_test"
+    place.mkdir()
+    (place / "__init__.py").write_text("from gtp_models.registry import Registry\nALL = Registry(__name__, 'colour')\n")
+    (place / "empty.py").write_text("")
+    (place / "warm.py").write_text(
+        "from test_registry import Entry\nfrom entries_of_a_test import ALL\n"
+        "for name in ('red', 'amber'):\n    ALL.add(Entry(name))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import entries_of_a_test
+
+    yield entries_of_a_test.ALL
+    for name in [name for name in sys.modules if name.startswith("entries_of_a_test")]:
+        del sys.modules[name]
+
+
+def test_the_first_look_up_finds_every_modules_entries(registry: Registry[Entry]) -> None:
+    assert "entries_of_a_test.warm" not in sys.modules
+    assert registry["red"] == Entry("red")
+    assert registry.names() == ("amber", "red"), "in alphabetical order"
+
+
+def test_names_alone_find_them_too(registry: Registry[Entry]) -> None:
+    assert registry.names() == ("amber", "red")
+
+
+def test_an_application_adds_its_own_before_or_after(registry: Registry[Entry]) -> None:
+    blue = registry.add(Entry("blue"))
+    assert registry.names() == ("amber", "blue", "red")
+    registry.add(Entry("green"))
+    assert (registry["blue"], registry.names()) == (blue, ("amber", "blue", "green", "red"))
+
+
+def test_a_second_entry_of_a_name_is_refused(registry: Registry[Entry]) -> None:
+    red = registry["red"]
+    with pytest.raises(ConfigError, match="colour='red' exists already: choose another name"):
+        registry.add(Entry("red"))
+    assert registry["red"] is red
+    assert registry.add(red) is red, "the same one again is no second one"
+
+
+@pytest.mark.parametrize("name", ["grey", "", None, 3, ["red"]])
+def test_an_unknown_name_lists_the_choices(registry: Registry[Entry], name: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry[name]
+    assert str(caught.value) == f"colour={name!r} is unknown: choose one of amber, red"
+
+
+@pytest.mark.parametrize("setting", REGISTRIES)
+def test_ours(setting: str) -> None:
+    registry = REGISTRIES[setting]
+    assert registry.setting == setting
+    assert registry.names()
+    for name in registry.names():
+        entry = registry[name]
+        assert entry.name == name
+        assert entry.summary and entry.summary == entry.summary.strip() and "\n" not in entry.summary
+    assert len({registry[name].summary for name in registry.names()}) == len(registry.names())
+    with pytest.raises(ConfigError, match=f"{setting}='Best' is unknown: choose one of {', '.join(registry.names())}"):
+        registry["Best"]
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_runs(method: str) -> None:
+    model = tiny_vit()
+    settings = settings_of(method)
+    plan = make_plan(model, settings)
+    with torch.inference_mode(), trace_tokens(apply(model, settings)) as trace:
+        assert torch.isfinite(model(images_for(model))).all()
+    assert [step.propagated.shape[1] for step in trace] == list(plan.num_prop)
+    assert make_settings(method, **json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def refusal(graph: str, propagation: str) -> str:
+    """Why this graph and this propagation mean nothing together; empty where they do."""
+    edges, joined = GRAPHS[graph], PROPAGATIONS[propagation]
+    if joined.one_receiver and not edges.one_receiver:
+        return f"propagation={propagation!r} needs a graph that gives each token one receiver, and graph={graph!r}"
+    if joined.uses_graph and edges.edges is None:
+        return f"propagation={propagation!r} needs a graph: choose graph="
+    return ""
+
+
+def test_what_is_refused_together() -> None:
+    refused = {(graph, name) for graph in GRAPHS.names() for name in PROPAGATIONS.names() if refusal(graph, name)}
+    assert refused == {
+        ("None", "GraphProp"),
+        ("None", "Merge"),
+        ("Spatial", "Merge"),
+        ("Semantic", "Merge"),
+        ("Mixed", "Merge"),
+    }
+
+
+@pytest.mark.parametrize("propagation", PROPAGATIONS.names())
+@pytest.mark.parametrize("graph", GRAPHS.names())
+@pytest.mark.parametrize("selection", SELECTIONS.names())
+def test_all_combinations_of_the_axes(selection: str, graph: str, propagation: str) -> None:
+    axes = {"selection": selection, "graph": graph, "propagation": propagation}
+    why = refusal(graph, propagation)
+    if why:
+        with pytest.raises(ConfigError) as caught:
+            GTPConfig(**axes)  # type: ignore[arg-type]
+        assert str(caught.value).startswith(why)
+        return
+    config = GTPConfig(num_prop=3, num_neighbours=4, **axes)  # type: ignore[arg-type]
+    model = tiny_vit()
+    images = images_for(model, 3)
+    with torch.inference_mode(), trace_tokens(apply(model, config)) as together:
+        logits = model(images)
+        assert torch.isfinite(logits).all()
+    assert [step.propagated.shape for step in together] == [(3, 3)] * 3
+    with torch.inference_mode(), trace_tokens(model) as alone:
+        torch.testing.assert_close(model(images[:1])[0], logits[0], rtol=0, atol=5e-5)
+    assert all(torch.equal(one.kept[0], three.kept[0]) for one, three in zip(alone, together, strict=True))
+
+
+def test_the_command_lists_them_all(command: Command) -> None:
+    shown = command("methods")
+    found = json.loads(command("methods", "--json").out)
+    assert shown.last == "next: gtp-export export MODEL --method METHOD"
+    assert list(found) == list(REGISTRIES)
+    for setting, registry in REGISTRIES.items():
+        assert found[setting] == {name: registry[name].summary for name in registry.names()}
+        assert f"--{setting}" in shown.out
+        for name in registry.names():
+            assert any(line.split()[:1] == [name] for line in shown.out.splitlines()), name
+            assert registry[name].summary in shown.out

@@ -1,6 +1,6 @@
 """What a command's exit code says, and which error leads to which."""
 
-from gtp_export.extras import extra_of
+from gtp_export.extras import ONNX, extra_of
 from gtp_exporters.errors import ExportError, LimitError, OutputError
 from gtp_models.errors import (
     ConfigError,
@@ -45,7 +45,7 @@ def code_of(error: Exception) -> int:
 def missing_extra(error: ModuleNotFoundError) -> str:
     """Return the line that says what is missing and the pip command, or "" for a module that is not ours to name."""
     package = (error.name or "").partition(".")[0]
-    if package == "onnx":  # a device needs it without the rest of the export extra
-        return "onnx is not installed: pip install onnx"
+    if package in ONNX:  # a device needs them without the rest of the export extra
+        return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"
     extra = extra_of(package)
     return f"{package} is not installed: {extra.command}" if extra else ""

@@ -7,7 +7,7 @@ from gtp_runtime.backends import all_backends
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
 
-ONNX = {"onnx": "onnx"}  # build-engine reads graphs with it
+ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
 EXPORT = Extra(
     "export",
     {

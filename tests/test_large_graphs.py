@@ -10,7 +10,7 @@ import pytest
 from onnx_graphs import tiny_graph
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, ExportOptions, agreement, build_engine, export, graphs, simplify
+from gtp_exporters import EngineOptions, ExportOptions, agreement, build_engine, export, folding, graphs
 from gtp_exporters.agreement import answers
 from gtp_exporters.errors import StaticCheckError
 from gtp_models import Recipe
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeight
 
 def lower_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(graphs, "EXTERNAL_ABOVE", 10_000)
-    for module in (graphs, simplify, agreement):
+    for module in (graphs, folding, agreement):
         patch.setattr(module, "LARGE", 4096)
 
 

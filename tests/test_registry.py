@@ -34,11 +34,14 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     """One whose package has two modules: one with two entries, one with none."""
     place = tmp_path / "entries_of_a_test"
     place.mkdir()
-    (place / "__init__.py").write_text("from gtp_models.registry import Registry\nALL = Registry(__name__, 'colour')\n")
-    (place / "empty.py").write_text("")
+    (place / "__init__.py").write_text(
+        "from gtp_models.registry import Registry\nALL = Registry(__name__, 'colour')\n", encoding="utf-8"
+    )
+    (place / "empty.py").write_text("", encoding="utf-8")
     (place / "warm.py").write_text(
         "from test_registry import Entry\nfrom entries_of_a_test import ALL\n"
-        "for name in ('red', 'amber'):\n    ALL.add(Entry(name))\n"
+        "for name in ('red', 'amber'):\n    ALL.add(Entry(name))\n",
+        encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
     import entries_of_a_test

@@ -34,13 +34,13 @@ def same(left: onnx.ModelProto, right: onnx.ModelProto) -> bool:
     return list(left.graph.node) == list(right.graph.node)
 
 
-def run(proto: onnx.ModelProto) -> np.ndarray:
+def run(proto: onnx.ModelProto, output: int = 0) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     feeds = {value.name: rng.standard_normal(value.shape).astype("f") for value in session.get_inputs()}
-    return session.run(None, feeds)[0]
+    return session.run(None, feeds)[output]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,24 @@ def test_scales_go_into_the_weights(kind: str, scale: Any, turned: int, bias: bo
 def test_a_product_that_others_use_keeps_its_scale() -> None:
     proto = scaled("Mul", 2.0, twice=True)
     assert same(rewritten(proto), proto)
+
+
+def test_weights_that_others_use_keep_their_scale() -> None:
+    proto = scaled("Mul", 2.0)
+    proto.graph.node.append(helper.make_node("MatMul", ["x", "weights"], ["other"]))
+    proto.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [2, 4]))
+    assert same(rewritten(proto), proto)
+
+
+def test_a_bias_may_be_shared() -> None:
+    proto = scaled("Mul", [0.5, 1.0, 2.0, 4.0])
+    proto.graph.node.append(helper.make_node("Add", ["x4", "bias"], ["other"]))
+    proto.graph.input.append(helper.make_tensor_value_info("x4", TensorProto.FLOAT, [2, 4]))
+    proto.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [2, 4]))
+    folded = rewritten(proto)
+    assert [node.op_type for node in folded.graph.node] == ["Gemm", "Add"]
+    for index in range(2):
+        np.testing.assert_allclose(run(folded, index), run(proto, index), rtol=1e-6)
 
 
 def test_a_scale_by_row_stays() -> None:

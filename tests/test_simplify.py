@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_vit
 from onnx_graphs import operators
 
-from gtp_exporters import agreement, graphs, simplify
+from gtp_exporters import agreement, folding, graphs, simplify
 from gtp_exporters.agreement import answers, compare
 from gtp_exporters.errors import SimplifyError
 from gtp_exporters.tracing import Traced, to_onnx
@@ -121,7 +121,7 @@ def test_errors_of_our_own_rewriting_surface(traced: ir.Model, monkeypatch: pyte
 def test_large_weights_change_nothing(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that the simplifier sees as inputs give the same graph, with all that is computed from them folded."""
     whole = simplify.simplify(traced)[0]
-    for module in (graphs, simplify, agreement):
+    for module in (graphs, folding, agreement):
         monkeypatch.setattr(module, "LARGE", 2048)
     parts = simplify.simplify(traced)[0]
     assert [node.op_type for node in parts.graph] == [node.op_type for node in whole.graph]

@@ -67,7 +67,8 @@ class FoldScale(RewriteRuleClassBase):  # type: ignore[misc]
         assert node is not None
         weights = [value for value in node.inputs[1:] if value is not None]
         shape = weights[0].shape
-        if not all(value.is_initializer() and len(value.uses()) == 1 for value in weights) or shape is None:
+        alone = len(weights[0].uses()) == 1  # a bias may be shared: it is small
+        if not all(value.is_initializer() for value in weights) or not alone or shape is None:
             return False
         factor = _factor(scale)
         return factor is not None and len(shape) == 2 and factor.size in (1, shape[_channels(node)])
@@ -78,7 +79,8 @@ class FoldScale(RewriteRuleClassBase):  # type: ignore[misc]
         factor = 1 / factor if self.scaling == "Div" else factor
         weight, *bias = (value for value in node.inputs[1:] if value is not None)
         by_channel = factor[:, None] if _channels(node) == 0 else factor
-        scaled = [_scaled(op, weight, by_channel), *(_scaled(op, value, factor) for value in bias)]
+        scaled = [_scaled(op, weight, by_channel, f"{weight.name}.scaled")]
+        scaled += [_scaled(op, value, factor, f"{weight.name}.scaled_bias") for value in bias]
         return getattr(op, self.product)(node.inputs[0], *scaled, **node.attributes)
 
 
@@ -96,9 +98,8 @@ def _channels(node: ir.Node) -> int:
     return 0 if turned is not None and turned.as_int() else 1
 
 
-def _scaled(op: Any, value: ir.Value, factor: np.ndarray) -> ir.Value:
+def _scaled(op: Any, value: ir.Value, factor: np.ndarray, name: str) -> ir.Value:
     assert value.const_value is not None
-    name = f"{value.name}.scaled"
     return op.initializer(ir.tensor(value.const_value.numpy() * factor, name=name), name=name)
 
 

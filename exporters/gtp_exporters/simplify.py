@@ -4,10 +4,9 @@ import onnx_ir as ir
 
 from gtp_exporters.agreement import answers, compare
 from gtp_exporters.errors import SimplifyError
-from gtp_exporters.graphs import LARGE, restore, skeleton, without_unused
+from gtp_exporters.folding import fold_weights
+from gtp_exporters.graphs import restore, skeleton
 from gtp_exporters.rewriting import rewrite
-
-ANY_SIZE = 1 << 62
 
 
 def simplify(model: ir.Model) -> tuple[ir.Model, str]:
@@ -43,25 +42,6 @@ def _checked(model: ir.Model, simplified: ir.Model) -> tuple[ir.Model, str]:
     if not compare(before, answers(simplified)).ok:
         return model, "the simplifier changed the outputs: the graph was kept unsimplified"
     raise SimplifyError("gtp-export's own rewriting changed the outputs: use --no-simplify, and report this model")
-
-
-def fold_weights(model: ir.Model) -> ir.Model:
-    """Return a copy in which what is computed from large weights alone is a weight itself.
-
-    onnxsim does so for what it sees; it sees no large weights.
-    """
-    from onnxscript.optimizer import fold_constants
-
-    copy = model.clone()
-    fold_constants(copy, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE, should_fold=_reads_large_weights)
-    return without_unused(copy)
-
-
-def _reads_large_weights(node: ir.Node) -> bool:
-    tensors = [value.const_value for value in node.inputs if value is not None]
-    return all(tensor is not None for tensor in tensors) and any(
-        tensor.nbytes >= LARGE for tensor in tensors if tensor is not None
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from gtp_exporters.folding import tidy
 from gtp_models.frame.patch import is_patched
 from gtp_models.frame.trace import recording
 
@@ -101,9 +102,10 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[ir.Model, dict[str,
             output_names=traced.output_names,
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             verbose=False,
+            optimize=False,  # tidy does
         )
     assert program is not None
-    model: ir.Model = program.model
+    model = tidy(program.model)
     return model, _layers_of_tensors(model)
 
 

@@ -1,4 +1,4 @@
-"""Options of the command line that stand for a method's settings, and how their text is read."""
+"""Command-line options for a method's settings, and how their text is parsed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,21 +17,21 @@ Method = Annotated[str, typer.Option(help=f"gtp, or a baseline: dense, drop, tom
 Preset = Annotated[
     str | None, _option("GTP's form: paper (as published) or measured (fewer steps, keeps more accuracy).")
 ]
-NumProp = Annotated[str | None, _option("Tokens that leave in every layer, or one number a layer: 4,8,…")]
+NumProp = Annotated[str | None, _option("Tokens removed in every layer, or one number for each layer: 4,8,…")]
 Schedule = Annotated[
-    str | None, _option("Where tokens leave: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
+    str | None, _option("In which layers tokens are removed: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
 ]
-Macs = Annotated[str | None, _option("MACs to spend, in place of --num-prop: 3.4G.")]
-Keep = Annotated[float | None, _option("Likewise, as a share of the dense model's: 0.74.")]
-Sparsity = Annotated[float | None, _option("Share of the attention map that stays, in (0, 1].")]
-Alpha = Annotated[float | None, _option("How much of a token its neighbours receive.")]
-NumNeighbours = Annotated[int | None, _option("Semantic neighbours of a token.")]
-TokenScale = Annotated[bool | None, _option("Let tokens that received others weigh more in attention.")]
-Selection = Annotated[str | None, _option(f"Which tokens stay: MixedAttnMax, … ({_LISTED}).")]
+Macs = Annotated[str | None, _option("MACs of the backbone, instead of --num-prop: 3.4G.")]
+Keep = Annotated[float | None, _option("The same as a share of the dense model's MACs: 0.74.")]
+Sparsity = Annotated[float | None, _option("Share of the attention map to keep, in (0, 1].")]
+Alpha = Annotated[float | None, _option("Share of a removed token that its neighbours receive.")]
+NumNeighbours = Annotated[int | None, _option("Number of semantic neighbours of a token.")]
+TokenScale = Annotated[bool | None, _option("Give tokens that received others more weight in attention.")]
+Selection = Annotated[str | None, _option(f"The score by which tokens stay: MixedAttnMax, … ({_LISTED}).")]
 Propagation = Annotated[str | None, _option(f"What the tokens that stay receive: GraphProp, … ({_LISTED}).")]
 Graph = Annotated[str | None, _option(f"Which tokens are neighbours: Mixed, … ({_LISTED}).")]
 Threshold = Annotated[str | None, _option("How --sparsity finds its threshold: exact or calibrated.")]
-CalibData = Annotated[Path | None, _option("Images to calibrate thresholds on (default: the recipe's own).")]
+CalibData = Annotated[Path | None, _option("A folder of images to calibrate thresholds on (default: the recipe's own).")]
 
 
 def read_num_prop(text: str | None) -> "int | tuple[int, ...] | None":

@@ -40,7 +40,7 @@ DENSE_NAME = "dense.onnx"
 def write_artifacts(
     subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, directory: Path, progress: Progress
 ) -> Manifest:
-    """Write every file of an export into a directory of its own, the manifest last.
+    """Write every file of an export into an empty directory, the manifest last.
 
     The model is patched with the plan, traced and run on the reference's images; then the same for its dense twin.
 
@@ -73,7 +73,7 @@ def write_artifacts(
 
 
 def _check_finite(answers: np.ndarray) -> None:
-    """Raise ``ParityFailedError`` where the eager model itself gives no numbers: nothing can be proven of it."""
+    """Raise ``ParityFailedError`` if the eager model's own answers are not finite: there is nothing to compare with."""
     broken = int((~np.isfinite(answers).all(1)).sum())
     if broken:
         raise ParityFailedError(
@@ -94,7 +94,7 @@ def _write_reference(reference: Reference, directory: Path) -> FileEntry:
 
 
 class _Graphs:
-    """Traces, simplifies, checks and writes graphs; keeps what they say of themselves."""
+    """Traces, simplifies, checks and writes graphs, and collects their notes."""
 
     def __init__(self, subject: Subject, options: ExportOptions, directory: Path, progress: Progress) -> None:
         self.subject, self.options, self.directory, self.progress = subject, options, directory, progress

@@ -20,7 +20,7 @@ CHUNK = 8
 
 
 def calibrated(subject: Subject, settings: Settings, folder: Path | None, progress: Progress) -> Settings:
-    """Return settings that lack nothing: calibrated, where they need it, on a folder or the recipe's own images."""
+    """Return the settings, calibrated on a folder or on the recipe's own images if they need it."""
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
         return settings
     return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)
@@ -35,8 +35,8 @@ def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: P
     """
     if folder is None:
         raise ConfigError(
-            "threshold='calibrated' needs images like those that the model will see: give --calib-data DIR, "
-            "a folder of some dozens of training images"
+            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of some dozens "
+            "of training images"
         )
     paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
 

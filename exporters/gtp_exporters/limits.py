@@ -1,4 +1,4 @@
-"""What the runtimes can build. Sources: ONNX-TensorRT's docs/operators.md; builds with TensorRT-RTX."""
+"""Limits of the runtimes. Sources: ONNX-TensorRT's docs/operators.md; builds with TensorRT-RTX."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -31,7 +31,7 @@ TENSORRT_OPERATORS = frozenset(
 
 
 def check_limits(plan: "Plan", target: str) -> None:
-    """Refuse what the target cannot build, before anything is traced.
+    """Check that the target can build the graphs, before anything is traced.
 
     Args:
         plan: what happens to the tokens.
@@ -47,13 +47,13 @@ def check_limits(plan: "Plan", target: str) -> None:
         size = plan.settings.topk(shape) if layer.num_prop else 0
         if size > MAX_TOPK:
             raise LimitError(
-                f"layer {index} sorts {size} values, but TensorRT's TopK ends at {MAX_TOPK}: "
+                f"layer {index} sorts {size} values, but TensorRT's TopK takes at most {MAX_TOPK}: "
                 f"{plan.settings.topk_remedy(shape, MAX_TOPK)}, or --target onnxruntime or openvino"
             )
 
 
 def check_opset(opset: int) -> None:
-    """Refuse an opset that is not supported.
+    """Check that an opset is supported.
 
     Raises:
         LimitError: outside ``OPSETS``.

@@ -1,4 +1,4 @@
-"""How to export: checked when it is said."""
+"""Options of an export, checked when they are made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +14,23 @@ INPUTS = ("float", "uint8")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Attributes:
-        batch: images a run, at least 1.
+        batch: images per run, at least 1.
         opset: ONNX opset, 18 to 23.
         simplify: run onnxsim.
-        dense: write the unpatched twin beside the model.
-        trace: give the graph the output ``propagated``.
+        dense: write the dense twin as well.
+        trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
         precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
-        input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras have them,
+        input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras give them,
             normalised inside the graph.
-        calib_data: a folder of images to calibrate thresholds on, where the settings ask for it and hold no
-            calibration (default: the recipe's own).
-        head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features where the
-            model has no classifier, which the notes then say.
+        calib_data: a folder of images to calibrate thresholds on, used if the settings need a calibration and hold none
+            (default: the recipe's own).
+        head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
+            model has no classifier; the notes then say so.
 
     Raises:
         LimitError: a value that is not allowed.

@@ -1,6 +1,6 @@
 """The export, from a model to an artifact directory.
 
-recipe → model → settings → plan → graphs, reference and manifest in a directory beside → proven → put in place.
+recipe → model → settings → plan → graphs, reference and manifest in a staging folder → proven → put in place.
 """
 
 from dataclasses import dataclass
@@ -43,9 +43,9 @@ def export(
     threads: int = 1,
     progress: Progress = quiet,
 ) -> Exported:
-    """Export a model, patched, and its dense twin as static ONNX with all that a device needs.
+    """Export a patched model and its dense twin as static ONNX, with everything that a device needs.
 
-    The files are written beside, validated and timed, and only then take the place of an earlier export.
+    The files are written to a staging folder, validated and timed. Only then do they replace an earlier export.
 
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
@@ -56,15 +56,15 @@ def export(
         img_size: (height, width) in pixels (default: the model's own).
         seed: of random weights.
         options: how to export.
-        check: validate and time what was written, with ONNX Runtime.
-        threads: threads of that; 0 is all.
-        progress: told what is being done.
+        check: validate and time the files with ONNX Runtime.
+        threads: threads for the check; 0 is all.
+        progress: called with what is being done.
 
     Raises:
-        LimitError: settings that the target cannot build; before anything is traced.
+        LimitError: settings that the target cannot build. It is raised before anything is traced.
         StaticCheckError: a graph that is not static.
-        ParityFailedError: the graphs do not answer as eager PyTorch does; the earlier export stays.
-        OutputError: a place that cannot be written, or that holds other files.
+        ParityFailedError: the graphs' answers differ from eager PyTorch's. The earlier export stays.
+        OutputError: the directory cannot be written, or holds other files.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """
     options = options or ExportOptions()
@@ -72,7 +72,7 @@ def export(
     directory = Path(output) if output else Path("build") / recipe.name
     with staged(directory) as staging:
         if options.data is not None:
-            find_images(options.data)  # before anything takes time
+            find_images(options.data)  # fail early
         progress(f"building {recipe.timm}")
         subject = make_subject(recipe, weights, seed, options)
         settings = calibrated(subject, settings or recipe.settings(), options.calib_data, progress)

@@ -1,4 +1,4 @@
-"""Proves what an export wrote: validated against the reference and timed, before it takes any other's place."""
+"""Proves an export before it replaces an earlier one: validates it against the reference and times it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +14,12 @@ UNPROVEN = "ONNX Runtime runs no bf16 on CPUs, so nothing was checked"
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven of an export.
+    """The result of proving an export.
 
     Attributes:
-        parity: of the model; the problems of its dense twin are among its own.
+        parity: of the model; its problems include those of the dense twin.
         latency: one entry a file, the dense twin first.
-        note: why nothing was checked, in words; then ``parity`` is None.
+        note: why nothing was checked; ``parity`` is then None.
     """
 
     parity: Parity | None
@@ -44,8 +44,8 @@ def check_proof(proof: Proof | None, directory: Path) -> None:
     """Raise ``ParityFailedError`` where a gate failed.
 
     Args:
-        proof: None where nothing was to be proven.
-        directory: where the export was to go.
+        proof: None if the check was left out.
+        directory: the artifact directory that the export would replace.
     """
     if proof is None or proof.parity is None or proof.parity.ok:
         return

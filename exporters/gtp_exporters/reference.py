@@ -1,4 +1,4 @@
-"""Makes the parity pack: what the eager model answers, and which tokens it keeps."""
+"""Makes the reference for parity: the eager model's answers, and the tokens that it keeps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ CHUNK = 8
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Images of a parity pack: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
+    """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
 
     pixels: np.ndarray
     labels: np.ndarray | None
@@ -67,7 +67,7 @@ def folder_images(
 def _classes(
     folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
 ) -> list[int] | None:
-    """Return the images' classes; sub-folders that name none are just folders, as a parity pack needs no classes."""
+    """Return the images' classes; None if the sub-folders name no classes, which a reference does not need."""
     try:
         return class_indices(folder, paths, labels, label_ids, classes)
     except ImageError:
@@ -115,7 +115,7 @@ def _batches(images: ReferenceImages, preprocessing: Preprocessing) -> tuple[Ten
 
 
 def _receivers(traces: list[list[Step]]) -> list[np.ndarray] | None:
-    """Return the receivers of each layer; None where a layer that reduces names none."""
+    """Return the receivers of each layer; None if a layer that reduces has none."""
     if not any(step.received_by is not None for step in traces[0]):
         return None
     return _per_layer(

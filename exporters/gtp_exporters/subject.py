@@ -1,4 +1,4 @@
-"""What is exported: a model with its weights, what it takes and what it gives."""
+"""What is exported: a model with its weights, inputs and outputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,10 @@ class Subject:
 
     Attributes:
         built: the timm model and where its weights come from.
-        preprocessing: from an image to the input.
-        classes: number of classes; 0 where features come out.
+        preprocessing: turns an image into the input.
+        classes: number of classes; 0 if the output is features.
         labels, label_ids: class names, and further ids of the same classes; None where unknown.
-        notes: what people should know of it.
+        notes: what users should know about it.
     """
 
     built: BuiltModel
@@ -38,15 +38,15 @@ class Subject:
 
     @property
     def output(self) -> str:
-        """What the first output is called."""
+        """The name of the first output."""
         return "logits" if self.classes else "features"
 
 
 def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions) -> Subject:
-    """Build a recipe's model and find out what it takes and gives.
+    """Build a recipe's model and find out its inputs and outputs.
 
     Raises:
-        ModelsError: the model or its weights cannot be had, or there is no head to keep.
+        ModelsError: the model cannot be built, its weights are not available, or there is no head to keep.
     """
     built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed)
     features, note = gives_features(built.model, recipe.timm, options.head)

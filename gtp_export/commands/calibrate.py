@@ -13,7 +13,7 @@ def calibrate(
     model: Annotated[str, typer.Argument(help="A recipe, timm:NAME, or a recipe file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
     sparsity: Annotated[
-        float, typer.Option(help="Share of the attention map that stays, in (0, 1).", show_default=False)
+        float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)
     ],
     data: Annotated[
         Path | None,
@@ -23,7 +23,7 @@ def calibrate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure sparsity thresholds on calibration images and write them into a recipe file, ready to export."""
+    """Measure sparsity thresholds on calibration images and write a recipe file with them, ready to export."""
     with console.progress("loading torch") as update:
         update("loading torch")
         from gtp_exporters.calibrating import calibrate_on

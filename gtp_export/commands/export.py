@@ -28,7 +28,7 @@ def export(
             "else pretrained, else random."
         ),
     ] = "pretrained",
-    batch: Annotated[int, typer.Option("-b", "--batch", help="Images a run.", min=1)] = 1,
+    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
     img_size: Annotated[
         str | None,
         typer.Option(help="Pixels: 224, or HEIGHTxWIDTH (default: the model's own).", show_default=False),
@@ -42,10 +42,10 @@ def export(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Whose limits hold: tensorrt (the strictest), onnxruntime, openvino.")
+        str, typer.Option(help="The runtime whose limits are checked: tensorrt (the strictest), onnxruntime, openvino.")
     ] = "tensorrt",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16, written into the graphs (TensorRT); inputs stay float32.")
+        str, typer.Option(help="fp32, fp16 or bf16, written into the graphs (for TensorRT). Inputs stay float32.")
     ] = "fp32",
     input_: Annotated[
         str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
@@ -53,13 +53,13 @@ def export(
     head: Annotated[
         str,
         typer.Option(
-            help="none: pooled features without the classifier; keep: logits; auto: features where the model has none."
+            help="keep: logits; none: pooled features without the classifier; auto: features if the model has no classifier."
         ),
     ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
-    dense: Annotated[bool, typer.Option(help="Write the unpatched twin, dense.onnx, to compare with.")] = True,
-    trace: Annotated[bool, typer.Option(help="Give the graph the output 'propagated': which tokens left.")] = True,
+    dense: Annotated[bool, typer.Option(help="Write the dense twin, dense.onnx, to compare with.")] = True,
+    trace: Annotated[bool, typer.Option(help="Add the output 'propagated', the tokens that were removed, and 'received_by' if they are merged.")] = True,
     method: of_method.Method = "gtp",
     preset: of_method.Preset = None,
     num_prop: of_method.NumProp = None,
@@ -75,14 +75,14 @@ def export(
     graph: of_method.Graph = None,
     threshold: of_method.Threshold = None,
     calib_data: of_method.CalibData = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
-    check: Annotated[bool, typer.Option(help="Validate and time what was written, before it is put in place.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
     threads: Threads = 1,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export MODEL, patched, to static ONNX with everything that a device needs."""
+    """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
     given: dict[str, Any] = {
         "num_prop": of_method.read_num_prop(num_prop),
         "schedule": schedule,

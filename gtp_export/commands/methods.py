@@ -7,7 +7,7 @@ from gtp_export.options import Json
 
 
 def methods(json: Json = False) -> None:
-    """List the methods and what GTP's selection, graph and propagation can be."""
+    """List the methods, and the choices for GTP's selection, graph and propagation."""
     from gtp_models import METHODS
     from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
 

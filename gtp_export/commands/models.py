@@ -7,7 +7,7 @@ from gtp_export.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List the recipes: models with their settings. timm:NAME takes any other timm Vision Transformer."""
+    """List the recipes: models with their settings. timm:NAME exports any other supported timm model."""
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
 
     recipes = [load_recipe(name) for name in recipe_names()]
@@ -20,7 +20,7 @@ def models(json: Json = False) -> None:
         return (recipe.name, recipe.title, str(recipe.gtp.get("num_prop", "")), f"{top1:.1f}" if top1 else "")
 
     console.table("", ("model", "what it is", "num_prop", "dense top-1"), [row(entry) for entry in recipes])
-    console.out.print("dense top-1: published, on ImageNet-1k; --json names the sources and timm's models")
+    console.out.print("dense top-1: published figures on ImageNet-1k; --json shows their sources and timm's names")
     console.out.print("next: gtp-export export MODEL")
 
 

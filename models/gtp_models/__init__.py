@@ -1,4 +1,4 @@
-"""What is exported: timm Vision Transformers patched with GTP, their weights, recipes and cost.
+"""timm Vision Transformers patched with GTP, their weights, recipes and MACs.
 
 Importing this package loads neither torch nor timm; names (``__init__.pyi``) resolve when they are first used.
 """

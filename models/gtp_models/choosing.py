@@ -1,4 +1,4 @@
-"""GTP settings for a model that no recipe names, chosen by its tokens and its depth."""
+"""GTP settings for a model without a recipe, chosen by its tokens and depth."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,21 +8,21 @@ from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import Plan, make_plan
 
 SAVED = 0.257  # of the MACs: what the paper's DeiT-S saves with num_prop 8 (its abstract says 26 %)
-CLOSE = 0.02  # how near one number for all layers must come; else layers differ by one
+CLOSE = 0.02  # of the MACs: how close one number for all layers must come to SAVED; else layers differ by one
 
 
 def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose settings for a timm model, which may stand on the meta device.
 
-    ``num_prop`` is one number for all layers where that saves about as much as the paper's DeiT-S does, else spread as
-    evenly as whole tokens go. All else is as ``GTPConfig`` has it, and needs no class token.
+    ``num_prop`` is one number for all layers if that saves about as much as in the paper's DeiT-S. Otherwise it is spread
+    as evenly as whole tokens allow. The other settings are ``GTPConfig``'s defaults, which need no class token.
 
     Returns:
         Settings by name, and for each the reason.
 
     Raises:
         UnsupportedModelError: ``apply`` cannot patch the model.
-        ConfigError: the model has one patch alone.
+        ConfigError: the model has a single patch.
     """
     patches, depth = model.patch_embed.num_patches, len(model.blocks)
     if patches < 2:
@@ -35,8 +35,8 @@ def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
         "selection": GTPConfig.selection,
     }
     return settings, {
-        "num_prop": f"{sum(plan.num_prop)} of {patches} patches leave over {depth} layers, which saves "
-        f"{1 - plan.ratio:.1%} of the MACs; DeiT-S of the paper saves {SAVED:.1%} with 8",
+        "num_prop": f"{sum(plan.num_prop)} of {patches} patches are removed over {depth} layers, which saves "
+        f"{1 - plan.ratio:.1%} of the MACs; the paper's DeiT-S saves {SAVED:.1%} with 8",
         "num_neighbours": "the default" if neighbours == GTPConfig.num_neighbours else "a quarter of the patches",
         "selection": "needs no class token",
     }
@@ -48,7 +48,7 @@ def _plan(model: Any, config: GTPConfig, most: int) -> Plan:
         return uniform
     try:
         return make_plan(model, replace(config, num_prop=None, keep=1 - SAVED))
-    except ConfigError:  # so few tokens that no schedule comes near
+    except ConfigError:  # too few tokens for any schedule
         return uniform
 
 

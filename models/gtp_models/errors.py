@@ -1,4 +1,4 @@
-"""What can be wrong with a model, its settings or its weights. Every message says what would do."""
+"""Errors about a model, its settings or its weights. Every message says what to do."""
 
 
 class ModelsError(Exception):
@@ -25,7 +25,7 @@ class WeightsError(ModelsError, ValueError):
 
 
 class WeightsUnavailableError(ModelsError):
-    """Weights that cannot be had: a file that is missing, or a model that the hub has none for."""
+    """Weights that are not available: a missing file, or a model without weights on the hub."""
 
 
 class HubUnreachableError(WeightsUnavailableError):

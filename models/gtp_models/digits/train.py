@@ -2,7 +2,7 @@
 
 Run ``python -m gtp_models.digits.train``: about six minutes on two CPU cores. It writes ``weights.safetensors``,
 ``images/CLASS/INDEX.png`` (the 360 held-out images) and ``calibration/CLASS/INDEX.png`` (ten training images a class)
-beside this file. ``--recipe FILE --weights FILE`` trains the model of another recipe and writes its weights alone.
+beside this file. ``--recipe FILE --weights FILE`` trains the model of another recipe and writes only its weights.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def to_tensor(images: np.ndarray, size: int = SIZE) -> Tensor:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate, scale, shear and shift a little: a digit stays the digit it is."""
+    """Rotate, scale, shear and shift a little, so that every digit stays recognisable."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(images), generator=generator)
@@ -79,7 +79,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def main() -> None:
-    """Train, write and say how well it went."""
+    """Train, write the files and print the accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--recipe", default="digits", help="a recipe file of another model")

@@ -1,6 +1,6 @@
-"""How any method sits in timm's Vision Transformers.
+"""The frame: runs any method inside timm's Vision Transformers.
 
 ``tokens`` travel from block to block; ``blocks`` run timm's blocks with a method between attention and MLP;
 ``attention`` and ``rotary`` recompose timm's attention; ``families`` know timm, one file a family; ``patch`` puts it in
-place and ``trace`` records what happened. Nothing here knows a method.
+place and ``trace`` records what happened. Nothing here depends on a method.
 """

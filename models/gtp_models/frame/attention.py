@@ -1,4 +1,4 @@
-"""timm's attention, recomposed so that it hands out its map."""
+"""timm's attention, restated so that it returns its attention map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ Threshold = Callable[[Tensor, Tensor], Tensor | None]  # (logits, attention map)
 
 @dataclass(frozen=True)
 class Attended:
-    """What attention gives.
+    """The results of attention.
 
     Attributes:
-        out: its output, the images one below the other.
-        map: the attention map, after the sparsity threshold; of the first token alone where that was asked for.
-        key: each head's keys, as they are before they are rotated by a rotary embedding.
+        out: its output, the images concatenated along the rows.
+        map: the attention map, after the sparsity threshold; only its first row if that was requested.
+        key: each head's keys, before any rotary embedding.
     """
 
     out: Float[Tensor, "rows dim"]
@@ -45,14 +45,14 @@ def attend(
 
     Modifications:
     - the logarithm of ``tokens.scale`` is added for the keys (arXiv 2311.03035, section 3.3)
-    - the map is sparsified before it is used, and handed out
+    - the map is sparsified before it is used, and returned
     - query, key and value are three products, the query's with the softmax scale folded in
 
     Args:
         attn: timm's module, of a class that a family has a form for.
-        x: ``norm1(tokens.x)``, where the block has its norm first.
+        x: ``norm1(tokens.x)``, if the block normalises first.
         tokens: for the number of images and the scales.
-        threshold: which entries of the map stay; all without.
+        threshold: which entries of the map stay (default: all).
         rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
         first_row: hand out what the first token attends to, computed by itself: runtimes that fuse attention can do
             so only while nobody else needs its map.
@@ -76,7 +76,7 @@ def attend(
 def sparsify(attention: AttentionMap, least: Float[Tensor, "*batch heads 1 1"] | None) -> AttentionMap:
     """Set the entries below ``least`` to zero; no renormalisation.
 
-    A product with 0 or 1: choosing entry by entry (Where) takes ONNX Runtime several times as long.
+    It multiplies by 0 or 1: selecting entry by entry (Where) takes ONNX Runtime several times as long.
     """
     return attention if least is None else attention * (attention >= least).to(attention.dtype)
 
@@ -107,7 +107,7 @@ def queries_keys_values(
 
 
 def _folded(attn: Any, linears: tuple[Linear, Linear, Linear], sort: bool) -> tuple[Linear, Linear, Linear]:
-    """Scale the query and sort channels in the weights, where it costs the graph nothing."""
+    """Scale the query and sort channels in the weights, at no cost in the graph."""
     query, key, value = linears
     query = _each(query, lambda part: part * attn.scale)
     if not sort:

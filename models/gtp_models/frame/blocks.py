@@ -1,4 +1,4 @@
-"""timm's transformer blocks, run one after the other with the tokens' state between them."""
+"""timm's transformer blocks, run in order with the tokens' state between them."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from gtp_models.frame.trace import Layer, record, start
 class ReducingBlocks(nn.Sequential):
     """A timm model's ``blocks``, patched: (B, tokens, dim) in, (B, fewer tokens, dim) out.
 
-    A method that reduces tokens says how in ``reduce``, between the attention and the MLP of a block. As it stands here
-    no token leaves: the dense model.
+    A method overrides ``reduce``, which runs between the attention and the MLP of a block. This class itself removes no
+    token: it is the dense model.
 
     Modifications:
     - holds the same blocks under the same names, so that state dicts do not change
@@ -35,9 +35,9 @@ class ReducingBlocks(nn.Sequential):
         num_prefix: prefix tokens in front, which never leave.
     """
 
-    selects = True  # whether which tokens leave depends on the image
-    first_row = False  # whether ``reduce`` looks at no more of the attention map than the first token's row
-    one_receiver = False  # whether ``reduce`` says of each token that leaves into which one it is merged
+    selects = True  # whether the image decides which tokens leave
+    first_row = False  # whether ``reduce`` reads only the first row of the attention map
+    one_receiver = False  # whether ``reduce`` gives one receiver for each token that leaves
     merges = False  # whether a token's scale is the number of patches that it stands for, by which pooling weighs it
 
     def __init__(self, blocks: Blocks, num_prop: Sequence[int], num_prefix: int) -> None:
@@ -46,7 +46,7 @@ class ReducingBlocks(nn.Sequential):
         self.num_prefix = num_prefix
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):  # timm cuts models with blocks[:n]; a part is no whole to patch
+        if isinstance(index, slice):  # timm shortens models with blocks[:n]; the part is not patched
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))
         return super().__getitem__(index)
 
@@ -83,7 +83,7 @@ class ReducingBlocks(nn.Sequential):
         return next((index for index, amount in enumerate(self.num_prop) if amount), len(self))
 
     def run_block(self, index: int, tokens: Tokens) -> Layer:
-        """Run one block; between attention and MLP tokens of each image leave, if they do in this layer."""
+        """Run one block; if this layer reduces, tokens leave between attention and MLP."""
         block = self[index]
         form, amount = block_form(block), self.num_prop[index]
         threshold = self.threshold(index) if amount else None
@@ -96,11 +96,11 @@ class ReducingBlocks(nn.Sequential):
         return replace(layer, tokens=_add(layer.tokens, branch, block.drop_path2))
 
     def setup(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
-        """Return what the method makes of the (B, tokens, dim) input before the first block; nothing, by default."""
+        """Return what the method makes of the (B, tokens, dim) input before the first block; None by default."""
         return None
 
     def threshold(self, index: int) -> Threshold | None:  # noqa: ARG002
-        """Return what sparsifies the attention map of a layer that reduces; nothing, by default."""
+        """Return what sparsifies the attention map of a layer that reduces; None by default."""
         return None
 
     def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:

@@ -1,4 +1,4 @@
-"""What GTP knows of timm: one adapter for each family of models."""
+"""Adapters to timm, one for each family of models."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def family_of(model: Any) -> Family:
     """Return the family of a model.
 
     Raises:
-        UnsupportedModelError: none that we know.
+        UnsupportedModelError: the family is not supported.
     """
     for family in FAMILIES:
         if family.holds(model):
@@ -25,10 +25,10 @@ def family_of(model: Any) -> Family:
 
 
 def block_form(block: Any) -> BlockForm:
-    """Return how a block of any family computes."""
+    """Return the parts of a block of any family."""
     return next(family.blocks[type(block)] for family in FAMILIES if type(block) in family.blocks)
 
 
 def attention_form(attn: Any) -> AttentionForm:
-    """Return how an attention of any family projects."""
+    """Return the projections of an attention of any family."""
     return next(family.attentions[type(attn)] for family in FAMILIES if type(attn) in family.attentions)

@@ -31,7 +31,7 @@ Selection = Annotated[str | None, _option(f"The score by which tokens stay: Mixe
 Propagation = Annotated[str | None, _option(f"What the tokens that stay receive: GraphProp, … ({_LISTED}).")]
 Graph = Annotated[str | None, _option(f"Which tokens are neighbours: Mixed, … ({_LISTED}).")]
 Threshold = Annotated[str | None, _option("How --sparsity finds its threshold: exact or calibrated.")]
-CalibData = Annotated[Path | None, _option("A folder of images to calibrate thresholds on (default: the recipe's own).")]
+CalibData = Annotated[Path | None, _option("Images to calibrate thresholds on (default: the recipe's own).")]
 
 
 def read_num_prop(text: str | None) -> "int | tuple[int, ...] | None":

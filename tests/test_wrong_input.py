@@ -68,7 +68,7 @@ REFUSED: dict[str, Wrong] = {
     "too large a TopK": (
         ("deit_s", "--sparsity", "0.5"),
         2,
-        "TensorRT's TopK ends at 3840: use sparsity=1.0 (or at least 0.902), --threshold calibrated, or --target",
+        "TensorRT's TopK takes at most 3840: use sparsity=1.0 (or at least 0.902), --threshold calibrated, or --target",
     ),
 }
 

@@ -12,9 +12,7 @@ from gtp_export.options import Quiet, Verbose
 def calibrate(
     model: Annotated[str, typer.Argument(help="A recipe, timm:NAME, or a recipe file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
-    sparsity: Annotated[
-        float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)
-    ],
+    sparsity: Annotated[float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)],
     data: Annotated[
         Path | None,
         typer.Option("--data", help="A folder of training images (default: the recipe's own).", show_default=False),

@@ -53,13 +53,15 @@ def export(
     head: Annotated[
         str,
         typer.Option(
-            help="keep: logits; none: pooled features without the classifier; auto: features if the model has no classifier."
+            help="keep: logits; none: pooled features without the classifier; auto: features if the model has none."
         ),
     ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
     dense: Annotated[bool, typer.Option(help="Write the dense twin, dense.onnx, to compare with.")] = True,
-    trace: Annotated[bool, typer.Option(help="Add the output 'propagated', the tokens that were removed, and 'received_by' if they are merged.")] = True,
+    trace: Annotated[
+        bool, typer.Option(help="Add the trace outputs: which tokens were removed, and where merged into.")
+    ] = True,
     method: of_method.Method = "gtp",
     preset: of_method.Preset = None,
     num_prop: of_method.NumProp = None,

@@ -14,8 +14,8 @@ CLOSE = 0.02  # of the MACs: how close one number for all layers must come to SA
 def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose settings for a timm model, which may stand on the meta device.
 
-    ``num_prop`` is one number for all layers if that saves about as much as in the paper's DeiT-S. Otherwise it is spread
-    as evenly as whole tokens allow. The other settings are ``GTPConfig``'s defaults, which need no class token.
+    ``num_prop`` is one number for all layers if that saves about as much as in the paper's DeiT-S. Otherwise it is
+    spread as evenly as whole tokens allow. The other settings are ``GTPConfig``'s defaults, which need no class token.
 
     Returns:
         Settings by name, and for each the reason.

@@ -20,12 +20,12 @@ def without_head(recipe: Recipe) -> Recipe:
 
 
 def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str]:
-    """Whether a timm model gives features in place of logits, and a line on it where nobody asked for that.
+    """Return whether a timm model's output is features, and a note if that was not requested.
 
     Args:
         model: as it will be exported.
         name: timm's.
-        head: "auto", "keep" or "none", as it was asked for.
+        head: "auto", "keep" or "none", as requested.
 
     Raises:
         ConfigError: no head to keep, or tokens that are not pooled.
@@ -33,14 +33,14 @@ def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str
     _check_pooled(model)
     if not model.num_classes:
         if head == "keep":
-            raise ConfigError(f"{name} has no classifier to keep: leave --head out, and it gives its features")
+            raise ConfigError(f"{name} has no classifier to keep: leave --head out to get its features")
         said = f"{name} has no classifier: its output is features ({model.num_features} values an image)"
         return True, said if head == "auto" else ""
     if not projects(model, name):
         return False, ""
     return True, (
-        f"the head of {name} is no classifier but a projection into {model.num_classes} dimensions that images and "
-        "texts share: its output is features (--head none: those before the projection)"
+        f"the head of {name} projects into {model.num_classes} dimensions shared by images and texts, and is no "
+        "classifier: its output is features (--head none: those before the projection)"
     )
 
 
@@ -56,6 +56,6 @@ def projects(model: Any, name: str) -> bool:
 def _check_pooled(model: Any) -> None:
     if getattr(model, "global_pool", None) == "" and getattr(model, "attn_pool", None) is None:
         raise ConfigError(
-            "global_pool='' gives all tokens that are left, in an order that differs from image to image: pool them "
+            "global_pool='' gives all tokens that stay, in an order that differs from image to image: pool them "
             "(in a recipe file model_args: {global_pool: avg}, or token), or run the patched model in PyTorch"
         )

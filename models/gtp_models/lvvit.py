@@ -42,7 +42,7 @@ class ConvPatchEmbed(PatchEmbed):  # type: ignore[misc]
         self.proj = nn.Conv2d(WIDTH, embed_dim, half, stride=half, bias=bias, **where)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch patches dim"]:
-        """Embed images of the size that the model was made for."""
+        """Embed images; their size must be the model's."""
         if tuple(x.shape[-2:]) != self.img_size:
             raise ValueError(f"images of {tuple(x.shape[-2:])} pixels, but the model takes {self.img_size}")
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
@@ -51,7 +51,7 @@ class ConvPatchEmbed(PatchEmbed):  # type: ignore[misc]
 
 
 class Divide(nn.Module):
-    """Divides by a fixed number: residual scaling, in the place of timm's layer scale but without parameters."""
+    """Divides by a fixed number: residual scaling, in place of timm's layer scale, without parameters."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
     - patches are embedded by four convolutions
     - what attention and MLP add is divided by ``skip_lam``; queries, keys and values have no bias
     - an auxiliary head classifies every image token; for each class, half of the largest of their logits is added to
-      the class token's. With GTP the largest is taken over the image tokens that survive.
+      the class token's. With GTP the largest is taken over the image tokens that stay.
     """
 
     def __init__(self, skip_lam: float = 2.0, **arguments: Any) -> None:

@@ -15,7 +15,7 @@ def block_macs(block: Any, tokens: int, after: int) -> int:
 
 
 def embed_macs(patch_embed: Any) -> int:
-    """Count the patch embedding: a chain of convolutions, each at the size that the ones before leave."""
+    """Count the patch embedding: a chain of convolutions, each on the output of the one before."""
     total, size = 0, patch_embed.img_size
     for conv in (part for part in patch_embed.modules() if isinstance(part, nn.Conv2d)):
         sides: Any = zip(size, conv.padding, conv.kernel_size, conv.stride, strict=True)
@@ -33,7 +33,7 @@ def head_macs(model: Any, tokens: int) -> int:
 
 
 def size_pooling_macs(model: Any, tokens: int) -> int:
-    """Count what ``frame.pooling`` adds where tokens have sizes: a mean by size is a product."""
+    """Count what ``frame.pooling`` adds if tokens have sizes: the weighted mean is a product."""
     pool, seen = model.attn_pool, tokens
     if not getattr(model, "pool_include_prefix", pool is not None):
         seen -= model.num_prefix_tokens

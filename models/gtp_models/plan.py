@@ -1,6 +1,6 @@
-"""The plan: what happens to the tokens in each layer, worked out once from a model and settings.
+"""The plan: what happens to the tokens in each layer, computed once from a model and settings.
 
-Everything later reads it: the patch installs it, limits check it, the manifest describes it.
+Everything else reads it: the patch installs it, limits check it, the manifest describes it.
 """
 
 from collections.abc import Sequence
@@ -39,11 +39,11 @@ class Plan:
 
     Attributes:
         settings: the method's settings, with the tokens that leave in each layer.
-        shape: what the method may know of the model.
+        shape: the properties of the model.
         layers: one entry a transformer layer.
         embed: MACs of the patch embedding.
         head: MACs of what follows the blocks.
-        setup: MACs of what the method makes before the first layer (GTP's token graph).
+        setup: MACs of the method before the first layer (GTP's token graph).
         pooling: MACs of weighing tokens by size when they are pooled, after methods that merge.
         dense: MACs of the model without any method.
     """
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def backbone(self) -> int:
-        """MACs of the backbone with the tokens that are there."""
+        """MACs of the backbone with the tokens that remain."""
         return self.embed + self.head + sum(layer.macs for layer in self.layers)
 
     @property
@@ -83,16 +83,16 @@ class Plan:
         return self.backbone / self.dense
 
     def layer_shape(self, index: int) -> LayerShape:
-        """Return what the method may know of a layer."""
+        """Return the properties of a layer."""
         layer = self.layers[index]
         return LayerShape(self.shape, layer.tokens_in, layer.num_prop)
 
 
 def make_plan(model: Any, settings: Settings) -> Plan:
-    """Work out what a method does to a timm model, patched or not; the model may stand on the meta device.
+    """Return what a method does to a timm model, patched or not; the model may be on the meta device.
 
     Args:
-        model: what ``apply`` takes.
+        model: as for ``apply``.
         settings: a method's settings.
 
     Raises:
@@ -109,7 +109,7 @@ def make_plan(model: Any, settings: Settings) -> Plan:
 
 
 def model_shape(model: Any) -> ModelShape:
-    """Return what a method may know of a timm model."""
+    """Return the properties of a timm model."""
     attentions = [block.attn for block in model.blocks]
     return ModelShape(
         grid=tuple(model.patch_embed.grid_size),
@@ -192,7 +192,7 @@ def _after(settings: Settings, tokens: int, amount: int) -> int:
 
 
 def _largest(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> str:
-    """Say the largest number that fits where one number was given for all layers."""
+    """Name the largest number that fits, if one number was given for all layers."""
     if len(set(num_prop)) > 1:
         return ""
     amount = next(amount for amount in range(num_prop[0] - 1, -1, -1) if _fits(settings, shape, amount))

@@ -17,7 +17,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """The name of the entry."""
         ...
 
 
@@ -29,7 +29,7 @@ class Registry(Generic[Entry]):
 
     Args:
         package: the package whose modules hold the entries.
-        setting: the setting that chooses an entry, for messages.
+        setting: the setting that selects an entry, for messages.
     """
 
     def __init__(self, package: str, setting: str) -> None:

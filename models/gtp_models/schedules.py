@@ -1,4 +1,4 @@
-"""How many tokens leave where: schedules that spend the same MACs differently over the layers."""
+"""Schedules: how many tokens leave in each layer, for the same MACs."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -8,13 +8,13 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 
 KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
-NEAR = 0.02  # of the dense model's MACs: a schedule further from its budget is refused
-STEPS = 2000  # tries between no and all tokens
+NEAR = 0.02  # of the dense model's MACs: how far a schedule may be from its budget
+STEPS = 2000  # candidates between no and all tokens
 Amounts = tuple[int, ...]
 
 
 class Costs(Protocol):
-    """What a schedule is judged by."""
+    """The MACs of schedules."""
 
     dense: int
 
@@ -26,14 +26,14 @@ class Costs(Protocol):
 def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     """Return how many tokens leave in each layer.
 
-    ``schedule`` is "even" (as evenly as whole tokens go), "early" or "late" (linearly more in the first or last
-    layers), "every:K" (in every K-th layer alone), "steps:K" (in K layers, spread over the first two thirds), or
-    "at:1,5" (in these layers alone). "aligned:M", alone or behind another ("steps:2+aligned:16"), rounds the tokens of
+    ``schedule`` is "even" (as evenly as whole tokens allow), "early" or "late" (linearly more in the first or last
+    layers), "every:K" (only in every K-th layer), "steps:K" (in K layers, spread over the first two thirds), or
+    "at:1,5" (only in these layers). "aligned:M", alone or after another ("steps:2+aligned:16"), rounds the tokens of
     each layer, prefix tokens included, to a multiple of M from the first reduction on. Its budget is ``macs``,
     ``keep``, or what ``num_prop`` takes.
 
     Raises:
-        ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule comes near.
+        ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule can meet.
     """
     if settings.num_prop is not None:
         given = _per_layer(settings.num_prop, shape.depth)
@@ -78,7 +78,7 @@ def _cost(schedule: Amounts, costs: Costs) -> int | None:
 
 
 def _maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
-    """Return a function from the share of tokens that leave in all, 0..1, to a schedule."""
+    """Return a function from the total share of tokens that leave, 0..1, to a schedule."""
     kind, plus, aligned = text.partition("+")
     if kind.startswith("aligned:") and not plus:
         kind, aligned = "even", kind
@@ -87,7 +87,7 @@ def _maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
     if weights is None or (aligned and not (name == "aligned" and _positive(multiple))):
         raise ConfigError(
             f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
-            "+aligned:16 behind any of them rounds the tokens of each layer to multiples"
+            "+aligned:16 after any of them rounds the tokens of each layer to multiples"
         )
     if not aligned:
         return lambda share: _spread(weights, share * shape.patches)
@@ -96,7 +96,7 @@ def _maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
 
 
 def _weights(kind: str, depth: int) -> list[int] | None:
-    """Return how much of all that leave leaves in each layer, as weights; None for an unknown kind."""
+    """Return the share of the leaving tokens for each layer, as weights; None for an unknown kind."""
     name, _, rest = kind.partition(":")
     layers = range(depth)
     if name in ("even", "early", "late") and not rest:
@@ -122,7 +122,7 @@ def _positive(text: str) -> bool:
 
 
 def _spread(weights: list[int], total: float) -> Amounts:
-    """Divide ``total`` by weight, rounded so that the sums so far are as near as whole numbers go."""
+    """Divide ``total`` by weight, rounded so that the running sums are as close as whole numbers allow."""
     so_far = [sum(weights[:layer]) * total / sum(weights) for layer in range(len(weights) + 1)]
     return tuple(round(after) - round(before) for before, after in pairwise(so_far))
 

@@ -1,4 +1,4 @@
-"""Reads weights files, and makes what they hold fit a model or says why it does not."""
+"""Reads weights files, and adapts them to a model or says why they do not fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsUnavailableError: no such file.
-        WeightsError: another format, or something else than weights within.
+        WeightsError: another format, or a file without weights.
     """
     try:
         if path.suffix == ".safetensors":
@@ -53,7 +53,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Rename what DeiT's and DDP's checkpoints name otherwise; resample position embeddings to another grid; leave out
+    """Rename keys of DeiT's and DDP's checkpoints; resample position embeddings to another grid; leave out
     the classifier where the model has none.
 
     Returns:

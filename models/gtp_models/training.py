@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-BATCH = 50  # images of an evaluation at a time: their maps of attention fit a CPU's caches
+BATCH = 50  # images of an evaluation at a time: their attention maps fit a CPU's caches
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
         batch: images a step.
         rate: largest learning rate.
         seed: of the order of the images and of ``draw``.
-        report: told the number of each epoch done, from 1, and the loss of its last batch.
+        report: called after each epoch with its number, from 1, and the loss of its last batch.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)

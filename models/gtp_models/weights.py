@@ -1,4 +1,4 @@
-"""Builds a recipe's model with weights from timm's hub, a local file or a seed; never silently others."""
+"""Builds a recipe's model with weights from timm's hub, a local file or a seed, and never silently with others."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class BuiltModel:
         source: "pretrained", "file" or "random".
         detail: the hub's name, the file's name or the seed.
         sha256: of all weights, by name.
-        notes: what was changed while loading, for people.
+        notes: what was changed while loading.
     """
 
     model: Any  # a timm model, whose attributes nn.Module's type hides
@@ -52,8 +52,8 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> B
 
     Raises:
         WeightsError: a file that cannot be read or does not fit.
-        WeightsUnavailableError: pretrained weights that cannot be had.
-        ConfigError: arguments that timm refuses.
+        WeightsUnavailableError: pretrained weights that are not available.
+        ConfigError: arguments that timm rejects.
         UnknownModelError: timm has no such model.
     """
     check_timm_name(recipe.timm)
@@ -79,7 +79,7 @@ def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
     except HubUnreachableError as error:
         built = build_model(recipe, "random", seed)
         local = LOCAL / f"{recipe.name}{SUFFIXES[0]}"
-        return replace(built, notes=(f"random weights were used, since {error}; {local} would be found by itself",))
+        return replace(built, notes=(f"random weights were used, because {error}; to use your own, write {local}",))
 
 
 def _create(recipe: Recipe, pretrained: bool = False) -> Any:
@@ -93,16 +93,16 @@ def _create(recipe: Recipe, pretrained: bool = False) -> Any:
             model.load_state_dict(state)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"timm cannot make {recipe.timm} with {arguments}: {error}") from error
-    if "img_size" in arguments:  # timm's own may leave a margin out: 384 pixels in patches of 14
+    if "img_size" in arguments:  # timm's own sizes may leave a margin: 384 pixels in patches of 14
         _check_size(model, recipe)
     return model.eval()
 
 
 def outline(recipe: Recipe) -> Any:
-    """Make a recipe's model without any weights, on the meta device: its shape and kind, at no cost.
+    """Make a recipe's model without weights, on the meta device: only its structure.
 
     Raises:
-        ConfigError: arguments that timm refuses.
+        ConfigError: arguments that timm rejects.
         UnknownModelError: timm has no such model.
     """
     check_timm_name(recipe.timm)
@@ -137,7 +137,7 @@ def _build_from_hub(recipe: Recipe) -> BuiltModel:
     if not hub.is_cached(config) and not hub.is_reachable(config):
         raise HubUnreachableError(
             f"the weights of {recipe.timm} cannot be fetched ({where}: no connection within {hub.TIMEOUT:.0f} s): "
-            "connect, or give --weights FILE (.safetensors, .pth), or --weights random to try without"
+            "connect, or give --weights FILE (.safetensors, .pth), or --weights random to try it without weights"
         )
     try:
         model = _create(recipe, pretrained=True)

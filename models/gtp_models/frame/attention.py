@@ -54,8 +54,8 @@ def attend(
         tokens: for the number of images and the scales.
         threshold: which entries of the map stay (default: all).
         rope: the tokens' rotary embeddings (``rotary.rope_rows``), in models that have them.
-        first_row: hand out what the first token attends to, computed by itself: runtimes that fuse attention can do
-            so only while nobody else needs its map.
+        first_row: return only the first row of the map, computed separately. Runtimes can fuse attention only if
+            nothing else reads its map.
     """
     sort = rope is not None and not attn.rotate_half
     query, key, value = queries_keys_values(attn, x, (*tokens.axes, -1), sort)

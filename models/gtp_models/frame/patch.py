@@ -1,4 +1,4 @@
-"""Puts a method's blocks into a timm model, in place, and takes them out again."""
+"""Installs a method's blocks in a timm model, in place, and removes them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
-    """Put other blocks in place of a model's, in place: ``make`` gets timm's. A patch that is there is replaced.
+    """Replace a model's blocks, in place; ``make`` gets timm's blocks. An earlier patch is replaced.
 
     Raises:
         UnsupportedModelError: another kind of model, block or attention.
@@ -36,7 +36,7 @@ def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
 
 
 def remove(model: Model) -> Model:
-    """Undo ``apply``; a model without a patch is returned as it is."""
+    """Undo ``apply``; an unpatched model is returned unchanged."""
     target: Any = model
     if is_patched(model):
         family = family_of(model)
@@ -48,13 +48,13 @@ def remove(model: Model) -> Model:
 
 
 def is_patched(model: nn.Module) -> bool:
-    """Whether a method is in place in this model."""
+    """Whether this model is patched."""
     return isinstance(getattr(model, "blocks", None), ReducingBlocks)
 
 
 @contextmanager
 def trace_tokens(model: Any) -> Iterator[list[Step]]:
-    """Record which tokens stay and leave: after a forward within, one ``Step`` a layer, on the CPU.
+    """Record which tokens stay and leave. After a forward inside the context: one ``Step`` for each layer, on the CPU.
 
     Raises:
         UnsupportedModelError: the model is not patched.
@@ -68,6 +68,6 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 
 def check_supported(model: Any) -> None:
-    """Raise ``UnsupportedModelError``, naming what does not fit and why, unless ``apply`` can patch the model."""
+    """Raise ``UnsupportedModelError``, with the reason, if ``apply`` cannot patch the model."""
     check_trunk(model)
     family_of(model).check_supported(model)

@@ -1,7 +1,7 @@
 """Pooling that weighs every token by how many patches it stands for.
 
-After merging, the plain mean over what is left counts a merged token once. Weighted by size it is the mean over all
-patches again. A class token needs nothing; attention pooling gets the logarithm of the sizes on its keys' logits.
+After merging, the plain mean counts a merged token once. Weighted by size, it is again the mean over all patches. A
+class token needs no change; attention pooling adds the logarithm of the sizes to its keys' logits.
 """
 
 from contextvars import ContextVar
@@ -17,19 +17,19 @@ _sizes: ContextVar[tuple[nn.Module, Sizes] | None] = ContextVar("sizes", default
 
 
 def hand_over_sizes(blocks: nn.Module, sizes: Sizes | None) -> None:
-    """Keep the sizes of the tokens that these blocks gave, for the pooling that follows in this thread."""
+    """Store the sizes of these blocks' output tokens for the pooling that follows in this thread."""
     _sizes.set(None if sizes is None else (blocks, sizes))
 
 
 def taken_sizes(blocks: nn.Module) -> Sizes | None:
-    """Return what the latest forward of these blocks kept, once."""
+    """Return the sizes that the latest forward of these blocks stored, and clear them."""
     kept = _sizes.get()
     _sizes.set(None)
     return kept[1] if kept is not None and kept[0] is blocks else None
 
 
 class PoolBySize:
-    """Stands in for a timm model's ``pool``: weighs the tokens that its patched blocks just gave.
+    """Stands in for a timm model's ``pool``: weighs the tokens of its patched blocks by size.
 
     Modifications:
     - the mean is weighted by size ("avg", "avgmax")

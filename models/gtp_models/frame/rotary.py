@@ -1,8 +1,8 @@
-"""Rotary position embeddings that follow the tokens: each is rotated by its original place, wherever it now stands.
+"""Rotary position embeddings that follow the tokens: each is rotated by its original position.
 
-Pairs of channels are held as two halves of a head: channel i goes with channel i + head_dim / 2. The other layout in
-use, neighbours, becomes this one when the query's and the key's channels are sorted alike, which no product of
-the two can tell.
+Pairs of channels are the two halves of a head: channel i goes with channel i + head_dim / 2. The other common layout,
+neighbouring channels, is converted by sorting the channels of query and key in the same way. Their products do not
+change.
 """
 
 import torch
@@ -17,10 +17,10 @@ Rows = tuple[Float[Tensor, "*any tokens _ head_dim"], Float[Tensor, "*any tokens
 def rope_table(
     rope: Float[Tensor, "*layer_heads patches twice_dim"], num_prefix: int, neighbours: bool
 ) -> Float[Tensor, "2 *layer places heads head_dim"]:
-    """Make the table that ``rope_rows`` picks from: cosines and sines, a row a place.
+    """Make the table that ``rope_rows`` picks from: cosines and sines, one row for each position.
 
-    Prefix tokens have no position and are not rotated. Nor is a token that ``propagation="Mean"`` adds: it takes the
-    row before the first patch, which is there without prefix tokens, too.
+    Prefix tokens have no position and are not rotated. Nor is a token that ``propagation="Mean"`` adds: it uses the
+    row before the first patch, which exists without prefix tokens as well.
 
     Args:
         rope: timm's, the sines before the cosines; one for all layers, or one for each layer and head.
@@ -28,7 +28,7 @@ def rope_table(
         neighbours: whether pairs are neighbours (0, 1), (2, 3), … there; else halves.
 
     Returns:
-        Tables for all layers or for each; of one head, where all heads are rotated alike.
+        Tables for all layers or for each; with a single head if all heads are rotated in the same way.
     """
     rope = rope[:, None] if rope.ndim == 2 else rope.transpose(1, 2)
     half = rope.shape[-1] // 2
@@ -46,7 +46,7 @@ def halved(values: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
 
 
 def rope_rows(tokens: Tokens, layer: int) -> Rows | None:
-    """Pick the rows of the tokens that are there, by their ids; None without rotary embeddings."""
+    """Pick the rows of the present tokens by their ids; None without rotary embeddings."""
     if tokens.rope is None:
         return None
     cos, sin = tokens.rope if tokens.rope.ndim == 4 else tokens.rope[:, layer]

@@ -6,22 +6,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-HIGHEST = 60000.0  # above every score, and fits float16
+HIGHEST = 60000.0  # above every score, and within float16
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What travels from block to block. ``*batch`` is (B,), or nothing for a batch of one.
+    """The state that is passed from block to block. ``*batch`` is (B,), or nothing for a batch of one.
 
     Attributes:
-        x: token vectors, the images one below the other.
+        x: token vectors, the images concatenated along the rows.
         batch: number of images B.
         num_prefix: prefix tokens at the front of each image, which never leave.
-        ids: where each token stood in the embedded sequence; None before the first left. The token that
+        ids: position of each token in the embedded sequence; None until the first token leaves. The token that
             ``propagation="Mean"`` adds has ``num_prefix - 1``: minus ``num_prefix``, that is -1.
-        scale: how much each token weighs as a key; None where every token weighs one.
-        setup: what the method made of all tokens before the first block (GTP: its token graph); None without.
-        rope: rotary embeddings of all places, as ``rotary.rope_table`` makes them; None in models without.
+        scale: weight of each token as a key; None if every token has the weight 1.
+        setup: what the method computed before the first block (GTP: its token graph), or None.
+        rope: rotary embeddings of all positions, from ``rotary.rope_table``, or None.
     """
 
     x: Float[Tensor, "rows dim"]
@@ -39,7 +39,7 @@ class Tokens:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The leading axes of a value that each image has: (B,), or none for a batch of one."""
+        """The leading axes of a value for each image: (B,), or none for a batch of one."""
         return (self.batch,) if self.batch > 1 else ()
 
     def rows(self) -> Float[Tensor, "*batch tokens dim"]:
@@ -47,17 +47,17 @@ class Tokens:
         return self.x.view(*self.axes, self.count, -1)
 
     def positions(self) -> Int[Tensor, "*batch tokens"]:
-        """Return the ids of tokens of which none has left: where they stand."""
+        """Return the ids before any token has left: the positions."""
         return torch.arange(self.count, device=self.x.device).expand(*self.axes, -1)
 
     def scaled(self) -> "Tokens":
-        """Return the tokens with a scale: ones, where every token weighed one so far."""
+        """Return the tokens with a scale; it is 1 if they had none."""
         if self.scale is not None:
             return self
         return replace(self, scale=self.x.new_ones(*self.axes, 1, self.count))
 
     def sizes(self) -> Float[Tensor, "batch tokens"] | None:
-        """Return the scales of every image's tokens; None where every token weighs one."""
+        """Return the scales of every image's tokens; None if all are 1."""
         return None if self.scale is None else self.scale.reshape(self.batch, -1)
 
     def pick(self, positions: Int[Tensor, "*batch some"]) -> "Tokens":

@@ -1,4 +1,4 @@
-"""Which tokens stayed and which left, layer by layer: for parity and for looking inside."""
+"""Records which tokens stayed and which left in each layer, for parity and inspection."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ class Step:
     """What happened to the tokens in one layer; (B, ...) CPU tensors, ids count from 0, the first patch.
 
     Attributes:
-        kept: original ids of the image tokens after the layer, in the order in which they now stand.
+        kept: original ids of the image tokens after the layer, in their current order.
         propagated: original ids of those that left, highest score first.
-        gap: by how much the last token that stayed outscored the first that left; infinite where none left.
-        received_by: for each of ``propagated`` the original id of the token that it was merged into; None where
+        gap: score of the last token that stayed minus that of the first that left; infinite if none left.
+        received_by: for each of ``propagated`` the original id of the token that it was merged into; None if
             tokens have no single receiver.
     """
 
@@ -33,13 +33,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as the forward leaves it, for whoever records.
+    """A layer as the forward computed it, for recorders.
 
     Attributes:
         tokens: those that stay.
-        left: ids of those that left, counted like ``tokens.ids``; None where none left.
+        left: ids of those that left, as in ``tokens.ids``; None if none left.
         gap: as in ``Step``.
-        receivers: ids of the tokens that those that left were merged into; None where there is no single one.
+        receivers: ids of the tokens that they were merged into; None without a single receiver.
     """
 
     tokens: Tokens
@@ -70,7 +70,7 @@ _recorders: ContextVar[tuple[_Recorder, ...]] = ContextVar("recorders", default=
 
 @contextmanager
 def recording(blocks: nn.Module, keep: Callable[[Layer], T]) -> Iterator[list[T]]:
-    """Collect the layers of the latest forward of ``blocks`` in this thread, each as ``keep`` returns it."""
+    """Collect the layers of the latest forward of ``blocks`` in this thread, each passed through ``keep``."""
     layers: list[T] = []
     token = _recorders.set((*_recorders.get(), (blocks, keep, layers)))
     try:
@@ -80,14 +80,14 @@ def recording(blocks: nn.Module, keep: Callable[[Layer], T]) -> Iterator[list[T]
 
 
 def start(blocks: nn.Module) -> None:
-    """Tell whoever records these blocks that a forward begins."""
+    """Start a new forward: clear what recorders of these blocks hold."""
     for recorded, _, into in _recorders.get():
         if recorded is blocks:
             into.clear()
 
 
 def record(blocks: nn.Module, layer: Layer) -> None:
-    """Hand a layer of the forward to whoever records these blocks."""
+    """Pass a layer of the forward to the recorders of these blocks."""
     for recorded, keep, into in _recorders.get():
         if recorded is blocks:
             into.append(keep(layer))

@@ -1,7 +1,7 @@
 """The methods that reduce tokens, and the baselines to measure them against: one file or folder a method.
 
 A method is a class of settings (``gtp_models.methods.settings.Settings``) that knows its name, its own MACs and how to
-put itself into timm's blocks. ``METHODS`` finds it by name; ``apply`` finds the method by the class.
+put itself into timm's blocks. ``METHODS`` finds it by name, and ``apply`` by the class.
 """
 
 from typing import Any

@@ -13,11 +13,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def apply(model: Model, settings: Settings | Plan | None = None) -> Model:
-    """Patch a timm ``VisionTransformer`` or ``Eva``, in place; a patch that is there is replaced.
+    """Patch a timm ``VisionTransformer`` or ``Eva``, in place. An earlier patch is replaced.
 
     Args:
         model: with a fixed image size; (B, 3, H, W) images in, as before.
-        settings: those of any method, whose class says which; or a plan that was made of this model (default:
+        settings: of any method (their class determines it), or a plan that was made for this model (default:
             ``GTPConfig()``).
 
     Returns:

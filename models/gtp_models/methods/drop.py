@@ -1,4 +1,4 @@
-"""The free drop: tokens are sliced off without any selection. It is the floor of what reducing tokens can cost."""
+"""The free drop: tokens are sliced off without a selection. It is the lower bound of latency."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,7 +19,7 @@ class DropSettings(Settings):
     """How many tokens are dropped where."""
 
     name: ClassVar[str] = "drop"
-    summary: ClassVar[str] = "the last tokens are sliced off, whatever they hold (baseline: the floor of latency)"
+    summary: ClassVar[str] = "the last tokens are sliced off without a selection (baseline: the lower bound of latency)"
 
     def topk(self, layer: LayerShape) -> int:  # noqa: ARG002
         return 0
@@ -29,7 +29,7 @@ class DropSettings(Settings):
 
 
 class DropBlocks(ReducingBlocks):
-    """Modifications: the last tokens of each image leave, whatever they hold."""
+    """Modifications: the last tokens of each image leave."""
 
     selects = False
 

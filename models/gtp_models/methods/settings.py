@@ -1,4 +1,4 @@
-"""What every method's settings have, and what a method says of itself."""
+"""Settings that all methods share, and the interface of a method."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +18,7 @@ S = TypeVar("S", bound="Settings")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a method may know of a model before it runs.
+    """The properties of a model that a method may use.
 
     Attributes:
         grid: (rows, columns) of patches.
@@ -49,7 +49,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a method may know of a layer that reduces: tokens that attend (prefix included), and how many leave."""
+    """The properties of a layer that reduces: tokens that attend (prefix included), and how many leave."""
 
     model: ModelShape
     tokens: int
@@ -60,16 +60,16 @@ class LayerShape:
 class Settings:
     """Settings of a method: how many tokens leave where. Methods add their own.
 
-    Give one of ``num_prop``, ``keep`` and ``macs``; without any, 8 tokens leave in every layer.
+    Give one of ``num_prop``, ``keep`` and ``macs`` (default: ``num_prop`` 8).
 
     Attributes:
-        num_prop: tokens that leave in every layer, or one number a layer; 0 leaves a layer as it is.
+        num_prop: tokens that leave in every layer, or one number for each layer; 0 keeps all tokens of a layer.
         keep: MACs of the backbone as a share of the dense model's, in (0, 1]; needs the model to be resolved.
-        macs: MACs of the backbone for one image; likewise.
-        schedule: where tokens leave (``gtp_models.schedules``); "even" where only ``keep`` or ``macs`` is given.
+        macs: MACs of the backbone for one image; needs the model as well.
+        schedule: in which layers tokens leave (``gtp_models.schedules``; default with ``keep`` or ``macs``: "even").
 
     Raises:
-        ConfigError: a value that is not allowed; the message says why and what would do.
+        ConfigError: a value that is not allowed; the message says why and what is allowed.
     """
 
     num_prop: int | tuple[int, ...] | None = None
@@ -77,8 +77,8 @@ class Settings:
     macs: float | None = field(default=None, kw_only=True)
     schedule: str | None = field(default=None, kw_only=True)
 
-    name: ClassVar[str]  # of the method
-    summary: ClassVar[str]  # one line for people
+    name: ClassVar[str]  # the method's
+    summary: ClassVar[str]  # one line for users
 
     def __post_init__(self) -> None:
         given = [name for name in ("num_prop", "keep", "macs") if getattr(self, name) is not None]
@@ -97,13 +97,13 @@ class Settings:
             object.__setattr__(self, name, None if value is None else float(value))
 
     def resolved(self: S, num_prop: tuple[int, ...]) -> S:
-        """Return the settings with ``num_prop`` for each layer, in place of ``keep``, ``macs`` and ``schedule``."""
+        """Return the settings with ``num_prop`` for each layer, without ``keep``, ``macs`` and ``schedule``."""
         if isinstance(self.num_prop, int) and set(num_prop) == {self.num_prop}:
             return replace(self, schedule=None)
         return replace(self, num_prop=num_prop, keep=None, macs=None, schedule=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold, without those that are not given."""
+        """Return the given settings as JSON values."""
         return {name: _plain(value) for name, value in asdict(self).items() if value is not None}
 
     @classmethod
@@ -116,17 +116,17 @@ class Settings:
 
     @property
     def joins(self) -> int:
-        """Tokens that join in a layer from which others leave."""
+        """New tokens in a layer that reduces."""
         return 0
 
     @property
     def merges(self) -> bool:
-        """Whether tokens stand for several patches afterwards, by which pooling weighs them."""
+        """Whether a token may then stand for several patches, so that pooling weighs tokens by size."""
         return False
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the settings lack something that is measured on images (``gtp_models.calibrate``)."""
+        """Whether the settings need a calibration on images (``gtp_models.calibrate``)."""
         return False
 
     def most(self, tokens: int, num_prefix: int) -> int:  # noqa: ARG002
@@ -134,11 +134,11 @@ class Settings:
         return tokens - 1
 
     def layer_macs(self, layer: LayerShape) -> int:  # noqa: ARG002
-        """Return the MACs that the method itself takes in a layer that reduces."""
+        """Return the MACs of the method itself in a layer that reduces."""
         return 0
 
     def setup_macs(self, shape: ModelShape) -> int:  # noqa: ARG002
-        """Return the MACs of what the method makes before the first layer."""
+        """Return the MACs of the method before the first layer."""
         return 0
 
     def topk(self, layer: LayerShape) -> int:
@@ -146,7 +146,7 @@ class Settings:
         return layer.tokens
 
     def topk_remedy(self, layer: LayerShape, limit: int) -> str:  # noqa: ARG002
-        """Say what keeps ``topk`` within a limit."""
+        """Return what to change so that ``topk`` is within a limit."""
         return f"give a smaller --img-size, for at most {limit} tokens"
 
     def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
@@ -168,7 +168,7 @@ def _amounts(num_prop: Any) -> int | tuple[int, ...]:
     several = isinstance(num_prop, Sequence) and not isinstance(num_prop, str)
     amounts = tuple(num_prop) if several else (num_prop,)
     if not amounts or not all(is_int(amount) and amount >= 0 for amount in amounts):
-        raise ConfigError(f"num_prop={num_prop!r}: give a whole number of tokens, 0 or more, or one a layer (4,8,…)")
+        raise ConfigError(f"num_prop={num_prop!r}: give a whole number of tokens from 0, or one for each layer (4,8,…)")
     whole = tuple(int(amount) for amount in amounts)
     return whole if several else whole[0]
 

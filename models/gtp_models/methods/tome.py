@@ -1,6 +1,6 @@
 """Token merging, ToMe (Bolya et al., arXiv 2210.09461), in a form that exports to standard operators.
 
-Written from the paper's description: tokens alternate between two sets, each token of the first proposes its most
+Written from the paper: tokens alternate between two sets, each token of the first proposes its most
 similar token of the second by the mean of the heads' keys, and the r most similar pairs merge by their weighted mean.
 A sum into chosen rows is a product with a one-hot matrix here, where other code scatters.
 """
@@ -55,8 +55,8 @@ class ToMeBlocks(ReducingBlocks):
     """Modifications: similar tokens merge (arXiv 2210.09461, section 3), with proportional attention: a token that
     stands for s patches counts s times as a key.
 
-    Under rotary embeddings a merged token keeps the place of the token that the others merged into, and similarity is
-    that of the keys before they are rotated: of what tokens hold, wherever they stand.
+    With rotary embeddings a merged token keeps the position of the token that the others were merged into. Similarity
+    is that of the keys before they are rotated: by content, not by position.
     """
 
     merges = True
@@ -69,7 +69,7 @@ class ToMeBlocks(ReducingBlocks):
         order = rank(-similarity, evens)[1]
         first = similarity.shape[-1]
         leaving = order[..., first - amount :]
-        staying = order[..., : first - amount].sort(stable=True).values  # as they stood, for the next layer's two sets
+        staying = order[..., : first - amount].sort(stable=True).values  # the original order
         chosen = take_ids(partner, leaving)
         merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
         assert tokens.ids is not None
@@ -84,7 +84,7 @@ def most(tokens: int, num_prefix: int) -> int:
 
 
 def clamped(schedule: Sequence[int], tokens: int, num_prefix: int) -> tuple[int, ...]:
-    """Return a schedule where layers with too few tokens merge as many as they can, as the authors' code does."""
+    """Return a schedule in which layers with too few tokens merge as many as they can, as in the authors' code."""
     amounts = []
     for wanted in schedule:
         amounts.append(min(wanted, most(tokens, num_prefix)))
@@ -95,7 +95,7 @@ def clamped(schedule: Sequence[int], tokens: int, num_prefix: int) -> tuple[int,
 def match(
     metric: Float[Tensor, "*batch tokens dim"], num_prefix: int
 ) -> tuple[Float[Tensor, "*batch evens"], Int[Tensor, "*batch evens"]]:
-    """Return for each even token its most similar odd token's similarity and number; prefix tokens match nobody."""
+    """Return the similarity and number of each even token's most similar odd token; prefix tokens have no match."""
     unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     cosine = unit[..., ::2, :] @ unit[..., 1::2, :].mT
     barred = torch.zeros(cosine.shape[-2:])
@@ -117,7 +117,7 @@ def _merge(tokens: Tokens, staying: Tensor, leaving: Tensor, chosen: Tensor) -> 
     scale = odd_scale + left_scale @ one_hot.mT
     x = add_product(odd_x * odd_scale.mT, one_hot, left_x * left_scale.mT) / scale.mT
     odd_ids = tokens.ids[..., 1::2]
-    if not staying.shape[-1]:  # no graph holds what is empty
+    if not staying.shape[-1]:  # a graph cannot hold empty tensors
         return replace(tokens, x=x.reshape(-1, rows[-1]), scale=scale, ids=odd_ids)
     kept_x = take(tokens.x, staying, tokens.count).view(rows)
     return replace(

@@ -14,18 +14,18 @@ from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
 
 HERE = Path(__file__).parent
-AMOUNTS = {"num_prop", "keep", "macs"}  # say how many tokens leave: one replaces the others
-TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # what a wrong timm name is likely to mean
+AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
+TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a model and what to do with it by default.
+    """A model and its default settings.
 
     Attributes:
         name: the short name, also of the artifact directory.
-        title: what it is, for people.
-        timm: timm's model name, with its pretrained tag where that matters.
+        title: what it is, for users.
+        timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
         preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
@@ -33,8 +33,8 @@ class Recipe:
         weights: a weights file of the recipe's own, relative to the recipe file.
         images: a folder of test images, relative to the recipe file, one sub-folder a class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
-        reference: published figures and their source, for people.
-        why: for each of the settings that were chosen by the model's shape, the reason; recipe files have none.
+        reference: published figures and their source, for users.
+        why: the reason for each setting that was chosen from the model's shape; empty for recipe files.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Recipe:
     why: dict[str, str] = field(default_factory=dict)
 
     def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
-        """Return a method's settings: the recipe's, where the method takes them, with the overrides that are not None.
+        """Return a method's settings: the recipe's, if the method takes them, with the overrides that are not None.
 
         Args:
             method: a name in ``METHODS``.
@@ -66,7 +66,7 @@ class Recipe:
         if preset is None:
             return make_settings(method, **self._defaults(method, given), **given)
         if method != GTPConfig.name:
-            raise ConfigError(f"preset={preset!r}: only gtp has presets, {method} has none")
+            raise ConfigError(f"preset={preset!r}: only gtp has presets, not {method}")
         return GTPConfig.preset(preset, **self._defaults(method, PRESETS.get(preset, {}) | given), **given)
 
     def _defaults(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -81,13 +81,13 @@ class Recipe:
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
 
     def sized(self, img_size: tuple[int, int] | None) -> "Recipe":
-        """Return the recipe for images of (height, width) pixels; the same one for None."""
+        """Return the recipe for images of (height, width) pixels; None changes nothing."""
         if img_size is None:
             return self
         return replace(self, model_args=self.model_args | {"img_size": tuple(img_size)})
 
     def choices(self, settings: Settings) -> list[str]:
-        """Return a line on the settings that were chosen for this model, as far as ``settings`` has them still."""
+        """Return a note on the settings that were chosen for this model and are still in ``settings``."""
         kept = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
         if not isinstance(settings, GTPConfig) or not settings.uses_neighbours:
             kept.pop("num_neighbours", None)
@@ -105,7 +105,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
-    """Return the recipe that MODEL names; for ``timm:NAME`` one with settings chosen for its tokens and depth.
+    """Return the recipe of MODEL; for ``timm:NAME`` one with settings chosen for its tokens and depth.
 
     Args:
         model: a recipe name, ``timm:NAME``, or the path of a .yaml file.

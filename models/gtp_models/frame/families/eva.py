@@ -16,8 +16,8 @@ class GTPEva(Eva):  # type: ignore[misc]
     """timm's ``Eva`` while it is patched.
 
     Modifications:
-    - hands all tokens and rotary embeddings to the blocks at once
-    - what GTP has no form for (attention masks, gradient checkpointing, blocks cut off) runs as in ``Eva``, block
+    - passes all tokens and rotary embeddings to the blocks at once
+    - what GTP does not support (attention masks, gradient checkpointing, fewer blocks) runs as in ``Eva``, block
       by block, unpatched
     """
 
@@ -30,7 +30,7 @@ class GTPEva(Eva):  # type: ignore[misc]
 
 
 def _projections(attn: Any) -> tuple[Linear, Linear, Linear]:
-    """Those of ``EvaAttention``, whose biases stand beside a fused projection, and of ``AttentionRope``."""
+    """Projections of ``EvaAttention``, whose biases are separate from a fused projection, and of ``AttentionRope``."""
     if attn.qkv is None:
         return tuple((part.weight, part.bias) for part in (attn.q_proj, attn.k_proj, attn.v_proj))  # type: ignore[return-value]
     if getattr(attn, "q_bias", None) is None:
@@ -45,7 +45,7 @@ def _scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
 def _check(model: Any) -> None:
     if model.patch_drop is not None:
         raise UnsupportedModelError(
-            "the model was made with patch_drop_rate, which takes tokens away before GTP: create it with 0"
+            "the model was made with patch_drop_rate, which removes tokens before GTP: create it with patch_drop_rate=0"
         )
     if type(model.rope) is RotaryEmbedding:
         raise UnsupportedModelError(

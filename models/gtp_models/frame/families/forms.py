@@ -1,4 +1,4 @@
-"""What there is to know of a family of timm models: its blocks, its attention, and how its blocks are put in place."""
+"""The adapter of a family of timm models: its blocks, its attention, and how its blocks are installed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gtp_models.errors import UnsupportedModelError
 
 Blocks = nn.Sequential | nn.ModuleList
 Linear = tuple[Tensor, Tensor | None]  # weight and bias
-AttentionForm = Callable[[Any], tuple[Linear, Linear, Linear]]  # timm's attention to what projects query, key, value
+AttentionForm = Callable[[Any], tuple[Linear, Linear, Linear]]  # from timm's attention to query, key, value
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class BlockForm:
     """The parts of a block, each a function of the block and of (rows, dim) values.
 
     Attributes:
-        attention_input: the tokens to what attention sees.
-        attention_branch: attention's output to what is added to the tokens.
-        mlp_branch: the tokens to what the MLP adds to them.
+        attention_input: from the tokens to the input of attention.
+        attention_branch: from attention's output to what is added to the tokens.
+        mlp_branch: from the tokens to what the MLP adds to them.
     """
 
     attention_input: Callable[[Any, Tensor], Tensor]
@@ -37,8 +37,8 @@ class Family:
         blocks: the classes of blocks that can be patched, and their forms.
         attentions: the same for attention.
         holds: whether a model, patched or not, is of this family.
-        check: raise ``UnsupportedModelError`` for what only this family has.
-        plain: put blocks into the container that timm has them in.
+        check: raise ``UnsupportedModelError`` for options of this family that are not supported.
+        plain: put blocks into the container that timm uses.
         install: put patched (True) or plain blocks into a model.
     """
 
@@ -81,7 +81,7 @@ def _names(classes: Mapping[type, object]) -> str:
 
 
 def fused(attn: Any, bias: Tensor | None) -> tuple[Linear, Linear, Linear]:
-    """Take a fused projection ``qkv`` apart; ``bias`` is that of all three parts, one after the other."""
+    """Split a fused projection ``qkv``; ``bias`` is that of all three parts, one after the other."""
     size = attn.qkv.out_features // 3
     parts = [slice(start, start + size) for start in (0, size, 2 * size)]
     return tuple((attn.qkv.weight[part], None if bias is None else bias[part]) for part in parts)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What an entry of each of GTP's three axes says of itself."""
+"""The entries of GTP's three axes: what each must define."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ Weights = Float[Tensor, "*batch left stay"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a layer shows to the axes, between attention and MLP.
+    """The state of a layer between attention and MLP, as the axes see it.
 
     Attributes:
         tokens: all tokens, prefix tokens in front.
-        attention: the attention map after the sparsity threshold, or its first row where no more is needed.
+        attention: the attention map after the sparsity threshold, or its first row if that is enough.
     """
 
     tokens: Tokens
@@ -35,7 +35,7 @@ class Seen:
 
     @cached_property
     def directions(self) -> Float[Tensor, "*batch tokens sketch"]:
-        """What tokens are compared by: unit vectors, whose products are cosine similarities."""
+        """Unit vectors by which tokens are compared: their products are cosine similarities."""
         return directions(self.tokens.rows())
 
 
@@ -72,11 +72,11 @@ class Selection:
     """Which tokens leave.
 
     Attributes:
-        name: what users call it.
-        summary: one line for people.
-        score: a score for every token, prefix tokens included; those with the lowest leave, a tie keeps the first.
+        name: the value of the setting.
+        summary: one line for users.
+        score: a score for every token, prefix tokens included; those with the lowest leave, and a tie keeps the first.
         needs: "map" (the whole attention map), "class_row" (what the class token attends to) or "tokens".
-        needs_class_token: whether it means nothing without a class token.
+        needs_class_token: whether the model must have a class token.
         held: image tokens at the front, after the prefix, which never leave.
         macs: MACs in a layer that reduces.
     """
@@ -95,13 +95,13 @@ class Graph:
     """Which tokens are neighbours: weighted edges from the tokens that leave to those that stay.
 
     Attributes:
-        name: what users call it.
-        summary: one line for people.
+        name: the value of the setting.
+        summary: one line for users.
         edges: weights in a layer from the tokens that leave to those that stay; None for no graph.
         setup: what is made of all tokens (*batch, tokens, dim) before the first block, for ``edges`` to find in
             ``tokens.setup``; None for a graph that is made in the layer. Gets the patch grid, the prefix tokens,
             the settings and the factor of every weight.
-        uses_neighbours: whether ``num_neighbours`` means something.
+        uses_neighbours: whether it uses ``num_neighbours``.
         one_receiver: whether each token that leaves has one receiver.
         setup_macs, macs: MACs of the setup, and in a layer that reduces.
     """
@@ -121,16 +121,16 @@ class Propagation:
     """What the tokens that stay receive from those that leave.
 
     Attributes:
-        name: what users call it.
-        summary: one line for people.
+        name: the value of the setting.
+        summary: one line for users.
         combine: from the parted tokens and the edges between them (None where it uses no graph) to the tokens after
             the layer.
         uses_graph: whether it needs a graph.
-        uses_alpha: whether ``alpha`` means something: the factor of every edge.
+        uses_alpha: whether it uses ``alpha``, the factor of every edge.
         one_receiver: whether it needs a graph that gives each token one receiver.
         merges: whether a token's scale is then the number of patches that it stands for.
-        joins: tokens that join.
-        macs: MACs in a layer that reduces; told whether tokens have a scale.
+        joins: number of new tokens.
+        macs: MACs in a layer that reduces, given whether tokens have a scale.
     """
 
     name: str

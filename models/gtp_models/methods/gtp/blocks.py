@@ -31,7 +31,7 @@ class GTPBlocks(ReducingBlocks):
     """GTP (arXiv 2311.03035, figure 2).
 
     Modifications:
-    - sets up the token graph from its input, once, where the graph is made so
+    - builds the token graph once from the input, if the graph needs it
     - selects, finds the edges to the tokens that stay, and propagates along them
     """
 
@@ -90,7 +90,7 @@ class GTPBlocks(ReducingBlocks):
         if self.token_graph.edges is None:
             return None
         edges = self.token_graph.edges(seen, parted)
-        if self.token_graph.setup is None and self.factor != 1:  # else the factor is in the graph already
+        if self.token_graph.setup is None and self.factor != 1:  # otherwise the graph contains the factor
             edges = replace(edges, weights=edges.weights * self.factor)
         return edges
 

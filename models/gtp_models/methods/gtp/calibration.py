@@ -1,4 +1,4 @@
-"""Measures calibrated thresholds: for each layer and head the z that the exact threshold has on calibration images."""
+"""Calibrates thresholds: measures z of the exact threshold on calibration images, for each layer and head."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from gtp_models.plan import make_plan
 
 
 class CalibratingBlocks(GTPBlocks):
-    """Modifications: runs with the exact thresholds, and keeps what z each of them has."""
+    """Modifications: runs with the exact thresholds, and records the z of each."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -43,7 +43,7 @@ def calibrate(model: Any, config: GTPConfig, batches: Iterable[Tensor]) -> GTPCo
     """Return the settings with ``threshold="calibrated"`` and its z, measured on images.
 
     Args:
-        model: what ``apply`` takes; left without a patch.
+        model: as for ``apply``; it is unpatched afterwards.
         config: with a sparsity below 1.
         batches: preprocessed images, (B, 3, H, W) each; some dozens in all, like those that the model will see.
 
@@ -51,7 +51,7 @@ def calibrate(model: Any, config: GTPConfig, batches: Iterable[Tensor]) -> GTPCo
         ConfigError: nothing to calibrate.
     """
     if config.sparsity == 1:
-        raise ConfigError("sparsity is 1, which keeps all: there is no threshold to calibrate")
+        raise ConfigError("sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1")
     exact = replace(config, threshold="exact", calibration=None)
     plan = make_plan(model, exact)
     install(model, lambda blocks: CalibratingBlocks(blocks, exact, plan.shape, plan.num_prop))

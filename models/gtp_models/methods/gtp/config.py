@@ -1,4 +1,4 @@
-"""The settings of GTP, checked when they are made and again against a model."""
+"""The settings of GTP. They are checked when they are made, and again for a model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,21 +26,21 @@ class GTPConfig(Settings):
     """Settings of Graph-based Token Propagation (arXiv 2311.03035, section 3), under the authors' names.
 
     Attributes:
-        num_prop: tokens that leave in every layer, or one number a layer; 0 leaves a layer as it is.
-        sparsity: share of attention entries that stay, in (0, 1]; 1 keeps all (section 3.4).
-        alpha: how much of a propagated token its neighbours receive (equation 6), at least 0.
-        num_neighbours: semantic neighbours of a token, at least 1.
-        token_scale: let a token that received others weigh more as a key.
+        num_prop: tokens that leave in every layer, or one number for each layer; 0 keeps all tokens of a layer.
+        sparsity: share of attention entries to keep, in (0, 1] (section 3.4).
+        alpha: share of a propagated token that its neighbours receive (equation 6), at least 0.
+        num_neighbours: number of semantic neighbours of a token, at least 1.
+        token_scale: give tokens that received others more weight as keys.
         selection: the score by which tokens stay, an entry of ``gtp.selections``.
         propagation: what the tokens that stay receive, an entry of ``gtp.propagations``.
-        graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused where the propagation uses no graph.
+        graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused if the propagation uses no graph.
         threshold: how the sparsity threshold is found; "exact" sorts each image's own attention, "calibrated"
             takes it from the mean and spread of its logarithm and ``calibration``.
         calibration: z for each head of each layer, () for layers that do not reduce; ``calibrate`` measures it.
         keep, macs, schedule: see ``Settings``.
 
     Raises:
-        ConfigError: a value that is not allowed; the message says why and what would do.
+        ConfigError: a value that is not allowed; the message says why and what is allowed.
     """
 
     sparsity: float = 1.0
@@ -68,7 +68,7 @@ class GTPConfig(Settings):
     def _check_numbers(self) -> None:
         if not is_number(self.sparsity) or not 0 < self.sparsity <= 1:
             raise ConfigError(
-                f"sparsity={self.sparsity!r} is outside (0, 1]: it is the share of attention that stays; 1 keeps all"
+                f"sparsity={self.sparsity!r} is outside (0, 1]: the share of the attention map to keep; 1 keeps all"
             )
         if not is_number(self.alpha) or not 0 <= self.alpha < float("inf"):
             raise ConfigError(f"alpha={self.alpha!r}: give a finite number of at least 0 (the paper uses 0.1 to 0.4)")
@@ -97,7 +97,7 @@ class GTPConfig(Settings):
 
     @classmethod
     def preset(cls, preset: str, **settings: Any) -> "GTPConfig":
-        """Return a preset ("paper" or "measured") with further settings, which win.
+        """Return a preset ("paper" or "measured") with further settings, which override it.
 
         Raises:
             ConfigError: an unknown preset, or a setting that is not valid.
@@ -105,7 +105,7 @@ class GTPConfig(Settings):
         if preset not in PRESETS:
             raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
         chosen = dict(PRESETS[preset])
-        if isinstance(settings.get("num_prop"), tuple | list):  # says where tokens leave by itself
+        if isinstance(settings.get("num_prop"), tuple | list):  # gives the layers itself
             chosen.pop("schedule", None)
         return cls(**chosen | settings)
 
@@ -139,7 +139,7 @@ class GTPConfig(Settings):
 
     @property
     def first_row(self) -> bool:
-        """Whether the selection reads the first row of the attention map alone, computed by itself."""
+        """Whether the selection reads only the first row of the attention map, which is then computed separately."""
         return self.sparsity == 1 and self.axes[0].needs == "class_row"
 
     @property
@@ -153,7 +153,7 @@ class GTPConfig(Settings):
 
     @property
     def uses_neighbours(self) -> bool:
-        """Whether ``num_neighbours`` means something."""
+        """Whether the settings use ``num_neighbours``."""
         return self.uses_graph and self.axes[1].uses_neighbours
 
     def check(self, shape: ModelShape) -> None:

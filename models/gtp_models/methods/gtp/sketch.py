@@ -1,8 +1,8 @@
-"""What tokens are compared by: their directions, in fewer numbers than they have channels.
+"""Sketches: the directions of tokens in fewer numbers than channels, to compare tokens at less cost.
 
 Comparing all pairs of tokens takes N x N x C products. A count sketch (Charikar et al., ICALP 2002) adds up groups of
-channels with random signs: cosines are kept but for some noise, at no cost worth naming, and for any model. On trained
-models 64 numbers choose as well as all channels do (docs/accuracy-of-regeneration.md).
+channels with random signs: cosines are kept up to some noise, at a negligible cost, for any model. On trained
+models 64 numbers select as well as all channels (docs/accuracy-of-regeneration.md).
 """
 
 from functools import lru_cache
@@ -22,7 +22,7 @@ def _signs(dim: int) -> np.ndarray:
 
 
 def sketch_size(dim: int) -> int:
-    """Return into how many numbers ``dim`` channels are summed: the smallest divisor that is at least ``SKETCH``."""
+    """Return the size of a sketch of ``dim`` channels: the smallest divisor that is at least ``SKETCH``."""
     return next((size for size in range(SKETCH, dim) if dim % size == 0), dim)
 
 

@@ -1,8 +1,8 @@
 """Attention sparsification (arXiv 2311.03035, section 3.4): small entries of the map become zero.
 
-The published threshold is exact: the k-th smallest entry of each image's map. Finding it sorts N x N entries a head,
-which edge runtimes do slowly and TensorRT not at all. The calibrated one is ``exp(mean + z * std)`` of the image's own
-log-attention, with a z for each layer and head that was measured on calibration images.
+The published threshold is exact: the k-th smallest entry of each image's map. Finding it sorts N x N entries for each
+head, which is slow on edge runtimes and not possible in TensorRT. The calibrated one is ``exp(mean + z * std)`` of the
+image's own log-attention, with a z for each layer and head that was measured on calibration images.
 """
 
 from jaxtyping import Float
@@ -13,12 +13,12 @@ HeadValue = Float[Tensor, "*batch heads 1 1"]
 
 
 def dropped_entries(tokens: int, sparsity: float) -> int:
-    """Return k: the k-th smallest of an N x N map is the least that stays; 0 keeps all."""
+    """Return k: the k-th smallest entry of an N x N map is the smallest that stays; 0 keeps all."""
     return int(tokens * tokens * (1 - sparsity))
 
 
 def topk_size(tokens: int, sparsity: float) -> int:
-    """Return the size of the TopK that finds the threshold: the shorter way round."""
+    """Return the size of the TopK that finds the threshold, from the nearer end."""
     k = dropped_entries(tokens, sparsity)
     return min(k, tokens * tokens - k + 1) if k else 0
 
@@ -38,7 +38,7 @@ def log_statistics(logits: AttentionMap, attention: AttentionMap) -> tuple[HeadV
     """Return mean and standard deviation of each head's log-attention, without the logarithm of every entry.
 
     log A = logits - normaliser of the row, and the normaliser follows from the row's largest entries; so four
-    reductions of the maps do, and all else is as long as the rows.
+    reductions of the maps are enough, and the rest is one value for each row.
     """
     normaliser = logits.amax(-1, keepdim=True) - attention.amax(-1, keepdim=True).log()
     row_mean = logits.mean(-1, keepdim=True)

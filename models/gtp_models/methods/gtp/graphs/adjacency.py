@@ -1,7 +1,7 @@
-"""What the graphs share that are made once, before the first block: adjacency, weights, and picking edges.
+"""Shared by the graphs that are built once, before the first block: adjacency, weights, and picking edges.
 
-Pure maths over image tokens. ``*batch`` stands for any leading axes, none included: a batch of one is
-carried without its axis, which keeps the exported graph small.
+Pure maths over image tokens. ``*batch`` is any number of leading axes. A batch of one has none, which keeps the
+exported graph small.
 """
 
 from functools import lru_cache
@@ -34,10 +34,10 @@ def spatial_adjacency(grid: tuple[int, int], num_prefix: int = 0) -> Bool[Tensor
 def semantic_adjacency(
     x: Float[Tensor, "*batch tokens dim"], num_neighbours: int, num_prefix: int = 0
 ) -> Bool[Tensor, "*batch tokens tokens"]:
-    """Mark in row i the ``num_neighbours`` others most similar to token i by cosine, and i itself; ties all count.
+    """Mark in row i the ``num_neighbours`` others most similar to token i by cosine, and i itself, with all ties.
 
-    All products of a row would be divided by the length of token i, which changes no order; so they are divided by
-    the other's length only. Prefix tokens are marked in no row but their own, which means nothing.
+    Products are divided by the length of the other token only: dividing a row by the length of token i does not change
+    its order. Prefix tokens are marked in no row but their own, which means nothing.
     """
     floor = torch.zeros(1, x.shape[-2], dtype=x.dtype, device=x.device)
     floor[:, :num_prefix] = _NEVER
@@ -84,8 +84,8 @@ def pick(
 ) -> Float[Tensor, "*batch left stay"]:
     """Pick what stands in the rows of the tokens that leave and the columns of those that stay.
 
-    One image gathers rows, then columns; a batch gathers single entries by their place in the
-    flattened graph, since each image picks columns of its own.
+    One image gathers rows, then columns. A batch gathers single entries by their position in the
+    flattened graph, because each image picks its own columns.
     """
     if leaving.ndim == 1:
         return graph.index_select(0, leaving).index_select(1, staying)
@@ -94,5 +94,5 @@ def pick(
     if graph.ndim == 3:
         images = torch.arange(len(leaving), device=graph.device) * size * size
         places = places + images[:, None, None]
-    column = graph.reshape(-1, 1)  # onnxsim takes long vectors for shapes, and traces each entry
+    column = graph.reshape(-1, 1)  # onnxsim treats long vectors as shapes and tracks each entry
     return column.index_select(0, places.flatten()).view(places.shape)

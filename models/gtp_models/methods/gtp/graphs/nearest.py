@@ -1,4 +1,4 @@
-"""Nearest: one edge, from each token that leaves to the most similar image token that stays, made in the layer."""
+"""Nearest: one edge, from each token that leaves to the most similar image token that stays, computed in the layer."""
 
 import torch
 from torch import Tensor
@@ -28,4 +28,6 @@ def _macs(layer: LayerShape) -> int:
     return layer.num_prop * candidates * sketch_size(layer.model.dim)
 
 
-GRAPHS.add(Graph("Nearest", "the most similar token that stays, in the layer", nearest, one_receiver=True, macs=_macs))
+GRAPHS.add(
+    Graph("Nearest", "the most similar token that stays, found in the layer", nearest, one_receiver=True, macs=_macs)
+)

@@ -27,7 +27,7 @@ def _macs(layer: LayerShape, scaled: bool) -> int:
 PROPAGATIONS.add(
     Propagation(
         "GraphProp",
-        "neighbours receive alpha times the edge's weight of the token",
+        "neighbours receive the token times alpha and the edge's weight",
         graph_prop,
         uses_graph=True,
         uses_alpha=True,

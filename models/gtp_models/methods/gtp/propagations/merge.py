@@ -28,7 +28,7 @@ def _macs(layer: LayerShape, scaled: bool) -> int:
 PROPAGATIONS.add(
     Propagation(
         "Merge",
-        "the receiver becomes the mean weighted by size",
+        "tokens are merged into their receiver by the mean weighted by size",
         merge,
         uses_graph=True,
         one_receiver=True,

@@ -16,7 +16,7 @@ for ending, reduction in REDUCTIONS.items():
     SELECTIONS.add(
         Selection(
             f"CosSim{ending}",
-            f"how little a token's attention resembles the others', {ending.lower()} over heads",
+            f"dissimilarity of a token's attention to the others', {ending.lower()} over heads",
             lambda seen, reduce=reduction: cosine_dissimilarity(seen, reduce),  # type: ignore[misc]
             macs=lambda layer: layer.tokens**2,
         )

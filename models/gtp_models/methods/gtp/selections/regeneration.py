@@ -1,8 +1,8 @@
 """Regeneration: how hard a token is to regenerate from those before it, measured on the tokens themselves.
 
-The paper asks how hard it is to regenerate a token from the others (section 3.2) and guesses that from the diagonal of
-the attention map. Here it is measured: the cost of a token is its distance to the most similar image token before it,
-times the number of patches that it stands for. "Before" keeps one of two near-equal tokens.
+The paper asks how hard it is to regenerate a token from the others (section 3.2) and estimates that from the diagonal
+of the attention map. Here it is measured: the cost of a token is its distance to the most similar image token before
+it, times the number of patches that it stands for. Of two near-equal tokens one stays: only earlier tokens count.
 """
 
 import torch
@@ -37,7 +37,7 @@ def regeneration_cost(seen: Seen) -> Scores:
 SELECTIONS.add(
     Selection(
         "Regeneration",
-        "how far a token is from the most similar one before it, times its size",
+        "distance to the most similar token before it, times its size",
         regeneration_cost,
         needs="tokens",
         held=1,

@@ -60,7 +60,7 @@ def export(
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
     dense: Annotated[bool, typer.Option(help="Write the dense twin, dense.onnx, to compare with.")] = True,
     trace: Annotated[
-        bool, typer.Option(help="Add the trace outputs: which tokens were removed, and where merged into.")
+        bool, typer.Option(help="Add the trace outputs: the removed tokens and, if merged, their receivers.")
     ] = True,
     method: of_method.Method = "gtp",
     preset: of_method.Preset = None,

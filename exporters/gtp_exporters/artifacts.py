@@ -8,6 +8,7 @@ from gtp_exporters.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.precision import to_precision
+from gtp_exporters.proof import check_reference
 from gtp_exporters.reference import ReferenceImages, dense_answers, make_reference
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
@@ -44,6 +45,7 @@ def write_artifacts(
     Raises:
         StaticCheckError: a graph that is not static.
         LimitError: weights that the precision cannot hold.
+        ParityFailedError: the model's own answers are not finite.
         OSError: a file cannot be written.
     """
     writer = _Graphs(subject, options, directory, progress)
@@ -60,6 +62,7 @@ def write_artifacts(
     if options.dense:
         answers = dense_answers(subject.model, images, subject.preprocessing)
         reference = replace(reference, dense_answers=answers)
+    check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     files[REFERENCE_NAME] = _write_reference(reference, directory)
     manifest = _manifest(subject, plan, images, options, files, writer)
     write_manifest(manifest, directory)

@@ -125,6 +125,9 @@ def export(
     if failed is not None:
         _show_failure(failed.proof, str(failed), json)
         raise typer.Exit(GATE_FAILED)
+    proof = exported.proof
+    for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
+        console.note(f"note: {text}")
     if json:
         console.emit(_document(exported))
     else:
@@ -156,8 +159,6 @@ def _show_failure(proof: "Proof", message: str, json: bool) -> None:
 
 def _show(exported: "Exported", threads: int) -> None:
     manifest, proof = exported.manifest, exported.proof
-    for text in (*manifest.notes, *([proof.note] if proof and proof.note else [])):
-        console.note(f"note: {text}")
     weights = manifest.weights
     console.out.print(f"[bold]{manifest.model.title}[/bold], weights: {weights.source} ({weights.detail})")
     if proof is not None and proof.parity is not None:

@@ -28,13 +28,25 @@ class GTPBlocks(ReducingBlocks):
     def __init__(self, blocks: Blocks, config: GTPConfig, shape: ModelShape, num_prop: Sequence[int]) -> None:
         super().__init__(blocks, num_prop, shape.num_prefix)
         self.config, self.grid = config, shape.grid
-        self.selection = SELECTIONS[config.selection]
-        self.propagation = PROPAGATIONS[config.propagation]
-        self.token_graph = GRAPHS[config.graph if self.propagation.uses_graph else "None"]
         self.merges = config.merges
         self.one_receiver = self.token_graph.one_receiver
         self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
         self.first_row = config.first_row
+
+    @property
+    def selection(self) -> Selection:
+        """The entry that scores tokens; looked up by name, since an entry's functions cannot be pickled."""
+        return SELECTIONS[self.config.selection]
+
+    @property
+    def propagation(self) -> Propagation:
+        """The entry that combines tokens."""
+        return PROPAGATIONS[self.config.propagation]
+
+    @property
+    def token_graph(self) -> Graph:
+        """The entry that makes edges; that of no graph where the propagation uses none."""
+        return GRAPHS[self.config.graph if self.propagation.uses_graph else "None"]
 
     def setup(self, x: Tensor) -> Tensor | None:
         make = self.token_graph.setup

@@ -11,7 +11,17 @@ from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens, rank, take_ids
 from gtp_models.frame.trace import Layer
-from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS, Edges, Parted, Seen
+from gtp_models.methods.gtp.axes import (
+    GRAPHS,
+    PROPAGATIONS,
+    SELECTIONS,
+    Edges,
+    Graph,
+    Parted,
+    Propagation,
+    Seen,
+    Selection,
+)
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
 from gtp_models.methods.settings import ModelShape

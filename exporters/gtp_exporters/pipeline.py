@@ -63,7 +63,8 @@ def export(
     Raises:
         LimitError: settings that the target cannot build; before anything is traced.
         StaticCheckError: a graph that is not static.
-        ParityFailedError: the graphs do not answer as eager PyTorch does; the earlier export stays.
+        ParityFailedError: the graphs do not answer as eager PyTorch does, or its own answers are not finite; the
+            earlier export stays.
         OutputError: a place that cannot be written, or that holds other files.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """

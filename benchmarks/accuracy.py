@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--groups", default=",".join(GROUPS), help="what to measure; the rest of OUTPUT.json is kept")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, help="docs/accuracy-NAME without")
+    parser.add_argument("--output", type=Path, help="(default: docs/accuracy-NAME)")
     return parser.parse_args(arguments)
 
 

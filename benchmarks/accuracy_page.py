@@ -28,30 +28,30 @@ class Row(Scores):
 
 HEAD = """# {title}: accuracy at equal MACs
 
-{images} images, eager PyTorch, nothing tuned; made by `benchmarks/accuracy.py`. Figures are means over the images ±
+{images} images, eager PyTorch, without tuning; made by `benchmarks/accuracy.py`. Figures are means over the images ±
 their standard errors.
 
 ![plot]({plot}.png)
 
-*num_prop* is GTP's number of tokens a layer, whose MACs all settings of that number spend as nearly as they can; *MACs*
-is the share of the dense model's. *Divergence* is the Kullback-Leibler divergence of the dense to the reduced class
-probabilities in nats, *agreement* the share of images with the dense model's answer. *Change* is top-1 minus the dense
-model's, from paired differences on the same images, whose error is smaller than that of top-1.
+*num_prop* is GTP's number of tokens a layer. All settings of one *num_prop* spend nearly the same MACs. *MACs* is the
+share of the dense model's. *Divergence* is the Kullback-Leibler divergence of the dense to the reduced class
+probabilities in nats. *Agreement* is the share of images with the dense model's answer. *Change* is top-1 minus the
+dense model's. It is paired over the images, so its error is smaller than that of top-1.
 
 """
 AFTER_METHODS = """
-*gtp* is the paper's form, *gtp-cls* the same with `selection: CLSAttnMax`, *prune* without propagation; *mean* puts the
-mean of the tokens that leave in their place, so it takes one token more in each layer. *measured* is the preset of that
-name, which reduces in few layers, and *measured-each* the same in every layer. ToMe and PiToMe merge at most half of a
-layer's tokens, so fewer in the last layers where `num_prop` asks for more. PiToMe (arXiv 2405.16148) and ATC (arXiv
-2409.11923, average linkage, on keys as in the paper and on the tokens) are written from their papers, for accuracy
-alone.
+*gtp* is the paper's form, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* with `--propagation None`. *mean*
+(`--propagation Mean`) replaces the tokens that leave with their mean, so it removes one more token in each layer.
+*measured* is `--preset measured`, which reduces in few layers, and *measured-each* the same in every layer. ToMe and
+PiToMe merge at most half of a layer's tokens, so they remove fewer in the last layers if `num_prop` is larger. PiToMe
+(arXiv 2405.16148) and ATC (arXiv 2409.11923, average linkage, on keys as in the paper and on the tokens) are our
+implementations of the papers, for accuracy only.
 """
 AFTER_SCHEDULES = """
-A schedule that is missing comes nowhere near these MACs.
+A missing schedule has no setting near these MACs.
 """
 AFTER_SELECTIONS = """
-`CLSAttn` needs one row of the attention map, so runtimes that fuse attention keep doing so; the others need all of it.
+`CLSAttn` needs one row of the attention map, so runtimes can still fuse attention. The others need the whole map.
 """
 TABLES = {"methods": AFTER_METHODS, "schedules": AFTER_SCHEDULES, "selections": AFTER_SELECTIONS}
 GROUPS = (*TABLES, "thresholds")
@@ -59,10 +59,10 @@ COLUMNS = ("num_prop", "MACs", "setting", "divergence", "agreement %", "top-1 %"
 THRESHOLDS = """
 ## Thresholds
 
-`num_prop` {amount}. *Entries kept* of the attention map: mean and standard deviation over images, layers and heads.
-Against the exact threshold of the same sparsity: images with the same tokens kept in all layers, tokens kept in common
-after the last layer ({chance:.0f} % by chance), and the largest difference of an image's logits as a share of
-max|logit|, mean and largest over images. *None* is sparsity 1: what happens without a threshold.
+`num_prop` {amount}. *Entries kept*: entries of the attention map, mean and standard deviation over images, layers and
+heads. The next columns compare with the exact threshold of the same sparsity: images that keep the same tokens in all
+layers, tokens kept in common after the last layer ({chance:.0f} % by chance), and the largest difference of an image's
+logits as a share of max|logit|, mean and largest over images. *None* is sparsity 1, without a threshold.
 
 """
 

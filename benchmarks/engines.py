@@ -15,10 +15,10 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 
-What TensorRT-RTX {version} makes of our graphs on a machine without a GPU, for {targets}: layers of the parsed
-network, size of the engine, and seconds that the builder took. Made by `.venv/bin/python benchmarks/engines.py`; build
-seconds are of one run on a 2-core x86-64 machine. Engines cannot be run or inspected there: `make gpu-check` does that
-where there is a GPU.
+What does TensorRT-RTX {version} build from our graphs on a machine without a GPU, for {targets}? The table shows
+the layers of the parsed network, the size of the engine and the build time. Build times are of one run on a 2-core
+x86-64 machine. Engines cannot run or be inspected there; `make gpu-check` does that on a machine with a GPU. Made by
+`.venv/bin/python benchmarks/engines.py`.
 
 | model | batch | graph | precision | ONNX nodes | network layers | engine MB | build s |
 | --- | --- | --- | --- | --- | --- | --- | --- |

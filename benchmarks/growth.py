@@ -95,14 +95,14 @@ def measure(place: Path, seconds: float) -> Iterator[Latency]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="deit_s", help="whose latency is measured; default: %(default)s")
-    parser.add_argument("--sizes", default="224,448,512", help="pixels a side; default: %(default)s")
-    parser.add_argument("--num-prop", default="8,32,42", help="of each size; default: %(default)s, one share of tokens")
-    parser.add_argument("--batches", default="1,8,32", help="default: %(default)s")
+    parser.add_argument("--model", default="deit_s", help="recipe whose latency is measured (default: %(default)s)")
+    parser.add_argument("--sizes", default="224,448,512", help="pixels a side (default: %(default)s)")
+    parser.add_argument("--num-prop", default="8,32,42", help="one for each size (default: %(default)s)")
+    parser.add_argument("--batches", default="1,8,32", help="(default: %(default)s)")
     parser.add_argument("--exports", default="deit_b", help="recipes that are only exported, as they are")
-    parser.add_argument("--depth", type=int, help="layers of --model, to try; all without")
-    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="else exports alone")
-    parser.add_argument("--seconds", type=float, default=10, help="of measuring a pair, at least; default: %(default)s")
+    parser.add_argument("--depth", type=int, help="layers of --model, for a quick trial (default: all)")
+    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="time as well")
+    parser.add_argument("--seconds", type=float, default=10, help="of timing a pair, at least (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/growth"))
     return parser.parse_args(arguments)
 
@@ -137,23 +137,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 HEAD = """# How cost grows
 
-Made by `benchmarks/growth.py` on a machine of {cores} cores ({machine}); random weights, which matter neither for time
-nor for memory. *num_prop* grows with the tokens, so that the same share of them leaves.{depth}
+How do latency, export time and memory grow with the number of tokens and with the batch? Made by
+`benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not matter for time
+or memory. *num_prop* grows with the tokens, so that the same share of them leaves.{depth}
 
 ![plot]({plot}.png)
 """
 LATENCY = """
 ## Latency
 
-{model} on ONNX Runtime, one thread: milliseconds an image (p50 of *runs*), GTP and its dense twin in turn. *Ratio* is
-GTP over dense; *share realised* is how much of the saved MACs arrives as saved time.
+{model} on ONNX Runtime, one thread: milliseconds per image (p50 of *runs*), GTP and its dense twin in turn. *Ratio* is
+GTP over dense. *Share realised* is how much of the saved MACs arrives as saved time.
 
 """
 EXPORTS = """
 ## The exporter
 
-`gtp-export export MODEL --weights random --no-check`, in a fresh process: both graphs, the whole command with its
-imports. *CPU seconds* do not count the time that other work had the machine; *peak* is the largest resident memory.
+`gtp-export export MODEL --weights random --no-check` in a new process: both graphs, the whole command with its imports.
+*CPU seconds* exclude the time of other processes. *Peak* is the largest resident memory.
 
 """
 

@@ -1,5 +1,7 @@
 """Every method takes away as many tokens as it says, batch or not, and comes off again."""
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from gtp_models.frame.patch import is_patched, remove, trace_tokens
 from gtp_models.frame.trace import Step
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe
 
@@ -76,6 +79,20 @@ def test_comes_off(method: str, prefix: dict[str, Any]) -> None:
     assert torch.equal(model(images), before) == (method == "dense")
     assert type(remove(model).blocks) is nn.Sequential
     assert torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize("method", [*METHOD_CASES, "measured"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_copies_answer_the_same(method: str, pool: str) -> None:
+    settings = GTPConfig.measured(num_prop=(0, 4, 2)) if method == "measured" else settings_of(method)
+    model = apply(tiny_vit(global_pool=pool), settings)
+    images = images_for(model)
+    answers = model(images)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(images), answers)
+        remove(again)
+        assert torch.equal(model(images), answers), "the copy stands by itself"
+        assert torch.equal(again(images), tiny_vit(global_pool=pool)(images))
 
 
 def test_drop_keeps_the_first_tokens_as_they_are() -> None:

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from gtp_exporters.describe import describe, strip, tool_versions, write_graph
-from gtp_exporters.errors import ParityFailedError
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.precision import to_precision
+from gtp_exporters.proof import check_reference
 from gtp_exporters.reference import ReferenceImages, dense_answers, make_reference
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
@@ -47,7 +45,7 @@ def write_artifacts(
     Raises:
         StaticCheckError: a graph that is not static.
         LimitError: weights that the precision cannot hold.
-        ParityFailedError: the eager model's answers are not finite.
+        ParityFailedError: the model's own answers are not finite.
         OSError: a file cannot be written.
     """
     writer = _Graphs(subject, options, directory, progress)
@@ -56,7 +54,6 @@ def write_artifacts(
     reference = make_reference(
         subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
     )
-    _check_finite(reference.answers)
     if options.dense:
         dense = make_plan(subject.model, make_settings("dense"))
         apply(subject.model, dense)
@@ -64,23 +61,12 @@ def write_artifacts(
     remove(subject.model)
     if options.dense:
         answers = dense_answers(subject.model, images, subject.preprocessing)
-        _check_finite(answers)
         reference = replace(reference, dense_answers=answers)
+    check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     files[REFERENCE_NAME] = _write_reference(reference, directory)
     manifest = _manifest(subject, plan, images, options, files, writer)
     write_manifest(manifest, directory)
     return manifest
-
-
-def _check_finite(answers: np.ndarray) -> None:
-    """Raise ``ParityFailedError`` if the eager model's own answers are not finite: there is nothing to compare with."""
-    broken = int((~np.isfinite(answers).all(1)).sum())
-    if broken:
-        raise ParityFailedError(
-            f"the model's own answers are not finite on {broken} of {len(answers)} images of the reference, so it was "
-            "not exported: check its weights; an earlier export is as it was",
-            None,
-        )
 
 
 def _share(task: str, progress: Progress) -> Callable[[float], None]:

@@ -63,7 +63,8 @@ def export(
     Raises:
         LimitError: settings that the target cannot build. It is raised before anything is traced.
         StaticCheckError: a graph that is not static.
-        ParityFailedError: the graphs' answers differ from eager PyTorch's. The earlier export stays.
+        ParityFailedError: the graphs' answers differ from eager PyTorch's, or these are not finite. The earlier export
+            stays.
         OutputError: the directory cannot be written, or holds other files.
         ModelsError, GTPRuntimeError: from models, weights and images.
     """

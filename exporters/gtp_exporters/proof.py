@@ -3,10 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from gtp_exporters.errors import ParityFailedError
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
 from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
+from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together
 UNPROVEN = "ONNX Runtime runs no bf16 on CPUs, so nothing was checked"
@@ -38,6 +42,24 @@ def prove(directory: Path, threads: int, progress: Progress) -> Proof:
     finally:
         for model in models:
             model.close()
+
+
+def check_reference(reference: Reference, weights: str) -> None:
+    """Raise ``ParityFailedError`` where the eager model's own answers are not finite: they can prove nothing.
+
+    Args:
+        reference: what the eager model answered.
+        weights: where its weights come from, for the message.
+    """
+    for answers in (reference.answers, reference.dense_answers):
+        if answers is None or np.isfinite(answers).all():
+            continue
+        parity = compare(answers, answers, classes=reference.output == "logits")
+        raise ParityFailedError(
+            f"the model's own answers in PyTorch are not finite, so nothing can be proven by them and nothing was "
+            f"written: check its weights ({weights})",
+            Proof(parity, []),
+        )
 
 
 def check_proof(proof: Proof | None, directory: Path) -> None:

@@ -127,7 +127,9 @@ def export(
     if failed is not None:
         _show_failure(failed.proof, str(failed), json)
         raise typer.Exit(GATE_FAILED)
-    _show_notes(exported)
+    proof = exported.proof
+    for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
+        console.note(f"note: {text}")
     if json:
         console.emit(_document(exported))
     else:
@@ -146,28 +148,21 @@ def _document(exported: "Exported") -> dict[str, Any]:
     }
 
 
-def _show_failure(proof: "Proof | None", message: str, json: bool) -> None:
+def _show_failure(proof: "Proof", message: str, json: bool) -> None:
     from gtp_export.reports import parity_lines
 
-    parity = proof.parity if proof is not None else None
+    assert proof.parity is not None
     if json:
-        console.emit({"directory": None, "parity": None if parity is None else parity.to_dict(), "error": message})
-    elif parity is not None:
-        parity_lines(parity, "the reference's")
+        console.emit({"directory": None, "parity": proof.parity.to_dict()})
+    else:
+        parity_lines(proof.parity, "the reference's")
     console.err.print(f"error: {message}", style="red", markup=False)
-
-
-def _show_notes(exported: "Exported") -> None:
-    proof = exported.proof
-    for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
-        console.note(f"note: {text}")
 
 
 def _show(exported: "Exported", threads: int) -> None:
     manifest, proof = exported.manifest, exported.proof
     weights = manifest.weights
-    title = f"{manifest.model.title}, weights: {weights.source} ({weights.detail})"
-    console.out.print(title, style="bold", markup=False)
+    console.out.print(f"[bold]{manifest.model.title}[/bold], weights: {weights.source} ({weights.detail})")
     if proof is not None and proof.parity is not None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])

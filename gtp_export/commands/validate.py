@@ -55,7 +55,7 @@ def validate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Prove parity with the eager model on the parity pack's images; --data adds accuracy beside the dense twin."""
+    """Prove parity with the eager model on the images of the reference; --data adds accuracy beside the dense twin."""
     from gtp_export.reports import accuracy_lines, parity_lines
 
     if max_drop is not None and data is None:

@@ -68,7 +68,9 @@ def test_a_grid_that_moves_is_fixed() -> None:
 def test_what_was_overridden_is_not_said_to_be_chosen() -> None:
     recipe = load_recipe("timm:test_vit")
     (line,) = recipe.choices(recipe.settings())
-    assert line.startswith("test_vit has no recipe, so these settings were chosen: num_prop 9 (54 of 100 patches leave")
+    assert line.startswith(
+        "test_vit has no recipe, so these settings were chosen: num_prop 9 (54 of 100 patches are removed"
+    )
     (line,) = recipe.choices(recipe.settings(num_prop=4))
     assert "num_prop" not in line and "selection MixedAttnMax (needs no class token)" in line
     (line,) = recipe.choices(recipe.settings(propagation="None"))
@@ -82,7 +84,7 @@ def test_export_says_what_it_chose(command: Command, tmp_path: Path) -> None:
     leanest = ("--no-dense", "--no-simplify", "--no-check", "--img-size", "64", "--head", "none")
     ran = command("export", "timm:test_vit", "--weights", "random", *leanest, "-q", "--json", "-o", tmp_path / "out")
     (note,) = json.loads(ran.out)["notes"]
-    assert "num_prop 2,1,2,2,1,2 (10 of 16 patches leave" in note
+    assert "num_prop 2,1,2,2,1,2 (10 of 16 patches are removed" in note
     assert "num_neighbours 4 (a quarter of the patches)" in note
     assert ran.err.splitlines() == [f"note: {note}"]
     manifest = read_manifest(tmp_path / "out")

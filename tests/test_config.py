@@ -27,12 +27,12 @@ CHOICES = {
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_prop": -1}, r"num_prop=-1.*0 or more"),
+        ({"num_prop": -1}, r"num_prop=-1.*from 0"),
         ({"num_prop": 8.0}, r"num_prop=8.0.*whole number"),
         ({"num_prop": True}, r"num_prop=True.*whole number"),
         ({"num_prop": "8"}, r"num_prop=.*whole number"),
         ({"num_prop": ()}, r"num_prop=\(\).*one for each layer"),
-        ({"num_prop": (4, -1)}, r"num_prop=\(4, -1\).*0 or more"),
+        ({"num_prop": (4, -1)}, r"num_prop=\(4, -1\).*from 0"),
         ({"sparsity": 0}, r"sparsity=0 is outside \(0, 1\].*1 keeps all"),
         ({"sparsity": 1.1}, r"sparsity=1.1 is outside"),
         ({"sparsity": float("nan")}, r"sparsity=nan is outside"),

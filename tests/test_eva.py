@@ -187,7 +187,7 @@ def test_what_gtp_has_no_form_for_sees_unpatched_blocks() -> None:
     ("overrides", "reason"),
     [
         ({"dynamic_img_size": True}, r"dynamic_img_size=True.*dynamic_img_size=False"),
-        ({"patch_drop_rate": 0.1}, r"patch_drop_rate.*create it with 0"),
+        ({"patch_drop_rate": 0.1}, r"patch_drop_rate.*create it with patch_drop_rate=0"),
         ({"use_rot_pos_emb": True, "rope_type": "base"}, r"RotaryEmbedding .*rope_type='cat'"),
     ],
 )

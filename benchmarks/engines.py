@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
+from gtp_exporters.precisions import precision_names
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = precision_names()
 TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 

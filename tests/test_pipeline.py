@@ -10,6 +10,7 @@ import pytest
 import torch
 from artifacts import TINY, Command
 from helpers import METHOD_CASES, settings_of
+from PIL import Image
 from safetensors.torch import save_file
 
 from gtp_exporters import ExportOptions, ParityFailedError, export
@@ -231,3 +232,14 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         with pytest.raises(ConfigError):
             export(TINY, tmp_path / "out", weights="random", settings=settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_are_no_classes_are_said(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "data" / name / "0.png")
+    options = ExportOptions(simplify=False, data=tmp_path / "data")
+    manifest = export(TINY, tmp_path / "out", weights="random", options=options, check=False).manifest
+    (note,) = manifest.notes
+    assert note.startswith("the reference has no classes: the sub-folders of ")
+    assert "cats, dogs" in note

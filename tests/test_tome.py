@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import images_for, prefixes, tiny_vit
+from scripts import Script
 from torch import Tensor, nn
 
 from gtp_models.errors import ConfigError
@@ -12,7 +13,8 @@ from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import recording
 from gtp_models.methods.apply import apply
-from gtp_models.methods.tome import ToMeSettings, clamped, match
+from gtp_models.methods.tome import ToMeSettings
+from gtp_models.plan import model_shape
 
 NO_CLASS = {"class_token": False, "global_pool": "avg"}
 Group = tuple[int, ...]  # the patches that a token stands for, the one that received the others first
@@ -129,18 +131,9 @@ def test_each_even_token_may_merge_and_no_more(prefix: int, most: int) -> None:
         apply(model, ToMeSettings(num_prop=(most, 0, 5)))
 
 
-@pytest.mark.parametrize(
-    ("wanted", "given"),
-    [((3, 3, 3), (3, 3, 3)), ((5, 5, 5), (5, 5, 3)), ((9, 9, 9), (8, 4, 2)), ((0, 12, 2), (0, 8, 2))],
-)
-def test_a_clamped_schedule_fits(wanted: tuple[int, ...], given: tuple[int, ...]) -> None:
-    assert clamped(wanted, 16, 1) == given
-    model = apply(tiny_vit(), ToMeSettings(num_prop=given))
-    assert model(images_for(model)).shape == (2, 5)
-
-
-def test_prefix_tokens_propose_to_nobody_and_nobody_to_them() -> None:
-    same = torch.ones(1, 9, 4)
-    similarity, partner = match(same, 3)  # places 0 and 2 are prefix tokens in the even set, place 1 in the odd one
-    assert (similarity[0] < -1).tolist() == [True, True, False, False, False]
-    assert (partner[0, 2:] > 0).all()
+@pytest.mark.parametrize(("wanted", "given"), [(3, (3, 3, 3)), (5, (5, 5, 3)), (9, (8, 4, 2))])
+def test_the_benchmarks_clamp_a_schedule(script: Script, wanted: int, given: tuple[int, ...]) -> None:
+    model = tiny_vit()
+    settings = script("cases").clamped(ToMeSettings(num_prop=wanted), model_shape(model))
+    assert settings.num_prop == given
+    assert apply(model, settings)(images_for(model)).shape == (2, 5)

@@ -107,7 +107,7 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     path = tmp_path / "weights.safetensors"
     save_weights(tiny_vit(), path)
     before = path.read_bytes()
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
         save_weights(tiny_vit(depth=1), path)
     assert path.read_bytes() == before

@@ -135,5 +135,5 @@ def _manifest(
         label_ids=subject.label_ids,
         reference={"images": images.origin, "count": len(images.pixels)},
         tools=tool_versions(),
-        notes=[*subject.notes, *recipe.choices(plan.settings), *graphs.notes],
+        notes=[*subject.notes, *recipe.choices(plan.settings), *graphs.notes, *([images.note] if images.note else [])],
     )

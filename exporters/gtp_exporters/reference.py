@@ -25,11 +25,14 @@ CHUNK = 8
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words."""
+    """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words, and
+    a ``note`` for people where something is missing.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray | None
     origin: str
+    note: str = ""
 
 
 def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> ReferenceImages:
@@ -55,23 +58,22 @@ def folder_images(
         ImageError: no images, or one that cannot be read.
     """
     paths = find_images(folder)
-    found = _classes(folder, paths, labels, label_ids, classes)
+    found, note = _classes(folder, paths, labels, label_ids, classes)
     chosen = range(len(paths)) if limit is None else spread(range(len(paths)), limit)
     paths, found = [paths[index] for index in chosen], None if found is None else [found[index] for index in chosen]
     pixels = np.stack([preprocessing.pixels(path) for path in paths])
-    return ReferenceImages(
-        pixels, None if found is None else np.asarray(found, np.int64), origin or f"from {folder.name}"
-    )
+    known = None if found is None else np.asarray(found, np.int64)
+    return ReferenceImages(pixels, known, origin or f"from {folder.name}", note)
 
 
 def _classes(
     folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
-) -> list[int] | None:
-    """Return the images' classes; None if the sub-folders name no classes, which a reference does not need."""
+) -> tuple[list[int] | None, str]:
+    """Return the images' classes, or None and a note: a reference needs no classes, but top-1 is then unknown."""
     try:
-        return class_indices(folder, paths, labels, label_ids, classes)
-    except ImageError:
-        return None
+        return class_indices(folder, paths, labels, label_ids, classes), ""
+    except ImageError as error:
+        return None, f"the reference has no classes: {error}"
 
 
 @torch.inference_mode()

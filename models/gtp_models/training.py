@@ -1,7 +1,6 @@
 """Trains small classifiers from scratch: what the digits and ``benchmarks/train.py`` share."""
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from gtp_runtime.atomic import write_bytes
 
 BATCH = 50  # images of an evaluation at a time: their attention maps fit a CPU's caches
 
@@ -81,9 +82,4 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, shift: int, flip: 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's weights to a .safetensors file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(save(model.state_dict()))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(model.state_dict()))

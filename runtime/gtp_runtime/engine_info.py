@@ -6,6 +6,8 @@ from typing import Any
 from gtp_runtime.errors import EngineMismatchError
 from gtp_runtime.tensorrt_flavor import Flavor, release
 
+CACHE_SUFFIX = ".rtx-cache"  # of the kernels that TensorRT-RTX keeps beside an engine
+
 
 @dataclass(frozen=True)
 class EngineInfo:

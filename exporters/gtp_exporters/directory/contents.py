@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import OutputError
+from gtp_runtime.engine_info import CACHE_SUFFIX
 from gtp_runtime.manifest import FILE_NAME
 
 WORK_NAME = ".gtp-export"  # the hidden folder in which an export is written
 NEW, DONE = "new", "done"  # in it: an export being written, and one that counts and is not yet wholly in its place
-CACHE_SUFFIX = ".rtx-cache"  # kernels that TensorRT-RTX keeps beside an engine
 SHOWN = 3  # names of the user's files in a message
 _SECTIONS = {"schema_version", "model", "weights", "preprocessing", "files"}
 _TEMPORARY = re.compile(r"\.(.+)\.tmp-\d+-\d+")  # of gtp_runtime.atomic

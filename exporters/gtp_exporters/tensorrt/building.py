@@ -1,6 +1,5 @@
 """Builds a serialised engine from an ONNX model: all that calls TensorRT's builder."""
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import onnx_ir as ir
 from gtp_exporters.errors import EngineError, LimitError
 from gtp_exporters.tensorrt.parsing import parse
 from gtp_exporters.tensorrt.progress import stoppable, watch
+from gtp_runtime.atomic import write_bytes
 from gtp_runtime.progress import Progress
 from gtp_runtime.tensorrt_flavor import Flavor
 from gtp_runtime.tensorrt_log import make_logger
@@ -118,9 +118,4 @@ def _load_timing_cache(flavor: Flavor, config: Any, path: Path | None) -> Any:
 
 def _save_timing_cache(config: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, bytes(memoryview(config.get_timing_cache().serialize())))

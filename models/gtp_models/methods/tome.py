@@ -5,7 +5,6 @@ similar token of the second by the mean of the heads' keys, and the r most simil
 A sum into chosen rows is a product with a one-hot matrix here, where other code scatters.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -81,15 +80,6 @@ class ToMeBlocks(ReducingBlocks):
 def most(tokens: int, num_prefix: int) -> int:
     """Return how many of a layer's image tokens can merge: those of the first set."""
     return (tokens + num_prefix + 1) // 2 - (num_prefix + 1) // 2
-
-
-def clamped(schedule: Sequence[int], tokens: int, num_prefix: int) -> tuple[int, ...]:
-    """Return a schedule in which layers with too few tokens merge as many as they can, as in the authors' code."""
-    amounts = []
-    for wanted in schedule:
-        amounts.append(min(wanted, most(tokens, num_prefix)))
-        tokens -= amounts[-1]
-    return tuple(amounts)
 
 
 def match(

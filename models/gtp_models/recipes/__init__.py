@@ -12,6 +12,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
+from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
@@ -162,9 +163,8 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
-        path.write_text(
-            yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        text = yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True)
+        write_bytes(path, text.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 

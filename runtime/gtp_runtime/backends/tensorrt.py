@@ -15,7 +15,7 @@ from gtp_runtime import atomic
 from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
-from gtp_runtime.engine_info import check_device, check_version
+from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
@@ -110,7 +110,7 @@ class TensorRTBackend:
     def _rtx_context(self, path: Path) -> Any:
         """RTX compiles kernels on first use; kept in a file beside the engine, they make the second start fast."""
         config = self._engine.create_runtime_config()
-        self._cache, self._cache_file = config.create_runtime_cache(), path.with_suffix(".rtx-cache")
+        self._cache, self._cache_file = config.create_runtime_cache(), path.with_suffix(CACHE_SUFFIX)
         if self._cache_file.exists():
             fits = self._cache.deserialize(self._cache_file.read_bytes())
             log.info("compiled kernels in %s %s", self._cache_file, "are used" if fits else "do not fit: made anew")

@@ -20,7 +20,8 @@ def graph_prop(parted: Parted, edges: Edges | None) -> Tokens:
     return replace(kept, x=x, scale=scale)
 
 
-def _macs(layer: LayerShape, scaled: bool) -> int:
+def edge_macs(layer: LayerShape, scaled: bool) -> int:
+    """Count the product of the edges with the tokens that leave, and with their scales."""
     return (layer.tokens - layer.num_prop) * layer.num_prop * (layer.model.dim + int(scaled))
 
 
@@ -31,6 +32,6 @@ PROPAGATIONS.add(
         graph_prop,
         uses_graph=True,
         uses_alpha=True,
-        macs=_macs,
+        macs=edge_macs,
     )
 )

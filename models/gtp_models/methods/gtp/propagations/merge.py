@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gtp_models.frame.tokens import Tokens, add_product
 from gtp_models.methods.gtp.axes import PROPAGATIONS, Edges, Parted, Propagation
-from gtp_models.methods.settings import LayerShape
+from gtp_models.methods.gtp.propagations.graph_prop import edge_macs
 
 
 def merge(parted: Parted, edges: Edges | None) -> Tokens:
@@ -21,10 +21,6 @@ def merge(parted: Parted, edges: Edges | None) -> Tokens:
     return replace(kept, x=x.reshape(kept.x.shape), scale=scale)
 
 
-def _macs(layer: LayerShape, scaled: bool) -> int:
-    return (layer.tokens - layer.num_prop) * layer.num_prop * (layer.model.dim + int(scaled))
-
-
 PROPAGATIONS.add(
     Propagation(
         "Merge",
@@ -33,6 +29,6 @@ PROPAGATIONS.add(
         uses_graph=True,
         one_receiver=True,
         merges=True,
-        macs=_macs,
+        macs=edge_macs,
     )
 )

@@ -1,7 +1,7 @@
 """CLSAttn: what the class token attends to."""
 
-from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
-from gtp_models.methods.gtp.selections.heads import REDUCTIONS, Reduce
+from gtp_models.methods.gtp.axes import Scores, Seen
+from gtp_models.methods.gtp.selections.heads import Reduce, add_for_heads
 
 
 def class_attention(seen: Seen, reduce: Reduce) -> Scores:
@@ -9,13 +9,4 @@ def class_attention(seen: Seen, reduce: Reduce) -> Scores:
     return reduce(seen.attention[..., 0, :])
 
 
-for ending, reduction in REDUCTIONS.items():
-    SELECTIONS.add(
-        Selection(
-            f"CLSAttn{ending}",
-            f"the class token's attention, {ending.lower()} over heads",
-            lambda seen, reduce=reduction: class_attention(seen, reduce),  # type: ignore[misc]
-            needs="class_row",
-            needs_class_token=True,
-        )
-    )
+add_for_heads("CLSAttn", "the class token's attention", class_attention, needs="class_row", needs_class_token=True)

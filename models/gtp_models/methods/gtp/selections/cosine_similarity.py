@@ -1,7 +1,7 @@
 """CosSim: how little a token's attention row resembles those of the others."""
 
-from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
-from gtp_models.methods.gtp.selections.heads import REDUCTIONS, Reduce
+from gtp_models.methods.gtp.axes import Scores, Seen
+from gtp_models.methods.gtp.selections.heads import Reduce, add_for_heads
 
 
 def cosine_dissimilarity(seen: Seen, reduce: Reduce) -> Scores:
@@ -12,12 +12,5 @@ def cosine_dissimilarity(seen: Seen, reduce: Reduce) -> Scores:
     return -(unit @ total[..., None])[..., 0]
 
 
-for ending, reduction in REDUCTIONS.items():
-    SELECTIONS.add(
-        Selection(
-            f"CosSim{ending}",
-            f"dissimilarity of a token's attention to the others', {ending.lower()} over heads",
-            lambda seen, reduce=reduction: cosine_dissimilarity(seen, reduce),  # type: ignore[misc]
-            macs=lambda layer: layer.tokens**2,
-        )
-    )
+SUMMARY = "dissimilarity of a token's attention to the others'"
+add_for_heads("CosSim", SUMMARY, cosine_dissimilarity, macs=lambda layer: layer.tokens**2)

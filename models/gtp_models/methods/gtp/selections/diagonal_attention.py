@@ -1,7 +1,7 @@
 """DiagAttn: the attention that a token gives to itself, the paper's measure of how hard it is to regenerate."""
 
-from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
-from gtp_models.methods.gtp.selections.heads import REDUCTIONS, Reduce, self_attention
+from gtp_models.methods.gtp.axes import Scores, Seen
+from gtp_models.methods.gtp.selections.heads import Reduce, add_for_heads, self_attention
 
 
 def diagonal_attention(seen: Seen, reduce: Reduce) -> Scores:
@@ -9,11 +9,4 @@ def diagonal_attention(seen: Seen, reduce: Reduce) -> Scores:
     return reduce(self_attention(seen.attention))
 
 
-for ending, reduction in REDUCTIONS.items():
-    SELECTIONS.add(
-        Selection(
-            f"DiagAttn{ending}",
-            f"the attention of a token to itself, {ending.lower()} over heads",
-            lambda seen, reduce=reduction: diagonal_attention(seen, reduce),  # type: ignore[misc]
-        )
-    )
+add_for_heads("DiagAttn", "the attention of a token to itself", diagonal_attention)

@@ -2,7 +2,7 @@
 
 from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
 from gtp_models.methods.gtp.selections.diagonal_attention import diagonal_attention
-from gtp_models.methods.gtp.selections.heads import REDUCTIONS, Reduce, max_heads
+from gtp_models.methods.gtp.selections.heads import Reduce, add_for_heads, max_heads
 from gtp_models.methods.gtp.selections.image_attention import image_attention
 
 
@@ -16,12 +16,5 @@ def summed_attention(seen: Seen) -> Scores:
     return diagonal_attention(seen, max_heads) + image_attention(seen, max_heads)
 
 
-for ending, reduction in REDUCTIONS.items():
-    SELECTIONS.add(
-        Selection(
-            f"MixedAttn{ending}",
-            f"attention to itself times attention received, {ending.lower()} over heads",
-            lambda seen, reduce=reduction: mixed_attention(seen, reduce),  # type: ignore[misc]
-        )
-    )
+add_for_heads("MixedAttn", "attention to itself times attention received", mixed_attention)
 SELECTIONS.add(Selection("SumAttnMax", "attention to itself plus attention received, max over heads", summed_attention))

@@ -84,6 +84,8 @@ def killed(number: int, seconds: float, call: Callable[..., None], *arguments: A
     """Call in a process of its own, send it a signal after this time and return its status: 0, or less the signal."""
     child = os.fork()
     if child == 0:
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored
         try:
             call(*arguments)
         except BaseException:

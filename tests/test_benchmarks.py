@@ -117,7 +117,7 @@ def test_latency(script: Script, tmp_path: Path) -> None:
     found = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert [row["method"] for row in found] == ["dense", *EXPORTED]
     assert found[1]["overhead"] == 1 and found[2]["macs_ratio"] < 1
-    assert "| overhead |" in output.with_suffix(".md").read_text("utf-8")
+    assert "## Overhead" in output.with_suffix(".md").read_text("utf-8")
 
 
 @pytest.mark.full

@@ -103,7 +103,7 @@ cli.main()
 """
 
 
-def sleeping(folder: Path, before: str = "") -> "subprocess.Popen[str]":
+def sleeping(folder: Path, before: str) -> "subprocess.Popen[str]":
     """Start a command that has written half of a file."""
     roots = os.pathsep.join(str(ROOT / name) for name in (".", "exporters", "runtime", "models"))
     process = subprocess.Popen(
@@ -120,9 +120,14 @@ def sleeping(folder: Path, before: str = "") -> "subprocess.Popen[str]":
     return process
 
 
+def hangup(handler: str) -> str:
+    """Set what SIGHUP does at first, which the tests' own process may have inherited from nohup."""
+    return f"import signal; signal.signal(signal.SIGHUP, signal.{handler})\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_what_is_half_written_goes(tmp_path: Path, number: signal.Signals) -> None:
-    process = sleeping(tmp_path)
+    process = sleeping(tmp_path, hangup("SIG_DFL"))
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (128 + number, "")
@@ -130,7 +135,7 @@ def test_a_signal_ends_it_and_what_is_half_written_goes(tmp_path: Path, number: 
 
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
-    process = sleeping(tmp_path, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process = sleeping(tmp_path, hangup("SIG_IGN"))
     process.send_signal(signal.SIGHUP)
     process.terminate()
     process.communicate(timeout=30)

@@ -9,7 +9,7 @@ from typing import Any
 
 from baselines import ATCSettings, PiToMeSettings
 
-from gtp_models import GTPConfig, Recipe, Settings, make_plan, make_settings
+from gtp_models import ConfigError, GTPConfig, Recipe, Settings, make_plan, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
 
@@ -36,9 +36,17 @@ class Choice:
             ("gtp", self.paper(num_prop=amount)),
             ("gtp-cls", self.paper(num_prop=amount, selection="CLSAttnMax")),
             ("prune", self.paper(num_prop=amount, graph="None", propagation="None")),
-            ("measured", GTPConfig.measured(num_prop=amount)),
+            *self._with_drop("measured", GTPConfig.measured(num_prop=amount)),
             ("tome", clamped(make_settings("tome", num_prop=amount), self.shape)),
         ]
+
+    def _with_drop(self, name: str, settings: Settings) -> Cases:
+        """Return settings and the free drop of their schedule, if it fits."""
+        try:
+            schedule = make_plan(self.model, settings).num_prop
+        except ConfigError:
+            return [(name, settings)]
+        return [(name, settings), (f"drop-{name}", make_settings("drop", num_prop=schedule))]
 
     def results(self, keep: float) -> Cases:
         """Methods at a share of the MACs, whose accuracy is held against their latency."""

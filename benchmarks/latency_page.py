@@ -25,8 +25,9 @@ which does not matter for time. Made by `benchmarks/latency.py --batch {batch} -
 - *MACs*: share of the dense model's.
 
 *drop* is the free drop. *gtp* is the paper's form of GTP, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* the
-same with `--propagation None`, *measured* is `--preset measured`. *tome* is token merging, which merges at most half of
-a layer's tokens, so it removes fewer in the last layers at the largest *num_prop*.
+same with `--propagation None`, *measured* is `--preset measured`, *drop-measured* the free drop of its schedule.
+*tome* is token merging, which merges at most half of a layer's tokens, so it removes fewer in the last layers at the
+largest *num_prop*.
 
 """
 
@@ -48,7 +49,7 @@ def _parts(raw: Entries) -> Iterable[str]:
     yield f"## Ratio (share realised), num_prop {amount}\n\n"
     yield _table(chosen, "method", methods, _ratio, ("dense ms", dense))
     yield f"\n## Overhead, num_prop {amount}\n\n"
-    yield _table(chosen, "method", methods, lambda entry: f"{entry['overhead']:.3f}")
+    yield _table(chosen, "method", methods, _overhead)
     if len(amounts) > 1:
         for method in (name for name in ("gtp", "measured") if name in methods):
             rows = [entry for entry in raw if entry["method"] == method]
@@ -66,6 +67,10 @@ def _place(entry: dict[str, Any]) -> tuple[str, str]:
 
 def _ratio(entry: dict[str, Any]) -> str:
     return f"{entry['ratio']:.3f} ({100 * entry['share']:.0f} %)"
+
+
+def _overhead(entry: dict[str, Any]) -> str:
+    return "-" if entry["overhead"] is None else f"{entry['overhead']:.3f}"
 
 
 def _table(

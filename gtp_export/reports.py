@@ -18,7 +18,7 @@ def number(value: "float | None", digits: int = 2) -> str:
 
 
 def latency_table(results: Sequence[Latency], title: str) -> None:
-    """One line a file; ``share realised`` is that of the saved MACs, ``overhead`` latency over the free drop's."""
+    """One line a file; ``share realised`` is that of the saved MACs, ``overhead`` over the free drop."""
     columns: tuple[str, ...] = (
         "file",
         "p50 ms",

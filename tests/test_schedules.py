@@ -67,6 +67,16 @@ def test_aligned_counts_are_multiples() -> None:
     assert all(count % 8 == 0 for count in counts if count < counts[0])
 
 
+@pytest.mark.parametrize(("size", "tile"), [(112, 8), (64, 4), (48, 1)])
+def test_aligned_chooses_what_suits_tokens_and_budget(size: int, tile: int) -> None:
+    plans = [
+        make_plan(tiny_vit(img_size=size, depth=12), GTPConfig.measured(keep=0.74, schedule=kind))
+        for kind in ("steps:2+aligned", f"steps:2+aligned:{tile}")
+    ]
+    assert plans[0] == plans[1]
+    assert abs(plans[0].ratio - 0.74) < 0.01
+
+
 @pytest.mark.parametrize("kind", ["steep", "every", "every:0", "every:9", "aligned:x", "even:2"])
 def test_unknown_kinds(kind: str) -> None:
     with pytest.raises(ConfigError, match="choose one of even, early, late, every:K, steps:K, at:L,L, aligned:M"):

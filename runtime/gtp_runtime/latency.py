@@ -22,8 +22,9 @@ class Latency:
         ratio: its p50 over the first file's.
         share: of the MACs saved against the first file, the share that its latency realises; None where
             none are saved.
-        overhead: its p50 over that of the free drop in the same run (``--method drop``: as many tokens are dropped
-            without any selection, so it is the least time that the schedule can take); None without one.
+        overhead: its p50 over that of the free drop of the same schedule in the same run (``--method drop``: as many
+            tokens are dropped in each layer without any selection, so it is the least time that the schedule can
+            take); None without one.
         stages: medians of an engine's parts in milliseconds, by trtexec's definitions: "h2d", "compute", "d2h",
             "enqueue"; None for other files.
     """
@@ -58,14 +59,18 @@ def summarise(file: str, batch: int, seconds: Sequence[float]) -> Latency:
 
 
 def against_first(results: Sequence[Latency], macs: Sequence[int], methods: Sequence[str]) -> list[Latency]:
-    """Fill in what compares files: ratio, share and overhead; MACs 0 are unknown."""
-    first, drops = results[0], [result for result, method in zip(results, methods, strict=True) if method == "drop"]
+    """Fill in what compares files: ratio, share and overhead; MACs 0 are unknown.
+
+    A backbone's MACs tell its schedule: a file is held against the drop of as many.
+    """
+    first, files = results[0], list(zip(results, macs, methods, strict=True))
+    drops = {count: result.p50_ms for result, count, method in files if method == "drop"}
     compared = []
-    for result, count in zip(results, macs, strict=True):
+    for result, count, _ in files:
         ratio = result.p50_ms / first.p50_ms
         macs_ratio = count / macs[0] if count and macs[0] else None
         saves = macs_ratio is not None and macs_ratio < 1
         share = (1 - ratio) / (1 - macs_ratio) if saves and macs_ratio is not None else None
-        overhead = result.p50_ms / drops[0].p50_ms if drops else None
+        overhead = result.p50_ms / drops[count] if count in drops else None
         compared.append(replace(result, ratio=ratio, macs_ratio=macs_ratio, share=share, overhead=overhead))
     return compared

@@ -3,19 +3,19 @@
 import torch
 from torch import Tensor
 
-from gtp_models.frame.tokens import take
+from gtp_models.frame.tokens import add_product, take
 from gtp_models.methods.gtp.axes import GRAPHS, Edges, Graph, Parted, Seen
-from gtp_models.methods.gtp.sketch import sketch_size
+from gtp_models.methods.gtp.sketch import NEVER, sketch_size
 from gtp_models.methods.settings import LayerShape
 
 
 def nearest(seen: Seen, parted: Parted) -> Edges:
     """Mark each leaving token's receiver; of equally similar ones the first in the current order."""
-    prefix = seen.tokens.num_prefix
-    left, stay = (_picked(seen, positions) for positions in (parted.leaving, parted.staying[..., prefix:]))
-    chosen = (left @ stay.mT).argmax(-1)
-    places = torch.arange(-prefix, stay.shape[-2], device=chosen.device)
-    return Edges((chosen[..., None] == places).to(left.dtype), chosen + prefix)
+    left, stay = (_picked(seen, positions) for positions in (parted.leaving, parted.staying))
+    places = torch.arange(stay.shape[-2], device=stay.device)
+    receives = torch.where(places < seen.tokens.num_prefix, NEVER, 0.0).to(stay)[None]
+    chosen = add_product(receives, left, stay.mT).argmax(-1)
+    return Edges((chosen[..., None] == places).to(stay.dtype), chosen)
 
 
 def _picked(seen: Seen, positions: Tensor) -> Tensor:
@@ -24,8 +24,7 @@ def _picked(seen: Seen, positions: Tensor) -> Tensor:
 
 
 def _macs(layer: LayerShape) -> int:
-    candidates = layer.tokens - layer.num_prop - layer.model.num_prefix
-    return layer.num_prop * candidates * sketch_size(layer.model.dim)
+    return layer.num_prop * (layer.tokens - layer.num_prop) * sketch_size(layer.model.dim)
 
 
 GRAPHS.add(

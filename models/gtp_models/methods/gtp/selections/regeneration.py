@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
-from gtp_models.methods.gtp.sketch import sketch_size
-
-_NEVER = -4.0  # less than any cosine
+from gtp_models.methods.gtp.sketch import NEVER, sketch_size
 
 
 def before(tokens: int, num_prefix: int) -> Float[Tensor, "tokens tokens"]:
@@ -23,7 +21,7 @@ def before(tokens: int, num_prefix: int) -> Float[Tensor, "tokens tokens"]:
     place = torch.arange(tokens)
     seen = (place[None] < place[:, None]) & (place[None] >= num_prefix)
     seen |= torch.eye(tokens, dtype=torch.bool) & (place[:, None] <= num_prefix)
-    return torch.where(seen, 0.0, _NEVER)
+    return torch.where(seen, 0.0, NEVER)
 
 
 def regeneration_cost(seen: Seen) -> Scores:

@@ -1,0 +1,74 @@
+"""Kinds of schedules: from a share of the tokens that leaves in all to how many leave in each layer."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from gtp_models.errors import ConfigError
+from gtp_models.methods.settings import ModelShape
+
+KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
+Amounts = tuple[int, ...]
+
+
+def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
+    """Return a function from the total share of tokens that leave, 0..1, to a schedule.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    kind, plus, aligned = text.partition("+")
+    if kind.startswith("aligned:") and not plus:
+        kind, aligned = "even", kind
+    weights = _weights(kind, shape.depth)
+    name, _, multiple = aligned.partition(":")
+    if weights is None or (aligned and not (name == "aligned" and _positive(multiple))):
+        raise ConfigError(
+            f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
+            "+aligned or +aligned:16 after any of them rounds the tokens of each layer to multiples"
+        )
+    if not aligned:
+        return lambda share: _spread(weights, share * shape.patches)
+    start = shape.patches + shape.num_prefix
+    return lambda share: _aligned(_spread(weights, share * shape.patches), start, int(multiple))
+
+
+def _weights(kind: str, depth: int) -> list[int] | None:
+    """Return the share of the leaving tokens for each layer, as weights; None for an unknown kind."""
+    name, _, rest = kind.partition(":")
+    layers = range(depth)
+    if name in ("even", "early", "late") and not rest:
+        return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
+    if name == "every" and _positive(rest) and int(rest) <= depth:
+        return [int(layer % int(rest) == int(rest) - 1) for layer in layers]
+    if name == "steps" and _positive(rest) and int(rest) < depth:
+        chosen = steps(int(rest), depth)
+        return [int(layer in chosen) for layer in layers]
+    if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):
+        chosen = [int(part) for part in rest.split(",")]
+        return [int(layer in chosen) for layer in layers]
+    return None
+
+
+def steps(count: int, depth: int) -> list[int]:
+    """Return the layers of ``steps:K``: from layer 1 on, spread over the first two thirds."""
+    return [1 + int(step * 2 * depth / (3 * count)) for step in range(count)]
+
+
+def _positive(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
+
+
+def _spread(weights: list[int], total: float) -> Amounts:
+    """Divide ``total`` by weight, rounded so that the running sums are as close as whole numbers allow."""
+    so_far = [sum(weights[:layer]) * total / sum(weights) for layer in range(len(weights) + 1)]
+    return tuple(round(after) - round(before) for before, after in pairwise(so_far))
+
+
+def _aligned(amounts: Amounts, start: int, multiple: int) -> Amounts:
+    """Round the tokens after each reduction to a multiple."""
+    counts, wanted = [start], start
+    for amount in amounts:
+        wanted -= amount
+        rounded = max(multiple, multiple * round(wanted / multiple))
+        counts.append(min(counts[-1], rounded) if amount else counts[-1])
+    return tuple(before - after for before, after in pairwise(counts))

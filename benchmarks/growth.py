@@ -135,25 +135,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(found, given.output)
 
 
-HEAD = """# How cost grows
+HEAD = """# Latency, export time and memory by tokens and batch size
 
-How do latency, export time and memory grow with the number of tokens and with the batch? Made by
-`benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not matter for time
-or memory. *num_prop* grows with the tokens, so that the same share of them leaves.{depth}
+How do latency, export time and memory grow with the number of tokens and with the batch size? Made by
+`benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not affect time or
+memory. *num_prop* is proportional to the number of tokens, so the same share of them is removed.{depth}
 
 ![plot]({plot}.png)
 """
 LATENCY = """
 ## Latency
 
-{model} on ONNX Runtime, one thread: milliseconds per image (p50 of *runs*), GTP and its dense twin in turn. *Ratio* is
-GTP over dense. *Share realised* is how much of the saved MACs arrives as saved time.
+{model} on ONNX Runtime, one thread: milliseconds per image (p50 of *runs*). Runs of GTP and of the dense baseline are
+interleaved. *Ratio* is GTP over dense. *Share realised* is the share of the saved MACs that becomes saved time.
 
 """
 EXPORTS = """
 ## The exporter
 
-`gtp-export export MODEL --weights random --no-check` in a new process: both graphs, the whole command with its imports.
+`gtp-export export MODEL --weights random --no-check` in a new process: the whole command, with imports and both graphs.
 *CPU seconds* exclude the time of other processes. *Peak* is the largest resident memory.
 
 """

@@ -172,7 +172,7 @@ def test_a_twin_that_nothing_here_runs_is_said(
     add_twin(path, "dense.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert RunOptions("auto", {}, {}).load_twin(path) is None
-    assert "note: not compared with the dense twin: onnxruntime is not installed" in capsys.readouterr().err
+    assert "note: not compared with the dense baseline: onnxruntime is not installed" in capsys.readouterr().err
 
 
 def test_an_option_that_an_engine_does_not_take(start: Start, command: Command) -> None:

@@ -126,7 +126,7 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert ran.code == 0
     assert "note: left out the file's classifier (head.bias, head.weight)" in ran.err
     assert "parity ok on 360 images (the recipe's own): kept sets agree on" in ran.out
-    assert "features lie at a cosine of 0.9" in ran.out
+    assert "mean cosine to the dense model's features: 0.9" in ran.out
     assert ran.last == f"next: gtp-export bench {tmp_path / 'out'}/model.onnx"
     found = json.loads(command("validate", tmp_path / "out", "--json").out)
     assert (found["ok"], found["top1_agreement"], found["kl"], found["top1"]) == (True, None, None, None)

@@ -197,12 +197,12 @@ def test_another_version_says_what_was_built_where_and_how_to_rebuild(start: Sta
     with pytest.raises(EngineMismatchError) as caught:
         start(version=version)
     message = str(caught.value)
-    assert f"built with tensorrt 10.3.0 on Orin, L4T 36.4, here is tensorrt {version}" in message
+    assert f"built with tensorrt 10.3.0 on Orin, L4T 36.4, but tensorrt {version} is installed" in message
     assert "gtp-export build-engine" in message
 
 
 def test_another_gpu_is_refused(start: Start) -> None:
-    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), here is Fake \(sm89\)"):
+    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), but this GPU is Fake \(sm89\)"):
         start(sm="8.9")
 
 

@@ -114,7 +114,7 @@ def test_num_classes_0_is_timms_reset_classifier(overrides: dict[str, Any]) -> N
 
 def test_classes_are_refused_kindly(features: Path) -> None:
     with gtp_runtime.load(features, threads=1) as model:
-        with pytest.raises(NoClassesError, match=r"tiny gives features, and a prediction needs classes: run\(pixels\)"):
+        with pytest.raises(NoClassesError, match=r"tiny outputs features, but a prediction needs classes: use run"):
             model.predict(SEVEN, allow_random=True)
         with pytest.raises(NoClassesError, match="accuracy needs classes"):
             gtp_runtime.evaluate(model, None, DIGITS / "images")
@@ -137,7 +137,7 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ):
         ran = command(*arguments, "-q")
         assert (ran.code, ran.out) == (2, "")
-        assert "error: digits gives features, and" in ran.err
+        assert "error: digits outputs features, but" in ran.err
 
 
 def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:

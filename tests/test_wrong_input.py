@@ -152,7 +152,7 @@ def test_no_export_there(command: Command, digits: Path, name: str) -> None:
     images = [SEVEN] if name == "predict" else []
     Path("given").mkdir()
     shutil.copy(digits / "model.onnx", "given")
-    assert_refused(command(name, "given/model.onnx", *images), 1, "no manifest given/model.json: a model is used with")
+    assert_refused(command(name, "given/model.onnx", *images), 1, "no manifest given/model.json: a model needs the")
     assert_refused(command(name, "nowhere/model.onnx", *images), 1, "no file nowhere/model.onnx")
 
 

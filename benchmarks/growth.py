@@ -1,4 +1,4 @@
-"""How cost grows with tokens and batch: latency of GTP beside its dense twin, the exporter's time and peak memory.
+"""How cost grows with tokens and batch: latency of GTP and of its dense baseline, the exporter's time and peak memory.
 
     python benchmarks/growth.py [--model deit_s] [--sizes 224,448,512] [--num-prop 8,32,42] [--batches 1,8,32]
                                 [--exports deit_b] [--depth 2] [--output docs/growth]
@@ -85,7 +85,7 @@ def with_depth(model: str, depth: int, path: Path) -> str:
 
 
 def measure(place: Path, seconds: float) -> Iterator[Latency]:
-    """Time GTP and its dense twin in turn on ONNX Runtime, one thread."""
+    """Time GTP and its dense baseline in interleaved runs on ONNX Runtime, one thread."""
     models = [load(place / name, "onnxruntime", threads=1) for name in ("dense.onnx", "model.onnx")]
     for model, result in zip(models, benchmark(models, seconds, rounds=ROUNDS), strict=True):
         print(result, flush=True)

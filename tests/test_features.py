@@ -144,10 +144,10 @@ def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     recipe = without_head(TINY)
     options = ExportOptions(dense=False, simplify=False)
     done = export(recipe, tmp_path / "out", weights="random", options=options, check=False)
-    said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values an image)"
+    said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values per image)"
     assert done.manifest.notes == [said]
     assert read_manifest(tmp_path / "out").notes == [said]
-    with pytest.raises(ConfigError, match="has no classifier to keep: leave --head out"):
+    with pytest.raises(ConfigError, match="has no classifier to keep: omit --head"):
         export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
 
 
@@ -162,7 +162,7 @@ def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:
 
 
 def test_unpooled_tokens_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"global_pool='' gives all tokens.*model_args: \{global_pool: avg\}"):
+    with pytest.raises(ConfigError, match=r"global_pool='' outputs all kept tokens.*model_args: \{global_pool: avg\}"):
         exported(tmp_path / "out", {"global_pool": ""})
 
 

@@ -32,7 +32,7 @@ class Agreement:
         """A message about ties; "" if there are none."""
         if not self.ties:
             return ""
-        return f"after simplification other tokens are removed in {self.ties} of {self.images} seeded images (near-ties)"
+        return f"after simplification, other tokens leave in {self.ties} of {self.images} seeded images (near-ties)"
 
 
 def compare(left: Answers, right: Answers) -> Agreement:

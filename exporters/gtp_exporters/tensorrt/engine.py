@@ -85,7 +85,10 @@ def _place(source: Path, output: Path | str | None) -> Path:
     if target.suffix != SUFFIX:
         raise LimitError(f"{target}: an engine's name ends in {SUFFIX}")
     if target.resolve().parent != source.resolve().parent:
-        raise OutputError(f"{target} is outside of {source.parent}: an engine must be in the directory of its manifest; choose another -o")
+        raise OutputError(
+            f"{target} is outside of {source.parent}: an engine must be in the directory of its manifest; "
+            "choose another -o"
+        )
     return target
 
 

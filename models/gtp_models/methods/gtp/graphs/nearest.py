@@ -29,5 +29,5 @@ def _macs(layer: LayerShape) -> int:
 
 
 GRAPHS.add(
-    Graph("Nearest", "the most similar token that stays, found in the layer", nearest, one_receiver=True, macs=_macs)
+    Graph("Nearest", "the most similar kept token, found in the layer", nearest, one_receiver=True, macs=_macs)
 )

@@ -4,8 +4,8 @@
                                  [--backends onnxruntime,openvino,openvino-bf16] [--output docs/results]
 
 MODEL is a recipe or a recipe file with images of its own, else DIR holds one sub-folder per class. Accuracy is that of
-eager PyTorch on all images. Latency is that of the exported graphs, interleaved with the dense baseline, in one process,
-one thread. Writes OUTPUT.json (what it holds of other models is kept), a plot a backend and OUTPUT.md.
+eager PyTorch on all images. Latency is that of the exported graphs, interleaved with the dense baseline, in one
+process, one thread. Writes OUTPUT.json (what it holds of other models is kept), a plot per backend and OUTPUT.md.
 """
 
 import argparse

@@ -7,7 +7,10 @@ import typer
 
 from gtp_export.console import set_quiet, set_verbose
 
-ModelPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
+]
 Threads = Annotated[int, typer.Option(help="CPU threads, 0 for all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 DataFolder = Annotated[

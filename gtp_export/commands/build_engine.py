@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_export.options import GraphPath, Json, Quiet, Verbose
 from gtp_runtime.tensorrt_flavor import MODULES
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_engine(
-    path: ModelPath,
+    path: GraphPath,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,9 +45,7 @@ def build_engine(
     ] = None,
     workspace: Annotated[
         int | None,
-        typer.Option(
-            help="MiB of workspace memory that a layer may use (default: TensorRT's).", show_default=False
-        ),
+        typer.Option(help="MiB of workspace memory that a layer may use (default: TensorRT's).", show_default=False),
     ] = None,
     opt_level: Annotated[
         int | None,

@@ -24,8 +24,8 @@ def export(
     weights: Annotated[
         str,
         typer.Option(
-            help="pretrained, a .safetensors / .pth / .pt file, random (seeded), or auto: weights/MODEL.safetensors, "
-            "else pretrained, else random."
+            help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
+            "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
         ),
     ] = "pretrained",
     batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,

@@ -28,6 +28,4 @@ def _macs(layer: LayerShape) -> int:
     return layer.num_prop * candidates * sketch_size(layer.model.dim)
 
 
-GRAPHS.add(
-    Graph("Nearest", "the most similar kept token, found in the layer", nearest, one_receiver=True, macs=_macs)
-)
+GRAPHS.add(Graph("Nearest", "the most similar kept token, found in the layer", nearest, one_receiver=True, macs=_macs))

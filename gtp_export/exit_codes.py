@@ -1,4 +1,4 @@
-"""What a command's exit code says, and which error leads to which."""
+"""The exit codes of commands, and the code for each kind of error."""
 
 from gtp_export.extras import ONNX, extra_of
 from gtp_exporters.errors import ExportError, LimitError, OutputError
@@ -43,7 +43,7 @@ def code_of(error: Exception) -> int:
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:
-    """Return the line that says what is missing and the pip command, or "" for a module that is not ours to name."""
+    """Return the missing package and the pip command that installs it, or "" for a module that no extra installs."""
     package = (error.name or "").partition(".")[0]
     if package in ONNX:  # a device needs them without the rest of the export extra
         return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"

@@ -20,7 +20,7 @@ from gtp_runtime.backends import all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 
-PANEL = "How files run"
+PANEL = "Backend"
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class RunOptions:
         return load(path, self.backend, **self._options(path))
 
     def load_twin(self, path: Path) -> Model | None:
-        """Load the dense twin of a file; None without one, or, with a note, where nothing here runs it."""
+        """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
         try:
             return load_twin(path, self.backend, **self._options(path))
         except BackendMissingError as error:
-            console.note(f"note: not compared with the dense twin: {error}")
+            console.note(f"note: not compared with the dense baseline: {error}")
             return None
 
     def _options(self, path: Path) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _plain(value: Any) -> Any:
 
 def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
-    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto goes by its ending."
+    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto depends on the file's extension."
     return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults)]
 
 

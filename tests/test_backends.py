@@ -249,7 +249,7 @@ def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
         assert model.run(model.sample()).tolist() == [[7.0] * 10]
     with pytest.raises(InputError, match="echo takes no option threads: it takes level"):
         gtp_runtime.load(digits, "echo", threads=1)
-    with pytest.raises(ValueError, match="has the name or a default ending of the backend echo"):
+    with pytest.raises(ValueError, match="has the name or a default extension of the backend echo"):
         register(echo)
 
 

@@ -129,7 +129,7 @@ def test_validate_with_accuracy(command: Command, digits_copy: Path, tmp_path: P
 def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) -> None:
     ran = command("validate", digits_copy, "--data", SEVEN.parent, "--max-drop", "5")
     assert ran.code == 3
-    assert "--max-drop needs class folders and a dense twin" in ran.err
+    assert "--max-drop needs class folders and a dense baseline" in ran.err
 
 
 def test_bench(command: Command, digits_copy: Path) -> None:

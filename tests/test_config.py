@@ -44,9 +44,9 @@ CHOICES = {
         ({"num_neighbours": 0}, r"num_neighbours=0.*at least 1.*graph='Spatial'"),
         ({"num_neighbours": 2.0}, r"num_neighbours=2.0"),
         ({"token_scale": "off"}, r"token_scale='off'.*True or False"),
-        ({"num_prop": 8, "keep": 0.7}, r"num_prop and keep say the same: give one"),
-        ({"keep": 0.7, "macs": 1e9}, r"keep and macs say the same: give one"),
-        ({"num_prop": 8, "keep": 0.7, "macs": 1e9}, r"num_prop and keep and macs say the same"),
+        ({"num_prop": 8, "keep": 0.7}, r"num_prop and keep are alternatives: give one"),
+        ({"keep": 0.7, "macs": 1e9}, r"keep and macs are alternatives: give one"),
+        ({"num_prop": 8, "keep": 0.7, "macs": 1e9}, r"num_prop and keep and macs are alternatives"),
         ({"keep": 0}, r"keep=0: give a share .* in \(0, 1\]"),
         ({"keep": 1.1}, r"keep=1.1: give a share"),
         ({"keep": float("nan")}, r"keep=nan: give a share"),
@@ -190,7 +190,7 @@ def test_too_many_tokens_names_the_largest_that_fits(propagation: Any, depth: in
 
 
 def test_too_many_tokens_names_the_layer() -> None:
-    with pytest.raises(ConfigError, match=r"takes 9 of the 9 image tokens left in layer 1 \(of 0 to 2\)") as caught:
+    with pytest.raises(ConfigError, match=r"removes 9 of the 9 image tokens left in layer 1 \(of 0 to 2\)") as caught:
         numbers(GTPConfig(num_prop=(7, 9, 0)))
     assert "for all layers" not in str(caught.value)
 
@@ -224,5 +224,5 @@ def test_a_method_takes_its_own_settings_alone() -> None:
     with pytest.raises(ConfigError, match=r"method='evit' is unknown: choose one of dense, drop, gtp, tome"):
         make_settings("evit")
     for settings in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 1e9}, {"schedule": "even"}):
-        with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: no token leaves"):
+        with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: it removes no tokens"):
             make_settings("dense", **settings)

@@ -158,7 +158,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
     entry = MANIFEST.files["model.onnx"]
     for files in ({name: entry}, {"model.onnx": replace(entry, external_data=name)}):
         write_manifest(replace(MANIFEST, files=files), tmp_path)
-        with pytest.raises(ManifestError, match="not a file beside it"):
+        with pytest.raises(ManifestError, match="not a file next to it"):
             read_manifest(tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_no_json(tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest .*that gtp-export export wrote beside it"):
+    with pytest.raises(ManifestError, match="no manifest .*that gtp-export export wrote next to it"):
         read_manifest(tmp_path)
 
 

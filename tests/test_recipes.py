@@ -80,7 +80,7 @@ def test_unknown_setting() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME takes any"),
+        ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME selects any"),
         ("zzz", r"there are clip_b16, .*deit_s, .* and \d+ more; timm:NAME"),
         ("timm:deit_smal_patch16_224", r"timm has no model .*did you mean .*deit_small_patch16_224"),
         ("timm:deit_small_patch16_224.fb", r"timm has no weights .*did you mean deit_small_patch16_224.fb_in1k\?"),
@@ -153,7 +153,7 @@ def test_an_amount_replaces_the_recipes_own(tmp_path: Path) -> None:
         for amount in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 3e8}):
             assert recipe.settings(**amount) == GTPConfig(**amount, schedule="late")
             assert recipe.settings("drop", **amount) == make_settings("drop", **amount, schedule="late")
-        with pytest.raises(ConfigError, match="num_prop and keep say the same: give one"):
+        with pytest.raises(ConfigError, match="num_prop and keep are alternatives: give one"):
             recipe.settings(num_prop=3, keep=0.7)
 
 

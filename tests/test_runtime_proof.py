@@ -90,7 +90,7 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "abcdefghij"[digit]).mkdir()
         shutil.copy(image, tmp_path / "abcdefghij"[digit])
-    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) are no classes .*by_order=True"):
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) are not classes .*by_order=True"):
         gtp_runtime.evaluate(model, None, tmp_path)
     told: list[tuple[str, float | None]] = []
     found = gtp_runtime.evaluate(
@@ -102,7 +102,7 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a folder as a path, not int"):
         gtp_runtime.evaluate(model, None, 5)  # type: ignore[arg-type]
     shutil.copy(SEVEN, tmp_path)
-    with pytest.raises(InputError, match="by order needs one sub-folder a class: images lie in"):
+    with pytest.raises(InputError, match="needs one sub-folder per class, but images are in"):
         gtp_runtime.evaluate(model, None, tmp_path, by_order=True)
 
 

@@ -53,7 +53,7 @@ def test_layer_scale_by_deits_names(tmp_path: Path) -> None:
 def test_objects_in_a_checkpoint_are_never_run(tmp_path: Path, suffix: str) -> None:
     path, created = tmp_path / f"w{suffix}", tmp_path / "created"
     torch.save({"model": tiny_weights(), "extra": Harmful(created)}, path)
-    with pytest.raises(WeightsError, match=r"objects in a checkpoint are never run"):
+    with pytest.raises(WeightsError, match=r"pickled objects are never executed"):
         build_model(TINY_RECIPE, str(path))
     assert not created.exists()
     torch.load(path, weights_only=False)

@@ -40,12 +40,12 @@ def write_artifacts(
 ) -> Manifest:
     """Write every file of an export into an empty directory, the manifest last.
 
-    The model is patched with the plan, traced and run on the reference's images; then the same for its dense twin.
+    The model is patched with the plan, traced and run on the reference's images; then the same for its dense baseline.
 
     Raises:
         StaticCheckError: a graph that is not static.
         LimitError: weights that the precision cannot hold.
-        ParityFailedError: the model's own answers are not finite.
+        ParityFailedError: the outputs of the eager model are not finite.
         OSError: a file cannot be written.
     """
     writer = _Graphs(subject, options, directory, progress)

@@ -35,8 +35,8 @@ def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: P
     """
     if folder is None:
         raise ConfigError(
-            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of some dozens "
-            "of training images"
+            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of a few dozen "
+            "training images"
         )
     paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
 

@@ -1,4 +1,4 @@
-"""What can go wrong on the way from a model to files. Every message says what to do."""
+"""Errors of the exporter. Every message says what to do."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ class StaticCheckError(ExportError):
 
 
 class SimplifyError(ExportError):
-    """Our own rewriting changed what a graph answers: a defect of gtp-export."""
+    """Our own graph rewriting changed the outputs of a graph: a bug in gtp-export."""
 
 
 class OutputError(ExportError):
-    """A place where the artifact directory cannot be written."""
+    """The artifact directory cannot be written."""
 
 
 class EngineError(ExportError):
@@ -28,10 +28,10 @@ class EngineError(ExportError):
 
 
 class ParityFailedError(ExportError):
-    """An export whose graphs do not answer as eager PyTorch does.
+    """The outputs of the exported graphs differ from those of eager PyTorch.
 
     Attributes:
-        proof: what was measured (``gtp_exporters.proof.Proof``); None where the eager model itself failed.
+        proof: the measured values (``gtp_exporters.proof.Proof``); None if the eager model itself failed.
     """
 
     def __init__(self, message: str, proof: Any) -> None:

@@ -23,7 +23,7 @@ from gtp_runtime.progress import Progress, quiet
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its directory, the manifest, and what was proven (None where nothing was checked)."""
+    """The result of an export: its directory, its manifest, and the proof (None if the check was skipped)."""
 
     directory: Path
     manifest: Manifest
@@ -43,30 +43,30 @@ def export(
     threads: int = 1,
     progress: Progress = quiet,
 ) -> Exported:
-    """Export a patched model and its dense twin as static ONNX, with everything that a device needs.
+    """Export a patched model and its dense baseline as static ONNX, with all files that the runtime needs.
 
     The files are written to a staging folder, validated and timed. Only then do they replace an earlier export.
 
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
-        output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; any other file
-            there is never touched.
-        settings: those of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
+        output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; other files
+            there are an error and stay unchanged.
+        settings: settings of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
         img_size: (height, width) in pixels (default: the model's own).
-        seed: of random weights.
-        options: how to export.
+        seed: seed of random weights.
+        options: export options.
         check: validate and time the files with ONNX Runtime.
         threads: threads for the check; 0 is all.
-        progress: called with what is being done.
+        progress: called with the current task.
 
     Raises:
-        LimitError: settings that the target cannot build. It is raised before anything is traced.
-        StaticCheckError: a graph that is not static.
-        ParityFailedError: the graphs' answers differ from eager PyTorch's, or these are not finite. The earlier export
-            stays.
-        OutputError: the directory cannot be written, or holds other files.
-        ModelsError, GTPRuntimeError: from models, weights and images.
+        LimitError: the target cannot build these settings. It is raised before anything is traced.
+        StaticCheckError: a graph is not static.
+        ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
+            export is unchanged.
+        OutputError: the directory cannot be written, or contains other files.
+        ModelsError, GTPRuntimeError: errors of models, weights and images.
     """
     options = options or ExportOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)

@@ -1,4 +1,4 @@
-"""Simplifies a graph with onnxsim and our own rules, and keeps the result only if it still answers the same."""
+"""Simplifies a graph with onnxsim and our own rules, and keeps the result only if its outputs are the same."""
 
 import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""``gtp-export bench``: latency of several files, taken in turn."""
+"""``gtp-export bench``: latency of several files, in interleaved runs."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,16 +22,16 @@ def bench(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or artifact directories. A single one is compared with its dense twin.", show_default=False
+            help="Files or artifact directories. A single one is compared with its dense baseline.", show_default=False
         ),
     ],
     seconds: Annotated[
-        float, typer.Option(help="How long to time all files together, after a warm-up.", min=0, callback=finite)
+        float, typer.Option(help="Seconds of timing for all files together, after a warm-up.", min=0, callback=finite)
     ] = 3.0,
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            help="Fail (exit code 5) if the median of a file is above this. Dense twins have no budget.",
+            help="Fail (exit code 5) if the median of a file is above this. It does not apply to dense files.",
             show_default=False,
             callback=positive,
         ),
@@ -42,7 +42,7 @@ def bench(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
+    """Measure latency in interleaved runs: percentiles, ratio to the first file, realised share of the saved MACs."""
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark
 
@@ -80,7 +80,7 @@ def _title(models: "list[Model]") -> str:
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
-    """Put the dense twin of a single file before it, where one of the same form is: the first is compared with."""
+    """Put the dense baseline before a single file, if there is one of the same form: ratios are to the first file."""
     if len(paths) != 1 or not paths[0].exists():
         return paths
     path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]

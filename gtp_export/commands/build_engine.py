@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_export.options import GraphPath, Json, Quiet, Verbose
 from gtp_runtime.tensorrt_flavor import MODULES
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_engine(
-    path: ModelPath,
+    path: GraphPath,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -29,12 +29,12 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32, fp16 or bf16, written into the graph before it is built (default: the graph's own).",
+            help="fp32, fp16 or bf16: converts the graph before the build (default: the graph's own precision).",
             show_default=False,
         ),
     ] = None,
     flavor: Annotated[
-        str, typer.Option(help=f"Which TensorRT builds: auto (the first that is installed), {', '.join(MODULES)}.")
+        str, typer.Option(help=f"Which TensorRT to use: auto (the first that is installed), {', '.join(MODULES)}.")
     ] = "auto",
     target: Annotated[
         str | None,
@@ -45,18 +45,16 @@ def build_engine(
     ] = None,
     workspace: Annotated[
         int | None,
-        typer.Option(
-            help="MiB of memory that a layer may use while it runs (default: TensorRT's).", show_default=False
-        ),
+        typer.Option(help="MiB of workspace memory that a layer may use (default: TensorRT's).", show_default=False),
     ] = None,
     opt_level: Annotated[
         int | None,
-        typer.Option(help="0 to 5: how many kernels to try (default: TensorRT's, 3).", show_default=False),
+        typer.Option(help="Builder optimization level, 0 to 5 (default: TensorRT's, 3).", show_default=False),
     ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
-            help="File that keeps the times of kernels between builds (default: timing.cache in ~/.cache/gtp-export).",
+            help="File with kernel timings, reused by later builds (default: ~/.cache/gtp-export/timing.cache).",
             show_default=False,
         ),
     ] = None,
@@ -87,7 +85,7 @@ def build_engine(
 
 
 def default_timing_cache() -> Path:
-    """Return the file that keeps the times of kernels between builds."""
+    """Return the default timing cache: kernel timings that later builds reuse."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gtp-export" / "timing.cache"
 
 

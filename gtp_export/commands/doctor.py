@@ -19,7 +19,7 @@ BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec"
 
 
 def doctor(json: Json = False, verbose: Verbose = False) -> None:
-    """Show what is installed here, what gtp-export can do with it, and the pip command for the rest."""
+    """Show which packages are installed, what gtp-export can do with them, and the pip commands for the rest."""
     document = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -54,7 +54,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _packages() -> "dict[str, str | None]":
-    """Return the version of every package that gtp-export knows, by its name on the index; None where missing."""
+    """Return the version of every package that gtp-export uses, by distribution name; None if it is missing."""
     known = dict(BASE)
     for ability in abilities():
         for extra in ability.extras:

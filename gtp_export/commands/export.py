@@ -24,20 +24,20 @@ def export(
     weights: Annotated[
         str,
         typer.Option(
-            help="pretrained, a .safetensors / .pth / .pt file, random (seeded), or auto: weights/MODEL.safetensors, "
-            "else pretrained, else random."
+            help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
+            "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
         ),
     ] = "pretrained",
     batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
     img_size: Annotated[
         str | None,
-        typer.Option(help="Pixels: 224, or HEIGHTxWIDTH (default: the model's own).", show_default=False),
+        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="A folder of images for the reference (default: the recipe's own, else synthetic ones).",
+            help="A folder of images for the reference (default: the recipe's images, else synthetic ones).",
             show_default=False,
         ),
     ] = None,
@@ -45,22 +45,22 @@ def export(
         str, typer.Option(help="The runtime whose limits are checked: tensorrt (the strictest), onnxruntime, openvino.")
     ] = "tensorrt",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16, written into the graphs (for TensorRT). Inputs stay float32.")
+        str, typer.Option(help="Precision of the graphs: fp32, or for TensorRT fp16 or bf16. Inputs stay float32.")
     ] = "fp32",
     input_: Annotated[
-        str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
+        str, typer.Option("--input", help="float: (B,3,H,W); or uint8: (B,H,W,3) pixels, normalised in the graph.")
     ] = "float",
     head: Annotated[
         str,
         typer.Option(
-            help="keep: logits; none: pooled features without the classifier; auto: features if the model has none."
+            help="keep: logits; none: pooled features without the classifier; auto: logits if there is a classifier."
         ),
     ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
-    dense: Annotated[bool, typer.Option(help="Write the dense twin, dense.onnx, to compare with.")] = True,
+    dense: Annotated[bool, typer.Option(help="Write the dense baseline, dense.onnx, for comparison.")] = True,
     trace: Annotated[
-        bool, typer.Option(help="Add the trace outputs: the removed tokens and, if merged, their receivers.")
+        bool, typer.Option(help="Add outputs with the ids of the removed tokens and, if merged, of their receivers.")
     ] = True,
     method: of_method.Method = "gtp",
     preset: of_method.Preset = None,
@@ -84,7 +84,7 @@ def export(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
+    """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
     given: dict[str, Any] = {
         "num_prop": of_method.read_num_prop(num_prop),
         "schedule": schedule,

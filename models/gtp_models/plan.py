@@ -1,6 +1,6 @@
-"""The plan: what happens to the tokens in each layer, computed once from a model and settings.
+"""The plan: the number of tokens and the MACs of each layer, computed once from a model and settings.
 
-Everything else reads it: the patch installs it, limits check it, the manifest describes it.
+The patch installs the plan, limits check it, and the manifest describes it.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ class LayerPlan:
     """One transformer layer.
 
     Attributes:
-        tokens_in: tokens that attend, prefix tokens included.
-        tokens_out: tokens that pass the MLP.
-        num_prop: tokens that leave in between.
+        tokens_in: tokens in the attention, prefix tokens included.
+        tokens_out: tokens in the MLP, prefix tokens included.
+        num_prop: tokens removed between the two.
         macs: multiply-accumulates of the backbone's products, for one image.
-        method_macs: those of the method itself (selection, propagation).
+        method_macs: multiply-accumulates of the method itself (selection, propagation).
     """
 
     tokens_in: int
@@ -35,16 +35,16 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method does to a model. MACs are for one image and count products only.
+    """The effect of a method on a model. MACs are for one image and count products only.
 
     Attributes:
-        settings: the method's settings, with the tokens that leave in each layer.
+        settings: the method's settings, with ``num_prop`` for each layer.
         shape: the properties of the model.
-        layers: one entry a transformer layer.
+        layers: one entry per transformer layer.
         embed: MACs of the patch embedding.
         head: MACs of what follows the blocks.
         setup: MACs of the method before the first layer (GTP's token graph).
-        pooling: MACs of weighing tokens by size when they are pooled, after methods that merge.
+        pooling: MACs of weighting tokens by size in the pooling, for methods that merge.
         dense: MACs of the model without any method.
     """
 
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def num_prop(self) -> tuple[int, ...]:
-        """Tokens that leave in each layer."""
+        """Number of tokens removed in each layer."""
         return tuple(layer.num_prop for layer in self.layers)
 
     @property
     def backbone(self) -> int:
-        """MACs of the backbone with the tokens that remain."""
+        """MACs of the backbone with token reduction."""
         return self.embed + self.head + sum(layer.macs for layer in self.layers)
 
     @property
@@ -89,7 +89,7 @@ class Plan:
 
 
 def make_plan(model: Any, settings: Settings) -> Plan:
-    """Return what a method does to a timm model, patched or not; the model may be on the meta device.
+    """Compute the plan for a timm model, patched or not; the model may be on the meta device.
 
     Args:
         model: as for ``apply``.
@@ -174,7 +174,7 @@ def _counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> l
         image_tokens, most = counts[-1] - shape.num_prefix, _most(settings, shape, counts[-1])
         if amount > most:
             raise ConfigError(
-                f"num_prop={list(num_prop)} takes {amount} of the {image_tokens} image tokens left in layer {layer} "
+                f"num_prop={list(num_prop)} removes {amount} of the {image_tokens} image tokens left in layer {layer} "
                 f"(of 0 to {shape.depth - 1}): {settings.name} takes at most {most} there"
                 f"{_largest(settings, shape, num_prop)}"
             )

@@ -1,4 +1,4 @@
-"""Reads weights files, and adapts them to a model or says why they do not fit."""
+"""Reads weights files and adapts them to a model, or raises an error with the reason."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +36,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # each reader has exceptions of its own, and pickle any
         reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"cannot read weights from {path}: {reason} (only tensors are read; objects in a checkpoint are never run)"
+            f"cannot read weights from {path}: {reason} (only tensors are read; pickled objects are never executed)"
         ) from error
-    raise WeightsError(f"{path} is no weights file: give .safetensors, .pth, .pt or .pth.tar")
+    raise WeightsError(f"{path} is not a weights file: give .safetensors, .pth, .pt or .pth.tar")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all: written beside, flushed to the disk, then put in place.
+"""Atomic writes: a temporary file next to the target is written, flushed to the disk, and renamed to the target.
 
-A process that is killed leaves ``.NAME.tmp-PID-N`` beside NAME. Whoever writes holds a lock on that file, so the next
-writer of NAME removes those that nobody holds any more, and never one that another process is writing.
+A process that is killed leaves ``.NAME.tmp-PID-N`` next to NAME. A writer holds a lock on its temporary file. So the
+next writer of NAME removes those without a lock, and never one that another process is writing.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ _numbers = itertools.count()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: see ``replacing``."""
+    """Write a file atomically: see ``replacing``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file (empty, beside ``path``) to write to; it takes the place of ``path`` at the end.
+    """Yield an empty temporary file next to ``path`` to write to; it replaces ``path`` at the end.
 
-    Whatever fails leaves the earlier file whole and no temporary. A symbolic link stays, its target is replaced. The
-    new file has the permissions of any new file (0o644 under the usual umask).
+    After any failure the earlier file is unchanged and the temporary file is gone. A symbolic link is kept, and its
+    target is replaced. The new file has the default permissions (0o644 under the usual umask).
 
     Raises:
         OSError: the file cannot be written.
@@ -76,7 +76,7 @@ def _held(descriptor: int) -> bool:
 
 
 def sweep(target: Path) -> None:
-    """Remove temporaries of this file that no process holds any more."""
+    """Remove temporary files of this file that no process has locked."""
     ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
     entries: list[str] = []
     with contextlib.suppress(OSError):  # a folder that is missing is the writer's to report

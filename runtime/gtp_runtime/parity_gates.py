@@ -51,7 +51,7 @@ def limits_of(precision: str, min_kept: float | None = None) -> Limits:
         InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
     """
     if precision not in ERROR_LIMITS:
-        raise InputError(f"no parity limits for precision {precision!r}: there are {', '.join(ERROR_LIMITS)}")
+        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(ERROR_LIMITS)}")
     if min_kept is None:
         return Limits(ERROR_LIMITS[precision], KEPT_LIMITS[precision])
     if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:
@@ -60,19 +60,19 @@ def limits_of(precision: str, min_kept: float | None = None) -> Limits:
 
 
 def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: bool) -> list[str]:
-    """Return the gates that fail, in words.
+    """Return a message for each gate that fails.
 
     Args:
-        parity: what was measured.
-        limits: what is allowed.
-        finite: whether every answer is.
-        kept_asked: whether the user gave the limit of the kept sets, so that it cannot go unused.
+        parity: the measured values.
+        limits: the limits.
+        finite: whether every output is finite.
+        kept_asked: whether the user gave the limit of the kept sets, which must then apply.
     """
     what = "feature" if parity.kl is None else "logit"
     error, kept = parity.max_abs_fraction, parity.kept_agreement
     gates = (
         (finite, f"some {what}s are not finite"),
-        (kept is not None or not kept_asked, "no kept sets to compare with min_kept (--min-kept): leave it out"),
+        (kept is not None or not kept_asked, "no kept sets to compare, so omit min_kept (--min-kept)"),
         (
             kept is None or kept >= limits.kept,
             f"kept sets agree on {_share(kept)} of the images, limit {limits.kept:.0%}",
@@ -84,7 +84,8 @@ def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: 
         ),
         (
             parity.kept_overlap is None or parity.kept_overlap >= limits.overlap,
-            f"other tokens leave: overlap {_number(parity.kept_overlap)} (0 is chance), limit {limits.overlap:g}",
+            f"different tokens are removed: overlap {_number(parity.kept_overlap)} (0 is chance), "
+            f"limit {limits.overlap:g}",
         ),
         (
             error is None or error <= limits.error,

@@ -1,4 +1,4 @@
-"""Keeps what was measured of a file in its manifest."""
+"""Stores results of a file in its manifest."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a directory holds: files of an earlier export, and files of the user's, which no export may touch."""
+"""The contents of a directory: files of an earlier export, and files of the user, which no export may change."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def check_place(directory: Path) -> None:
     if not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{place} cannot be written: choose another -o")
     if place == directory and _is_here(directory):
-        raise OutputError(f"{directory} is where you are, and would be replaced: choose another -o, or leave it first")
+        raise OutputError(f"{directory} is or contains the current directory: choose another -o, or leave it first")
     # an export that runs there, or ended while we looked, is for the lock to find out
     if place == directory and _others(directory) and not is_work(directory / WORK_NAME):
         check_contents(directory)
@@ -70,7 +70,7 @@ def refuse(directory: Path, others: Iterable[str]) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise OutputError(
-            f"{directory} holds other files, which no export of gtp-export wrote: {', '.join(names[:SHOWN])}{more}; "
+            f"{directory} holds other files, which gtp-export did not write: {', '.join(names[:SHOWN])}{more}; "
             "choose another -o, or move them away"
         )
 

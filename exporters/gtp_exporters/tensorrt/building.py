@@ -24,9 +24,9 @@ class EngineOptions:
     """How to build.
 
     Attributes:
-        workspace: MiB that a layer may use while it runs; TensorRT's choice without.
-        opt_level: 0 to 5, more tries of kernels; TensorRT's choice (3) without.
-        timing_cache: a file of measured kernels, kept and reused; full TensorRT only.
+        workspace: MiB of workspace memory that a layer may use (default: TensorRT's).
+        opt_level: builder optimization level, 0 to 5 (default: TensorRT's, 3).
+        timing_cache: a file with kernel timings, reused by later builds; full TensorRT only.
         targets: compute capabilities to build for ahead of time, ("sm86", …); RTX only.
     """
 
@@ -37,14 +37,14 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in OPT_LEVELS:
-            raise LimitError(f"optimisation level {self.opt_level}: TensorRT has {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
+            raise LimitError(f"opt_level={self.opt_level}: give {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
         if self.workspace is not None and self.workspace < 1:
             raise LimitError(f"workspace {self.workspace} MiB: give at least 1, or leave it to TensorRT")
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialised engine, layers of the parsed network, and how long the builder took."""
+    """A serialised engine, the number of layers of the parsed network, and the build time in seconds."""
 
     plan: bytes
     layers: int
@@ -57,7 +57,7 @@ def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Pro
     Raises:
         EngineError: TensorRT cannot parse or build it.
         LimitError: options that this flavour does not have.
-        KeyboardInterrupt: Ctrl-C, after the step that was running.
+        KeyboardInterrupt: Ctrl-C, after the current build step.
     """
     logger = make_logger(flavor.trt)
     builder = flavor.trt.Builder(logger)

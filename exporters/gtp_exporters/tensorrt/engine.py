@@ -23,7 +23,7 @@ SUFFIX = ".engine"
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that was written: its file and its entry in the manifest."""
+    """A written engine: its file and its entry in the manifest."""
 
     path: Path
     entry: FileEntry
@@ -42,16 +42,16 @@ def build_engine(
 
     Args:
         path: the .onnx file, or its artifact directory, which means ``model.onnx``.
-        output: the engine; beside the graph, with the ending .engine, without. It must stay in the artifact directory.
+        output: the engine file, in the artifact directory (default: the graph's name with the extension .engine).
         precision: one of ``precision_names()``; default: the graph's own.
         flavor: "auto", "tensorrt" or "rtx".
-        options: how to build.
-        progress: told what is being done, and how much of it is.
+        options: build options.
+        progress: called with the current task and the share done.
 
     Raises:
-        ManifestError: a graph without manifest, or not what it says.
-        BackendMissingError: no TensorRT.
-        StaticCheckError, LimitError: the graph or the options are beyond TensorRT; before it is asked.
+        ManifestError: the graph has no manifest, or differs from it.
+        BackendMissingError: TensorRT is not installed.
+        StaticCheckError, LimitError: TensorRT does not support the graph or the options; raised before the build.
         EngineError: TensorRT cannot parse or build the graph.
         OutputError: the engine cannot be written.
     """
@@ -59,7 +59,7 @@ def build_engine(
     manifest = read_manifest(source.parent)
     check_file(source, manifest)
     if source.suffix != ".onnx":
-        raise LimitError(f"{source} is no graph: an engine is built from a .onnx file")
+        raise LimitError(f"{source} is not a graph: an engine is built from a .onnx file")
     target = _place(source, output)
     found, options = find_flavor(flavor), options or EngineOptions()
     graph = _prepare(read(source, manifest.entry(source.name).external_data), precision, progress)
@@ -85,7 +85,10 @@ def _place(source: Path, output: Path | str | None) -> Path:
     if target.suffix != SUFFIX:
         raise LimitError(f"{target}: an engine's name ends in {SUFFIX}")
     if target.resolve().parent != source.resolve().parent:
-        raise OutputError(f"{target} is outside of {source.parent}: an engine stays beside its manifest; name it there")
+        raise OutputError(
+            f"{target} is outside of {source.parent}: an engine must be in the directory of its manifest; "
+            "choose another -o"
+        )
     return target
 
 
@@ -132,7 +135,7 @@ def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:
         elif placed:
             target.unlink()
         if isinstance(error, OSError):
-            raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
+            raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

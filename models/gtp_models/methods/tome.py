@@ -27,7 +27,7 @@ _NEVER = -4.0  # less than any cosine
 @METHODS.add
 @dataclass(frozen=True)
 class ToMeSettings(Settings):
-    """How many tokens merge where: r of the paper is ``num_prop``, at most half of a layer's tokens."""
+    """Settings of ToMe: ``num_prop`` is r in the paper, at most half of a layer's tokens."""
 
     name: ClassVar[str] = "tome"
     summary: ClassVar[str] = "token merging (baseline: ToMe, arXiv 2210.09461)"

@@ -25,17 +25,17 @@ class Recipe:
 
     Attributes:
         name: the short name, also of the artifact directory.
-        title: what it is, for users.
+        title: a description for users.
         timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
         preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
         labels: "imagenet-1k", a list of class names, or None.
         weights: a weights file of the recipe's own, relative to the recipe file.
-        images: a folder of test images, relative to the recipe file, one sub-folder a class.
+        images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
-        why: the reason for each setting that was chosen from the model's shape; empty for recipe files.
+        why: the reason for each setting that was chosen from the model's tokens and depth; empty for recipe files.
     """
 
     name: str
@@ -124,7 +124,7 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
     raise UnknownModelError(
-        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT"
+        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME selects any timm ViT"
     )
 
 

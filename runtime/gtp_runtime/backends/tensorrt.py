@@ -122,7 +122,10 @@ class TensorRTBackend:
         names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
         specs = [*entry.inputs, *entry.outputs]
         if names != {spec.name for spec in specs}:
-            raise ManifestError(f"the engine has {sorted(names)}, its manifest says {[spec.name for spec in specs]}")
+            raise ManifestError(
+                f"the engine has the tensors {sorted(names)}, but its manifest lists {[spec.name for spec in specs]}: "
+                "build it again with gtp-export build-engine"
+            )
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
         self._buffers = Buffers(self._cuda, specs, len(STAGES) + 1)

@@ -1,6 +1,6 @@
-"""CUDA as an engine needs it: buffers, one stream, events; one small interface, two libraries behind it.
+"""The CUDA functions that an engine needs (buffers, streams, events): one interface to two libraries.
 
-pycuda is used where it is installed, else cuda-python. Both work in the primary context, which torch shares.
+pycuda is used if it is installed, else cuda-python. Both work in the primary context, which torch shares.
 """
 
 import logging

@@ -32,9 +32,9 @@ def check_file(path: Path, manifest: Manifest) -> None:
         return
     data = path.parent / name
     if not is_plain(name) or manifest.entry(name).role != "data":
-        raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is no data file of it: export again")
+        raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is not its data file: export again")
     if data.is_symlink() or (data.exists() and not data.is_file()):
-        raise ManifestError(f"{data} holds weights and must be a regular file, not a link or folder: copy it there")
+        raise ManifestError(f"{data} contains weights and must be a regular file, not a link or folder: copy it there")
     _check_hash(data, manifest.entry(name))
 
 

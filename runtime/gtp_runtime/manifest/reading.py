@@ -1,4 +1,4 @@
-"""Reads and writes ``model.json``: typed values, every one checked; a wrong one is named."""
+"""Reads and writes ``model.json``: every value is checked against its type, and an error names the wrong one."""
 
 import re
 from pathlib import Path
@@ -22,17 +22,17 @@ _KINDS = {
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
+    """Read ``model.json`` of an artifact directory. Unknown keys are ignored, and newer minor versions are accepted.
 
     Raises:
-        ManifestError: no manifest, a damaged one, or one of another major version.
+        ManifestError: the manifest is missing, damaged, or of another major version.
     """
     path = directory / FILE_NAME
     try:
         values = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ManifestError(
-            f"no manifest {path}: a model is used with the {FILE_NAME} that gtp-export export wrote beside it"
+            f"no manifest {path}: a model needs the {FILE_NAME} that gtp-export export wrote next to it"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not JSON ({error}): export again") from error
@@ -46,10 +46,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write ``model.json``, whole or not at all.
+    """Write ``model.json`` atomically.
 
     Raises:
-        OSError: it cannot be written; an earlier one is as it was.
+        OSError: it cannot be written; an earlier one is unchanged.
     """
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     atomic.write_bytes(directory / FILE_NAME, content + b"\n")
@@ -64,15 +64,15 @@ def _check_version(values: Any, path: Path) -> None:
     if int(major) > ours:
         raise ManifestError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update gtp-export here")
     if int(major) < ours:
-        raise ManifestError(f"{path} has schema version {version}, this gtp-export reads {ours}.x: export again")
+        raise ManifestError(f"{path} has schema version {version}, but this gtp-export reads {ours}.x: export again")
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
-    """Files lie beside the manifest: a name that leads elsewhere is refused."""
+    """Reject names that lead out of the manifest's directory."""
     for name, entry in manifest.files.items():
         for given in (name, entry.external_data):
             if given is not None and not is_plain(given):
-                raise ManifestError(f"{path}: files.{name} names {given!r}, not a file beside it; export again")
+                raise ManifestError(f"{path}: files.{name} names {given!r}, not a file next to it; export again")
 
 
 def is_plain(name: str) -> bool:

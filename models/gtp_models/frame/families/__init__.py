@@ -19,8 +19,8 @@ def family_of(model: Any) -> Family:
         if family.holds(model):
             return family
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer and Eva; "
-        "gtp-export models lists what is ready to use"
+        f"{type(model).__name__} cannot be patched: GTP supports timm's VisionTransformer and Eva; "
+        "gtp-export models lists the recipes"
     )
 
 

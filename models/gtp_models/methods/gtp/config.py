@@ -31,21 +31,21 @@ class GTPConfig(Settings):
     """Settings of Graph-based Token Propagation (arXiv 2311.03035, section 3), under the authors' names.
 
     Attributes:
-        num_prop: tokens that leave in every layer, or one number for each layer; 0 keeps all tokens of a layer.
+        num_prop: tokens to remove in every layer, or one number per layer; 0 keeps all tokens of a layer.
         sparsity: share of attention entries to keep, in (0, 1] (section 3.4).
-        alpha: share of a propagated token that its neighbours receive (equation 6), at least 0.
+        alpha: factor by which a removed token is added to its neighbours (equation 6), at least 0.
         num_neighbours: number of semantic neighbours of a token, at least 1.
         token_scale: give tokens that received others more weight as keys.
-        selection: the score by which tokens stay, an entry of ``gtp.selections``.
-        propagation: what the tokens that stay receive, an entry of ``gtp.propagations``.
+        selection: the score by which tokens are kept, an entry of ``gtp.selections``.
+        propagation: what the kept tokens receive, an entry of ``gtp.propagations``.
         graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused if the propagation uses no graph.
-        threshold: how the sparsity threshold is found; "exact" sorts each image's own attention, "calibrated"
-            takes it from the mean and spread of its logarithm and ``calibration``.
-        calibration: z for each head of each layer, () for layers that do not reduce; ``calibrate`` measures it.
+        threshold: how the sparsity threshold is found: "exact" sorts each image's attention; "calibrated" computes
+            ``exp(mean + z * std)`` of its logarithm, with z from ``calibration``.
+        calibration: z for each head of each layer, () for layers that remove no tokens; ``calibrate`` measures it.
         keep, macs, schedule: see ``Settings``.
 
     Raises:
-        ConfigError: a value that is not allowed; the message says why and what is allowed.
+        ConfigError: an invalid value; the message says why and what is allowed.
     """
 
     sparsity: float = 1.0
@@ -94,7 +94,7 @@ class GTPConfig(Settings):
                 f"graph={self.graph!r} does not: choose graph='Nearest'"
             )
         if propagation.merges and not self.token_scale:
-            raise ConfigError(f"propagation={self.propagation!r} keeps sizes in token_scale: leave it on")
+            raise ConfigError(f"propagation={self.propagation!r} stores sizes in token_scale: leave it on")
         if propagation.uses_graph and graph.edges is None:
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"
@@ -116,15 +116,15 @@ class GTPConfig(Settings):
 
     @classmethod
     def paper(cls, **settings: Any) -> "GTPConfig":
-        """Return the published form: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
+        """Return GTP as published: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
         return cls.preset("paper", **settings)
 
     @classmethod
     def measured(cls, **settings: Any) -> "GTPConfig":
         """Return GTP with measured regeneration: Regeneration, Nearest, Merge, in two layers.
 
-        Token counts suit the tiles of runtimes (``+aligned``). ``num_prop`` stands for the MACs that it would take in
-        every layer.
+        Token counts suit the tiles of runtimes (``+aligned``).
+        ``num_prop`` sets the budget: the MACs that removing this number in every layer would leave.
         """
         return cls.preset("measured", **settings)
 

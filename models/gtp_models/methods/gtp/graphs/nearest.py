@@ -27,6 +27,4 @@ def _macs(layer: LayerShape) -> int:
     return layer.num_prop * (layer.tokens - layer.num_prop) * sketch_size(layer.model.dim)
 
 
-GRAPHS.add(
-    Graph("Nearest", "the most similar token that stays, found in the layer", nearest, one_receiver=True, macs=_macs)
-)
+GRAPHS.add(Graph("Nearest", "the most similar kept token, found in the layer", nearest, one_receiver=True, macs=_macs))

@@ -25,8 +25,9 @@ in [{data}]({data}). To compare machines, use ratios, not milliseconds.
 - *MACs*: relative to the dense model.
 
 *gtp* is the paper's form of GTP, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* the same with
-`--propagation None`, *measured* is `--preset measured`, and *drop-measured* is *drop* with its schedule. *tome* is token
-merging, which merges at most half of a layer's tokens, so at the largest *num_prop* it removes fewer in the last layers.
+`--propagation None`, *measured* is `--preset measured`, and *drop-measured* is *drop* with its schedule. *tome* is
+token merging, which merges at most half of a layer's tokens, so at the largest *num_prop* it removes fewer in the last
+layers.
 
 """
 

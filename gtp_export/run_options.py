@@ -21,6 +21,9 @@ from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 
 PANEL = "How files run"
+NOT_KEPT = (
+    "note: the result was not kept in the manifest: it cannot be written, or the file was replaced meanwhile (-v says)"
+)
 
 
 @dataclass(frozen=True)

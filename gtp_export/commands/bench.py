@@ -10,7 +10,7 @@ from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.numbers import finite, positive
 from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def bench(
         for result, model in zip(results, models, strict=True)
         if budget_ms is not None and model.entry.role != "dense" and result.p50_ms > budget_ms
     ]
-    for model, result in zip(models, results, strict=True):
+    kept = [
         model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
+        for model, result in zip(models, results, strict=True)
+    ]
     if json:
         settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
         backends = [{"name": model.backend.name, **model.backend.info} for model in models]
@@ -64,6 +66,8 @@ def bench(
     else:
         latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
+    if not all(kept):
+        console.note(NOT_KEPT)
     for result in over:
         console.err.print(
             f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"

@@ -10,7 +10,7 @@ from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.parity_gates import KEPT_LIMITS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def validate(
             accuracy_lines(accuracy, str(data))
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
-        console.note("note: the manifest could not be written, so the result was not kept there")
+        console.note(NOT_KEPT)
     if missed:
         console.err.print(
             "error: no accuracy to compare: --max-drop needs class folders and a dense twin"

@@ -145,5 +145,9 @@ class Model(Runner):
         return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
-        """Keep a result ("parity", "latency") in the manifest; False where the directory cannot be written."""
-        return recording.record(self.path, kind, result)
+        """Store a result ("parity", "latency") in the manifest.
+
+        Returns:
+            False if the manifest cannot be written, or the file was replaced by another since it was loaded.
+        """
+        return recording.record(self.path, self.entry.sha256, kind, result)

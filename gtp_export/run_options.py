@@ -42,17 +42,18 @@ class RunOptions:
 
     def load(self, path: Path) -> Model:
         """Load a file. Raises as ``gtp_runtime.load`` does."""
-        return load(path, self.backend, **self._options(path))
+        return load(path, self.backend, **self.options(path))
 
     def load_twin(self, path: Path) -> Model | None:
         """Load the dense twin of a file; None without one, or, with a note, where nothing here runs it."""
         try:
-            return load_twin(path, self.backend, **self._options(path))
+            return load_twin(path, self.backend, **self.options(path))
         except BackendMissingError as error:
             console.note(f"note: not compared with the dense twin: {error}")
             return None
 
-    def _options(self, path: Path) -> dict[str, Any]:
+    def options(self, path: Path) -> dict[str, Any]:
+        """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
         if not path.exists():
             return dict(self.given)  # for load to report
         file = path / "model.onnx" if path.is_dir() else path

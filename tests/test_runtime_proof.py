@@ -51,6 +51,11 @@ def test_benchmarks_files_in_turn(digits: Path, model: Model) -> None:
     assert model.benchmark(seconds=0).runs == 10
 
 
+def test_files_of_different_batches_are_not_compared(model: Model, batched: Model) -> None:
+    with pytest.raises(InputError, match=r"different batch sizes cannot be compared \(.*model\.onnx 1, .*onnx 3\)"):
+        gtp_runtime.benchmark([model, batched], 0)
+
+
 @pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, "3", True])
 def test_seconds_are_checked(model: Model, seconds: Any) -> None:
     with pytest.raises(InputError, match=r"^seconds=.*: give a finite number, 0 or more$"):

@@ -45,7 +45,8 @@ def place_engine(directory: Path, plan: bytes = b"plan", sha256: str | None = No
 def test_no_change_is_lost(digits_copy: Path) -> None:
     def add(name: str) -> None:
         for number in range(10):
-            update_manifest(digits_copy, lambda old: replace(old, notes=[*old.notes, f"{name}{number}"]))
+            said = f"{name}{number}"
+            update_manifest(digits_copy, lambda old, said=said: replace(old, notes=[*old.notes, said]))
 
     before = len(read_manifest(digits_copy).notes)
     threads = [threading.Thread(target=add, args=(name,)) for name in "abc"]
@@ -70,11 +71,16 @@ def test_all_writers_wait_for_the_lock(digits_copy: Path) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_an_export_waits_for_the_lock_and_is_finished_later(digits_copy: Path) -> None:
     manifest = replace(read_manifest(digits_copy), notes=["new"])
-    with locked(digits_copy), pytest.raises(OutputError, match="another process holds"), staged(digits_copy) as staging:
-        for name in manifest.files:
-            (staging.path / name).write_bytes((digits_copy / name).read_bytes())
-        write_manifest(manifest, staging.path)
-        staging.commit()
+
+    def export() -> None:
+        with staged(digits_copy) as staging:
+            for name in manifest.files:
+                (staging.path / name).write_bytes((digits_copy / name).read_bytes())
+            write_manifest(manifest, staging.path)
+            staging.commit()
+
+    with locked(digits_copy), pytest.raises(OutputError, match="another process holds"):
+        export()
     with staged(digits_copy):
         assert read_manifest(digits_copy).notes == ["new"]
 

@@ -1,6 +1,9 @@
 """What can go wrong on the way from a model to files. Every message says what to do."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gtp_exporters.proof import Proof
 
 
 class ExportError(Exception):
@@ -31,9 +34,9 @@ class ParityFailedError(ExportError):
     """An export whose graphs do not answer as eager PyTorch does.
 
     Attributes:
-        proof: what was measured (``gtp_exporters.proof.Proof``); None where the eager model itself failed.
+        proof: the measured values; of a model whose own answers are not finite, its parity with itself.
     """
 
-    def __init__(self, message: str, proof: Any) -> None:
+    def __init__(self, message: str, proof: "Proof") -> None:
         super().__init__(message)
         self.proof = proof

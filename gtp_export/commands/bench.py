@@ -45,6 +45,7 @@ def bench(
     """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark
+    from gtp_runtime.comparing import record_latency
 
     with ExitStack() as stack:
         models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
@@ -55,18 +56,18 @@ def bench(
         for result, model in zip(results, models, strict=True)
         if budget_ms is not None and model.entry.role != "dense" and result.p50_ms > budget_ms
     ]
-    kept = [
-        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
-        for model, result in zip(models, results, strict=True)
-    ]
+    kept = record_latency(models, results)
     if json:
-        settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
-        backends = [{"name": model.backend.name, **model.backend.info} for model in models]
+        settings = {"backend": running.backend, **running.given, "seconds": seconds}
+        backends = [
+            {"name": model.backend.name, "options": running.options(model.path), **model.backend.info}
+            for model in models
+        ]
         console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
         latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
-    if not all(kept):
+    if not kept:
         console.note(NOT_KEPT)
     for result in over:
         console.err.print(

@@ -11,12 +11,12 @@ from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
-from gtp_runtime.parity_gates import KEPT_LIMITS
+from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
-_KEPT = ", ".join(f"{precision} {limit:g}" for precision, limit in KEPT_LIMITS.items())
+_KEPT = ", ".join(f"{precision} {limits.kept:g}" for precision, limits in LIMITS.items())
 
 
 @takes_run_options()

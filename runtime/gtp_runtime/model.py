@@ -79,7 +79,7 @@ class Model(Runner):
         Args:
             progress: told "validating" and the share done.
             min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision
-                (``gtp_runtime.parity_gates.KEPT_LIMITS``).
+                (``gtp_runtime.parity_gates.LIMITS``).
 
         Raises:
             ManifestError: the pack is missing, damaged, of another export, or holds nothing of this file's role.

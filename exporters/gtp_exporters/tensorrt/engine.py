@@ -132,9 +132,7 @@ def _write(target: Path, plan: bytes, entry: FileEntry, info: EngineInfo) -> Fil
 def _check_graph(manifest: Manifest, info: EngineInfo) -> None:
     """Raise ``EngineError`` unless the graph that the engine was built from is still the one in the manifest."""
     if info.onnx not in manifest.files or manifest.files[info.onnx].sha256 != info.onnx_sha256:
-        raise EngineError(
-            f"{info.onnx} was replaced while its engine was built, so the engine is not kept: build again"
-        )
+        raise EngineError(f"{info.onnx} was replaced while its engine was built: the engine is not kept, build again")
 
 
 def _with_entry(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:

@@ -20,7 +20,10 @@ from gtp_runtime.backends import all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 
-PANEL = "Backend"
+PANEL = "How files run"
+NOT_KEPT = (
+    "note: the result was not kept in the manifest: it cannot be written, or the file was replaced meanwhile (-v says)"
+)
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,18 @@ class RunOptions:
 
     def load(self, path: Path) -> Model:
         """Load a file. Raises as ``gtp_runtime.load`` does."""
-        return load(path, self.backend, **self._options(path))
+        return load(path, self.backend, **self.options(path))
 
     def load_twin(self, path: Path) -> Model | None:
         """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
         try:
-            return load_twin(path, self.backend, **self._options(path))
+            return load_twin(path, self.backend, **self.options(path))
         except BackendMissingError as error:
             console.note(f"note: not compared with the dense baseline: {error}")
             return None
 
-    def _options(self, path: Path) -> dict[str, Any]:
+    def options(self, path: Path) -> dict[str, Any]:
+        """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
         if not path.exists():
             return dict(self.given)  # for load to report
         file = path / "model.onnx" if path.is_dir() else path

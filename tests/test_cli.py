@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from artifacts import COMMANDS, DIGITS, SEVEN, TINY, Command, Ran
 
-from gtp_runtime import read_manifest
+from gtp_runtime import Model, read_manifest
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
 
@@ -134,14 +134,23 @@ def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) 
 
 def test_bench(command: Command, digits_copy: Path) -> None:
     found = document(command(*QUICK, digits_copy, "--json"))
-    assert found["settings"] == {"backend": "auto", "threads": 1, "seconds": 0.1}
+    assert found["settings"] == {"backend": "auto", "seconds": 0.1}
+    assert [(entry["name"], entry["options"]) for entry in found["backends"]] == [("onnxruntime", {"threads": 1})] * 2
     assert [Path(result["file"]).name for result in found["files"]] == ["dense.onnx", "model.onnx"]
     assert all(result.keys() >= LATENCY for result in found["files"])
     kept = read_manifest(digits_copy).results["latency"]
     assert kept.keys() == {"dense.onnx", "model.onnx"}
     assert kept["model.onnx"]["provider"] == "cpu"
+    assert {result["against"] for result in kept.values()} == {"dense.onnx"}
     ran = command(*QUICK, digits_copy / "dense.onnx")
     assert ran.last == f"next: gtp-export validate {digits_copy / 'dense.onnx'}"
+
+
+def test_bench_says_what_was_not_kept(command: Command, digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "record", lambda *arguments: False)
+    ran = command(*QUICK, digits_copy)
+    assert ran.code == 0
+    assert "note: the result was not kept in the manifest" in ran.error
 
 
 def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from artifacts import ROOT
 
 from gtp_runtime import Manifest, Preprocessing, read_manifest
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest import (
     FileEntry,
     LayerEntry,
@@ -179,6 +179,12 @@ def test_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.json").write_bytes(content)
     with pytest.raises(ManifestError, match="is not JSON"):
         read_manifest(tmp_path)
+
+
+def test_the_directory_is_any_path(digits: Path) -> None:
+    assert read_manifest(str(digits)) == read_manifest(digits)
+    with pytest.raises(InputError, match="give the directory as a path, not int"):
+        read_manifest(5)  # type: ignore[arg-type]
 
 
 def test_no_manifest(tmp_path: Path) -> None:

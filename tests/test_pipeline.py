@@ -18,6 +18,7 @@ from gtp_exporters.proof import UNPROVEN
 from gtp_exporters.reference import make_reference
 from gtp_models import ConfigError, GTPConfig, build_model, load_recipe
 from gtp_runtime import read_manifest
+from gtp_runtime.errors import InputError
 from gtp_runtime.reference import Reference
 
 LEAN = ExportOptions(simplify=False)
@@ -243,3 +244,9 @@ def test_folders_that_are_no_classes_are_said(tmp_path: Path) -> None:
     (note,) = manifest.notes
     assert note.startswith("the reference has no classes: the sub-folders of ")
     assert "cats, dogs" in note
+
+
+@pytest.mark.parametrize("threads", ["2", -1, 100_000])
+def test_threads_are_checked_before_anything_is_done(tmp_path: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match=f"threads={threads!r}: give"):
+        export("no such model", tmp_path / "out", threads=threads)

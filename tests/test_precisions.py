@@ -3,7 +3,7 @@
 from artifacts import python
 
 from gtp_exporters.precisions import find_precision, precision_names
-from gtp_runtime.parity_gates import ERROR_LIMITS
+from gtp_runtime.parity_gates import LIMITS
 
 
 def test_every_precision_says_what_the_registry_asks_for() -> None:
@@ -14,7 +14,7 @@ def test_every_precision_says_what_the_registry_asks_for() -> None:
 
 
 def test_the_runtime_has_an_error_limit_for_each() -> None:
-    assert set(precision_names()) == set(ERROR_LIMITS)
+    assert set(precision_names()) == set(LIMITS)
 
 
 def test_listing_loads_neither_onnx_nor_torch() -> None:

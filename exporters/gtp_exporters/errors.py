@@ -1,6 +1,9 @@
 """Errors of the exporter. Every message says what to do."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gtp_exporters.proof import Proof
 
 
 class ExportError(Exception):
@@ -31,9 +34,9 @@ class ParityFailedError(ExportError):
     """The outputs of the exported graphs differ from those of eager PyTorch.
 
     Attributes:
-        proof: the measured values (``gtp_exporters.proof.Proof``); None if the eager model itself failed.
+        proof: the measured values; of a model whose own answers are not finite, its parity with itself.
     """
 
-    def __init__(self, message: str, proof: Any) -> None:
+    def __init__(self, message: str, proof: "Proof") -> None:
         super().__init__(message)
         self.proof = proof

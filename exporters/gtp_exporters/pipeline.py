@@ -6,7 +6,7 @@ recipe → model → settings → plan → graphs, reference and manifest in a s
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.artifacts import MODEL_NAME, write_artifacts
 from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
@@ -16,6 +16,8 @@ from gtp_exporters.subject import make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
+from gtp_runtime.backends import find_backend
+from gtp_runtime.backends.options import make_options
 from gtp_runtime.images import find_images
 from gtp_runtime.manifest import Manifest, read_manifest
 from gtp_runtime.progress import Progress, quiet
@@ -61,13 +63,14 @@ def export(
         progress: called with the current task.
 
     Raises:
-        LimitError: the target cannot build these settings. It is raised before anything is traced.
-        StaticCheckError: a graph is not static.
-        ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
-            export is unchanged.
-        OutputError: the directory cannot be written, or contains other files.
-        ModelsError, GTPRuntimeError: errors of models, weights and images.
+        LimitError: settings that the target cannot build. It is raised before anything is traced.
+        StaticCheckError: a graph that is not static.
+        ParityFailedError: the graphs' answers differ from eager PyTorch's, or these are not finite. The earlier export
+            stays.
+        OutputError: the directory cannot be written, or holds other files.
+        ModelsError, GTPRuntimeError: from models, weights, images and ``threads``.
     """
+    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
     directory = Path(output) if output else Path("build") / recipe.name

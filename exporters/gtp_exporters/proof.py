@@ -7,6 +7,7 @@ import numpy as np
 
 from gtp_exporters.errors import ParityFailedError
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.comparing import record_latency
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
@@ -90,10 +91,10 @@ def _graphs(manifest: Manifest) -> list[str]:
 def _prove(models: list[Model], progress: Progress) -> Proof:
     reports = [model.validate(progress) for model in models]
     latency = benchmark(models, SECONDS, progress)
-    for model, report, result in zip(models, reports, latency, strict=True):
+    for model, report in zip(models, reports, strict=True):
         model.record("parity", report.to_dict())
-        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
-    of_twin = [f"dense baseline: {problem}" for report in reports[:-1] for problem in report.problems]
+    record_latency(models, latency)
+    of_twin = [f"dense twin: {problem}" for report in reports[:-1] for problem in report.problems]
     parity = replace(reports[-1], problems=[*reports[-1].problems, *of_twin])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
     return Proof(parity, named)

@@ -10,7 +10,7 @@ from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.numbers import finite, positive
 from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def bench(
     """Measure latency in interleaved runs: percentiles, ratio to the first file, realised share of the saved MACs."""
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark
+    from gtp_runtime.comparing import record_latency
 
     with ExitStack() as stack:
         models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
@@ -55,15 +56,19 @@ def bench(
         for result, model in zip(results, models, strict=True)
         if budget_ms is not None and model.entry.role != "dense" and result.p50_ms > budget_ms
     ]
-    for model, result in zip(models, results, strict=True):
-        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
+    kept = record_latency(models, results)
     if json:
-        settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
-        backends = [{"name": model.backend.name, **model.backend.info} for model in models]
+        settings = {"backend": running.backend, **running.given, "seconds": seconds}
+        backends = [
+            {"name": model.backend.name, "options": running.options(model.path), **model.backend.info}
+            for model in models
+        ]
         console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
         latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
+    if not kept:
+        console.note(NOT_KEPT)
     for result in over:
         console.err.print(
             f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"

@@ -26,8 +26,9 @@ def calibrate(
         update("loading torch")
         from gtp_exporters.calibrating import calibrate_on
         from gtp_models import GTPConfig, build_model, load_recipe
-        from gtp_models.recipes import write_recipe
+        from gtp_models.recipes import check_recipe_place, write_recipe
 
+        check_recipe_place(output)
         recipe = load_recipe(model)
         update(f"building {recipe.timm}")
         built = build_model(recipe, weights)

@@ -107,7 +107,19 @@ def export(
         from gtp_models import load_recipe
 
         recipe = load_recipe(model, size)
-        options = ExportOptions(batch, opset, simplify, dense, trace, target, data, precision, input_, calib_data, head)
+        options = ExportOptions(
+            batch=batch,
+            opset=opset,
+            simplify=simplify,
+            dense=dense,
+            trace=trace,
+            target=target,
+            data=data,
+            precision=precision,
+            input=input_,
+            calib_data=calib_data,
+            head=head,
+        )
         settings = recipe.settings(method, preset, **given)
         failed: ParityFailedError | None = None
         try:

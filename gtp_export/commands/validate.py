@@ -10,13 +10,13 @@ from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
-from gtp_runtime.parity_gates import KEPT_LIMITS
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
+from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
-_KEPT = ", ".join(f"{precision} {limit:g}" for precision, limit in KEPT_LIMITS.items())
+_KEPT = ", ".join(f"{precision} {limits.kept:g}" for precision, limits in LIMITS.items())
 
 
 @takes_run_options()
@@ -83,7 +83,7 @@ def validate(
             accuracy_lines(accuracy, str(data))
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
-        console.note("note: the result was not stored, because the manifest could not be written")
+        console.note(NOT_KEPT)
     if missed:
         console.err.print(
             "error: no accuracy to compare: --max-drop needs class folders and a dense baseline"

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,10 +52,63 @@ def replacing(path: Path) -> Iterator[Path]:
         log.debug("%s is not flushed: %s", target.parent, error)
 
 
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Put the file at ``path`` back as it was, or remove what came there, if the block fails.
+
+    Meanwhile it is kept as a temporary: a hard link, or a copy on a file system without links.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    target = Path(os.path.realpath(path))
+    kept = _keep(target) if target.exists() else None
+    try:
+        yield
+    except BaseException:
+        if kept is None:
+            target.unlink(missing_ok=True)
+        else:
+            os.replace(kept[0], target)
+        raise
+    finally:
+        if kept is not None:
+            kept[0].unlink(missing_ok=True)
+            os.close(kept[1])
+
+
+def _keep(target: Path) -> tuple[Path, int]:
+    """Link or copy a file to a temporary of ours and hold that."""
+    link, lock = _temporary(target), os.open(target, os.O_RDONLY)
+    _held(lock)  # before the link is there for others to sweep
+    try:
+        os.link(target, link)
+    except OSError as error:
+        log.debug("%s is copied, for it cannot be linked: %s", target, error)
+        os.close(lock)
+        return _copy(target)
+    return link, lock
+
+
+def _copy(target: Path) -> tuple[Path, int]:
+    temporary, lock = _create(target)
+    try:
+        shutil.copyfile(target, temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        os.close(lock)
+        raise
+    return temporary, lock
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
+
+
 def _create(target: Path) -> tuple[Path, int]:
     """Make a temporary of ours and hold it: the lock lasts until the descriptor is closed."""
     while True:
-        temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
+        temporary = _temporary(target)
         try:
             descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:  # of an earlier process with this id

@@ -27,11 +27,13 @@ def benchmark(
         rounds: minimum number of runs of each file, even if ``seconds`` is exceeded; 1 or more.
 
     Raises:
-        InputError: no loaded files, or an invalid value of ``seconds`` or ``rounds``.
+        InputError: no loaded files, or files of different batch sizes; ``seconds`` or ``rounds`` that are not such
+            numbers.
     """
     timing.check_duration(seconds, rounds)
     if not all(isinstance(model, Model) for model in models):
-        raise InputError("benchmark takes loaded models: load each file with gtp_runtime.load(path)")
+        raise InputError("benchmark times loaded files: give gtp_runtime.load(path) of each")
+    _check_batches(models)
     times = timing.in_turn([model.timed() for model in models], seconds, progress, rounds)
     results = [
         latency.summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)
@@ -39,6 +41,28 @@ def benchmark(
     results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
     entries = [model.entry for model in models]
     return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
+
+
+def _check_batches(models: Sequence[Model]) -> None:
+    """Milliseconds a run compare files only where a run has as many images."""
+    if len({model.batch for model in models}) > 1:
+        said = ", ".join(f"{model.path} {model.batch}" for model in models)
+        raise InputError(f"files of different batch sizes cannot be compared ({said}): give files of one batch size")
+
+
+def record_latency(models: Sequence[Model], results: Sequence[latency.Latency]) -> bool:
+    """Store what ``benchmark`` measured in the manifest of each file; "against" names the file compared with.
+
+    Returns:
+        Whether all were stored: see ``Model.record``.
+    """
+    kept = []
+    for model, result in zip(models, results, strict=True):
+        first = models[0].path
+        against = first.name if first.parent == model.path.parent else str(first)
+        found = {**result.to_dict(), "file": model.path.name, "against": against, **model.backend.info}
+        kept.append(model.record("latency", found))
+    return all(kept)
 
 
 def evaluate(

@@ -77,9 +77,9 @@ class Model(Runner):
         """Compare the outputs of this file with the reference; the report says whether every gate passed.
 
         Args:
-            progress: called with "validating" and the share done.
-            min_kept: minimum share of images, 0..1, whose kept sets agree; default: by precision
-                (``gtp_runtime.parity_gates.KEPT_LIMITS``).
+            progress: told "validating" and the share done.
+            min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision
+                (``gtp_runtime.parity_gates.LIMITS``).
 
         Raises:
             ManifestError: the reference is missing, damaged, of another export, or has no outputs for this file.
@@ -145,5 +145,9 @@ class Model(Runner):
         return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
-        """Store a result ("parity", "latency") in the manifest; False if the directory cannot be written."""
-        return recording.record(self.path, kind, result)
+        """Store a result ("parity", "latency") in the manifest.
+
+        Returns:
+            False if the manifest cannot be written, or the file was replaced by another since it was loaded.
+        """
+        return recording.record(self.path, self.entry.sha256, kind, result)

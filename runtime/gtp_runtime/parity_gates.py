@@ -1,7 +1,7 @@
 """The limits of parity, and the gates that fail."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gtp_runtime.errors import InputError
@@ -9,15 +9,9 @@ from gtp_runtime.errors import InputError
 if TYPE_CHECKING:
     from gtp_runtime.parity import Parity
 
-ERROR_LIMITS = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}  # fractions of max|logit|, where kept sets agree
 COSINE_LIMIT = 0.999
 KL_LIMIT = 0.01  # nats
 TOP1_LIMIT = 0.99
-# Shares of the images whose kept sets agree in every layer. A correct file flips near-ties alone, and random weights
-# have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %, fp16 77
-# to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a dozen
-# layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no image.
-KEPT_LIMITS = {"fp32": 0.75, "fp16": 0.5, "bf16": 0.0}
 # The same tokens leave in the same layers, corrected for chance. Measured likewise: fp32 and fp16 0.97 to 1, bf16 0.7
 # to 1; chance gives 0.
 OVERLAP_LIMIT = 0.5
@@ -44,19 +38,26 @@ class Limits:
     top1: float = TOP1_LIMIT
 
 
+# The shares of the images whose kept sets agree in every layer: a correct file flips near-ties alone, and random
+# weights have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %, fp16 77
+# to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a dozen
+# layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no image.
+LIMITS = {"fp32": Limits(1e-3, 0.75), "fp16": Limits(3e-2, 0.5), "bf16": Limits(1e-1, 0.0)}
+
+
 def limits_of(precision: str, min_kept: float | None = None) -> Limits:
     """Return the limits of a precision; ``min_kept`` replaces that of the kept sets.
 
     Raises:
         InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
     """
-    if precision not in ERROR_LIMITS:
-        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(ERROR_LIMITS)}")
+    if precision not in LIMITS:
+        raise InputError(f"no parity limits for precision {precision!r}: there are {', '.join(LIMITS)}")
     if min_kept is None:
-        return Limits(ERROR_LIMITS[precision], KEPT_LIMITS[precision])
+        return LIMITS[precision]
     if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:
         raise InputError(f"min_kept={min_kept!r}: give a share of the images, 0 to 1")
-    return Limits(ERROR_LIMITS[precision], float(min_kept))
+    return replace(LIMITS[precision], kept=float(min_kept))
 
 
 def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: bool) -> list[str]:

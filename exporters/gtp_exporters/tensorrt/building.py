@@ -56,8 +56,8 @@ def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Pro
 
     Raises:
         EngineError: TensorRT cannot parse or build it.
-        LimitError: options that this flavour does not have.
-        KeyboardInterrupt: Ctrl-C, after the current build step.
+        LimitError: options that this flavour does not have, a timing cache that cannot be read.
+        KeyboardInterrupt: Ctrl-C, after the step that was running.
     """
     logger = make_logger(flavor.trt)
     builder = flavor.trt.Builder(logger)
@@ -107,13 +107,21 @@ def _load_timing_cache(flavor: Flavor, config: Any, path: Path | None) -> Any:
     """RTX measures nothing while building, so it has none; a cache of another TensorRT is passed over."""
     if path is None or flavor.is_rtx:
         return None
-    known = path.read_bytes() if path.exists() else b""
-    cache = config.create_timing_cache(known)
+    cache = config.create_timing_cache(_read_timing_cache(path))
     if cache is None:
         cache = config.create_timing_cache(b"")
     if cache is None or not config.set_timing_cache(cache, False):
         return None
     return cache
+
+
+def _read_timing_cache(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise LimitError(f"timing cache {path}: {error.strerror}; give another file (--timing-cache)") from error
 
 
 def _save_timing_cache(config: Any, path: Path) -> None:

@@ -1,20 +1,21 @@
 """``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import EngineError, LimitError, OutputError
 from gtp_exporters.graphs import read
 from gtp_exporters.precision import precision_of, to_precision
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
+from gtp_runtime.atomic import replacing, restoring
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, read_manifest, write_manifest
+from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 
@@ -49,10 +50,10 @@ def build_engine(
         progress: called with the current task and the share done.
 
     Raises:
-        ManifestError: the graph has no manifest, or differs from it.
-        BackendMissingError: TensorRT is not installed.
-        StaticCheckError, LimitError: TensorRT does not support the graph or the options; raised before the build.
-        EngineError: TensorRT cannot parse or build the graph.
+        ManifestError: a graph without manifest, or not what it says.
+        BackendMissingError: no TensorRT.
+        StaticCheckError, LimitError: the graph or the options are beyond TensorRT; before it is asked.
+        EngineError: TensorRT cannot parse or build the graph, or the graph was replaced meanwhile.
         OutputError: the engine cannot be written.
     """
     source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
@@ -67,7 +68,7 @@ def build_engine(
     built = build(found, graph, options, progress)
     info = _info(found, source, manifest, built, options)
     entry = _entry(manifest.entry(source.name), precision_of(graph), info)
-    return Engine(target, _write(target, built.plan, entry))
+    return Engine(target, _write(target, built.plan, entry, info))
 
 
 def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.Model:
@@ -116,31 +117,25 @@ def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
     return replace(graph, sha256="", size=0, nodes=0, precision=precision, engine=info, external_data=None)
 
 
-def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:
+def _write(target: Path, plan: bytes, entry: FileEntry, info: EngineInfo) -> FileEntry:
     """Write engine and manifest, or neither; an engine that was there comes back."""
-    temporary, old = (target.with_name(f".{target.stem}-{what}-{os.getpid()}") for what in ("new", "old"))
-    placed = False
     try:
-        temporary.write_bytes(plan)
-        entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
-        manifest = _with_entry(read_manifest(target.parent), target.name, entry)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
-        placed = True
-        write_manifest(manifest, target.parent)
-    except BaseException as error:
-        if old.exists():
-            os.replace(old, target)
-        elif placed:
-            target.unlink()
-        if isinstance(error, OSError):
-            raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+        with held(target.parent), restoring(target):
+            manifest = read_manifest(target.parent)
+            _check_graph(manifest, info)
+            with replacing(target) as temporary:
+                temporary.write_bytes(plan)
+                entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
+            write_manifest(_with_entry(manifest, target.name, entry), target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
     return entry
+
+
+def _check_graph(manifest: Manifest, info: EngineInfo) -> None:
+    """Raise ``EngineError`` unless the graph that the engine was built from is still the one in the manifest."""
+    if info.onnx not in manifest.files or manifest.files[info.onnx].sha256 != info.onnx_sha256:
+        raise EngineError(f"{info.onnx} was replaced while its engine was built: the engine is not kept, build again")
 
 
 def _with_entry(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:

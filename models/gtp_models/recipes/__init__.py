@@ -4,6 +4,7 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 """
 
 import difflib
+import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -150,16 +151,32 @@ def _read(path: Path) -> Recipe:
     return Recipe(**values)
 
 
+def check_recipe_place(path: Path) -> None:
+    """Check that a recipe can be written to a file.
+
+    Raises:
+        ConfigError: its name does not end in .yaml, its folder cannot be written, or it exists and is no recipe.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}, or it cannot be written")
+    if path.exists():
+        try:
+            _read(path)
+        except (ConfigError, UnknownModelError) as error:
+            raise ConfigError(f"{path} exists and is no recipe, so it is not replaced: choose another name") from error
+
+
 def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     """Write a recipe with other GTP settings to a file.
 
     Raises:
-        ConfigError: the file cannot be written, or its name does not end in .yaml.
+        ConfigError: as ``check_recipe_place``, or the disk fails.
     """
     import yaml
 
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
+    check_recipe_place(path)
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:

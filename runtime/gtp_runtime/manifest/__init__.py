@@ -13,6 +13,7 @@ from gtp_runtime.manifest.schema import (
     TensorSpec,
     WeightsInfo,
 )
+from gtp_runtime.manifest.updating import update_manifest
 
 __all__ = [
     "FILE_NAME",
@@ -28,5 +29,6 @@ __all__ = [
     "file_sha256",
     "read_manifest",
     "twin",
+    "update_manifest",
     "write_manifest",
 ]

@@ -24,10 +24,18 @@ def check_file(path: Path, manifest: Manifest) -> None:
     """Check that a file is what the manifest says, and the file beside it that holds its weights likewise.
 
     Raises:
-        ManifestError: it is missing, not listed, or its sha256 differs; its weights are not a regular file beside it.
+        ManifestError: it is missing, not listed, or its sha256 differs; its weights are not a regular file beside it;
+            it is an engine, and the manifest lists another graph than the one that it was built from.
     """
-    _check_hash(path, manifest.entry(path.name))
-    name = manifest.entry(path.name).external_data
+    entry = manifest.entry(path.name)
+    _check_hash(path, entry)
+    if entry.engine is not None and entry.engine.onnx in manifest.files:  # the graph itself need not be there
+        graph = entry.engine.onnx
+        if manifest.files[graph].sha256 != entry.engine.onnx_sha256:
+            raise ManifestError(
+                f"{path} was built from another {graph} than its manifest lists: gtp-export build-engine builds again"
+            )
+    name = entry.external_data
     if name is None:
         return
     data = path.parent / name

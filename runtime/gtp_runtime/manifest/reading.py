@@ -1,5 +1,6 @@
 """Reads and writes ``model.json``: every value is checked against its type, and an error names the wrong one."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gtp_runtime import atomic
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
 
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
@@ -21,13 +22,16 @@ _KINDS = {
 }
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read ``model.json`` of an artifact directory. Unknown keys are ignored, and newer minor versions are accepted.
+def read_manifest(directory: "str | os.PathLike[str]") -> Manifest:
+    """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
 
     Raises:
-        ManifestError: the manifest is missing, damaged, or of another major version.
+        ManifestError: no manifest, a damaged one, or one of another major version.
+        InputError: ``directory`` is no path.
     """
-    path = directory / FILE_NAME
+    if not isinstance(directory, str | os.PathLike):
+        raise InputError(f"give the directory as a path, not {type(directory).__name__}")
+    path = Path(directory) / FILE_NAME
     try:
         values = msgspec.json.decode(path.read_bytes())
     except OSError as error:

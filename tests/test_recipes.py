@@ -7,7 +7,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan
-from gtp_models.recipes import check_timm_name, load_recipe, recipe_names
+from gtp_models.recipes import Recipe, check_timm_name, load_recipe, recipe_names
 from gtp_models.weights import build_model, outline
 
 every = pytest.mark.parametrize("name", recipe_names())
@@ -176,3 +176,31 @@ def test_an_image_size_is_given_once(tmp_path: Path, model: str) -> None:
     if model != "timm:deit_small_patch16_224":  # whose settings depend on the size
         assert recipe == load_recipe(name).sized((32, 48))
     assert outline(recipe.sized((64, 64))).patch_embed.img_size == (64, 64)
+
+
+def calibrated_recipe() -> Recipe:
+    gtp = {"num_prop": [2, 0], "sparsity": 0.7, "threshold": "calibrated", "calibration": [[0.1], []]}
+    return Recipe(name="mine", title="mine", timm="vit_tiny_patch16_224", gtp=gtp)
+
+
+@pytest.mark.parametrize(
+    "given", [{"sparsity": 0.4}, {"num_prop": (1, 1)}, {"keep": 0.8}, {"selection": "CosSimMax"}, {"schedule": "late"}]
+)
+def test_an_override_drops_the_calibration(given: dict[str, object]) -> None:
+    settings = calibrated_recipe().settings(**given)
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration is None
+    assert settings.needs_calibration
+
+
+@pytest.mark.parametrize("given", [{}, {"sparsity": 0.7}, {"num_prop": (2, 0)}, {"threshold": "calibrated"}])
+def test_the_calibration_stays_where_nothing_changes(given: dict[str, object]) -> None:
+    settings = calibrated_recipe().settings(**given)
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration == ((0.1,), ())
+
+
+def test_a_calibration_may_be_given_with_an_override() -> None:
+    settings = calibrated_recipe().settings(sparsity=0.4, calibration=((0.2,), ()))
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration == ((0.2,), ())

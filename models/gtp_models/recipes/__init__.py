@@ -16,6 +16,7 @@ from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
+NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
 TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
 
 
@@ -78,8 +79,15 @@ class Recipe:
         replaced = set(given)
         if replaced & AMOUNTS:
             replaced |= AMOUNTS
+        if any(self._changes(name, value) for name, value in given.items()):
+            replaced.add("calibration")
         taken = set() if method == "dense" else set(METHODS[method].option_names())
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
+
+    def _changes(self, name: str, value: Any) -> bool:
+        """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
+        own = self.gtp.get(name, getattr(GTPConfig, name, None))
+        return name not in NOT_MEASURED and _plain(value) != _plain(own)
 
     def sized(self, img_size: tuple[int, int] | None) -> "Recipe":
         """Return the recipe for images of (height, width) pixels; None changes nothing."""
@@ -180,6 +188,10 @@ def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _words(value: Any) -> str:

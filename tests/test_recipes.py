@@ -204,3 +204,18 @@ def test_a_calibration_may_be_given_with_an_override() -> None:
     settings = calibrated_recipe().settings(sparsity=0.4, calibration=((0.2,), ()))
     assert isinstance(settings, GTPConfig)
     assert settings.calibration == ((0.2,), ())
+
+
+def test_a_preset_keeps_its_schedule_where_the_chosen_layers_differ() -> None:
+    recipe = load_recipe("timm:vit_base_patch32_plus_256")
+    assert isinstance(recipe.gtp["num_prop"], tuple)
+    model = outline(recipe)
+    plan, chosen = (make_plan(model, recipe.settings(preset=preset)) for preset in ("measured", None))
+    assert sum(amount > 0 for amount in plan.num_prop) == 2
+    assert plan.ratio == pytest.approx(chosen.ratio, abs=0.02)
+
+
+def test_a_preset_takes_the_layers_that_are_given() -> None:
+    layers = (2,) * 12
+    settings = load_recipe("deit_s").settings(preset="measured", num_prop=layers)
+    assert (settings.num_prop, settings.schedule) == (layers, None)

@@ -64,6 +64,8 @@ class Recipe:
             ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
+        if preset is not None and "num_prop" not in given:  # the recipe's own stands for MACs: the preset's layers
+            given = PRESETS.get(preset, {}) | given
         preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
         if preset is None:
             return make_settings(method, **self._defaults(method, given), **given)

@@ -72,6 +72,8 @@ def main() -> None:
         _fail(error, str(error), exit_codes.code_of(error))
     except ModuleNotFoundError as error:
         _fail(error, exit_codes.missing_extra(error), exit_codes.MISSING)
+    except OSError as error:
+        _fail(error, exit_codes.system_error(error), exit_codes.FAILED)
 
 
 def _end_on(name: str) -> None:

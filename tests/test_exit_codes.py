@@ -1,0 +1,34 @@
+"""What the command line makes of errors: one line, an exit code, and a traceback only with -v."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from artifacts import Command
+
+from gtp_export.commands import inspect as command_module
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/model.json"), "out/model.json: Permission denied"),
+        (FULL, "No space left on device: make room"),
+        (OSError("odd"), "odd: check the files"),
+        (OSError(), "OSError: check the files"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def refuse(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(command_module, "read_manifest", refuse)
+    ran = command("inspect", ".")
+    assert (ran.code, ran.out) == (1, "")
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert len(ran.err.splitlines()) == 1

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -89,7 +90,9 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the si
 
 
 def _fail(error: Exception, text: str, code: int) -> None:
-    if console.Verbosity.verbose or not text:
+    if not text:
         raise error
+    if console.Verbosity.verbose:
+        traceback.print_exception(error)
     console.err.print(f"error: {text}", style="red", markup=False)
     sys.exit(code)

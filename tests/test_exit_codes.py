@@ -32,3 +32,10 @@ def test_an_error_of_the_system_is_one_line(
     assert words in ran.err
     assert "Traceback" not in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_verbose_adds_the_traceback_and_keeps_the_code(command: Command) -> None:
+    ran = command("export", "nosuch", "-v")
+    assert ran.code == command("export", "nosuch").code == 2
+    assert "Traceback" in ran.err
+    assert ran.err.splitlines()[-1].startswith("error: no recipe is called 'nosuch'")

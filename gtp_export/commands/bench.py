@@ -66,7 +66,9 @@ def bench(
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
     for result in over:
         console.err.print(
-            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"
+            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms",
+            style="red",
+            markup=False,
         )
     if over:
         raise typer.Exit(BUDGET_MISSED)

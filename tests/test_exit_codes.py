@@ -1,6 +1,8 @@
 """What the command line makes of errors: one line, an exit code, and a traceback only with -v."""
 
 import errno
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,11 @@ def test_verbose_adds_the_traceback_and_keeps_the_code(command: Command) -> None
     assert ran.code == command("export", "nosuch").code == 2
     assert "Traceback" in ran.err
     assert ran.err.splitlines()[-1].startswith("error: no recipe is called 'nosuch'")
+
+
+def test_doctor_with_a_broken_onnxruntime(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_export.commands.doctor.is_installed", lambda module: True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ran = command("doctor", "--json")
+    assert (ran.code, json.loads(ran.out)["providers"]) == (0, [])
+    assert "onnxruntime is installed but cannot be loaded" in ran.err

@@ -8,7 +8,7 @@ import typer
 from gtp_export import console
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import Json, Quiet, Threads, Verbose
+from gtp_export.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported
@@ -77,14 +77,21 @@ def export(
     graph: of_method.Graph = None,
     threshold: of_method.Threshold = None,
     calib_data: of_method.CalibData = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
-    threads: Threads = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the check, 0 for all (default: 1).", show_default=False)
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
+    if threads is not None and not check:
+        raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
+    if seed is not None and weights not in ("random", "auto"):
+        raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    threads = 1 if threads is None else threads
     given: dict[str, Any] = {
         "num_prop": of_method.read_num_prop(num_prop),
         "schedule": schedule,
@@ -116,7 +123,7 @@ def export(
                 output,
                 settings=settings,
                 weights=weights,
-                seed=seed,
+                seed=seed or 0,
                 options=options,
                 check=check,
                 threads=threads,

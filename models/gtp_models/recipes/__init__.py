@@ -61,9 +61,17 @@ class Recipe:
             overrides: settings by name.
 
         Raises:
-            ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
+            ConfigError: a setting that is unknown, that the method does not take, or that is not valid; an override
+                that has no effect.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
+        settings = self._make(method, preset, given)
+        for name, why in settings.unused().items():
+            if name in given:
+                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out")
+        return settings
+
+    def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
         if preset is not None and "num_prop" not in given:  # the recipe's own stands for MACs: the preset's layers
             given = PRESETS.get(preset, {}) | given
         preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)

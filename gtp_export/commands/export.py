@@ -189,8 +189,10 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
 
 def _next(exported: "Exported") -> str:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    if exported.proof is None or exported.proof.parity is None:
-        return f"gtp-export build-engine {graph}"
+    if exported.proof is None:
+        return f"gtp-export validate {graph}"
+    if exported.proof.parity is None:  # only TensorRT runs it
+        return f"gtp-export build-engine {graph}" if manifest.target == "tensorrt" else f"gtp-export inspect {graph}"
     if manifest.gives_features:
         return f"gtp-export bench {graph}"
     allow = " --allow-random" if manifest.weights.source == "random" else ""

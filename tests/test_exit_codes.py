@@ -9,6 +9,9 @@ import pytest
 from artifacts import Command
 
 from gtp_export.commands import inspect as command_module
+from gtp_models.errors import WeightsError
+from gtp_models.state_dict import read_state_dict
+from gtp_runtime.errors import first_line
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -49,3 +52,19 @@ def test_doctor_with_a_broken_onnxruntime(command: Command, monkeypatch: pytest.
     ran = command("doctor", "--json")
     assert (ran.code, json.loads(ran.out)["providers"]) == (0, [])
     assert "onnxruntime is installed but cannot be loaded" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("a\nb"), "a"), (ValueError(), "ValueError"), (ValueError("\n"), "ValueError")]
+)
+def test_the_first_line_of_an_error(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_weights_whose_reader_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("torch.load", fail)
+    with pytest.raises(WeightsError, match="cannot read weights from x.pth: EOFError"):
+        read_state_dict(Path("x.pth"))

@@ -29,8 +29,8 @@ def calibrated(subject: Subject, settings: Settings, folder: Path | None, progre
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
         if folder is not None:
             raise ConfigError(
-                "calibration images have no effect here: they need a sparsity below 1 and threshold='calibrated', without "
-                "a calibration yet; leave out --calib-data"
+                "calibration images have no effect here: they need a sparsity below 1, threshold='calibrated', and no "
+                "calibration yet; leave out --calib-data"
             )
         return settings
     return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)

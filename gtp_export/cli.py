@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -72,6 +73,8 @@ def main() -> None:
         _fail(error, str(error), exit_codes.code_of(error))
     except ModuleNotFoundError as error:
         _fail(error, exit_codes.missing_extra(error), exit_codes.MISSING)
+    except OSError as error:
+        _fail(error, exit_codes.system_error(error), exit_codes.FAILED)
 
 
 def _end_on(name: str) -> None:
@@ -87,7 +90,9 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the si
 
 
 def _fail(error: Exception, text: str, code: int) -> None:
-    if console.Verbosity.verbose or not text:
+    if not text:
         raise error
+    if console.Verbosity.verbose:
+        traceback.print_exception(error)
     console.err.print(f"error: {text}", style="red", markup=False)
     sys.exit(code)

@@ -49,14 +49,20 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to stdout; columns of numbers are right-aligned."""
-    made = Table(title=title or None, title_justify="left", title_style="bold", show_header=any(columns), box=None)
+    """Write a table to stdout: columns of numbers to the right, of words to the left."""
+    made = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        show_header=any(columns),
+        box=None,
+    )
     made.pad_edge, made.padding = False, (0, 3, 0, 0)
     for index, column in enumerate(columns):
         numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", header_style="dim")
+        made.add_column(Text(column), justify="right" if numeric else "left", header_style="dim")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     out.print(made)
 
 

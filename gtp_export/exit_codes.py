@@ -1,5 +1,7 @@
 """The exit codes of commands, and the code for each kind of error."""
 
+import errno
+
 from gtp_export.extras import ONNX, extra_of
 from gtp_exporters.errors import ExportError, LimitError, OutputError
 from gtp_models.errors import (
@@ -17,6 +19,7 @@ from gtp_runtime.errors import (
     InputError,
     NoClassesError,
     RandomWeightsError,
+    first_line,
 )
 
 DONE = 0
@@ -49,3 +52,13 @@ def missing_extra(error: ModuleNotFoundError) -> str:
         return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"
     extra = extra_of(package)
     return f"{package} is not installed: {extra.command}" if extra else ""
+
+
+def system_error(error: OSError) -> str:
+    """Return what the system refused, as one line that says what to do."""
+    reason = error.strerror or first_line(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}: make room on the disk of the output and on that of temporary files (TMPDIR)"
+    if error.filename is None:
+        return f"{reason}: check the files, the disks and the devices of this machine (-v says where)"
+    return f"{error.filename}: {reason}: check that this user may read and write it"

@@ -7,12 +7,8 @@ import typer
 
 from gtp_export.console import set_quiet, set_verbose
 
-GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
-ModelPath = Annotated[
-    Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
-]
-Threads = Annotated[int, typer.Option(help="CPU threads, 0 for all.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
+ModelPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="A folder of images, one sub-folder per class.", show_default=False)
 ]

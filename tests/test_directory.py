@@ -191,8 +191,6 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused(tmp_path / "file" / "deep", "cannot write .*deep: .*file is a file")
     refused(tmp_path / "circle" / "out", "cannot write .*circle")
     refused(tmp_path / ("x" * 300), "cannot write .*File name too long; nothing was left behind")
-    monkeypatch.chdir(tmp_path)
-    refused(".", "is or contains the current directory: choose another -o, or leave it first")
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     refused(tmp_path / "other" / "out", f"{tmp_path} cannot be written: choose another -o")
     assert names_in(tmp_path) == {"file", "circle"}

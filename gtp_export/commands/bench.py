@@ -71,7 +71,9 @@ def bench(
         console.note(NOT_KEPT)
     for result in over:
         console.err.print(
-            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"
+            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms",
+            style="red",
+            markup=False,
         )
     if over:
         raise typer.Exit(BUDGET_MISSED)

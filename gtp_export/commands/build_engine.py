@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import GraphPath, Json, Quiet, Verbose
-from gtp_runtime.tensorrt_flavor import MODULES
+from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:
     from gtp_exporters import Engine
@@ -67,8 +67,10 @@ def build_engine(
     from gtp_exporters import build_engine as run
 
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
-    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
     wanted = "rtx" if targets and flavor == "auto" else flavor
+    if timing_cache is not None and find_flavor(wanted).name == "rtx":
+        raise typer.BadParameter("--timing-cache has no effect with TensorRT-RTX, which keeps none: leave it out")
+    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
     with console.progress("building") as update:
         engine = run(
             path,

@@ -8,7 +8,7 @@ import typer
 from gtp_export import console
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import Json, Quiet, Threads, Verbose
+from gtp_export.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported
@@ -77,14 +77,21 @@ def export(
     graph: of_method.Graph = None,
     threshold: of_method.Threshold = None,
     calib_data: of_method.CalibData = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
-    threads: Threads = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the check, 0 for all (default: 1).", show_default=False)
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
+    """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
+    if threads is not None and not check:
+        raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
+    if seed is not None and weights not in ("random", "auto"):
+        raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    threads = 1 if threads is None else threads
     given: dict[str, Any] = {
         "num_prop": of_method.read_num_prop(num_prop),
         "schedule": schedule,
@@ -128,7 +135,7 @@ def export(
                 output,
                 settings=settings,
                 weights=weights,
-                seed=seed,
+                seed=seed or 0,
                 options=options,
                 check=check,
                 threads=threads,
@@ -174,7 +181,7 @@ def _show_failure(proof: "Proof", message: str, json: bool) -> None:
 def _show(exported: "Exported", threads: int) -> None:
     manifest, proof = exported.manifest, exported.proof
     weights = manifest.weights
-    console.out.print(f"[bold]{manifest.model.title}[/bold], weights: {weights.source} ({weights.detail})")
+    console.out.print(f"{manifest.model.title}, weights: {weights.source} ({weights.detail})", markup=False)
     if proof is not None and proof.parity is not None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])
@@ -194,8 +201,10 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
 
 def _next(exported: "Exported") -> str:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    if exported.proof is None or exported.proof.parity is None:
-        return f"gtp-export build-engine {graph}"
+    if exported.proof is None:
+        return f"gtp-export validate {graph}"
+    if exported.proof.parity is None:  # only TensorRT runs it
+        return f"gtp-export build-engine {graph}" if manifest.target == "tensorrt" else f"gtp-export inspect {graph}"
     if manifest.gives_features:
         return f"gtp-export bench {graph}"
     allow = " --allow-random" if manifest.weights.source == "random" else ""

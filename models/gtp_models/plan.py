@@ -169,15 +169,23 @@ class _Costs:
 
 def _counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> list[int]:
     """Return how many tokens stand before each layer and after the last, prefix tokens included: depth + 1 numbers."""
+    counts = _walk(settings, shape, num_prop)
+    layer = len(counts) - 1
+    if layer < len(num_prop):
+        raise ConfigError(
+            f"num_prop={list(num_prop)} takes {num_prop[layer]} of the {counts[-1] - shape.num_prefix} image tokens "
+            f"left in layer {layer} (of 0 to {shape.depth - 1}): {settings.name} takes at most "
+            f"{_most(settings, shape, counts[-1])} there{_largest(settings, shape, num_prop)}"
+        )
+    return counts
+
+
+def _walk(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> list[int]:
+    """Return the counts, only up to the first layer that has too few tokens."""
     counts = [shape.patches + shape.num_prefix]
-    for layer, amount in enumerate(num_prop):
-        image_tokens, most = counts[-1] - shape.num_prefix, _most(settings, shape, counts[-1])
-        if amount > most:
-            raise ConfigError(
-                f"num_prop={list(num_prop)} removes {amount} of the {image_tokens} image tokens left in layer {layer} "
-                f"(of 0 to {shape.depth - 1}): {settings.name} takes at most {most} there"
-                f"{_largest(settings, shape, num_prop)}"
-            )
+    for amount in num_prop:
+        if amount > _most(settings, shape, counts[-1]):
+            break
         counts.append(_after(settings, counts[-1], amount))
     return counts
 
@@ -201,9 +209,4 @@ def _largest(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> 
 
 def _fits(settings: Settings, shape: ModelShape, amount: int) -> bool:
     """Whether this number of tokens can leave in every layer; none always can."""
-    tokens = shape.patches + shape.num_prefix
-    for _ in range(shape.depth):
-        if amount > _most(settings, shape, tokens):
-            return False
-        tokens = _after(settings, tokens, amount)
-    return True
+    return len(_walk(settings, shape, [amount] * shape.depth)) == shape.depth + 1

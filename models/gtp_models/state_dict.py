@@ -9,6 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
+from gtp_runtime.errors import first_line
 
 PICKLED = (".pth", ".pt", ".pth.tar")  # the last is no archive, in spite of its name
 SUFFIXES = (".safetensors", *PICKLED)
@@ -34,7 +35,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise WeightsUnavailableError(f"no weights file {path}: give one that exists") from error
     except Exception as error:  # each reader has exceptions of its own, and pickle any
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(
             f"cannot read weights from {path}: {reason} (only tensors are read; pickled objects are never executed)"
         ) from error

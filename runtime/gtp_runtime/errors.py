@@ -42,4 +42,9 @@ class DeviceError(GTPRuntimeError):
 
 
 class EngineMismatchError(GTPRuntimeError):
-    """An engine was built for another TensorRT or another GPU than this machine has."""
+    """An engine that was built for another TensorRT or another GPU than there is here."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def check_place(directory: Path) -> None:
     """Check that an export can be written to ``directory`` (an absolute path), at no cost.
 
     Raises:
-        OutputError: it is a file, cannot be written, is the current folder or above it, or holds other files.
+        OutputError: it is a file, cannot be written, or holds other files.
     """
     place = next(place for place in (directory, *directory.parents) if place.exists())
     if not place.is_dir():
@@ -33,17 +32,9 @@ def check_place(directory: Path) -> None:
         raise OutputError(problem if place == directory else f"cannot write {directory}: {problem}")
     if not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{place} cannot be written: choose another -o")
-    if place == directory and _is_here(directory):
-        raise OutputError(f"{directory} is or contains the current directory: choose another -o, or leave it first")
     # an export that runs there, or ended while we looked, is for the lock to find out
     if place == directory and _others(directory) and not is_work(directory / WORK_NAME):
         check_contents(directory)
-
-
-def _is_here(directory: Path) -> bool:
-    with suppress(OSError):  # the current folder is gone
-        return Path.cwd().is_relative_to(directory)
-    return False
 
 
 def check_contents(directory: Path) -> None:

@@ -130,6 +130,10 @@ class Settings:
         """Whether the settings need a calibration on images (``gtp_models.calibrate``)."""
         return False
 
+    def unused(self) -> dict[str, str]:
+        """Return the settings that have no effect beside the others, and for each the reason."""
+        return {}
+
     def most(self, tokens: int, num_prefix: int) -> int:  # noqa: ARG002
         """Return how many of a layer's image tokens may leave at most."""
         return tokens - 1

@@ -17,6 +17,7 @@ from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
+NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
 TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
 
 
@@ -61,9 +62,19 @@ class Recipe:
             overrides: settings by name.
 
         Raises:
-            ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
+            ConfigError: a setting that is unknown, that the method does not take, or that is not valid; an override
+                that has no effect.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
+        settings = self._make(method, preset, given)
+        for name, why in settings.unused().items():
+            if name in given:
+                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out")
+        return settings
+
+    def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
+        if preset is not None and "num_prop" not in given:  # the recipe's own stands for MACs: the preset's layers
+            given = PRESETS.get(preset, {}) | given
         preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
         if preset is None:
             return make_settings(method, **self._defaults(method, given), **given)
@@ -79,8 +90,15 @@ class Recipe:
         replaced = set(given)
         if replaced & AMOUNTS:
             replaced |= AMOUNTS
+        if any(self._changes(name, value) for name, value in given.items()):
+            replaced.add("calibration")
         taken = set() if method == "dense" else set(METHODS[method].option_names())
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
+
+    def _changes(self, name: str, value: Any) -> bool:
+        """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
+        own = self.gtp.get(name, getattr(GTPConfig, name, None))
+        return name not in NOT_MEASURED and _plain(value) != _plain(own)
 
     def sized(self, img_size: tuple[int, int] | None) -> "Recipe":
         """Return the recipe for images of (height, width) pixels; None changes nothing."""
@@ -197,6 +215,10 @@ def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _words(value: Any) -> str:

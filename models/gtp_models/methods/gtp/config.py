@@ -162,6 +162,18 @@ class GTPConfig(Settings):
         """Whether the settings use ``num_neighbours``."""
         return self.uses_graph and self.axes[1].uses_neighbours
 
+    def unused(self) -> dict[str, str]:
+        named = f"propagation={self.propagation!r}"
+        no_graph = f"{named} uses no graph"
+        found = {} if self.uses_graph else {"graph": no_graph}
+        if not self.axes[2].uses_alpha:
+            found["alpha"] = f"{named} does not use it"
+        if not self.uses_neighbours:
+            found["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
+        if self.threshold == "calibrated" and self.sparsity == 1:
+            found["threshold"] = "sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1"
+        return found
+
     def check(self, shape: ModelShape) -> None:
         if self.axes[0].needs_class_token and not shape.has_class_token:
             raise ConfigError(

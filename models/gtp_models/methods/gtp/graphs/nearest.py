@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from gtp_models.frame.cosines import NEVER
 from gtp_models.frame.tokens import add_product, take
 from gtp_models.methods.gtp.axes import GRAPHS, Edges, Graph, Parted, Seen
-from gtp_models.methods.gtp.sketch import NEVER, sketch_size
+from gtp_models.methods.gtp.sketch import sketch_size
 from gtp_models.methods.settings import LayerShape
 
 

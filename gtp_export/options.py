@@ -7,7 +7,10 @@ import typer
 
 from gtp_export.console import set_quiet, set_verbose
 
-ModelPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="A folder of images, one sub-folder per class.", show_default=False)

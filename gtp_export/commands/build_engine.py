@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_export.options import GraphPath, Json, Quiet, Verbose
 from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:

@@ -97,7 +97,8 @@ def compare(
         dense: the dense model's, for its accuracy on the same images.
         kept: what tells which tokens are kept; None where no token leaves.
         classes: False for features, which have no best class and no probabilities.
-        min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision (``parity_gates.LIMITS``).
+        min_kept: the share of images, 0..1, whose kept sets must agree (default: by precision, see
+            ``parity_gates.LIMITS``).
 
     Raises:
         InputError: nothing to compare, outputs of another shape than expected, a ``min_kept`` outside 0..1, an unknown

@@ -39,9 +39,10 @@ class Limits:
 
 
 # The shares of the images whose kept sets agree in every layer: a correct file flips near-ties alone, and random
-# weights have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %, fp16 77
-# to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a dozen
-# layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no image.
+# weights have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %,
+# fp16 77 to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a
+# dozen layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no
+# image.
 LIMITS = {"fp32": Limits(1e-3, 0.75), "fp16": Limits(3e-2, 0.5), "bf16": Limits(1e-1, 0.0)}
 
 

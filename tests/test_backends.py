@@ -174,7 +174,7 @@ def test_files_that_no_backend_runs(digits: Path) -> None:
         (["--compute", "bf16"], "onnxruntime takes no option compute: it takes threads, provider"),
         (["--backend", "openvino", "--provider", "cuda"], "openvino takes no option provider"),
         (["--host-code"], "onnxruntime takes no option host_code"),
-        (["--threads", "100000"], f"threads=100000: give 1 to {CORES}, the cores of this machine, or 0 for all"),
+        (["--threads", "100000"], f"threads=100000: give 1 to {CORES} (the cores of this machine), or 0 for all"),
         (["--threads", "-1"], "threads=-1: give 1 to"),
         (["--threads", "1.5"], "'--threads'"),
         (["--backend", "tensorflow"], "'--backend'"),

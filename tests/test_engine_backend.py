@@ -258,7 +258,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(InputError, match="'trt': choose one of auto, tensorrt, rtx"):
+    with pytest.raises(InputError, match="'trt' is unknown: choose one of auto, tensorrt, rtx"):
         find_flavor("trt")
 
 

@@ -94,7 +94,7 @@ def _prove(models: list[Model], progress: Progress) -> Proof:
     for model, report in zip(models, reports, strict=True):
         model.record("parity", report.to_dict())
     record_latency(models, latency)
-    of_twin = [f"dense twin: {problem}" for report in reports[:-1] for problem in report.problems]
+    of_twin = [f"dense baseline: {problem}" for report in reports[:-1] for problem in report.problems]
     parity = replace(reports[-1], problems=[*reports[-1].problems, *of_twin])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
     return Proof(parity, named)

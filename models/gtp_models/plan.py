@@ -173,7 +173,7 @@ def _counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> l
     layer = len(counts) - 1
     if layer < len(num_prop):
         raise ConfigError(
-            f"num_prop={list(num_prop)} takes {num_prop[layer]} of the {counts[-1] - shape.num_prefix} image tokens "
+            f"num_prop={list(num_prop)} removes {num_prop[layer]} of the {counts[-1] - shape.num_prefix} image tokens "
             f"left in layer {layer} (of 0 to {shape.depth - 1}): {settings.name} takes at most "
             f"{_most(settings, shape, counts[-1])} there{_largest(settings, shape, num_prop)}"
         )

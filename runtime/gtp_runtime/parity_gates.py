@@ -53,7 +53,7 @@ def limits_of(precision: str, min_kept: float | None = None) -> Limits:
         InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
     """
     if precision not in LIMITS:
-        raise InputError(f"no parity limits for precision {precision!r}: there are {', '.join(LIMITS)}")
+        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(LIMITS)}")
     if min_kept is None:
         return LIMITS[precision]
     if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:

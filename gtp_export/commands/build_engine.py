@@ -30,7 +30,7 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(precision_names())}: converts the graph before the build (default: the graph's own precision).",
+            help=f"{', '.join(precision_names())}: converts the graph before the build (default: the graph's).",
             show_default=False,
         ),
     ] = None,

@@ -50,7 +50,7 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help=f"Precision of the graphs: {', '.join(precision_names())}; fp32 unless for TensorRT. Inputs stay float32."
+            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32."
         ),
     ] = "fp32",
     input_: Annotated[

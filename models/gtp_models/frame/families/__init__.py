@@ -1,4 +1,4 @@
-"""Adapters to timm: a family of models is one module here that defines ``FAMILY``, which is all that adding one takes."""
+"""Adapters to timm: a family of models is one module here with a ``FAMILY``, which is all that adding one takes."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -22,8 +22,7 @@ def family_of(model: Any) -> Family:
             return family
     known = " and ".join(family.name for family in FAMILIES)
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: GTP supports timm's {known}; "
-        "gtp-export models lists the recipes"
+        f"{type(model).__name__} cannot be patched: GTP supports timm's {known}; gtp-export models lists the recipes"
     )
 
 

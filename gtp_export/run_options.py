@@ -106,7 +106,8 @@ def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     for spec in all_backends().values():
         for entry in fields(spec.options):
             takers.setdefault(entry.name, []).append(spec.name)
-            kinds.setdefault(entry.name, get_type_hints(spec.options)[entry.name])
+            kind = get_type_hints(spec.options)[entry.name]
+            kinds[entry.name] = _merged(entry.name, kinds.get(entry.name, kind), kind)
             default = defaults.get(entry.name, entry.default)
             shown = {False: "no", True: "yes"}[default] if isinstance(default, bool) else default
             text = f"{entry.metadata['help'][:1].upper()}{entry.metadata['help'][1:]}"
@@ -115,6 +116,19 @@ def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
         _parameter(name, _option_type(name, kinds[name]) | None, texts[name].format(", ".join(names)), None)
         for name, names in takers.items()
     ]
+
+
+def _merged(name: str, one: Any, other: Any) -> Any:
+    """Return the type of an option that several backends take: the choices of all.
+
+    Raises:
+        TypeError: types that do not go together.
+    """
+    if one == other:
+        return one
+    if get_origin(one) is not Literal or get_origin(other) is not Literal:
+        raise TypeError(f"backends declare the option {name} as {one} and as {other}: give one of them another name")
+    return Literal[tuple(dict.fromkeys((*get_args(one), *get_args(other))))]
 
 
 def _option_type(name: str, kind: Any) -> Any:

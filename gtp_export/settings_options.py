@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
+from gtp_models.schedule_kinds import KINDS
+
 PANEL = "Settings of the method (default: the recipe's; for timm:NAME chosen by number of tokens and layers)"
 _LISTED = "gtp-export methods lists them"
 
@@ -13,14 +16,10 @@ def _option(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=PANEL, show_default=False)
 
 
-Method = Annotated[str, typer.Option(help=f"gtp, or a baseline: dense, drop, tome ({_LISTED}).", rich_help_panel=PANEL)]
-Preset = Annotated[
-    str | None, _option("Form of GTP: paper (as published) or measured (in two layers, keeps more accuracy).")
-]
+Method = Annotated[str, typer.Option(help=f"gtp or a baseline ({_LISTED}).", rich_help_panel=PANEL)]
+Preset = Annotated[str | None, _option(f"Form of GTP: {' or '.join(PRESETS)}; paper is as published.")]
 NumProp = Annotated[str | None, _option("Tokens removed in every layer, or one number per layer: 4,8,…")]
-Schedule = Annotated[
-    str | None, _option("In which layers tokens are removed: even, early, late, every:K, steps:K, at:L,L; +aligned:M.")
-]
+Schedule = Annotated[str | None, _option(f"In which layers tokens are removed: {KINDS}; +aligned:M after any.")]
 Macs = Annotated[str | None, _option("MACs of the backbone for one image, instead of --num-prop: 3.4G.")]
 Keep = Annotated[float | None, _option("MACs as a share of the dense model's, instead of --num-prop: 0.74.")]
 Sparsity = Annotated[float | None, _option("Share of the attention map to keep, in (0, 1].")]
@@ -30,7 +29,7 @@ TokenScale = Annotated[bool | None, _option("Give tokens that received others mo
 Selection = Annotated[str | None, _option(f"The score by which tokens are kept: MixedAttnMax, … ({_LISTED}).")]
 Propagation = Annotated[str | None, _option(f"What the kept tokens receive: GraphProp, … ({_LISTED}).")]
 Graph = Annotated[str | None, _option(f"Which tokens are neighbours: Mixed, … ({_LISTED}).")]
-Threshold = Annotated[str | None, _option("How the threshold of --sparsity is found: exact or calibrated.")]
+Threshold = Annotated[str | None, _option(f"How the threshold of --sparsity is found: {' or '.join(THRESHOLDS)}.")]
 CalibData = Annotated[Path | None, _option("A folder of images to calibrate on (default: the recipe's images).")]
 
 

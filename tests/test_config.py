@@ -12,7 +12,9 @@ from timm.models import VisionTransformer
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.axes import GRAPHS
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.remedies import graphs
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 
@@ -198,7 +200,9 @@ def test_too_many_tokens_names_the_layer() -> None:
 def test_too_many_neighbours() -> None:
     numbers(GTPConfig(num_prop=1, num_neighbours=15))
     numbers(GTPConfig(num_prop=1, num_neighbours=16, graph="Spatial"))
-    with pytest.raises(ConfigError, match=r"16 image tokens: give at most 15, or use graph='Spatial'"):
+    with pytest.raises(
+        ConfigError, match=r"16 image tokens: give at most 15, or use graph='Nearest' or graph='Spatial'"
+    ):
         numbers(GTPConfig(num_prop=1, num_neighbours=16))
 
 
@@ -226,3 +230,10 @@ def test_a_method_takes_its_own_settings_alone() -> None:
     for settings in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 1e9}, {"schedule": "even"}):
         with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: it removes no tokens"):
             make_settings("dense", **settings)
+
+
+def test_remedies_name_what_the_registry_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert graphs("one_receiver") == "graph='Nearest'"
+    monkeypatch.setitem(GRAPHS._entries, "Mine", replace(GRAPHS["Nearest"], name="Mine"))
+    with pytest.raises(ConfigError, match="choose graph='Mine' or graph='Nearest'"):
+        GTPConfig(propagation="Merge")

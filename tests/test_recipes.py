@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,11 @@ def test_a_preset_takes_the_layers_that_are_given() -> None:
     layers = (2,) * 12
     settings = load_recipe("deit_s").settings(preset="measured", num_prop=layers)
     assert (settings.num_prop, settings.schedule) == (layers, None)
+
+
+def test_the_preset_of_a_recipe_keeps_its_calibration() -> None:
+    own = calibrated_recipe()
+    own = replace(own, gtp=own.gtp | {"preset": "paper", "num_prop": 2, "graph": "Spatial"})
+    settings = own.settings()
+    assert isinstance(settings, GTPConfig)
+    assert (settings.calibration, settings.graph) == (((0.1,), ()), "Mixed")

@@ -24,10 +24,10 @@ class ExportOptions:
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
-        precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
+        precision: one of ``precision_names()``, written into the graphs; inputs and outputs stay float32.
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
-        calib_data: a folder of images to calibrate thresholds on, used if the settings need a calibration and have
-            none (default: the recipe's own).
+        calib_data: a folder of images to calibrate thresholds on, for settings that need a calibration and have none
+            (default: the recipe's own).
         head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
             model has no classifier; the notes then say so.
 

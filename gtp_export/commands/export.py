@@ -9,6 +9,8 @@ from gtp_export import console
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.options import Json, Quiet, Verbose
+from gtp_exporters.limits import TARGETS
+from gtp_exporters.precisions import precision_names
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported
@@ -42,10 +44,14 @@ def export(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="The runtime whose limits are checked: tensorrt (the strictest), onnxruntime, openvino.")
+        str,
+        typer.Option(help=f"The runtime whose limits are checked: {', '.join(TARGETS)}. The first is the strictest."),
     ] = "tensorrt",
     precision: Annotated[
-        str, typer.Option(help="Precision of the graphs: fp32, or for TensorRT fp16 or bf16. Inputs stay float32.")
+        str,
+        typer.Option(
+            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32."
+        ),
     ] = "fp32",
     input_: Annotated[
         str, typer.Option("--input", help="float: (B,3,H,W); or uint8: (B,H,W,3) pixels, normalised in the graph.")

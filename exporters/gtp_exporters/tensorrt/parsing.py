@@ -8,12 +8,13 @@ import onnx_ir as ir
 
 from gtp_exporters import graphs
 from gtp_exporters.errors import EngineError
+from gtp_exporters.limits import MAX_TOPK
 from gtp_runtime.tensorrt_flavor import Flavor
 
 # what to do, by operator
 REMEDIES = {
     "ScatterElements": "scatter with a reduction is not supported: use a method without it (gtp)",
-    "TopK": "its k must be constant and at most 3840: sparsity 1.0, or fewer tokens",
+    "TopK": f"its k must be constant and at most {MAX_TOPK}: sparsity 1.0, or fewer tokens",
     "QuantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
     "DequantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
     "Attention": "export attention as separate products: opset 20",

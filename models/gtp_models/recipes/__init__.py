@@ -97,7 +97,8 @@ class Recipe:
 
     def _changes(self, name: str, value: Any) -> bool:
         """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
-        own = self.gtp.get(name, getattr(GTPConfig, name, None))
+        measured = self.gtp | PRESETS.get(self.gtp.get("preset", ""), {})
+        own = measured.get(name, getattr(GTPConfig, name, None))
         return name not in NOT_MEASURED and _plain(value) != _plain(own)
 
     def sized(self, img_size: tuple[int, int] | None) -> "Recipe":

@@ -52,6 +52,7 @@ class Family:
 
     def check_supported(self, model: Any) -> None:
         """Raise ``UnsupportedModelError``, naming what does not fit and why, unless a model can be patched."""
+        self.check(model)
         if model.dynamic_img_size:
             raise UnsupportedModelError(
                 "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=… "
@@ -62,7 +63,6 @@ class Family:
                 "gradient checkpointing is on, which runs the blocks one by one and bypasses GTP: "
                 "call model.set_grad_checkpointing(False)"
             )
-        self.check(model)
         for block in model.blocks:
             if type(block) not in self.blocks:
                 raise UnsupportedModelError(

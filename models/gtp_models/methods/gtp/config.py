@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS
+from gtp_models.methods.gtp.remedies import graphs, selections_without_class_token
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int, is_number
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class GTPConfig(Settings):
             raise ConfigError(f"alpha={self.alpha!r}: give a finite number of at least 0 (the paper uses 0.1 to 0.4)")
         if not is_int(self.num_neighbours) or self.num_neighbours < 1:
             raise ConfigError(
-                f"num_neighbours={self.num_neighbours!r}: give at least 1 (graph='Spatial' uses no semantic neighbours)"
+                f"num_neighbours={self.num_neighbours!r}: give at least 1 "
+                f"({graphs('uses_neighbours', False)} uses none)"
             )
 
     def _check_choices(self) -> None:
@@ -91,13 +93,14 @@ class GTPConfig(Settings):
         if propagation.one_receiver and not graph.one_receiver:
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph that gives each token one receiver, and "
-                f"graph={self.graph!r} does not: choose graph='Nearest'"
+                f"graph={self.graph!r} does not: choose {graphs('one_receiver')}"
             )
         if propagation.merges and not self.token_scale:
             raise ConfigError(f"propagation={self.propagation!r} stores sizes in token_scale: leave it on")
         if propagation.uses_graph and graph.edges is None:
             raise ConfigError(
-                f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"
+                f"propagation={self.propagation!r} needs a graph: choose {graphs('edges')}, "
+                "or propagation='None' to prune"
             )
 
     @classmethod
@@ -177,12 +180,13 @@ class GTPConfig(Settings):
     def check(self, shape: ModelShape) -> None:
         if self.axes[0].needs_class_token and not shape.has_class_token:
             raise ConfigError(
-                f"selection={self.selection!r} needs a class token, and this model has none: use 'MixedAttnMax'"
+                f"selection={self.selection!r} needs a class token, and this model has none: "
+                f"use {selections_without_class_token()}"
             )
         if self.uses_neighbours and self.num_neighbours >= shape.patches:
             raise ConfigError(
                 f"num_neighbours={self.num_neighbours}, but the model has {shape.patches} image tokens: "
-                f"give at most {shape.patches - 1}, or use graph='Spatial'"
+                f"give at most {shape.patches - 1}, or use {graphs('uses_neighbours', False)}"
             )
         self._check_calibration(shape)
 

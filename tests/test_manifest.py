@@ -84,7 +84,7 @@ def test_a_newer_major_is_refused(tmp_path: Path) -> None:
 
 def test_an_older_major_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, schema_version="1.1")
-    with pytest.raises(ManifestError, match=r"schema version 1\.1, this gtp-export reads 2\.x: export again"):
+    with pytest.raises(ManifestError, match=r"schema version 1\.1, but this gtp-export reads 2\.x: export again"):
         read_manifest(tmp_path)
 
 

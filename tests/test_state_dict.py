@@ -78,7 +78,7 @@ def test_broken_and_missing_files(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("weights", ["w.npz", "w.tar", "pretraind"])
 def test_other_formats(weights: str) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file: give \.safetensors, \.pth, \.pt or \.pth\.tar"):
+    with pytest.raises(WeightsError, match=r"is not a weights file: give \.safetensors, \.pth, \.pt or \.pth\.tar"):
         build_model(TINY_RECIPE, weights)
 
 

@@ -96,12 +96,12 @@ def test_unscaled_whole_and_float_pictures_are_read_as_8_bit(mode: str, tmp_path
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        (GREY.astype(np.int32) * 257, "mode I does not .* from 0 to 65535"),
-        (GREY.astype(np.int32) - 1, "mode I does not .* from -1 to 254"),
-        (GREY.astype(np.float32) / 255, "mode F does not .* from 0 to 1"),
-        (GREY.astype(np.float32) * 2, "mode F does not .* from 0 to 510"),
-        (np.where(GREY == 7, np.nan, GREY).astype(np.float32), "mode F does not .* from nan to nan"),
-        (np.where(GREY == 7, np.inf, GREY).astype(np.float32), "mode F does not .* from 0 to inf"),
+        (GREY.astype(np.int32) * 257, "mode I does not .* are 0 to 65535"),
+        (GREY.astype(np.int32) - 1, "mode I does not .* are -1 to 254"),
+        (GREY.astype(np.float32) / 255, "mode F does not .* are 0 to 1"),
+        (GREY.astype(np.float32) * 2, "mode F does not .* are 0 to 510"),
+        (np.where(GREY == 7, np.nan, GREY).astype(np.float32), "mode F does not .* are nan to nan"),
+        (np.where(GREY == 7, np.inf, GREY).astype(np.float32), "mode F does not .* are 0 to inf"),
     ],
 )
 def test_an_unknown_range_is_refused(values: np.ndarray, found: str, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_pack_of_another_export_is_refused(digits_copy: Path, change: str) -> 
 
 def test_a_dense_file_needs_answers_of_its_own(digits_copy: Path) -> None:
     with_pack(digits_copy, lambda pack: replace(pack, dense_answers=None))
-    with gtp_runtime.load(digits_copy / "dense.onnx") as dense, pytest.raises(ManifestError, match="no answers of the"):
+    with gtp_runtime.load(digits_copy / "dense.onnx") as dense, pytest.raises(ManifestError, match="no outputs of the"):
         dense.validate()
 
 

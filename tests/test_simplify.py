@@ -62,7 +62,7 @@ def given(logits: list[float], left: list[int]) -> dict[str, np.ndarray]:
     ("right", "ok", "note"),
     [
         ([given([1, 2], [3, 4]), given([1, 2], [3, 4])], True, ""),
-        ([given([1, 9], [3, 5]), given([1, 2], [3, 4])], True, "in 1 of 4 seeded images: near-ties"),
+        ([given([1, 9], [3, 5]), given([1, 2], [3, 4])], True, "in 1 of 4 seeded images (near-ties)"),
         ([given([1, 9], [3, 4]), given([1, 2], [3, 4])], False, ""),  # other answers with the same tokens
         ([given([9, 9], [6, 5]), given([9, 9], [6, 5])], False, "in 4 of 4"),  # no image agrees
     ],

@@ -1,4 +1,4 @@
-"""Kinds of schedules: from a share of the tokens that leaves in all to how many leave in each layer."""
+"""Kinds of schedules: from the total share of tokens to remove to the number of tokens to remove in each layer."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,7 +11,7 @@ Amounts = tuple[int, ...]
 
 
 def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
-    """Return a function from the total share of tokens that leave, 0..1, to a schedule.
+    """Return a function from the total share of tokens to remove, 0..1, to a schedule.
 
     Raises:
         ConfigError: an unknown kind, or more steps than the model has different layers for.
@@ -33,7 +33,7 @@ def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
 
 
 def _weights(kind: str, depth: int) -> list[int] | None:
-    """Return the share of the leaving tokens for each layer, as weights; None for an unknown kind."""
+    """Return each layer's share of the removed tokens, as weights; None for an unknown kind."""
     name, _, rest = kind.partition(":")
     layers = range(depth)
     if name in ("even", "early", "late") and not rest:

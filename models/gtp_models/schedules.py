@@ -7,8 +7,8 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 from gtp_models.schedule_kinds import Amounts, maker
 
-TILES = (16, 8, 4)  # token counts that are multiples of them suit the tiles of runtimes
-TILES_IN = 12  # as many tiles must fit into the tokens
+TILES = (16, 8, 4)  # token counts that are multiples of these suit the tiles of runtimes
+TILES_IN = 12  # a tile is at most this fraction (1/12) of the tokens
 CLOSE = 0.01  # of the dense model's MACs: how far "+aligned" may be from its budget
 NEAR = 0.02  # of the dense model's MACs: how far a schedule may be from its budget
 STEPS = 2000  # candidates between no and all tokens
@@ -30,9 +30,10 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     ``schedule`` is "even" (as evenly as whole tokens allow), "early" or "late" (linearly more in the first or last
     layers), "every:K" (only in every K-th layer), "steps:K" (in K layers, spread over the first two thirds), or
     "at:1,5" (only in these layers). "aligned:M", alone or after another ("steps:2+aligned:16"), rounds the tokens of
-    each layer, prefix tokens included, to a multiple of M from the first reduction on. "+aligned" chooses M: 16, 8 or
-    4, the largest that comes within 1 % of the budget and fits into the tokens 12 times, or else does not round. The
-    budget is ``macs``, ``keep``, or what ``num_prop`` takes.
+    each layer, prefix tokens included, to a multiple of M from the first reduction on. "+aligned" chooses M: the
+    largest of 16, 8 and 4 that meets the budget within 1 % of the dense model's MACs and is at most 1/12 of the tokens;
+    if none does, it does not round. The budget is ``macs``, ``keep``, or the MACs that ``num_prop`` in every layer
+    would leave.
 
     Raises:
         ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule can meet.

@@ -103,7 +103,7 @@ def test_pitome_sees_how_deep_it_is(script: Script, monkeypatch: pytest.MonkeyPa
     model = apply(tiny_vit(), make_settings("pitome", num_prop=2))
     model(images_for(model))
     assert seen == pytest.approx([0.9, 0.6, 0.3])
-    with pytest.raises(ConfigError, match=r"takes 5 of the 6 image tokens .* pitome takes at most 3"):
+    with pytest.raises(ConfigError, match=r"removes 5 of the 6 image tokens .* pitome takes at most 3"):
         apply(model, make_settings("pitome", num_prop=5))
 
 

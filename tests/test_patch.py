@@ -101,7 +101,7 @@ def test_a_slice_of_the_blocks_is_plain() -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (lambda: timm.create_model("test_resnet"), r"ResNet cannot be patched.*timm's VisionTransformer"),
+        (lambda: timm.create_model("test_resnet"), r"ResNet cannot be patched.*timm's Eva and VisionTransformer"),
         (lambda: tiny_vit(block_fn=ParallelScalingBlock), r"blocks of ParallelScalingBlock"),
         (lambda: tiny_vit(num_heads=2, attn_layer="diff"), r"DiffAttention cannot be patched.*timm\.layers\.Attention"),
         (lambda: tiny_vit(dynamic_img_size=True), r"dynamic_img_size=True.*create it with img_size"),

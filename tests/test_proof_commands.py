@@ -35,7 +35,7 @@ def with_graph(directory: Path, name: str, change: "dict[str, float]") -> Path:
 
 def rehashed(directory: Path, name: str) -> Path:
     manifest = read_manifest(directory)
-    entry = replace(manifest.entry(name), sha256=file_sha256(directory / name))
+    entry = replace(manifest.entry(name), sha256=file_sha256(directory / name), size=(directory / name).stat().st_size)
     write_manifest(replace(manifest, files=manifest.files | {name: entry}), directory)
     return directory
 

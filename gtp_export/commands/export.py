@@ -162,7 +162,7 @@ def _show_failure(proof: "Proof", message: str, json: bool) -> None:
 def _show(exported: "Exported", threads: int) -> None:
     manifest, proof = exported.manifest, exported.proof
     weights = manifest.weights
-    console.out.print(f"[bold]{manifest.model.title}[/bold], weights: {weights.source} ({weights.detail})")
+    console.out.print(f"{manifest.model.title}, weights: {weights.source} ({weights.detail})", style="bold")
     if proof is not None and proof.parity is not None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])

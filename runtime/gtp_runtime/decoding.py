@@ -6,6 +6,9 @@
   rounded, so that 0..65535 becomes 0..255; a TIFF of 12 bits likewise from 0..4095.
 - Other ``I`` and ``F`` pictures do not say which value is white. They are read as 0..255, as Pillow does, and refused
   where their values show another range: outside 0..255, not finite, or ``F`` with nothing above 1.
+
+Files come from anywhere: only ``FORMATS`` are read (for EPS Pillow would run Ghostscript), only from regular files, and
+of at most ``LARGEST`` pixels, which is checked before a pixel is decoded. One picture takes less than 1 GB of memory.
 """
 
 from os import PathLike
@@ -15,10 +18,19 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gtp_runtime.errors import ImageError
+from gtp_runtime.opening import open_regular
+from gtp_runtime.text import one_line
+
+LARGEST = 1 << 26  # pixels: 8192 x 8192
+LARGEST_FILE = 1 << 29  # bytes: as many pixels of 8 bytes, stored plainly
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # of images.SUFFIXES, and .jp2
+BLOCK = 256  # rows that are scaled at once
+LARGEST = 1 << 26  # pixels: 8192 x 8192
+LARGEST_FILE = 1 << 29  # bytes; 16-bit RGBA pixels, stored plainly
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # what images.SUFFIXES stand for, and .jp2
+BLOCK = 1 << 22  # pixels that are scaled at once
 
 ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
-# Pillow's own errors; ImportError: LAB in a Pillow that was built without LittleCMS
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
 WHITE = 255
 WHITE_16 = 65535
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: zero is white
@@ -29,8 +41,8 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: a file that is missing or no image, an array of another shape or type, another object, a picture
-            whose range of values is unknown.
+        ImageError: a file that is missing or no image, or too large; an array of another shape or type, another object,
+            a picture whose range of values is unknown.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -41,22 +53,27 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, exif)
-        with Image.open(image) as picture:
+        with open_regular(image, LARGEST_FILE) as file, Image.open(file, formats=FORMATS) as picture:
             return _to_rgb(picture, exif)
     except FileNotFoundError as error:
         raise ImageError(f"no image {image}") from error
-    except UNREADABLE as error:
-        raise ImageError(f"cannot read the image {image}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"cannot identify image file {image}: it is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # each of Pillow's readers has exceptions of its own
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot read the image {image}: {one_line(reason)}") from error
 
 
 def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:
     if not all(picture.size):
         raise ValueError("it has no pixels")
+    if picture.width * picture.height > LARGEST:
+        raise ValueError(f"it has {picture.width} x {picture.height} pixels, at most {LARGEST} are read: shrink it")
     picture.load()
     white = _white(picture)
     turned = ImageOps.exif_transpose(picture) if exif else picture
     if white is not None:
-        turned = _scaled(np.asarray(turned), white)
+        turned = _scaled(turned, white)
     elif turned.mode in THROUGH:
         turned = turned.convert(THROUGH[turned.mode])
     return turned.convert("RGB")
@@ -93,5 +110,11 @@ def _check_range(values: np.ndarray, mode: str) -> None:
         )
 
 
-def _scaled(values: np.ndarray, white: int) -> Image.Image:
-    return Image.fromarray(np.rint(values.astype(np.float64) * (WHITE / white)).astype(np.uint8))
+def _scaled(picture: Image.Image, white: int) -> Image.Image:
+    """Scale 0..white to 0..255, in blocks, whose float64 values take little memory."""
+    values = np.asarray(picture)
+    pixels = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK].astype(np.float64)
+        pixels[start : start + BLOCK] = np.rint(block * (WHITE / white)).astype(np.uint8)
+    return Image.fromarray(pixels)

@@ -11,6 +11,7 @@ from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
 from gtp_runtime.manifest import check_file, read_manifest, twin
 from gtp_runtime.model import Model
+from gtp_runtime.runnable import check_runnable
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
     chosen = make_options(spec, options)
     manifest = read_manifest(file.parent)
     check_file(file, manifest)
+    check_runnable(file, manifest)
     if manifest.weights.source == "random":
         warnings.warn(
             f"{file} was exported with random weights ({manifest.weights.detail}): its answers mean nothing",

@@ -13,17 +13,27 @@ import numpy as np
 
 from gtp_runtime import atomic
 from gtp_runtime.backends.registry import BackendSpec, register
+from gtp_runtime.backends.tensors import Tensor, check_tensors
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
-from gtp_runtime.manifest import FileEntry
+from gtp_runtime.manifest import FileEntry, read_checked
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
 
 log = logging.getLogger(__name__)
 STAGES = ("h2d", "compute", "d2h")
+DTYPES = {  # TensorRT's names of what numpy has
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
 CUDA = {"cuda.bindings": "cuda-python"}
 EXTRAS = (
     Extra("tensorrt", {"tensorrt": "tensorrt", **CUDA}),
@@ -76,8 +86,8 @@ class TensorRTBackend:
         self._execution: Any = None
         with self._context():
             try:
-                self._open(path, flavor, options.host_code)
-                self._allocate(entry)
+                self._open(path, read_checked(path, entry), flavor, options.host_code)
+                self._allocate(path, entry)
             except BaseException:
                 self._free()
                 raise
@@ -97,10 +107,10 @@ class TensorRTBackend:
         finally:
             self._cuda.leave()
 
-    def _open(self, path: Path, flavor: Flavor, host_code: bool) -> None:
+    def _open(self, path: Path, plan: bytes, flavor: Flavor, host_code: bool) -> None:
         runtime = flavor.trt.Runtime(self._logger)
         runtime.engine_host_code_allowed = host_code
-        self._engine = self._made(runtime.deserialize_cuda_engine(path.read_bytes()), f"read {path}")
+        self._engine = self._made(runtime.deserialize_cuda_engine(plan), f"read {path}")
         if flavor.is_rtx:
             self._execution = self._made(self._rtx_context(path), "start the engine")
         else:
@@ -118,11 +128,16 @@ class TensorRTBackend:
             raise DeviceError(self._refusal("use the runtime cache"))
         return self._engine.create_execution_context(config)
 
-    def _allocate(self, entry: FileEntry) -> None:
-        names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+    def _tensors(self) -> Iterator[Tensor]:
+        """Yield what the engine says of its tensors: buffers that are smaller would be overrun."""
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            kind = self._engine.get_tensor_dtype(name).name
+            yield name, list(self._engine.get_tensor_shape(name)), DTYPES.get(kind, kind)
+
+    def _allocate(self, path: Path, entry: FileEntry) -> None:
+        check_tensors(path, self._tensors(), (), entry)
         specs = [*entry.inputs, *entry.outputs]
-        if names != {spec.name for spec in specs}:
-            raise ManifestError(f"the engine has {sorted(names)}, its manifest says {[spec.name for spec in specs]}")
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
         self._buffers = Buffers(self._cuda, specs, len(STAGES) + 1)

@@ -8,8 +8,11 @@ import msgspec
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import ManifestError
+from gtp_runtime.manifest.meaning import find_problem
 from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
+from gtp_runtime.opening import read_regular
 
+LARGEST = 1 << 24  # bytes; a manifest of an engine that TensorRT describes in full has about 1 MB
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
 _KINDS = {
     "int": "a whole number",
@@ -25,15 +28,24 @@ def read_manifest(directory: Path) -> Manifest:
     """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
 
     Raises:
-        ManifestError: no manifest, a damaged one, or one of another major version.
+        ManifestError: no manifest, a damaged one, one of another major version, or one whose values cannot be true.
     """
     path = directory / FILE_NAME
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
+        content = read_regular(path, LARGEST)
+    except FileNotFoundError as error:
         raise ManifestError(
             f"no manifest {path}: a model is used with the {FILE_NAME} that gtp-export export wrote beside it"
         ) from error
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {path}: {error.strerror}") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Return the manifest that a file's content is; ``path`` names it in errors. Raises as ``read_manifest`` does."""
+    try:
+        values = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not JSON ({error}): export again") from error
     _check_version(values, path)
@@ -42,6 +54,8 @@ def read_manifest(directory: Path) -> Manifest:
     except msgspec.ValidationError as error:
         raise ManifestError(f"{path}: {_describe(str(error), values)}; export again") from error
     _check_names(manifest, path)
+    if problem := find_problem(manifest):
+        raise ManifestError(f"{path}: {problem}; export again")
     return manifest
 
 

@@ -179,7 +179,7 @@ def test_an_option_that_an_engine_does_not_take(start: Start, command: Command) 
     for name in ("bench", "validate"):
         ran = command(name, start().path, "--threads", "2")
         assert ran.code == 2
-        assert "tensorrt takes no option threads: it takes host_code" in ran.error
+        assert "tensorrt takes no option threads: it takes host_code, keep_kernels" in ran.error
 
 
 def test_tensorrts_own_words_are_in_the_error(start: Start) -> None:

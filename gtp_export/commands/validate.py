@@ -83,7 +83,7 @@ def validate(
             accuracy_lines(accuracy, str(data))
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
-        console.note("note: the manifest could not be written, so the result was not kept there")
+        console.note("note: the manifest is signed or cannot be written, so the result is not kept there")
     if missed:
         console.err.print(
             "error: no accuracy to compare: --max-drop needs class folders and a dense twin"

@@ -43,3 +43,20 @@ class DeviceError(GTPRuntimeError):
 
 class EngineMismatchError(GTPRuntimeError):
     """An engine that was built for another TensorRT or another GPU than there is here."""
+
+
+class KeyFileError(GTPRuntimeError):
+    """A key file that cannot be read or written, or that holds no Ed25519 key."""
+
+
+class SignatureError(GTPRuntimeError):
+    """An artifact directory that no trusted key signed, or that was changed since.
+
+    Attributes:
+        kind: what was found: "unsigned", "key" (another key), "changed", "added", "missing" (a file), "replayed" (an
+            older version), "memory" (the version that is remembered cannot be read or kept).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

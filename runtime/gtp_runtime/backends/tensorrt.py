@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry, read_checked
+from gtp_runtime.opening import read_regular
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
 
 log = logging.getLogger(__name__)
+LARGEST_CACHE = 1 << 28  # bytes
 STAGES = ("h2d", "compute", "d2h")
 DTYPES = {  # TensorRT's names of what numpy has
     "FLOAT": "float32",
@@ -48,10 +50,15 @@ class TensorRTOptions:
 
     Attributes:
         host_code: allow code for the CPU inside the engine (``engine_host_code_allowed``).
+        keep_kernels: TensorRT-RTX reads the kernels that it compiled from a file beside the engine, and keeps them there.
+            Like engines they are code. No key signs them, so a load that demands a signature leaves them out.
     """
 
     host_code: bool = field(
         default=False, metadata={"help": "let an engine run its own code on the CPU; only for engines that you built"}
+    )
+    keep_kernels: bool = field(
+        default=True, metadata={"help": "keep compiled kernels beside an engine of TensorRT-RTX; never with --trusted-key"}
     )
 
 
@@ -86,7 +93,7 @@ class TensorRTBackend:
         self._execution: Any = None
         with self._context():
             try:
-                self._open(path, read_checked(path, entry), flavor, options.host_code)
+                self._open(path, read_checked(path, entry), flavor, options)
                 self._allocate(path, entry)
             except BaseException:
                 self._free()
@@ -107,11 +114,11 @@ class TensorRTBackend:
         finally:
             self._cuda.leave()
 
-    def _open(self, path: Path, plan: bytes, flavor: Flavor, host_code: bool) -> None:
+    def _open(self, path: Path, plan: bytes, flavor: Flavor, options: TensorRTOptions) -> None:
         runtime = flavor.trt.Runtime(self._logger)
-        runtime.engine_host_code_allowed = host_code
+        runtime.engine_host_code_allowed = options.host_code
         self._engine = self._made(runtime.deserialize_cuda_engine(plan), f"read {path}")
-        if flavor.is_rtx:
+        if flavor.is_rtx and options.keep_kernels:
             self._execution = self._made(self._rtx_context(path), "start the engine")
         else:
             self._execution = self._made(self._engine.create_execution_context(), "start the engine")
@@ -121,9 +128,11 @@ class TensorRTBackend:
         """RTX compiles kernels on first use; kept in a file beside the engine, they make the second start fast."""
         config = self._engine.create_runtime_config()
         self._cache, self._cache_file = config.create_runtime_cache(), path.with_suffix(CACHE_SUFFIX)
-        if self._cache_file.exists():
-            fits = self._cache.deserialize(self._cache_file.read_bytes())
+        try:
+            fits = self._cache.deserialize(read_regular(self._cache_file, LARGEST_CACHE))
             log.info("compiled kernels in %s %s", self._cache_file, "are used" if fits else "do not fit: made anew")
+        except OSError as error:  # there are none yet
+            log.info("no compiled kernels in %s (%s): made anew", self._cache_file, error.strerror)
         if not config.set_runtime_cache(self._cache):
             raise DeviceError(self._refusal("use the runtime cache"))
         return self._engine.create_execution_context(config)
@@ -224,6 +233,7 @@ register(
         extras=EXTRAS,
         options=TensorRTOptions,
         open=TensorRTBackend,
+        trusting=lambda options: replace(options, keep_kernels=False),
         find_device=find_cuda,
     )
 )

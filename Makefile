@@ -18,7 +18,7 @@ STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full test-timm lint gpu-check wheel clean help
+.PHONY: setup export validate bench test test-full test-timm fuzz lint gpu-check wheel clean help
 
 setup: $(STAMP)  ## create .venv with everything that exports, tests and benchmarks use
 
@@ -51,6 +51,10 @@ test-timm: $(STAMP)  ## run the tests that know timm with the ends of its range 
 	  export PYTHONPATH=build/timm-$$version; \
 	  $(BIN)/python -c "import gtp_models, timm; assert timm.__version__ == '$$version'; print('timm', timm.__version__)"; \
 	  $(BIN)/python -m pytest -q -m "not full" $(TIMM_TESTS) $(ARGS); done
+
+SECONDS ?= 60
+fuzz: $(STAMP)  ## fuzz everything that reads files, each target for SECONDS (60) [TARGET=manifest|pack|... SECONDS=600]
+	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")
 class _Console(Console):
     """Shows text from files as it is: no markup of rich's in it counts, and control characters are spelled out."""
 
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: A003
+    def print(self, *objects: Any, **options: Any) -> None:
         """Write as rich does."""
         shown = (visible(entry) if isinstance(entry, str) else entry for entry in objects)
         super().print(*shown, **{"markup": False, **options})
@@ -62,7 +62,13 @@ def emit(document: dict[str, Any]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout: columns of numbers to the right, of words to the left."""
-    made = Table(title=Text(visible(title), "bold") if title else None, title_justify="left", title_style="bold", show_header=any(columns), box=None)
+    made = Table(
+        title=Text(visible(title), "bold") if title else None,
+        title_justify="left",
+        title_style="bold",
+        show_header=any(columns),
+        box=None,
+    )
     made.pad_edge, made.padding = False, (0, 3, 0, 0)
     for index, column in enumerate(columns):
         numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)

@@ -25,7 +25,11 @@ TRUST_PANEL = "What is trusted"
 TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load``
     ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
     ("min_version", int, "With --trusted-key: the lowest version of a signed export that is accepted."),
-    ("remember", str, "With --trusted-key: file that keeps the highest version accepted, so that no older one is again."),
+    (
+        "remember",
+        str,
+        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.",
+    ),
 )
 
 

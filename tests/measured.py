@@ -36,8 +36,6 @@ def measured(setup: str, code: str, timeout: float = 60) -> Measured:
     """Run one line of code after others that prepare it."""
     roots = [str(ROOT / name) for name in (".", "exporters", "runtime", "models")]
     program = FRAME.format(roots=roots, setup=setup, code=code)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=timeout
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return Measured(*json.loads(done.stdout.splitlines()[-1]))

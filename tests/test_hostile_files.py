@@ -1,4 +1,4 @@
-"""Files from elsewhere: each is refused with a typed one-line error, before memory is spent; what that takes is measured."""
+"""Files from elsewhere: each is refused with a typed one-line error, before memory is spent, which is measured."""
 
 import io
 import os

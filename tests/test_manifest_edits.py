@@ -105,9 +105,10 @@ def try_out(directory: Path) -> str:
             answer = model.predict(SEVEN)[0]
             return f"{answer.index} {answer.probability:.3f}"
     except GTPRuntimeError as error:
-        assert str(error) and "\n" not in str(error) and "\x1b" not in str(error), repr(error)
-        assert len(str(error)) < 1000, str(error)
-        return type(error).__name__
+        name, text = type(error).__name__, str(error)
+    assert text and "\n" not in text and "\x1b" not in text, repr(text)
+    assert len(text) < 1000, text
+    return name
 
 
 def check(directory: Path, every: int, capsys: pytest.CaptureFixture[str]) -> None:

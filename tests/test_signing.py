@@ -12,8 +12,8 @@ import pytest
 from artifacts import SEVEN, Command, python
 
 import gtp_runtime
-from gtp_exporters import OutputError, build_engine, export
 from gtp_export.console import Verbosity
+from gtp_exporters import OutputError, build_engine, export
 from gtp_runtime import read_manifest
 from gtp_runtime.errors import InputError, KeyFileError, ManifestError, SignatureError
 from gtp_runtime.loading import load_twin
@@ -237,7 +237,7 @@ def test_without_cryptography(signed: Path, keys: Path) -> None:
     assert python(code.format(["predict", str(signed), str(SEVEN)])).code == 0, "needed only where a key is demanded"
 
 
-class Opened(Exception):
+class OpenedError(Exception):
     """An engine was given to TensorRT."""
 
 
@@ -246,7 +246,7 @@ def with_engine(digits_copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) 
     """A signed directory with an engine; to open one is an error."""
 
     def opened(*arguments: object) -> None:
-        raise Opened
+        raise OpenedError
 
     plan = digits_copy / "model.engine"
     plan.write_bytes(b"plan")
@@ -260,7 +260,7 @@ def with_engine(digits_copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_engine_that_cannot_be_trusted_is_never_opened(with_engine: Path, keys: Path) -> None:
     engine, key = with_engine / "model.engine", keys / "vendor.pub"
-    with pytest.raises(Opened):
+    with pytest.raises(OpenedError):
         gtp_runtime.load(engine, trusted_key=key)
     with pytest.raises(InputError, match="keep_kernels=True: not with trusted_key"):
         gtp_runtime.load(engine, trusted_key=key, keep_kernels=True)

@@ -62,7 +62,9 @@ def build_engine(
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(help="For a signed directory: private key of this device, which signs it anew.", show_default=False),
+        typer.Option(
+            help="For a signed directory: private key of this device, which signs it anew.", show_default=False
+        ),
     ] = None,
     trusted_key: Annotated[
         Path | None,

@@ -118,7 +118,12 @@ def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[
         return renamed, notes
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = theirs.shape[1] - prefix
-    if patches < 1 or round(patches**0.5) ** 2 != patches or not theirs.is_floating_point() or ours.shape[2] != theirs.shape[2]:
+    if (
+        patches < 1
+        or round(patches**0.5) ** 2 != patches
+        or not theirs.is_floating_point()
+        or ours.shape[2] != theirs.shape[2]
+    ):
         return renamed, notes
     renamed["pos_embed"] = resample_abs_pos_embed(theirs, model.patch_embed.grid_size, num_prefix_tokens=prefix)
     return renamed, (*notes, f"position embeddings resampled from {patches} to {ours.shape[1] - prefix} patches")

@@ -1,4 +1,4 @@
-"""Opens an .npz archive from elsewhere: what it would take in memory is known, and bounded, before anything is unpacked."""
+"""Opens an .npz archive from elsewhere: what it takes in memory is known and bounded before anything is unpacked."""
 
 import zipfile
 from math import prod

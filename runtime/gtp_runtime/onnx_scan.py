@@ -1,8 +1,8 @@
 """Walks an ONNX file without the onnx package, and refuses one that reaches outside itself.
 
-A graph may name files that its weights are in (external data): any path of the machine. And a node ``EPContext`` may hold
-a compiled engine, which ONNX Runtime's TensorRT provider would deserialise. Both are found here before anything loads the
-file. Only the structure is read; weights are skipped, so that a large file costs little.
+A graph may name files that its weights are in (external data): any path of the machine. And a node ``EPContext`` may
+hold a compiled engine, which ONNX Runtime's TensorRT provider would deserialise. Both are found here before anything
+loads the file. Only the structure is read; weights are skipped, so that a large file costs little.
 
 Protobuf is a list of fields: a key (number and kind), then a number, or a length and that many bytes.
 """

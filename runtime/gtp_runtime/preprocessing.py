@@ -99,10 +99,10 @@ class Preprocessing:
 
 
 def _check_work(given: tuple[int, int], resized: tuple[int, int]) -> None:
-    """Raise ``ImageError`` where resizing (width, height) takes more pixels than ``LARGEST``, in either pass or after."""
+    """Raise ``ImageError`` where resizing (width, height) takes more pixels than ``LARGEST`` in one of its passes."""
     (width, height), (new_width, new_height) = given, resized
     if max(new_width * new_height, new_width * height, width * new_height) > LARGEST:
         raise ImageError(
-            f"an image of {width} x {height} pixels is too long and thin: resized to {new_width} x {new_height} it takes "
-            f"more than {LARGEST} pixels; cut it first"
+            f"an image of {width} x {height} pixels is too long and thin: resized to {new_width} x {new_height} it "
+            f"takes more than {LARGEST} pixels; cut it first"
         )

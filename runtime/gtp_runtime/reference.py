@@ -17,8 +17,8 @@ import numpy as np
 from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.npz import load_arrays
-from gtp_runtime.text import one_line
 from gtp_runtime.reference_check import check_arrays
+from gtp_runtime.text import one_line
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 

@@ -32,7 +32,9 @@ def _change(random: Random, content: bytearray, words: tuple[bytes, ...]) -> Non
     elif kind == 4:
         content[place : place + length] = random.randbytes(length)
     elif kind == 5:
-        content[place : place + 4] = random.choice((1, 1 << 16, 1 << 31, (1 << 32) - 1)).to_bytes(4, random.choice(("big", "little")))
+        content[place : place + 4] = random.choice((1, 1 << 16, 1 << 31, (1 << 32) - 1)).to_bytes(
+            4, random.choice(("big", "little"))
+        )
     elif kind == 6:
         digits = [index for index in range(len(content)) if 0x30 <= content[index] <= 0x39]
         if digits:

@@ -58,7 +58,8 @@ class TensorRTOptions:
         default=False, metadata={"help": "let an engine run its own code on the CPU; only for engines that you built"}
     )
     keep_kernels: bool = field(
-        default=True, metadata={"help": "keep compiled kernels beside an engine of TensorRT-RTX; never with --trusted-key"}
+        default=True,
+        metadata={"help": "keep compiled kernels beside an engine of TensorRT-RTX; not with --trusted-key"},
     )
 
 

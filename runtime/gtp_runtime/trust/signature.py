@@ -1,8 +1,8 @@
 """``model.sig``: the detached signature of a manifest.
 
 It is JSON: ``format`` 1, ``version`` (a whole number that the signer raises), ``key`` (the public key's id) and
-``signature`` (hexadecimal, of Ed25519). Signed is ``message``: a line that says what this is, the version, and the bytes
-of model.json as they are.
+``signature`` (hexadecimal, of Ed25519). Signed is ``message``: a line that says what this is, the version, and the
+bytes of model.json as they are.
 """
 
 from dataclasses import dataclass

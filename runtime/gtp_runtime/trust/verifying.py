@@ -25,8 +25,8 @@ class Trust:
     Attributes:
         keys: public keys, of which one must have signed.
         min_version: the lowest version that is accepted.
-        remember: a file, one for each place where exports are put, that keeps the highest version accepted so far, which
-            is demanded from then on; None for none.
+        remember: a file, one for each place where exports are put, that keeps the highest version accepted so far,
+            which is demanded from then on; None for none.
     """
 
     keys: tuple[PublicKey, ...]

@@ -358,14 +358,14 @@ def run_command(content: bytes, folder: Path) -> None:
     from gtp_export import cli, console
 
     arguments = content.decode("utf-8", "replace").replace("\0", "").split("\n")[:12]
-    here = Path.cwd()
+    here, code = Path.cwd(), None
     with _stopped(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
         os.chdir(folder)
         sys.argv = ["gtp-export", *arguments]
         try:
             cli.main()
         except SystemExit as stop:
-            code = stop.code
+            code = stop.code  # type: ignore[assignment]
         finally:
             console.Verbosity.quiet = console.Verbosity.verbose = False
             os.chdir(here)

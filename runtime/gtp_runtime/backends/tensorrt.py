@@ -50,7 +50,7 @@ class TensorRTOptions:
 
     Attributes:
         host_code: allow code for the CPU inside the engine (``engine_host_code_allowed``).
-        keep_kernels: TensorRT-RTX reads the kernels that it compiled from a file beside the engine, and keeps them there.
+        keep_kernels: TensorRT-RTX keeps the kernels that it compiled in a file beside the engine, and reads them there.
             Like engines they are code. No key signs them, so a load that demands a signature leaves them out.
     """
 
@@ -59,7 +59,7 @@ class TensorRTOptions:
     )
     keep_kernels: bool = field(
         default=True,
-        metadata={"help": "keep compiled kernels beside an engine of TensorRT-RTX; not with --trusted-key"},
+        metadata={"help": "keep TensorRT-RTX's kernels beside the engine; not with --trusted-key"},
     )
 
 

@@ -72,9 +72,7 @@ def test_every_file_and_many_bytes_of_it(signed: Path, keys: Path) -> None:
             changed = bytearray(content)
             changed[place] ^= 1
             path.write_bytes(changed)
-            with pytest.raises((SignatureError, ManifestError)) as caught:
-                verify(signed, trust(keys))
-            kind = getattr(caught.value, "kind", "changed")
+            kind = refused(signed, trust(keys))
             assert kind in ("changed", "key", "unsigned"), (path, place, kind)
             assert kind == "changed" or path.name == "model.sig"
         path.write_bytes(content)

@@ -4,29 +4,28 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gtp_runtime.errors import ManifestError, SignatureError
-from gtp_runtime.manifest import FILE_NAME, Manifest, check_file, parse_manifest
+from gtp_runtime.manifest import FILE_NAME, Manifest, check_file
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import open_regular
 
 AGAIN = "take the directory from its source again"
 
 
-def read_signed_manifest(directory: Path) -> tuple[bytes, Manifest]:
-    """Return the bytes of the manifest, which are signed, and what they say: no other bytes can be put in between.
+def manifest_bytes(directory: Path) -> bytes:
+    """Return the bytes of the manifest, which are signed: what they say is read from them, not from the file again.
 
     Raises:
         SignatureError: it is a link, or cannot be read.
-        ManifestError: it is no manifest.
+        ManifestError: there is none.
     """
     path = directory / FILE_NAME
     try:
         with open_regular(path, LARGEST, links=False) as file:
-            content = file.read()
+            return file.read()
     except FileNotFoundError as error:
         raise ManifestError(f"no manifest {path}: gtp-export export MODEL -o DIR writes one") from error
     except OSError as error:
         raise SignatureError("changed", f"cannot read {path}: {error.strerror}") from error
-    return content, parse_manifest(content, path)
 
 
 def check_contents(directory: Path, manifest: Manifest, own: Collection[str]) -> None:

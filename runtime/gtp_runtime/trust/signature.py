@@ -12,9 +12,9 @@ import msgspec
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, SignatureError
-from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.manifest import FILE_NAME, parse_manifest
 from gtp_runtime.opening import read_regular
-from gtp_runtime.trust.contents import check_contents, read_signed_manifest
+from gtp_runtime.trust.contents import check_contents, manifest_bytes
 from gtp_runtime.trust.keys import PrivateKey
 
 SIGNATURE_NAME = "model.sig"
@@ -70,8 +70,8 @@ def sign(directory: Path, key: PrivateKey, version: int) -> Signature:
 
 def sign_again(directory: Path, key: PrivateKey, version: int) -> Signature:
     """Sign a directory as ``sign`` does, in a version that it may have been signed as before."""
-    content, manifest = read_signed_manifest(directory)
-    check_contents(directory, manifest, {FILE_NAME, SIGNATURE_NAME})
+    content = manifest_bytes(directory)
+    check_contents(directory, parse_manifest(content, directory / FILE_NAME), {FILE_NAME, SIGNATURE_NAME})
     made = Signature(version, key.public.id, key.sign(message(version, content)).hex())
     atomic.write_bytes(directory / SIGNATURE_NAME, msgspec.json.encode(made) + b"\n")
     return made

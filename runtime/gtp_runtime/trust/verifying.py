@@ -9,9 +9,9 @@ import msgspec
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, SignatureError
-from gtp_runtime.manifest import FILE_NAME, Manifest
+from gtp_runtime.manifest import FILE_NAME, Manifest, parse_manifest
 from gtp_runtime.opening import read_regular
-from gtp_runtime.trust.contents import AGAIN, check_contents, read_signed_manifest
+from gtp_runtime.trust.contents import AGAIN, check_contents, manifest_bytes
 from gtp_runtime.trust.keys import PublicKey, read_public_key
 from gtp_runtime.trust.signature import SIGNATURE_NAME, Signature, message, read_signature
 
@@ -81,8 +81,9 @@ def verify(directory: Path, trust: Trust) -> Verified:
         ManifestError: no manifest, or one that this gtp-export cannot read, although it was signed.
     """
     signature = read_signature(directory)
-    content, manifest = read_signed_manifest(directory)
+    content = manifest_bytes(directory)
     _check_signature(directory, signature, content, trust.keys)
+    manifest = parse_manifest(content, directory / FILE_NAME)
     known = _read_memory(trust.remember)
     lowest = max(trust.min_version, known)
     if signature.version < lowest:

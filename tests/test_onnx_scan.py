@@ -93,7 +93,7 @@ def test_engines_in_graphs(tmp_path: Path) -> None:
 
 def test_graphs_in_graphs_end_somewhere(tmp_path: Path) -> None:
     model = graph()
-    for _ in range(40):
+    for _ in range(15):
         node = helper.make_node("If", ["c"], ["y"], then_branch=model.graph, else_branch=graph().graph)
         model = graph(nodes=(node,))
     with pytest.raises(ScanError, match="nested more than 32 levels deep"):

@@ -73,8 +73,12 @@ def sign_again(directory: Path, key: PrivateKey, version: int) -> Signature:
     content = manifest_bytes(directory)
     check_contents(directory, parse_manifest(content, directory / FILE_NAME), {FILE_NAME, SIGNATURE_NAME})
     made = Signature(version, key.public.id, key.sign(message(version, content)).hex())
-    atomic.write_bytes(directory / SIGNATURE_NAME, msgspec.json.encode(made) + b"\n")
+    atomic.write_bytes(directory / SIGNATURE_NAME, _encoded(made))
     return made
+
+
+def _encoded(signature: Signature) -> bytes:
+    return msgspec.json.encode(signature) + b"\n"
 
 
 def read_signature(directory: Path) -> Signature:
@@ -85,8 +89,11 @@ def read_signature(directory: Path) -> Signature:
     """
     path = directory / SIGNATURE_NAME
     try:
-        found = msgspec.json.decode(read_regular(path, LARGEST), type=Signature)
+        content = read_regular(path, LARGEST)
+        found = msgspec.json.decode(content, type=Signature)
         bytes.fromhex(found.signature)
+        if content != _encoded(found):  # there is one way to write it, so that no byte can be changed
+            raise ValueError("written in another way")
     except FileNotFoundError as error:
         raise SignatureError(
             "unsigned", f"{directory} is not signed (no {SIGNATURE_NAME}): gtp-export sign DIR --key FILE"

@@ -26,30 +26,30 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsUnavailableError: no such file.
         WeightsError: another format, a file without weights, or entries that are no plain named tensors.
     """
+    if not path.name.endswith(SUFFIXES):
+        raise WeightsError(f"{path} is no weights file: give .safetensors, .pth, .pt or .pth.tar")
     try:
         check_regular(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return _checked(load_file(path), path)
-        if path.name.endswith(PICKLED):
-            _check_packing(path)
-            return _checked(_unwrap(torch.load(path, map_location="cpu", weights_only=True), path), path)
+        _check_packing(path)
+        return _checked(_unwrap(torch.load(path, map_location="cpu", weights_only=True), path), path)
     except WeightsError:
         raise
     except FileNotFoundError as error:
         raise WeightsUnavailableError(f"no weights file {path}: give one that exists") from error
     except pickle.UnpicklingError as error:  # its message tells how to unpickle the file all the same
         raise WeightsError(
-            f"cannot read weights from {path}: it is damaged, or holds objects, which are never unpickled; save "
-            "model.state_dict() alone, best as .safetensors"
+            f"cannot read weights from {path}: it is damaged, or holds more than tensors (objects in a checkpoint are "
+            "never run); save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # each reader has exceptions of its own, and pickle any
         reason = one_line(getattr(error, "strerror", None) or error)
         raise WeightsError(
             f"cannot read weights from {path}: {reason} (only tensors are read; objects in a checkpoint are never run)"
         ) from error
-    raise WeightsError(f"{path} is no weights file: give .safetensors, .pth, .pt or .pth.tar")
 
 
 def _check_packing(path: Path) -> None:

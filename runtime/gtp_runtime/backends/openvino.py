@@ -11,7 +11,7 @@ import numpy as np
 
 from gtp_runtime.backends.options import THREADS, check_threads
 from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.backends.tensors import Tensor, check_tensors
+from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry

@@ -13,7 +13,7 @@ import numpy as np
 
 from gtp_runtime import atomic
 from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.backends.tensors import Tensor, check_tensors
+from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version

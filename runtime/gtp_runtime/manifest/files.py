@@ -72,7 +72,7 @@ def _check_hash(path: Path, entry: FileEntry) -> None:
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error
     if not same:
-        what = "sha256 differs" if size == entry.size else f"it has {size} bytes, not {entry.size}"
+        what = "sha256 differs" if size == entry.size else f"{size} bytes, not {entry.size}: sha256 differs"
         raise ManifestError(f"{path} is not the file that its manifest describes ({what}): export again")
 
 

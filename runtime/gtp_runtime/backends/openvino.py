@@ -11,10 +11,10 @@ import numpy as np
 
 from gtp_runtime.backends.options import THREADS, check_threads
 from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
+from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.text import one_line
 
 EXTRA = Extra("openvino", {"openvino": "openvino"})

@@ -13,7 +13,6 @@ import numpy as np
 
 from gtp_runtime import atomic
 from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
@@ -23,6 +22,7 @@ from gtp_runtime.manifest import FileEntry, read_checked
 from gtp_runtime.opening import read_regular
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
+from gtp_runtime.tensors import Tensor, check_tensors
 
 log = logging.getLogger(__name__)
 LARGEST_CACHE = 1 << 28  # bytes

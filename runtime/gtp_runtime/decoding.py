@@ -11,6 +11,7 @@ Files come from anywhere: only ``FORMATS`` are read (for EPS Pillow would run Gh
 of at most ``LARGEST`` pixels, which is checked before a pixel is decoded. One picture takes less than 1 GB of memory.
 """
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import Union
 
@@ -24,7 +25,7 @@ from gtp_runtime.text import one_line
 LARGEST = 1 << 26  # pixels: 8192 x 8192
 LARGEST_FILE = 1 << 29  # bytes: as many pixels of 8 bytes, stored plainly
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # of images.SUFFIXES, and .jp2
-BLOCK = 256  # rows that are scaled at once
+BLOCK = 1 << 20  # pixels of more than 8 bits that are looked at at once
 LARGEST = 1 << 26  # pixels: 8192 x 8192
 LARGEST_FILE = 1 << 29  # bytes; 16-bit RGBA pixels, stored plainly
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # what images.SUFFIXES stand for, and .jp2
@@ -97,12 +98,20 @@ def _white(picture: Image.Image) -> int | None:
         "PPM",
     ):  # older Pillows open 16-bit PNG so, all of them 16-bit PPM
         return WHITE_16
-    _check_range(np.asarray(picture), picture.mode)
+    _check_range(picture)
     return WHITE
 
 
-def _check_range(values: np.ndarray, mode: str) -> None:
-    low, high = float(values.min()), float(values.max())
+def _blocks(picture: Image.Image) -> Iterator[np.ndarray]:
+    """Yield a picture's rows from the top, a few at a time: as a whole, Pillow copies them more than once."""
+    rows = max(1, BLOCK // picture.width)
+    for top in range(0, picture.height, rows):
+        yield np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+
+
+def _check_range(picture: Image.Image) -> None:
+    ranges = np.array([(block.min(), block.max()) for block in _blocks(picture)], np.float64)
+    low, high, mode = float(ranges[:, 0].min()), float(ranges[:, 1].max()), picture.mode
     if not (low >= 0 and high <= WHITE) or (mode == "F" and 0 < high <= 1):
         raise ValueError(
             f"its mode {mode} does not say which value is white, and its values run from {low:g} to {high:g}: scale "
@@ -111,10 +120,6 @@ def _check_range(values: np.ndarray, mode: str) -> None:
 
 
 def _scaled(picture: Image.Image, white: int) -> Image.Image:
-    """Scale 0..white to 0..255, in blocks, whose float64 values take little memory."""
-    values = np.asarray(picture)
-    pixels = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK].astype(np.float64)
-        pixels[start : start + BLOCK] = np.rint(block * (WHITE / white)).astype(np.uint8)
-    return Image.fromarray(pixels)
+    """Scale 0..white to 0..255."""
+    scaled = [np.rint(block.astype(np.float64) * (WHITE / white)).astype(np.uint8) for block in _blocks(picture)]
+    return Image.fromarray(np.concatenate(scaled))

@@ -104,5 +104,5 @@ def _size_problems(name: str, value: Any) -> Iterator[str]:
     for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         most = MOST_LAYERS if key == "depth" else MOST
         if isinstance(entry, int | float) and not -most <= entry <= most:
-            yield f"{name}.{key} takes at most {most}"
-        yield from _size_problems(f"{name}.{key}", entry)
+            yield f"{name}.{one_line(key, 40)} takes at most {most}"
+        yield from _size_problems(f"{name}.{one_line(key, 40)}", entry)

@@ -1,33 +1,24 @@
-"""``make fuzz``: each target for a while in a process of its own; what is found is written to its corpus.
+"""``make fuzz``: each target for a while, in processes of their own; what is found is written to its corpus.
 
+Half of the time goes to bytes: by atheris, which looks for ways through our code, where it is installed
+(``pip install 'gtp-export[fuzz]'``), else by mutations of ours. The other half goes to structures made by hypothesis.
 A finding is an error that is not ours, a run of more than 5 seconds, more than 1 GB of memory, or the process's death.
 """
 
 import argparse
-import hashlib
+import importlib.util
 import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from types import FrameType
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / name) for name in (".", "exporters", "runtime", "models")]
-CORPUS = HERE / "corpus"
-SECONDS, MEGABYTES = 5, 1000
-
-
-class TooLong(BaseException):
-    """A run took longer than is allowed."""
+sys.path[:0] = [str(HERE.parents[1] / name) for name in (".", "exporters", "runtime", "models")]
+FOUND = "found"  # a file that names what was found
 
 
 def main() -> int:
@@ -37,121 +28,98 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all without any")
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--child", choices=sorted(WAYS), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    seed = int(time.time()) if given.seed is None else given.seed
     if given.child:
-        return fuzz(given.targets[0], given.seconds, seed)
-    return max([_in_child(name, given.seconds, seed) for name in given.targets or TARGETS])
+        WAYS[given.child](given.targets[0], given.seconds, given.seed)
+        return 0
+    guided = importlib.util.find_spec("atheris") is not None
+    ways = ("guided" if guided else "mutated", "structured")
+    found = [_in_child(name, way, given.seconds / 2, given.seed) for name in given.targets or TARGETS for way in ways]
+    return int(any(found))
 
 
-def _in_child(name: str, seconds: float, seed: int) -> int:
+def _in_child(name: str, way: str, seconds: float, seed: int) -> bool:
+    """Return whether something was found; the process may die of it."""
+    from running import keep
+
     with tempfile.TemporaryDirectory(prefix="gtp-fuzz-") as folder:
-        command = [sys.executable, __file__, name, "--child", "--seconds", str(seconds), "--seed", str(seed)]
-        done = subprocess.run(command, env={**os.environ, "TMPDIR": folder, "OMP_NUM_THREADS": "1"}, check=False)
-        if done.returncode < 0:
-            current = Path(folder) / "current"
-            print(f"{name}: the process died by signal {-done.returncode}: {keep(name, current.read_bytes())}")
-            return 1
-    return done.returncode
+        command = [sys.executable, __file__, name, "--child", way, "--seconds", str(seconds), "--seed", str(seed)]
+        environment = {**os.environ, "TMPDIR": folder, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, check=False)
+        found = (Path(folder) / FOUND).exists()
+        if done.returncode and (Path(folder) / "current").exists():
+            print(f"{name}: the process ended with {done.returncode}: {keep(name, Path(folder) / 'current')}")
+        tally = Path(folder) / "count"
+        count = tally.read_text() if tally.exists() else "fewer than 50"
+        print(f"{name}, {way}: {count} inputs, {'FOUND' if found or done.returncode else 'ok'}", flush=True)
+        return found or bool(done.returncode)
 
 
-def keep(name: str, content: bytes) -> Path:
-    """Write an input to the corpus."""
-    path = CORPUS / name / hashlib.sha256(content).hexdigest()[:12]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def fuzz(name: str, seconds: float, seed: int) -> int:
-    """Mutate bytes for half of the time, make structures for the other half; return 1 where something was found."""
+def mutated(name: str, seconds: float, seed: int) -> None:
+    """Change seeds at random."""
     from mutating import mutate
-    from targets import TARGETS
+    from running import Runner
 
-    target, random, runner = TARGETS[name], Random(seed), Runner(name)
-    known = sorted((CORPUS / name).glob("*")) if (CORPUS / name).is_dir() else []
-    seeds = [*target.seeds(), *(path.read_bytes() for path in known)]
-    for content in seeds:
-        runner.run(content)
-    end = time.monotonic() + seconds / 2
+    random, runner = Random(seed), Runner(name)
+    seeds = runner.seeds()
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
-        runner.run(mutate(random, seeds, target.words))
-    _structured(target.structured, runner.run, time.monotonic() + seconds / 2, seed)
-    print(f"{name}: {runner.count} inputs (seed {seed}), {len(runner.found)} findings, largest {_megabytes():.0f} MB")
-    return int(bool(runner.found))
+        runner.run(mutate(random, seeds, runner.target.words))
 
 
-def _structured(strategy: object, run: Callable[[bytes], None], end: float, start: int) -> None:
-    """Let hypothesis make inputs until the time is over."""
-    from hypothesis import HealthCheck, Phase, given, seed, settings
+def guided(name: str, seconds: float, seed: int) -> None:
+    """Let atheris change seeds; it keeps those that lead to code that was not reached yet. It ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["gtp_runtime", "gtp_models", "gtp_export", "gtp_exporters"]):
+        import gtp_runtime.reference
+        import gtp_runtime.trust  # noqa: F401
+    from running import Runner
+
+    runner, place = Runner(name), Path(tempfile.mkdtemp())
+    for index, content in enumerate(runner.seeds()):
+        (place / str(index)).write_bytes(content)
+    words = place.parent / "words"
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in runner.target.words)
+    words.write_text("".join(f'"{word}"\n' for word in escaped), encoding="utf-8")
+    limits = [f"-max_total_time={max(1, int(seconds))}", "-timeout=0", "-rss_limit_mb=4096", "-max_len=65536"]
+    options = [*limits, f"-seed={seed % (1 << 31)}", f"-dict={words}", "-verbosity=0", "-print_final_stats=0"]
+    atheris.Setup([sys.argv[0], *options, str(place)], runner.run)
+    atheris.Fuzz()
+
+
+def structured(name: str, seconds: float, seed: int) -> None:
+    """Let hypothesis make inputs."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+    from running import Runner
+
+    runner, end = Runner(name), time.monotonic() + seconds
+
+    def run(content: bytes) -> None:
+        if time.monotonic() < end:
+            runner.run(content)
 
     while time.monotonic() < end:
-        start += 1
-
-        @seed(start)
-        @settings(
+        seed += 1
+        once = given(runner.target.structured)(run)
+        quiet = settings(
             max_examples=200,
             deadline=None,
             database=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(strategy)  # type: ignore[arg-type]
-        def once(content: bytes) -> None:
-            if time.monotonic() < end:
-                run(content)
-
-        once()
+        seeded(seed)(quiet(once))()
 
 
-class Runner:
-    """Runs inputs and keeps what is found, one input a place in the code."""
-
-    def __init__(self, name: str) -> None:
-        from targets import TARGETS
-
-        self.name, self.target, self.count = name, TARGETS[name], 0
-        self.found: set[str] = set()
-        self.folder = Path(tempfile.mkdtemp(prefix="gtp-fuzz-"))
-        self.current = Path(tempfile.gettempdir()) / "current"
-        signal.signal(signal.SIGALRM, _too_long)
-        warnings.simplefilter("ignore")
-
-    def run(self, content: bytes) -> None:
-        """Run an input within the limits."""
-        from targets import attempt
-
-        self.current.write_bytes(content)
-        self.count += 1
-        before = _megabytes()
-        signal.alarm(SECONDS)
-        try:
-            attempt(self.target, content, self.folder)
-        except (Exception, TooLong) as error:
-            signal.alarm(0)
-            self.report(content, error)
-        finally:
-            signal.alarm(0)
-        if _megabytes() > max(before, 0) + MEGABYTES:
-            self.report(content, MemoryError(f"{_megabytes():.0f} MB"))
-
-    def report(self, content: bytes, error: BaseException) -> None:
-        """Keep an input, unless one is known that fails at the same place."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{type(error).__name__} {frames[-1].filename if frames else ''}:{frames[-1].lineno if frames else 0}"
-        if place not in self.found:
-            self.found.add(place)
-            print(f"{self.name}: {keep(self.name, content)}\n{''.join(traceback.format_exception(error))}", flush=True)
-
-
-def _too_long(number: int, frame: FrameType | None) -> None:
-    raise TooLong(f"more than {SECONDS} s")
-
-
-def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+WAYS: dict[str, Callable[[str, float, int], None]] = {
+    "mutated": mutated,
+    "guided": guided,
+    "structured": structured,
+}
 
 
 if __name__ == "__main__":

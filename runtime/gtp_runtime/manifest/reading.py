@@ -11,6 +11,7 @@ from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest.meaning import find_problem
 from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
 from gtp_runtime.opening import read_regular
+from gtp_runtime.text import one_line
 
 LARGEST = 1 << 24  # bytes; a manifest of an engine that TensorRT describes in full has about 1 MB
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
@@ -47,15 +48,15 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     try:
         values = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} is not JSON ({error}): export again") from error
+        raise ManifestError(f"{path} is not JSON ({one_line(error)}): export again") from error
     _check_version(values, path)
     try:
         manifest = msgspec.convert(values, Manifest)
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{path}: {_describe(str(error), values)}; export again") from error
+        raise ManifestError(f"{path}: {one_line(_describe(str(error), values))}; export again") from error
     _check_names(manifest, path)
     if problem := find_problem(manifest):
-        raise ManifestError(f"{path}: {problem}; export again")
+        raise ManifestError(f"{path}: {one_line(problem)}; export again")
     return manifest
 
 
@@ -70,7 +71,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 
 
 def _check_version(values: Any, path: Path) -> None:
-    version = str(values.get("schema_version", "")) if isinstance(values, dict) else ""
+    version = one_line(values.get("schema_version", ""), 20) if isinstance(values, dict) else ""
     major = version.partition(".")[0]
     ours = int(SCHEMA_VERSION.partition(".")[0])
     if not (major.isascii() and major.isdecimal()):
@@ -86,7 +87,8 @@ def _check_names(manifest: Manifest, path: Path) -> None:
     for name, entry in manifest.files.items():
         for given in (name, entry.external_data):
             if given is not None and not is_plain(given):
-                raise ManifestError(f"{path}: files.{name} names {given!r}, not a file beside it; export again")
+                problem = f"files.{name:.60} names {given!r:.60}, not a file beside it"
+                raise ManifestError(f"{path}: {one_line(problem)}; export again")
 
 
 def is_plain(name: str) -> bool:

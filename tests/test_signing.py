@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import SEVEN, Command, python
+from artifacts import SEVEN, TINY, Command, python
 
 import gtp_runtime
 from gtp_export.console import Verbosity
-from gtp_exporters import OutputError, build_engine, export
+from gtp_exporters import ExportOptions, OutputError, build_engine, export
 from gtp_runtime import read_manifest
 from gtp_runtime.errors import InputError, KeyFileError, ManifestError, SignatureError
 from gtp_runtime.loading import load_twin
@@ -182,7 +182,7 @@ def test_nothing_is_recorded_in_a_signed_manifest(command: Command, signed: Path
 
 
 def test_a_new_export_takes_the_place_of_a_signed_one(signed: Path) -> None:
-    export("digits", signed, check=False)
+    export(TINY, signed, weights="random", options=ExportOptions(simplify=False, dense=False), check=False)
     assert not (signed / "model.sig").exists()
 
 

@@ -224,6 +224,11 @@ def test_key_files(keys: Path, tmp_path: Path) -> None:
     for values in ({"min_version": 1}, {"remember": "x"}):
         with pytest.raises(InputError, match="give trusted_key too"):
             Trust.of(None, **values)
+    for name in ("/", ".", "a/.."):
+        with pytest.raises(KeyFileError, match="names no key"):
+            write_key_pair(Path(name))
+    with pytest.raises(KeyFileError, match="cannot write the key nowhere/x.key: No such file"):
+        write_key_pair(Path("nowhere/x"))
     assert "PRIVATE" not in repr(read_private_key(keys / "vendor.key"))
 
 

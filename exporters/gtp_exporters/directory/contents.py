@@ -11,6 +11,8 @@ from typing import Any
 from gtp_exporters.errors import OutputError
 from gtp_runtime.engine_info import CACHE_SUFFIX
 from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.manifest.reading import LARGEST
+from gtp_runtime.opening import read_regular
 from gtp_runtime.trust import SIGNATURE_NAME
 
 WORK_NAME = ".gtp-export"  # the hidden folder in which an export is written
@@ -115,8 +117,8 @@ def listed_files(directory: Path) -> frozenset[str]:
     It is read by hand, for a manifest of another major version is refused by ``read_manifest``, and may be replaced.
     """
     try:
-        values = json.loads((directory / FILE_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_regular(directory / FILE_NAME, LARGEST))
+    except (OSError, ValueError, RecursionError):
         return frozenset()
     return frozenset([FILE_NAME, *values["files"]]) if _is_manifest(values) else frozenset()
 

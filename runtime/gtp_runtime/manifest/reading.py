@@ -99,7 +99,7 @@ def is_plain(name: str) -> bool:
 def _describe(message: str, values: Any) -> str:
     """Turn a message of msgspec's into one that names the leaf and what it is."""
     what, _, where = message.partition(" - at ")
-    keys = _keys(values, where)
+    keys = _keys(values, where, message)
     name = ".".join(map(str, keys))
     missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
     if missing:
@@ -113,12 +113,14 @@ def _describe(message: str, values: Any) -> str:
     return f"{name} is {shown}, not {kinds}"
 
 
-def _keys(values: Any, path: str) -> list[Any]:
-    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one."""
+def _keys(values: Any, path: str, message: str) -> list[Any]:
+    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one it is
+    that alone gives the same message.
+    """
     keys: list[Any] = []
     for name, entry in _STEP.findall(path):
         if entry == "...":
-            keys.append(next(key for key in _at(values, keys) if not _fits(_only(values, keys, key))))
+            keys.append(next(key for key in _at(values, keys) if _complaint(_only(values, keys, key)) == message))
         else:
             keys.append(name or int(entry))
     return keys
@@ -139,9 +141,9 @@ def _only(values: Any, keys: list[Any], name: str) -> Any:
     return copy
 
 
-def _fits(values: Any) -> bool:
+def _complaint(values: Any) -> str:
     try:
         msgspec.convert(values, Manifest)
-    except msgspec.ValidationError:
-        return False
-    return True
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""

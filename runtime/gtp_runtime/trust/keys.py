@@ -103,6 +103,8 @@ def write_key_pair(name: Path) -> tuple[Path, Path, PublicKey]:
         KeyFileError: one of them exists, or cannot be written.
         BackendMissingError: cryptography is not installed.
     """
+    if name.name in ("", ".."):
+        raise KeyFileError(f"{name} names no key: give a name such as vendor")
     key = PrivateKey(_ed25519().Ed25519PrivateKey.generate())
     forms = _serialization()
     private = key.key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())

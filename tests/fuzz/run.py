@@ -63,7 +63,7 @@ def mutated(name: str, seconds: float, seed: int) -> None:
     from running import Runner
 
     random, runner = Random(seed), Runner(name)
-    seeds = runner.seeds()
+    seeds = runner.target.seeds()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         runner.run(mutate(random, seeds, runner.target.words))
@@ -79,7 +79,7 @@ def guided(name: str, seconds: float, seed: int) -> None:
     from running import Runner
 
     runner, place = Runner(name), Path(tempfile.mkdtemp())
-    for index, content in enumerate(runner.seeds()):
+    for index, content in enumerate(runner.target.seeds()):
         (place / str(index)).write_bytes(content)
     words = place.parent / "words"
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in runner.target.words)

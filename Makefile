@@ -20,7 +20,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: setup export validate bench test test-full test-timm fuzz lint gpu-check wheel clean help
 
-setup: $(STAMP)  ## create .venv with everything that exports, tests and benchmarks use
+setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks
 
 # The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all.
 $(STAMP): pyproject.toml constraints.txt
@@ -35,17 +35,17 @@ export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE 
 validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
 	$(BIN)/gtp-export validate $(OUT) $(ARGS)
 
-bench: $(STAMP)  ## measure latency of what `make export` wrote, against its dense twin [MODEL OUT ARGS]
+bench: $(STAMP)  ## measure latency of what `make export` wrote, relative to the dense baseline [MODEL OUT ARGS]
 	$(BIN)/gtp-export bench $(OUT) $(ARGS)
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -m "not full" -n 2 $(ARGS)
 
-test-full: $(STAMP)  ## run the tests, the large ones as well
+test-full: $(STAMP)  ## run all tests, the large ones as well
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # Each timm beside the environment, in front of its own: nothing else changes.
-test-timm: $(STAMP)  ## run the tests that know timm with the ends of its range [TIMM="1.0.28 1.0.31"]
+test-timm: $(STAMP)  ## run the tests that use timm with the oldest and the newest supported one [TIMM="1.0.28 1.0.31"]
 	set -e; for version in $(TIMM); do \
 	  $(PIP) install --quiet --no-deps --upgrade --target build/timm-$$version timm==$$version; \
 	  export PYTHONPATH=build/timm-$$version; \
@@ -61,10 +61,10 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-gpu-check: $(STAMP)  ## build, prove and time on this machine's GPU; writes docs/gpu-results.md [ARGS]
+gpu-check: $(STAMP)  ## build, validate and time engines on this machine's GPU; writes docs/gpu-results.md [ARGS]
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
-wheel: $(STAMP)  ## build dist/*.whl, what a device installs
+wheel: $(STAMP)  ## build dist/*.whl, to install on a device
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m build --wheel --outdir dist .
 	rm -rf build/lib build/bdist.*

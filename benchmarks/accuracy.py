@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py MODEL [--data DIR] [--weights FILE] [--calib-data DIR] [--num-prop 2,3,4,5]
                                         [--groups methods,schedules,selections,thresholds] [--output docs/accuracy-NAME]
 
-MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder a class (the recipe's own without).
+MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder per class (the recipe's own without).
 What is measured stands in cases.py. Writes OUTPUT.md, .json and .png.
 """
 
@@ -62,7 +62,7 @@ class Bench:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a recipe, timm:NAME or a recipe file")
-    parser.add_argument("--data", type=Path, help="test images, one sub-folder a class; the recipe's own without")
+    parser.add_argument("--data", type=Path, help="test images, one sub-folder per class; the recipe's own without")
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--calib-data", type=Path, help="images for calibrated thresholds; the recipe's own without")
     parser.add_argument("--num-prop", default="2,3,4,5", help="GTP's tokens a layer; default: %(default)s")
@@ -93,7 +93,7 @@ def main(given: Sequence[str] | None = None) -> None:
     found = earlier(saved, groups)
     folder = arguments.data or recipe.images
     if folder is None:
-        raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder a class")
+        raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class")
     model = build_model(recipe, arguments.weights).model
     images, labels = labelled(folder, recipe, model, arguments.limit)
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)

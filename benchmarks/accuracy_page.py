@@ -33,22 +33,22 @@ their standard errors.
 
 ![plot]({plot}.png)
 
-*num_prop* is GTP's number of tokens a layer. All settings of one *num_prop* spend nearly the same MACs. *MACs* is the
-share of the dense model's. *Divergence* is the Kullback-Leibler divergence of the dense to the reduced class
-probabilities in nats. *Agreement* is the share of images with the dense model's answer. *Change* is top-1 minus the
-dense model's. It is paired over the images, so its error is smaller than that of top-1.
+*num_prop* is the number of tokens that GTP removes per layer. All settings of one *num_prop* have nearly the same MACs.
+*MACs* is relative to the dense model. *Divergence* is the Kullback-Leibler divergence of the dense to the reduced class
+probabilities in nats. *Agreement* is the share of images with the dense model's prediction. *Change* is top-1 minus the
+dense model's. It is paired over the images, so its standard error is smaller than that of top-1.
 
 """
 AFTER_METHODS = """
 *gtp* is the paper's form, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* with `--propagation None`. *mean*
-(`--propagation Mean`) replaces the tokens that leave with their mean, so it removes one more token in each layer.
-*measured* is `--preset measured`, which reduces in few layers, and *measured-each* the same in every layer. ToMe and
-PiToMe merge at most half of a layer's tokens, so they remove fewer in the last layers if `num_prop` is larger. PiToMe
-(arXiv 2405.16148) and ATC (arXiv 2409.11923, average linkage, on keys as in the paper and on the tokens) are our
+(`--propagation Mean`) replaces the removed tokens with their mean, so it removes one more token in each layer.
+*measured* is `--preset measured`, which removes tokens in a few layers, and *measured-each* the same in every layer.
+ToMe and PiToMe merge at most half of a layer's tokens, so they remove fewer in the last layers if `num_prop` is larger.
+PiToMe (arXiv 2405.16148) and ATC (arXiv 2409.11923, average linkage, on keys as in the paper and on the tokens) are our
 implementations of the papers, for accuracy only.
 """
 AFTER_SCHEDULES = """
-A missing schedule has no setting near these MACs.
+A schedule is missing where none of its settings is close to these MACs.
 """
 AFTER_SELECTIONS = """
 `CLSAttn` needs one row of the attention map, so runtimes can still fuse attention. The others need the whole map.
@@ -61,7 +61,7 @@ THRESHOLDS = """
 
 `num_prop` {amount}. *Entries kept*: entries of the attention map, mean and standard deviation over images, layers and
 heads. The next columns compare with the exact threshold of the same sparsity: images that keep the same tokens in all
-layers, tokens kept in common after the last layer ({chance:.0f} % by chance), and the largest difference of an image's
+layers, tokens that both keep after the last layer ({chance:.0f} % by chance), and the largest difference of an image's
 logits as a share of max|logit|, mean and largest over images. *None* is sparsity 1, without a threshold.
 
 """

@@ -52,6 +52,7 @@ class Choice:
         """Methods at a share of the MACs, whose accuracy is held against their latency."""
         return [
             ("measured", GTPConfig.measured(keep=keep)),
+            ("measured-3", GTPConfig.measured(keep=keep, schedule="steps:3+aligned")),
             ("tome", make_settings("tome", keep=keep)),
             ("paper", self.paper(keep=keep)),
             ("prune", self.paper(keep=keep, graph="None", propagation="None")),

@@ -17,9 +17,9 @@ TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 
 What does TensorRT-RTX {version} build from our graphs on a machine without a GPU, for {targets}? The table shows
-the layers of the parsed network, the size of the engine and the build time. Build times are of one run on a 2-core
-x86-64 machine. Engines cannot run or be inspected there; `make gpu-check` does that on a machine with a GPU. Made by
-`.venv/bin/python benchmarks/engines.py`.
+the layers of the parsed network, the size of the engine and the build time. Build times are from one run on a 2-core
+x86-64 machine. Without a GPU, engines cannot be run or inspected; `make gpu-check` does so on a machine with one. Made
+by `.venv/bin/python benchmarks/engines.py`.
 
 | model | batch | graph | precision | ONNX nodes | network layers | engine MB | build s |
 | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -12,9 +12,9 @@ from gtp_models import Recipe
 
 
 def labelled(folder: Path, recipe: Recipe, model: Any, limit: int | None = None) -> tuple[ReferenceImages, Tensor]:
-    """Return the images of a folder with one sub-folder a class, at most ``limit`` spread over it, and (N,) labels."""
+    """Return images of a folder with one sub-folder per class, at most ``limit`` spread over it, and (N,) labels."""
     names = labels_of(recipe, model.num_classes)
     images = folder_images(folder, preprocessing_of(model), *names, model.num_classes, limit)
     if images.labels is None:
-        raise SystemExit(f"{folder} has no class folders: give one sub-folder a class, named like the recipe's labels")
+        raise SystemExit(f"{folder} needs one sub-folder per class, named like the recipe's labels")
     return images, torch.from_numpy(images.labels)

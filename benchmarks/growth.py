@@ -1,4 +1,4 @@
-"""How cost grows with tokens and batch: latency of GTP beside its dense twin, the exporter's time and peak memory.
+"""How cost grows with tokens and batch: latency of GTP and of its dense baseline, the exporter's time and peak memory.
 
     python benchmarks/growth.py [--model deit_s] [--sizes 224,448,512] [--num-prop 8,32,42] [--batches 1,8,32]
                                 [--exports deit_b] [--depth 2] [--output docs/growth]
@@ -85,7 +85,7 @@ def with_depth(model: str, depth: int, path: Path) -> str:
 
 
 def measure(place: Path, seconds: float) -> Iterator[Latency]:
-    """Time GTP and its dense twin in turn on ONNX Runtime, one thread."""
+    """Time GTP and its dense baseline in interleaved runs on ONNX Runtime, one thread."""
     models = [load(place / name, "onnxruntime", threads=1) for name in ("dense.onnx", "model.onnx")]
     for model, result in zip(models, benchmark(models, seconds, rounds=ROUNDS), strict=True):
         print(result, flush=True)
@@ -135,25 +135,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(found, given.output)
 
 
-HEAD = """# How cost grows
+HEAD = """# Latency, export time and memory by tokens and batch size
 
-How do latency, export time and memory grow with the number of tokens and with the batch? Made by
-`benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not matter for time
-or memory. *num_prop* grows with the tokens, so that the same share of them leaves.{depth}
+How do latency, export time and memory grow with the number of tokens and with the batch size? Made by
+`benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not affect time or
+memory. *num_prop* is proportional to the number of tokens, so the same share of them is removed.{depth}
 
 ![plot]({plot}.png)
 """
 LATENCY = """
 ## Latency
 
-{model} on ONNX Runtime, one thread: milliseconds per image (p50 of *runs*), GTP and its dense twin in turn. *Ratio* is
-GTP over dense. *Share realised* is how much of the saved MACs arrives as saved time.
+{model} on ONNX Runtime, one thread: milliseconds per image (p50 of *runs*). Runs of GTP and of the dense baseline are
+interleaved. *Ratio* is GTP over dense. *Share realised* is the share of the saved MACs that becomes saved time.
 
 """
 EXPORTS = """
 ## The exporter
 
-`gtp-export export MODEL --weights random --no-check` in a new process: both graphs, the whole command with its imports.
+`gtp-export export MODEL --weights random --no-check` in a new process: the whole command, with imports and both graphs.
 *CPU seconds* exclude the time of other processes. *Peak* is the largest resident memory.
 
 """

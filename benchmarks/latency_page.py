@@ -14,20 +14,20 @@ NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO fp32", "openvino-b
 Entries = list[dict[str, Any]]
 HEAD = """# Latency at equal MACs, batch {batch}
 
-How fast are GTP and the baselines when all spend the same MACs? Each figure is a median of {rounds} rounds. A round
-makes new sessions and times all methods and the dense model in turn, in one process, on one thread. Weights are random,
-which does not matter for time. Made by `benchmarks/latency.py --batch {batch} --rounds {rounds}`; all figures are in
-[{data}]({data}). Compare ratios between machines, not milliseconds.
+How fast are GTP and the baselines at equal MACs? Each figure is the median of {rounds} rounds. A round creates new
+sessions and times all methods and the dense model in interleaved runs, in one process, on one thread. Weights are
+random, which does not affect time. Made by `benchmarks/latency.py --batch {batch} --rounds {rounds}`; all figures are
+in [{data}]({data}). To compare machines, use ratios, not milliseconds.
 
-- *Ratio*: p50 latency over that of the dense model, which is exported in the same lean form.
-- *Share realised*: how much of the saved MACs arrives as saved time, (1 - ratio) / (1 - MACs).
-- *Overhead*: p50 latency over that of the free drop, which slices off as many tokens without a selection.
-- *MACs*: share of the dense model's.
+- *Ratio*: p50 latency relative to the dense model, which is exported with the same optimisations.
+- *Share realised*: the share of the saved MACs that becomes saved time, (1 - ratio) / (1 - MACs).
+- *Overhead*: p50 latency relative to *drop*, which slices off the same number of tokens without selecting them.
+- *MACs*: relative to the dense model.
 
-*drop* is the free drop. *gtp* is the paper's form of GTP, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* the
-same with `--propagation None`, *measured* is `--preset measured`, *drop-measured* the free drop of its schedule.
-*tome* is token merging, which merges at most half of a layer's tokens, so it removes fewer in the last layers at the
-largest *num_prop*.
+*gtp* is the paper's form of GTP, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* the same with
+`--propagation None`, *measured* is `--preset measured`, and *drop-measured* is *drop* with its schedule. *tome* is
+token merging, which merges at most half of a layer's tokens, so at the largest *num_prop* it removes fewer in the last
+layers.
 
 """
 

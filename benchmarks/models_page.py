@@ -36,7 +36,7 @@ HEAD = """# Which timm models are supported?
 with the reason. LV-ViT, which timm does not have, is supported as well (recipes `lvvit_s` and `lvvit_m`).
 
 [models.json](models.json) lists every name, with image size, patches, prefix tokens, layers, MACs and the settings that
-an export chooses, or with the reason why it is unsupported. `python benchmarks/models.py` writes both.
+an export chooses, or with the reason why it is unsupported. `python benchmarks/models.py` writes both files.
 
 ## Supported families
 
@@ -46,8 +46,8 @@ an export chooses, or with the reason why it is unsupported. `python benchmarks/
 RECIPES = """
 ## Recipes
 
-`gtp-export export RECIPE` exports these. *Prefix* counts class, distillation and register tokens, which always stay.
-*num_prop* is the number of tokens that leave in each layer, and *MACs saved* is what that saves.
+`gtp-export export RECIPE` exports these. *Prefix* is the number of class, distillation and register tokens, which are
+always kept. *num_prop* is the number of tokens removed in each layer, and *MACs saved* is the resulting saving.
 
 | recipe | timm name | pixels | patches | prefix | layers | dense GMACs | num_prop | MACs saved | output |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |

@@ -3,9 +3,9 @@
     python benchmarks/results.py MODEL [--data DIR] [--weights FILE] [--keep 0.85,0.75,0.6,0.5] [--rounds 2]
                                  [--backends onnxruntime,openvino,openvino-bf16] [--output docs/results]
 
-MODEL is a recipe or a recipe file with images of its own, else DIR holds one sub-folder a class. Answers are those of
-eager PyTorch on all images; latency is that of the exported graphs, in turn with the dense twin in one process, one
-thread. Writes OUTPUT.json (what it holds of other models is kept), a plot a backend and OUTPUT.md.
+MODEL is a recipe or a recipe file with images of its own, else DIR holds one sub-folder per class. Accuracy is that of
+eager PyTorch on all images. Latency is that of the exported graphs, interleaved with the dense baseline, in one
+process, one thread. Writes OUTPUT.json (what it holds of other models is kept), a plot per backend and OUTPUT.md.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def answers(bench: Bench, cases: list[tuple[str, float, Settings]]) -> list[dict
 def latencies(
     recipe: Recipe, weights: str, cases: list[tuple[str, float, Settings]], arguments: argparse.Namespace
 ) -> dict[str, dict[tuple[str, float], float]]:
-    """Export every case and return by backend its p50 as a share of the dense twin's, medians over rounds."""
+    """Export every case and return by backend its p50 as a share of the dense baseline's, medians over rounds."""
     found: dict[str, dict[tuple[str, float], float]] = {backend: {} for backend in arguments.backends.split(",")}
     with tempfile.TemporaryDirectory() as place:
         for keep in dict.fromkeys(keep for _, keep, _ in cases):
@@ -62,7 +62,7 @@ def latencies(
 
 
 def graph(recipe: Recipe, weights: str, settings: Settings, place: Path) -> Path:
-    """Export a case with its dense twin."""
+    """Export a case with its dense baseline."""
     export(recipe, place, settings=settings, weights=weights, options=ExportOptions(trace=False), check=False)
     return place / "model.onnx"
 
@@ -70,7 +70,7 @@ def graph(recipe: Recipe, weights: str, settings: Settings, place: Path) -> Path
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a recipe or a recipe file")
-    parser.add_argument("--data", type=Path, help="test images, one sub-folder a class (default: the recipe's own)")
+    parser.add_argument("--data", type=Path, help="test images, one sub-folder per class (default: the recipe's own)")
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--keep", default="0.85,0.75,0.65,0.55,0.45", help="shares of the MACs (default: %(default)s)")
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
@@ -87,7 +87,7 @@ def main(given: Sequence[str] | None = None) -> None:
     recipe = load_recipe(arguments.model)
     folder = arguments.data or recipe.images
     if folder is None:
-        raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder a class")
+        raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class")
     model = build_model(recipe, arguments.weights).model
     images, labels = labelled(folder, recipe, model, arguments.limit)
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)

@@ -1,4 +1,4 @@
-"""Trains a small ViT from a folder of images, one sub-folder a class; the recipe file holds the architecture.
+"""Trains a small ViT from a folder of images, one sub-folder per class; the recipe file holds the architecture.
 
     python benchmarks/train.py --data TRAIN --test TEST --output weights.safetensors [--recipe benchmarks/cifar10.yaml]
 
@@ -23,7 +23,7 @@ from gtp_models.training import accuracy, crop_and_flip, save_weights, train
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="training images, one sub-folder a class")
+    parser.add_argument("--data", type=Path, required=True, help="training images, one sub-folder per class")
     parser.add_argument("--test", type=Path, required=True, help="held-out images, likewise; measured, never learned")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--recipe", default=str(Path(__file__).parent / "cifar10.yaml"), help="default: %(default)s")

@@ -1,11 +1,11 @@
-"""gtp-export: put a pretrained Vision Transformer on an edge device, faster, and know that it answers the same.
+"""gtp-export deploys pretrained Vision Transformers on edge devices: faster with GTP, and with proven parity.
 
     import gtp_export
     gtp_export.apply(model, gtp_export.GTPConfig(num_prop=8))   # patch a timm model, in place
-    gtp_export.export("deit_s", weights="deit_s.safetensors")   # or straight to files
-    gtp_export.load("build/deit_s").predict("cat.jpg")          # and run them
+    gtp_export.export("deit_s", weights="deit_s.safetensors")   # or export a model to files
+    gtp_export.load("build/deit_s").predict("cat.jpg")          # run the exported model
 
-Importing this package loads neither torch, timm nor onnx; names (``__init__.pyi``) resolve when they are first used.
+Importing this package loads neither torch, timm nor onnx: names (``__init__.pyi``) are imported on first use.
 """
 
 import logging

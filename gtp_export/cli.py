@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -19,12 +20,12 @@ import typer
 from gtp_export import commands, console, exit_codes
 
 EPILOG = (
-    "Exit codes: 0 done; 1 failed; 2 usage; 3 a parity or accuracy gate failed; "
-    "4 something needed is missing (weights, backend); 5 a latency budget was missed."
+    "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed; "
+    "4 a requirement is missing (weights, backend, device); 5 a latency budget was missed."
 )
 app = typer.Typer(
     name="gtp-export",
-    help="Put a pretrained Vision Transformer on an edge device: faster with GTP, and proven to answer the same.",
+    help="Deploy a pretrained Vision Transformer on an edge device: faster with GTP, and with proven parity.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,7 +63,7 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line; an error that we know is one line on stderr and an exit code."""
+    """Run the command line; a known error becomes one line on stderr and an exit code."""
     warnings.showwarning = console.show_warning
     for name in ("SIGTERM", "SIGHUP"):
         _end_on(name)
@@ -72,22 +73,26 @@ def main() -> None:
         _fail(error, str(error), exit_codes.code_of(error))
     except ModuleNotFoundError as error:
         _fail(error, exit_codes.missing_extra(error), exit_codes.MISSING)
+    except OSError as error:
+        _fail(error, exit_codes.system_error(error), exit_codes.FAILED)
 
 
 def _end_on(name: str) -> None:
-    """Let a signal end the program by an exception, so that what is half-written is removed. nohup's ignoring stays."""
+    """Let a signal end the program by an exception, which removes partial files. An ignored signal (nohup) stays so."""
     number = getattr(signal, name, None)  # Windows has no SIGHUP
     if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-    signal.signal(number, signal.SIG_IGN)  # once: a second one would cut the clearing up short
+    signal.signal(number, signal.SIG_IGN)  # once: a second one would interrupt the clean-up
     sys.exit(128 + number)
 
 
 def _fail(error: Exception, text: str, code: int) -> None:
-    if console.Verbosity.verbose or not text:
+    if not text:
         raise error
+    if console.Verbosity.verbose:
+        traceback.print_exception(error)
     console.err.print(f"error: {text}", style="red", markup=False)
     sys.exit(code)

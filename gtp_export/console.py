@@ -1,4 +1,4 @@
-"""What people and programs see: tables and progress for people, one JSON document for programs."""
+"""Output of commands: tables and progress for people, one JSON document for programs."""
 
 import json
 import logging
@@ -35,14 +35,14 @@ _shown: set[str] = set()
 
 
 class Verbosity:
-    """What ``-v`` and ``-q`` ask for."""
+    """Whether ``-v`` and ``-q`` were given."""
 
     verbose = False
     quiet = False
 
 
 def set_verbose(value: bool) -> bool:
-    """Show what is logged, warnings of libraries and full tracebacks."""
+    """Show log messages, warnings of libraries and full tracebacks."""
     Verbosity.verbose = Verbosity.verbose or value
     if value:
         show_logs()
@@ -63,7 +63,7 @@ def emit(document: dict[str, Any]) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout: columns of numbers to the right, of words to the left."""
     made = Table(
-        title=Text(visible(title), "bold") if title else None,
+        title=Text(visible(title)) if title else None,
         title_justify="left",
         title_style="bold",
         show_header=any(columns),
@@ -72,21 +72,21 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     made.pad_edge, made.padding = False, (0, 3, 0, 0)
     for index, column in enumerate(columns):
         numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", header_style="dim")
+        made.add_column(Text(column), justify="right" if numeric else "left", header_style="dim")
     for row in rows:
         made.add_row(*(Text(visible(cell)) for cell in row))
     out.print(made)
 
 
 def note(text: str) -> None:
-    """Tell people something that is not the result, on stderr."""
+    """Write a message that is not part of the result to stderr."""
     err.print(text, markup=False)
 
 
 @contextmanager
 def progress(label: str) -> Iterator[Progress]:
-    """Yield a ``Progress`` that shows on stderr what is being done: a moving line on a terminal, one line a task
-    elsewhere, nothing with ``-q``.
+    """Yield a ``Progress`` that shows the current task on stderr: a status line on a terminal, else one line per
+    task, nothing with ``-q``.
 
     Args:
         label: what a terminal shows before the first task.
@@ -112,7 +112,7 @@ def _line_a_task() -> Progress:
 
 
 class LogHandler(logging.Handler):
-    """Shows what our packages log on stderr, with ``-v``."""
+    """Shows the log messages of our packages on stderr, with ``-v``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
@@ -124,7 +124,7 @@ _handler = LogHandler()
 
 
 def show_logs() -> None:
-    """Let what our packages log be shown."""
+    """Show the log messages of our packages."""
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.addHandler(_handler)  # once: adding it again does nothing
@@ -139,7 +139,7 @@ def show_warning(
     file: TextIO | None = None,  # noqa: ARG001 - the signature of warnings.showwarning
     line: str | None = None,
 ) -> None:
-    """Show our own warnings as one line, once each; those of libraries only with ``-v``."""
+    """Show each of our own warnings once, on one line; those of libraries only with ``-v``."""
     text = str(message)
     if issubclass(category, RandomWeightsWarning):
         if category.__name__ not in _shown:

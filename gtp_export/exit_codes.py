@@ -1,4 +1,6 @@
-"""What a command's exit code says, and which error leads to which."""
+"""The exit codes of commands, and the code for each kind of error."""
+
+import errno
 
 from gtp_export.extras import ONNX, extra_of
 from gtp_exporters.errors import ExportError, LimitError, OutputError
@@ -17,6 +19,7 @@ from gtp_runtime.errors import (
     InputError,
     NoClassesError,
     RandomWeightsError,
+    first_line,
 )
 
 DONE = 0
@@ -43,9 +46,19 @@ def code_of(error: Exception) -> int:
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:
-    """Return the line that says what is missing and the pip command, or "" for a module that is not ours to name."""
+    """Return the missing package and the pip command that installs it, or "" for a module that no extra installs."""
     package = (error.name or "").partition(".")[0]
     if package in ONNX:  # a device needs them without the rest of the export extra
         return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"
     extra = extra_of(package)
     return f"{package} is not installed: {extra.command}" if extra else ""
+
+
+def system_error(error: OSError) -> str:
+    """Return what the system refused, as one line that says what to do."""
+    reason = error.strerror or first_line(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}: make room on the disk of the output and on that of temporary files (TMPDIR)"
+    if error.filename is None:
+        return f"{reason}: check the files, the disks and the devices of this machine (-v says where)"
+    return f"{error.filename}: {reason}: check that this user may read and write it"

@@ -28,12 +28,12 @@ EXPORT = Extra(
 
 @dataclass(frozen=True)
 class Ability:
-    """Something that gtp-export can do where the packages are there.
+    """A task that gtp-export can do if its packages are installed.
 
     Attributes:
-        task: in words, after "can".
-        extras: pip extras of which one is needed.
-        find_device: raises ``GTPRuntimeError`` where the device that it needs is missing.
+        task: a phrase that continues "can".
+        extras: pip extras, one of which is needed.
+        find_device: raises ``GTPRuntimeError`` if the device that it needs is missing.
     """
 
     task: str
@@ -41,7 +41,7 @@ class Ability:
     find_device: Callable[[], object] = lambda: None
 
     def lacks(self) -> str:
-        """Return what is missing here and what to do about it; "" where nothing is."""
+        """Return what is missing and what to do about it; "" if nothing is missing."""
         nearest = min(self.extras, key=lambda extra: len(extra.missing()))
         if nearest.missing():
             commands = " or ".join(extra.command for extra in self.extras)

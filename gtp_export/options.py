@@ -7,16 +7,18 @@ import typer
 
 from gtp_export.console import set_quiet, set_verbose
 
-ModelPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
-Threads = Annotated[int, typer.Option(help="CPU threads, 0 for all.")]
+GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="A folder of images, one sub-folder a class.", show_default=False)
+    Path | None, typer.Option("--data", help="A folder of images, one sub-folder per class.", show_default=False)
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
-        "-v", "--verbose", callback=set_verbose, help="Show what is decided, libraries' warnings, and tracebacks."
+        "-v", "--verbose", callback=set_verbose, help="Show log messages, warnings of libraries, and tracebacks."
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=set_quiet, help="Show no progress.")]

@@ -18,7 +18,7 @@ def number(value: "float | None", digits: int = 2) -> str:
 
 
 def latency_table(results: Sequence[Latency], title: str) -> None:
-    """One line a file; ``share realised`` is that of the saved MACs, ``overhead`` over the free drop."""
+    """Show one row per file: ``share realised`` is that of the saved MACs, ``overhead`` is relative to drop."""
     columns: tuple[str, ...] = (
         "file",
         "p50 ms",
@@ -57,7 +57,7 @@ def _latency_row(result: Latency) -> tuple[str, ...]:
 
 
 def parity_lines(parity: Parity, images: str) -> None:
-    """What parity says in a few lines, the failed gates last."""
+    """Show a parity report in a few lines, the failed gates last."""
     what = "feature" if parity.top1_agreement is None else "logit"
     parts = [
         None if parity.top1_agreement is None else f"top-1 agrees on {percent(parity.top1_agreement)}",
@@ -83,7 +83,7 @@ def parity_lines(parity: Parity, images: str) -> None:
         dense = "" if parity.dense_top1 is None else f" (dense {percent(parity.dense_top1, 2)})"
         console.out.print(f"top-1 accuracy {percent(parity.top1, 2)}{dense} on the same images")
     if parity.dense_cosine is not None:
-        console.out.print(f"features lie at a cosine of {parity.dense_cosine:.4f} to the dense model's (mean)")
+        console.out.print(f"mean cosine to the dense model's features: {parity.dense_cosine:.4f}")
     for text in parity.notes:
         console.out.print(f"  note: {text}", markup=False)
     for problem in parity.problems:
@@ -91,22 +91,22 @@ def parity_lines(parity: Parity, images: str) -> None:
 
 
 def accuracy_lines(accuracy: Accuracy, folder: str) -> None:
-    """Accuracy on a folder, beside the dense twin's; each with its standard error where it has one."""
+    """Show accuracy on a folder compared with the dense baseline, with standard errors where known."""
     rows = [("model", _with_error(accuracy.top1, accuracy.top1_se), percent(accuracy.top5, 2))]
     if accuracy.dense_top1 is not None:
         rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2)))
     console.table(f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5"), rows)
     if accuracy.by_order is not None:
         mapping = ", ".join(f"{name} = {index}" for name, index in accuracy.by_order.items())
-        console.out.print(f"classes by order of the folders: {mapping}", markup=False)
+        console.out.print(f"classes by alphabetical order of the sub-folders: {mapping}", markup=False)
     if accuracy.top1_drop is not None:
         drop = _with_error(accuracy.top1_drop, accuracy.top1_drop_se)
         console.out.print(f"top-1 is {drop} below dense, paired on the same images", markup=False)
     if accuracy.divergence is not None:
         error = "" if accuracy.divergence_se is None else f" ± {accuracy.divergence_se:.2g}"
         console.out.print(
-            f"agrees with dense on {percent(accuracy.agreement, 2)} of the images; divergence from dense "
-            f"{accuracy.divergence:.4g}{error} nats (mean)",
+            f"agrees with dense on {percent(accuracy.agreement, 2)} of the images; mean divergence from dense "
+            f"{accuracy.divergence:.4g}{error} nats",
             markup=False,
         )
 

@@ -31,6 +31,10 @@ TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load``
         "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.",
     ),
 )
+NOT_KEPT = (
+    "note: the result was not kept in the manifest: it is signed or cannot be written, or the file was replaced "
+    "meanwhile (-v says)"
+)
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,18 @@ class RunOptions:
 
     def load(self, path: Path) -> Model:
         """Load a file. Raises as ``gtp_runtime.load`` does."""
-        return load(path, self.backend, **self._options(path))
+        return load(path, self.backend, **self.options(path))
 
     def load_twin(self, path: Path) -> Model | None:
-        """Load the dense twin of a file; None without one, or, with a note, where nothing here runs it."""
+        """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
         try:
-            return load_twin(path, self.backend, **self._options(path))
+            return load_twin(path, self.backend, **self.options(path))
         except BackendMissingError as error:
-            console.note(f"note: not compared with the dense twin: {error}")
+            console.note(f"note: not compared with the dense baseline: {error}")
             return None
 
-    def _options(self, path: Path) -> dict[str, Any]:
+    def options(self, path: Path) -> dict[str, Any]:
+        """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
         if not path.exists():
             return dict(self.given)  # for load to report
         file = path / "model.onnx" if path.is_dir() else path
@@ -100,7 +105,7 @@ def _plain(value: Any) -> Any:
 
 def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
-    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto goes by its ending."
+    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto depends on the file's extension."
     trust = [_parameter(name, kind | None, text, None, TRUST_PANEL) for name, kind, text in TRUST]
     return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults), *trust]
 
@@ -113,7 +118,8 @@ def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     for spec in all_backends().values():
         for entry in fields(spec.options):
             takers.setdefault(entry.name, []).append(spec.name)
-            kinds.setdefault(entry.name, get_type_hints(spec.options)[entry.name])
+            kind = get_type_hints(spec.options)[entry.name]
+            kinds[entry.name] = _merged(entry.name, kinds.get(entry.name, kind), kind)
             default = defaults.get(entry.name, entry.default)
             shown = {False: "no", True: "yes"}[default] if isinstance(default, bool) else default
             text = f"{entry.metadata['help'][:1].upper()}{entry.metadata['help'][1:]}"
@@ -122,6 +128,19 @@ def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
         _parameter(name, _option_type(name, kinds[name]) | None, texts[name].format(", ".join(names)), None)
         for name, names in takers.items()
     ]
+
+
+def _merged(name: str, one: Any, other: Any) -> Any:
+    """Return the type of an option that several backends take: the choices of all.
+
+    Raises:
+        TypeError: types that do not go together.
+    """
+    if one == other:
+        return one
+    if get_origin(one) is not Literal or get_origin(other) is not Literal:
+        raise TypeError(f"backends declare the option {name} as {one} and as {other}: give one of them another name")
+    return Literal[tuple(dict.fromkeys((*get_args(one), *get_args(other))))]
 
 
 def _option_type(name: str, kind: Any) -> Any:

@@ -174,7 +174,7 @@ def test_files_that_no_backend_runs(digits: Path) -> None:
         (["--compute", "bf16"], "onnxruntime takes no option compute: it takes threads, provider"),
         (["--backend", "openvino", "--provider", "cuda"], "openvino takes no option provider"),
         (["--host-code"], "onnxruntime takes no option host_code"),
-        (["--threads", "100000"], f"threads=100000: give 1 to {CORES}, the cores of this machine, or 0 for all"),
+        (["--threads", "100000"], f"threads=100000: give 1 to {CORES} (the cores of this machine), or 0 for all"),
         (["--threads", "-1"], "threads=-1: give 1 to"),
         (["--threads", "1.5"], "'--threads'"),
         (["--backend", "tensorflow"], "'--backend'"),
@@ -249,7 +249,7 @@ def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
         assert model.run(model.sample()).tolist() == [[7.0] * 10]
     with pytest.raises(InputError, match="echo takes no option threads: it takes level"):
         gtp_runtime.load(digits, "echo", threads=1)
-    with pytest.raises(ValueError, match="has the name or a default ending of the backend echo"):
+    with pytest.raises(ValueError, match="has the name or a default extension of the backend echo"):
         register(echo)
 
 

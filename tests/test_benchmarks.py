@@ -130,3 +130,17 @@ def test_growth(script: Script, tmp_path: Path) -> None:
     assert all(0.1 < entry["peak_gb"] < 4 and entry["cpu_seconds"] > 1 for entry in found["exports"])
     assert [entry["file"] for entry in found["latency"]] == ["dense.onnx", "model.onnx"] * 2
     assert "Only 2 layers: a trial" in output.with_suffix(".md").read_text("utf-8")
+
+
+def test_results_are_interpolated_at_a_latency(script: Script, tmp_path: Path) -> None:
+    page = script("results_page")
+    points = [(1.0, 0.001, 70.0), (0.8, 0.1, 60.0)]
+    rows = [
+        {"method": "tome", "latency": {"openvino": latency}, "divergence": divergence, "top1": top1}
+        for latency, divergence, top1 in points
+    ]
+    assert page.at_latency(rows, "openvino", 0.9) == pytest.approx((0.01, 65.0))
+    assert page.at_latency(rows, "openvino", 0.7) is None, "no point on one side"
+    page.write({"tiny": {"title": "Tiny", "images": 8, "dense_top1": 70.0, "rows": rows}}, tmp_path / "results")
+    assert "| OpenVINO fp32 | 0.9 | 0.0100 (65.0) |" in (tmp_path / "results.md").read_text("utf-8")
+    assert (tmp_path / "results-tiny-openvino.png").exists()

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from artifacts import Command
 from helpers import TINY_GTP, TINY_RECIPE, images_for, noise_of, tiny_vit
 
 from gtp_exporters import ExportOptions, export
@@ -95,3 +96,19 @@ def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
     out = tmp_path / "out"
     manifest = export(TINY_RECIPE, out, settings=config, weights="random", options=options, check=False).manifest
     assert all(manifest.settings["calibration"])
+
+
+def test_calibrate_checks_the_place_first_and_replaces_recipes_only(command: Command, tmp_path: Path) -> None:
+    def refused(output: Path) -> str:
+        ran = command("calibrate", "no-such-model", "-o", output, "--sparsity", "0.7")
+        assert ran.code == 2
+        return ran.error
+
+    mine = tmp_path / "compose.yaml"
+    mine.write_text("services: {}\n", encoding="utf-8")
+    assert "exists and is no recipe, so it is not replaced" in refused(mine)
+    assert mine.read_text("utf-8") == "services: {}\n"
+    assert "name ends in .yaml" in refused(tmp_path / "recipe.json")
+    assert "there is no folder" in refused(tmp_path / "missing" / "recipe.yaml")
+    mine.write_text("timm: vit_tiny_patch16_224\n", encoding="utf-8")
+    assert "no recipe is called 'no-such-model'" in refused(mine)

@@ -46,7 +46,7 @@ def test_few_tokens(size: int, num_neighbours: int, depth: int) -> None:
 
 
 def test_one_patch() -> None:
-    with pytest.raises(ConfigError, match="a single patch, so no token can leave: choose a larger image size"):
+    with pytest.raises(ConfigError, match="a single patch, so no token can be removed: choose a larger image size"):
         choose(tiny_vit(img_size=8))
 
 

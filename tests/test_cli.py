@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from artifacts import COMMANDS, DIGITS, SEVEN, TINY, Command, Ran
 
-from gtp_runtime import read_manifest
+from gtp_runtime import Model, read_manifest
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
 
@@ -129,19 +129,28 @@ def test_validate_with_accuracy(command: Command, digits_copy: Path, tmp_path: P
 def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) -> None:
     ran = command("validate", digits_copy, "--data", SEVEN.parent, "--max-drop", "5")
     assert ran.code == 3
-    assert "--max-drop needs class folders and a dense twin" in ran.err
+    assert "--max-drop needs class folders and a dense baseline" in ran.err
 
 
 def test_bench(command: Command, digits_copy: Path) -> None:
     found = document(command(*QUICK, digits_copy, "--json"))
-    assert found["settings"] == {"backend": "auto", "threads": 1, "seconds": 0.1}
+    assert found["settings"] == {"backend": "auto", "seconds": 0.1}
+    assert [(entry["name"], entry["options"]) for entry in found["backends"]] == [("onnxruntime", {"threads": 1})] * 2
     assert [Path(result["file"]).name for result in found["files"]] == ["dense.onnx", "model.onnx"]
     assert all(result.keys() >= LATENCY for result in found["files"])
     kept = read_manifest(digits_copy).results["latency"]
     assert kept.keys() == {"dense.onnx", "model.onnx"}
     assert kept["model.onnx"]["provider"] == "cpu"
+    assert {result["against"] for result in kept.values()} == {"dense.onnx"}
     ran = command(*QUICK, digits_copy / "dense.onnx")
     assert ran.last == f"next: gtp-export validate {digits_copy / 'dense.onnx'}"
+
+
+def test_bench_says_what_was_not_kept(command: Command, digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "record", lambda *arguments: False)
+    ran = command(*QUICK, digits_copy)
+    assert ran.code == 0
+    assert "note: the result was not kept in the manifest" in ran.error
 
 
 def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> None:
@@ -167,7 +176,8 @@ def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path
     gtp = shutil.copytree(tiny, tmp_path / "gtp")
     paths = (gtp / "dense.onnx", gtp, tmp_path / "tome", tmp_path / "drop")
     files = document(command(*QUICK, *paths, "--json"))["files"]
-    assert [result["overhead"] for result in files] == [result["p50_ms"] / files[-1]["p50_ms"] for result in files]
+    over_drop = [result["p50_ms"] / files[-1]["p50_ms"] for result in files[1:]]
+    assert [result["overhead"] for result in files] == [None, *over_drop]
     assert (
         "method='evit' is unknown: choose one of dense, drop, gtp, tome" in command(*common, "--method", "evit").error
     )

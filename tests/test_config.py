@@ -12,7 +12,9 @@ from timm.models import VisionTransformer
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.axes import GRAPHS
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.remedies import graphs
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 
@@ -44,9 +46,9 @@ CHOICES = {
         ({"num_neighbours": 0}, r"num_neighbours=0.*at least 1.*graph='Spatial'"),
         ({"num_neighbours": 2.0}, r"num_neighbours=2.0"),
         ({"token_scale": "off"}, r"token_scale='off'.*True or False"),
-        ({"num_prop": 8, "keep": 0.7}, r"num_prop and keep say the same: give one"),
-        ({"keep": 0.7, "macs": 1e9}, r"keep and macs say the same: give one"),
-        ({"num_prop": 8, "keep": 0.7, "macs": 1e9}, r"num_prop and keep and macs say the same"),
+        ({"num_prop": 8, "keep": 0.7}, r"num_prop and keep are alternatives: give one"),
+        ({"keep": 0.7, "macs": 1e9}, r"keep and macs are alternatives: give one"),
+        ({"num_prop": 8, "keep": 0.7, "macs": 1e9}, r"num_prop and keep and macs are alternatives"),
         ({"keep": 0}, r"keep=0: give a share .* in \(0, 1\]"),
         ({"keep": 1.1}, r"keep=1.1: give a share"),
         ({"keep": float("nan")}, r"keep=nan: give a share"),
@@ -190,7 +192,7 @@ def test_too_many_tokens_names_the_largest_that_fits(propagation: Any, depth: in
 
 
 def test_too_many_tokens_names_the_layer() -> None:
-    with pytest.raises(ConfigError, match=r"takes 9 of the 9 image tokens left in layer 1 \(of 0 to 2\)") as caught:
+    with pytest.raises(ConfigError, match=r"removes 9 of the 9 image tokens left in layer 1 \(of 0 to 2\)") as caught:
         numbers(GTPConfig(num_prop=(7, 9, 0)))
     assert "for all layers" not in str(caught.value)
 
@@ -198,7 +200,9 @@ def test_too_many_tokens_names_the_layer() -> None:
 def test_too_many_neighbours() -> None:
     numbers(GTPConfig(num_prop=1, num_neighbours=15))
     numbers(GTPConfig(num_prop=1, num_neighbours=16, graph="Spatial"))
-    with pytest.raises(ConfigError, match=r"16 image tokens: give at most 15, or use graph='Spatial'"):
+    with pytest.raises(
+        ConfigError, match=r"16 image tokens: give at most 15, or use graph='Nearest' or graph='Spatial'"
+    ):
         numbers(GTPConfig(num_prop=1, num_neighbours=16))
 
 
@@ -224,5 +228,12 @@ def test_a_method_takes_its_own_settings_alone() -> None:
     with pytest.raises(ConfigError, match=r"method='evit' is unknown: choose one of dense, drop, gtp, tome"):
         make_settings("evit")
     for settings in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 1e9}, {"schedule": "even"}):
-        with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: no token leaves"):
+        with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: it removes no tokens"):
             make_settings("dense", **settings)
+
+
+def test_remedies_name_what_the_registry_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert graphs("one_receiver") == "graph='Nearest'"
+    monkeypatch.setitem(GRAPHS._entries, "Mine", replace(GRAPHS["Nearest"], name="Mine"))
+    with pytest.raises(ConfigError, match="choose graph='Mine' or graph='Nearest'"):
+        GTPConfig(propagation="Merge")

@@ -195,3 +195,9 @@ def test_logs_of_an_application_are_left_alone() -> None:
     console.show_logs()
     assert root.handlers == before
     assert logging.getLogger("gtp_runtime").handlers.count(console._handler) == 1
+
+
+@pytest.mark.parametrize("name", ["cat [final].jpg", "a[/b].jpg", "[red]x"])
+def test_a_table_shows_text_as_it_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    console.table(name, (name, "n"), [(name, "1")])
+    assert capsys.readouterr().out.count(name) == 3

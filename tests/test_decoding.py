@@ -189,5 +189,5 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     ids=lambda array: f"{array.shape}-{array.dtype}",
 )
 def test_other_arrays_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"must be \(H, W, 3\) uint8 in RGB order, this one is \("):
+    with pytest.raises(ImageError, match=r"must be \(H, W, 3\) uint8 in RGB order, not \("):
         PLAIN(array)

@@ -172,7 +172,7 @@ def test_a_twin_that_nothing_here_runs_is_said(
     add_twin(path, "dense.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert RunOptions("auto", {}, {}).load_twin(path) is None
-    assert "note: not compared with the dense twin: onnxruntime is not installed" in capsys.readouterr().err
+    assert "note: not compared with the dense baseline: onnxruntime is not installed" in capsys.readouterr().err
 
 
 def test_an_option_that_an_engine_does_not_take(start: Start, command: Command) -> None:
@@ -197,12 +197,12 @@ def test_another_version_says_what_was_built_where_and_how_to_rebuild(start: Sta
     with pytest.raises(EngineMismatchError) as caught:
         start(version=version)
     message = str(caught.value)
-    assert f"built with tensorrt 10.3.0 on Orin, L4T 36.4, here is tensorrt {version}" in message
+    assert f"built with tensorrt 10.3.0 on Orin, L4T 36.4, but tensorrt {version} is installed" in message
     assert "gtp-export build-engine" in message
 
 
 def test_another_gpu_is_refused(start: Start) -> None:
-    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), here is Fake \(sm89\)"):
+    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), but this GPU is Fake \(sm89\)"):
         start(sm="8.9")
 
 
@@ -258,7 +258,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(InputError, match="'trt': choose one of auto, tensorrt, rtx"):
+    with pytest.raises(InputError, match="'trt' is unknown: choose one of auto, tensorrt, rtx"):
         find_flavor("trt")
 
 

@@ -207,7 +207,7 @@ def test_unsupported_parts() -> None:
     with pytest.raises(UnsupportedModelError, match=r"TransformerEncoderLayer .*eva\.EvaBlock or eva\.EvaBlo"):
         apply(model)
     model.__class__ = type("Other", (Eva,), {})
-    with pytest.raises(UnsupportedModelError, match=r"Other cannot be patched.*VisionTransformer and Eva"):
+    with pytest.raises(UnsupportedModelError, match=r"Other cannot be patched.*Eva and VisionTransformer"):
         apply(model)
     with pytest.raises(ConfigError, match="class token"):
         apply(tiny_eva("registers"), GTPConfig(num_prop=1, num_neighbours=4, selection="CLSAttnMax"))

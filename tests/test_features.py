@@ -114,7 +114,7 @@ def test_num_classes_0_is_timms_reset_classifier(overrides: dict[str, Any]) -> N
 
 def test_classes_are_refused_kindly(features: Path) -> None:
     with gtp_runtime.load(features, threads=1) as model:
-        with pytest.raises(NoClassesError, match=r"tiny gives features, and a prediction needs classes: run\(pixels\)"):
+        with pytest.raises(NoClassesError, match=r"tiny outputs features, but a prediction needs classes: use run"):
             model.predict(SEVEN, allow_random=True)
         with pytest.raises(NoClassesError, match="accuracy needs classes"):
             gtp_runtime.evaluate(model, None, DIGITS / "images")
@@ -126,7 +126,7 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert ran.code == 0
     assert "note: left out the file's classifier (head.bias, head.weight)" in ran.err
     assert "parity ok on 360 images (the recipe's own): kept sets agree on" in ran.out
-    assert "features lie at a cosine of 0.9" in ran.out
+    assert "mean cosine to the dense model's features: 0.9" in ran.out
     assert ran.last == f"next: gtp-export bench {tmp_path / 'out'}/model.onnx"
     found = json.loads(command("validate", tmp_path / "out", "--json").out)
     assert (found["ok"], found["top1_agreement"], found["kl"], found["top1"]) == (True, None, None, None)
@@ -137,17 +137,17 @@ def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ):
         ran = command(*arguments, "-q")
         assert (ran.code, ran.out) == (2, "")
-        assert "error: digits gives features, and" in ran.err
+        assert "error: digits outputs features, but" in ran.err
 
 
 def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     recipe = without_head(TINY)
     options = ExportOptions(dense=False, simplify=False)
     done = export(recipe, tmp_path / "out", weights="random", options=options, check=False)
-    said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values an image)"
+    said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values per image)"
     assert done.manifest.notes == [said]
     assert read_manifest(tmp_path / "out").notes == [said]
-    with pytest.raises(ConfigError, match="has no classifier to keep: leave --head out"):
+    with pytest.raises(ConfigError, match="has no classifier to keep: omit --head"):
         export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
 
 
@@ -162,7 +162,7 @@ def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:
 
 
 def test_unpooled_tokens_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"global_pool='' gives all tokens.*model_args: \{global_pool: avg\}"):
+    with pytest.raises(ConfigError, match=r"global_pool='' outputs all kept tokens.*model_args: \{global_pool: avg\}"):
         exported(tmp_path / "out", {"global_pool": ""})
 
 

@@ -227,10 +227,10 @@ def test_a_recipe_that_is_too_large(tmp_path: Path) -> None:
 
 SIZES = {
     "an enormous model": ("embed_dim: 65535, depth: 16, num_heads: 1", r"parameters: give smaller sizes"),
-    "no heads": ("num_heads: 0", "timm cannot make vit_tiny_patch16_224 with num_heads=0"),
-    "words for numbers": ("embed_dim: many", "timm cannot make vit_tiny_patch16_224 with embed_dim='many'"),
-    "an unknown argument": ("colour: red", "timm cannot make vit_tiny_patch16_224 with colour='red'"),
-    "negative": ("depth: 2, embed_dim: -3", "timm cannot make"),
+    "no heads": ("num_heads: 0", "timm cannot build vit_tiny_patch16_224 with num_heads=0"),
+    "words for numbers": ("embed_dim: many", "timm cannot build vit_tiny_patch16_224 with embed_dim='many'"),
+    "an unknown argument": ("colour: red", "timm cannot build vit_tiny_patch16_224 with colour='red'"),
+    "negative": ("depth: 2, embed_dim: -3", "timm cannot build"),
 }
 
 
@@ -256,7 +256,7 @@ def test_preprocessing_of_a_recipe(command: Command, text: str) -> None:
     )
     ran = command("export", "r.yaml", "--weights", "random", "-q")
     assert ran.code == 2, ran.err
-    assert "preprocessing cannot be used" in ran.error or "timm cannot make" in ran.error
+    assert "preprocessing cannot be used" in ran.error or "timm cannot build" in ran.error
 
 
 class Runs:
@@ -267,7 +267,7 @@ class Runs:
 
 
 CHECKPOINTS: dict[str, tuple[object, str]] = {
-    "code": ({"a": Runs()}, "(objects in a checkpoint are never run); save model.state_dict() alone"),
+    "code": ({"a": Runs()}, "(pickled objects are never executed); save model.state_dict() alone"),
     "numbers for names": ({1: torch.zeros(2)}, "has the key 1, and weights have names"),
     "control characters": ({"a\x1b": torch.zeros(2)}, "has the key 'a\\x1b'"),
     "sparse": ({"a": torch.zeros(2, 2).to_sparse()}, "is no plain tensor"),

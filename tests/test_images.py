@@ -42,7 +42,7 @@ def test_a_folder_is_a_path(tmp_path: Path) -> None:
 def test_no_folder_or_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no folder .*missing: give a folder"):
         find_images(tmp_path / "missing")
-    with pytest.raises(ImageError, match=r"no image in .*: it takes \.bmp, "):
+    with pytest.raises(ImageError, match=r"no image in .*: supported files are \.bmp, "):
         find_images(tmp_path)
     (tmp_path / "one.png").touch()
     with pytest.raises(ImageError, match="no folder"):
@@ -76,32 +76,32 @@ def test_labels_come_before_numbers(tmp_path: Path) -> None:
 
 def test_order_must_be_asked_for(tmp_path: Path) -> None:
     images = folder(tmp_path, "b/1.png", "a/1.png", "c/1.png", "b/2.png")
-    with pytest.raises(ImageError, match=r"\(a, b, c\) are no classes .* labels \(cat, dog, owl\).* with --by-order"):
+    with pytest.raises(ImageError, match=r"\(a, b, c\) are not classes .* label \(cat, dog, owl\).* add --by-order"):
         class_indices(tmp_path, images, LABELS, None, 3)
     assert class_indices(tmp_path, images, LABELS, None, 3, by_order=True) == [0, 1, 1, 2]
-    with pytest.raises(ImageError, match="are no classes of this model") as refused:
+    with pytest.raises(ImageError, match="are not classes of this model") as refused:
         class_indices(tmp_path, images, None, None, 4)
     assert "by-order" not in str(refused.value), "three folders are not four classes in any order"
 
 
 def test_order_needs_a_folder_a_class_and_other_names(tmp_path: Path) -> None:
     images = folder(tmp_path, "cat/1.png", "dog/1.png", "owl/1.png")
-    with pytest.raises(ImageError, match="are named by their classes: leave out --by-order"):
+    with pytest.raises(ImageError, match="are named by class: omit --by-order"):
         class_indices(tmp_path, images, LABELS, None, 3, by_order=True)
-    with pytest.raises(ImageError, match=r"takes one sub-folder a class: .* has 3, the model 4 classes"):
+    with pytest.raises(ImageError, match=r"needs one sub-folder per class: .* has 3, but the model has 4 classes"):
         class_indices(tmp_path, images, None, None, 4, by_order=True)
 
 
 def test_many_names_are_not_all_listed(tmp_path: Path) -> None:
     images = folder(tmp_path, *(f"{letter}/1.png" for letter in "abcdefghijkl"))
-    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j, \.\.\.\) are no classes"):
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j, \.\.\.\) are not classes"):
         class_indices(tmp_path, images, None, None, 3)
 
 
 @pytest.mark.parametrize("names", [("dog", "bird"), ("0", "3"), ("dog", "n01"), ("²", "1")])
 def test_other_names_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     images = folder(tmp_path, *(f"{name}/image.png" for name in names))
-    with pytest.raises(ImageError, match=r"sub-folders of .* are no classes of this model: name them like its labels"):
+    with pytest.raises(ImageError, match=r"sub-folders of .* are not classes of this model: name them by label"):
         class_indices(tmp_path, images, LABELS, IDS, 3)
 
 

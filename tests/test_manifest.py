@@ -12,7 +12,7 @@ import pytest
 from artifacts import ROOT
 
 from gtp_runtime import Manifest, Preprocessing, read_manifest
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest import (
     FileEntry,
     LayerEntry,
@@ -85,7 +85,7 @@ def test_a_newer_major_is_refused(tmp_path: Path) -> None:
 
 def test_an_older_major_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, schema_version="1.1")
-    with pytest.raises(ManifestError, match=r"schema version 1\.1, this gtp-export reads 2\.x: export again"):
+    with pytest.raises(ManifestError, match=r"schema version 1\.1, but this gtp-export reads 2\.x: export again"):
         read_manifest(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
     entry = MANIFEST.files["model.onnx"]
     for files in ({name: entry}, {"model.onnx": replace(entry, external_data=name)}):
         write_manifest(replace(MANIFEST, files=files), tmp_path)
-        with pytest.raises(ManifestError, match="not a file beside it"):
+        with pytest.raises(ManifestError, match="not a file next to it"):
             read_manifest(tmp_path)
 
 
@@ -182,8 +182,14 @@ def test_no_json(tmp_path: Path, content: bytes) -> None:
         read_manifest(tmp_path)
 
 
+def test_the_directory_is_any_path(digits: Path) -> None:
+    assert read_manifest(str(digits)) == read_manifest(digits)
+    with pytest.raises(InputError, match="give the directory as a path, not int"):
+        read_manifest(5)  # type: ignore[arg-type]
+
+
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest .*that gtp-export export wrote beside it"):
+    with pytest.raises(ManifestError, match="no manifest .*that gtp-export export wrote next to it"):
         read_manifest(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_pruning_selects_as_it_is_told(method: str) -> None:
 def test_too_many_tokens(method: str, left: int, layer: int, most: int) -> None:
     """Six of 16 tokens are to leave in each of three layers."""
     model, name = tiny_vit(), METHOD_CASES[method][0]
-    said = rf"takes 6 of the {left} image tokens left in layer {layer} .*: {name} takes at most {most} there; with one"
+    said = rf"removes 6 of the {left} image tokens left in layer {layer} .*: {name} takes at most {most} there; with"
     with pytest.raises(ConfigError, match=said):
         apply(model, settings_of(method, 6))
     assert not is_patched(model)

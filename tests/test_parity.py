@@ -11,7 +11,7 @@ from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.kept_sets import KeptSets
 from gtp_runtime.measures import log_softmax
 from gtp_runtime.parity import NO_TRACE, Parity, compare
-from gtp_runtime.parity_gates import KEPT_LIMITS
+from gtp_runtime.parity_gates import LIMITS
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (4, 10)).astype(np.float32)
 LAYERS = [np.array([[1, 2]] * 4), np.zeros((4, 0), int), np.array([[3]] * 4)]
@@ -83,7 +83,7 @@ def test_where_no_set_agrees_in_bf16_the_task_decides() -> None:
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 3), ("fp16", 2), ("bf16", 0)])
 def test_kept_sets_are_gated_by_precision(precision: str, limit: int) -> None:
-    assert KEPT_LIMITS[precision] == limit / 4
+    assert LIMITS[precision].kept == limit / 4
     for agreeing in range(5):
         parity = compare(LOGITS, LOGITS, precision, kept=kept([SAME] * agreeing + [[1, 9, 3]] * (4 - agreeing)))
         assert parity.ok is (agreeing >= limit)
@@ -107,7 +107,7 @@ def test_min_kept_is_a_share(value: Any) -> None:
 
 def test_other_tokens_fail_in_every_precision() -> None:
     parity = compare(LOGITS, LOGITS, "bf16", kept=kept([[7, 8, 9]] * 4))
-    assert "other tokens leave: overlap -0.0" in only_problem(parity)
+    assert "different tokens are removed: overlap -0.0" in only_problem(parity)
     assert "(0 is chance), limit 0.5" in only_problem(parity)
 
 
@@ -140,7 +140,7 @@ def test_without_kept_sets_every_image_is_gated(traced: KeptSets | None, notes: 
     assert (parity.layers, parity.notes) == ([], notes)
     assert "logit error" in only_problem(parity)
     asked = compare(LOGITS, LOGITS, kept=traced, min_kept=0.5)
-    assert only_problem(asked) == "no kept sets to compare with min_kept (--min-kept): leave it out"
+    assert only_problem(asked) == "no kept sets to compare, so omit min_kept (--min-kept)"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_nothing_is_proven_by_nothing(answers: np.ndarray, expected: np.ndarray)
 
 
 def test_an_unknown_precision_has_no_limits() -> None:
-    with pytest.raises(InputError, match="no parity limits for precision 'int3': there are fp32, fp16, bf16"):
+    with pytest.raises(InputError, match="no parity limits for precision 'int3': choose one of fp32, fp16, bf16"):
         compare(LOGITS, LOGITS, "int3")
 
 
@@ -249,5 +249,5 @@ def test_other_receivers_fail() -> None:
 
 
 def test_receivers_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ManifestError, match=r"names \(4, 3\) tokens that left and \(4, 2\) receivers"):
+    with pytest.raises(ManifestError, match=r"outputs \(4, 3\) removed tokens but \(4, 2\) receivers"):
         merged([[1, 2, 3]] * 4, [[5, 6]] * 4)

@@ -18,6 +18,7 @@ from gtp_exporters.proof import UNPROVEN
 from gtp_exporters.reference import make_reference
 from gtp_models import ConfigError, GTPConfig, build_model, load_recipe
 from gtp_runtime import read_manifest
+from gtp_runtime.errors import InputError
 from gtp_runtime.reference import Reference
 
 LEAN = ExportOptions(simplify=False)
@@ -95,7 +96,7 @@ def test_settings_are_resolved_in_the_manifest(tmp_path: Path) -> None:
     assert macs["backbone"] == macs["embed"] + macs["head"] + sum(layer.macs for layer in manifest.layers)
 
 
-NOT_FINITE = "the model's own answers in PyTorch are not finite, so nothing can be proven by them and nothing was "
+NOT_FINITE = "the outputs of the model in eager PyTorch are not finite, so parity cannot be proven and nothing was "
 
 
 def test_weights_that_are_no_numbers_leave_the_earlier_export(tmp_path: Path, broken: Path) -> None:
@@ -139,12 +140,12 @@ def test_a_failed_gate_leaves_the_earlier_export(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     message = str(caught.value)
     assert message.startswith("the exported graphs failed their parity gates (")
-    assert f"were not put into {place}: the earlier export there is as it was; --no-check exports without" in message
+    assert f"were not put into {place}: the earlier export there is unchanged; --no-check exports without" in message
     assert "\n" not in message
     proof = caught.value.proof
     assert (proof.parity.ok, proof.parity.max_abs_fraction > 0.1) == (False, True)
     assert [result.file for result in proof.latency] == ["dense.onnx", "model.onnx"]
-    assert not any(problem.startswith("dense twin") for problem in proof.parity.problems)
+    assert not any(problem.startswith("dense baseline") for problem in proof.parity.problems)
 
 
 @pytest.mark.usefixtures("other_graphs")
@@ -162,9 +163,9 @@ def test_without_check_it_is_put_in_place(tmp_path: Path) -> None:
 
 def test_a_gate_fails_by_its_twin_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gtp_exporters.artifacts.dense_answers", lambda model, images, *_: other_answers(images))
-    with pytest.raises(ParityFailedError, match="gates .dense twin: ") as caught:
+    with pytest.raises(ParityFailedError, match="gates .dense baseline: ") as caught:
         export(TINY, tmp_path / "out", weights="random", options=LEAN)
-    assert all(problem.startswith("dense twin: ") for problem in caught.value.proof.parity.problems)
+    assert all(problem.startswith("dense baseline: ") for problem in caught.value.proof.parity.problems)
 
 
 def other_answers(images: Any) -> Any:
@@ -187,7 +188,7 @@ def test_the_command_exits_with_3(
     if cause == "graphs":
         request.getfixturevalue("other_graphs")
     weights, said = {
-        "weights": (broken, "error: the model's own answers in PyTorch are not finite"),
+        "weights": (broken, "error: the outputs of the model in eager PyTorch are not finite"),
         "graphs": ("random", "error: the exported graphs failed their parity gates ("),
     }[cause]
     ran = command(*common, "--weights", weights)
@@ -243,3 +244,9 @@ def test_folders_that_are_no_classes_are_said(tmp_path: Path) -> None:
     (note,) = manifest.notes
     assert note.startswith("the reference has no classes: the sub-folders of ")
     assert "cats, dogs" in note
+
+
+@pytest.mark.parametrize("threads", ["2", -1, 100_000])
+def test_threads_are_checked_before_anything_is_done(tmp_path: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match=f"threads={threads!r}: give"):
+        export("no such model", tmp_path / "out", threads=threads)

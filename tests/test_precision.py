@@ -127,7 +127,7 @@ def test_fp32_is_a_copy(gtp: tuple[Any, ir.Model]) -> None:
 def test_what_cannot_be_converted_is_refused(gtp: tuple[Any, ir.Model]) -> None:
     with pytest.raises(LimitError, match="choose one of fp32, bf16, fp16"):
         to_precision(gtp[1], "int4")
-    with pytest.raises(LimitError, match="is fp16 already, not to be made fp32"):
+    with pytest.raises(LimitError, match="is fp16 and cannot be converted to fp32"):
         to_precision(to_precision(gtp[1], "fp16"), "fp32")
     large = gtp[1].clone()
     weight = next(value for name, value in large.graph.initializers.items() if "fc1.weight" in name)

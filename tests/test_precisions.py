@@ -1,9 +1,10 @@
 """The registry of precisions: complete, listed without onnx, and known to the runtime's gates."""
 
-from artifacts import python
+import pytest
+from artifacts import Command, python
 
 from gtp_exporters.precisions import find_precision, precision_names
-from gtp_runtime.parity_gates import ERROR_LIMITS
+from gtp_runtime.parity_gates import LIMITS
 
 
 def test_every_precision_says_what_the_registry_asks_for() -> None:
@@ -14,10 +15,17 @@ def test_every_precision_says_what_the_registry_asks_for() -> None:
 
 
 def test_the_runtime_has_an_error_limit_for_each() -> None:
-    assert set(precision_names()) == set(ERROR_LIMITS)
+    assert set(precision_names()) == set(LIMITS)
 
 
 def test_listing_loads_neither_onnx_nor_torch() -> None:
     loaded = "print([name for name in ('onnx', 'onnx_ir', 'torch') if name in sys.modules])"
     code = f"from gtp_exporters.precisions import find_precision, precision_names as names; {loaded}"
     assert python(code.replace("; print", "; [find_precision(name) for name in names()]; print")).last == "[]"
+
+
+@pytest.mark.parametrize("name", ["export", "build-engine"])
+def test_help_lists_them_all(command: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    monkeypatch.setenv("COLUMNS", "400")
+    assert ", ".join(precision_names()) in " ".join(command(name, "--help").out.split())

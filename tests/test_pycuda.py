@@ -153,3 +153,19 @@ def test_errors_are_ours(load: Any) -> None:
         load("init")
     with pytest.raises(DeviceError, match="CUDA: cuInit failed"):
         load("mem_alloc").allocate(4)
+
+
+def test_pycuda_without_a_driver(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = find_cuda.__globals__["_find"]
+
+    def broken() -> Any:
+        monkeypatch.setitem(sys.modules, "pycuda.driver", ModuleType("pycuda.driver"))  # loads, without its names
+        monkeypatch.delitem(sys.modules, "gtp_runtime.cuda.pycuda", raising=False)
+        del sys.modules["pycuda"].driver  # type: ignore[attr-defined]
+        monkeypatch.delitem(sys.modules, "pycuda.driver")
+        return real()
+
+    load()
+    monkeypatch.setattr("gtp_runtime.cuda._find", broken)
+    with pytest.raises(DeviceError, match="CUDA cannot be loaded .*install the GPU's driver"):
+        find_cuda()

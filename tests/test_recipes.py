@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan
-from gtp_models.recipes import check_timm_name, load_recipe, recipe_names
+from gtp_models.recipes import Recipe, check_timm_name, load_recipe, recipe_names
 from gtp_models.weights import build_model, outline
 
 every = pytest.mark.parametrize("name", recipe_names())
@@ -80,7 +81,7 @@ def test_unknown_setting() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME takes any"),
+        ("deit_small", r"no recipe is called 'deit_small': did you mean .*deit_s.*\?; timm:NAME selects any"),
         ("zzz", r"there are clip_b16, .*deit_s, .* and \d+ more; timm:NAME"),
         ("timm:deit_smal_patch16_224", r"timm has no model .*did you mean .*deit_small_patch16_224"),
         ("timm:deit_small_patch16_224.fb", r"timm has no weights .*did you mean deit_small_patch16_224.fb_in1k\?"),
@@ -153,7 +154,7 @@ def test_an_amount_replaces_the_recipes_own(tmp_path: Path) -> None:
         for amount in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 3e8}):
             assert recipe.settings(**amount) == GTPConfig(**amount, schedule="late")
             assert recipe.settings("drop", **amount) == make_settings("drop", **amount, schedule="late")
-        with pytest.raises(ConfigError, match="num_prop and keep say the same: give one"):
+        with pytest.raises(ConfigError, match="num_prop and keep are alternatives: give one"):
             recipe.settings(num_prop=3, keep=0.7)
 
 
@@ -176,3 +177,54 @@ def test_an_image_size_is_given_once(tmp_path: Path, model: str) -> None:
     if model != "timm:deit_small_patch16_224":  # whose settings depend on the size
         assert recipe == load_recipe(name).sized((32, 48))
     assert outline(recipe.sized((64, 64))).patch_embed.img_size == (64, 64)
+
+
+def calibrated_recipe() -> Recipe:
+    gtp = {"num_prop": [2, 0], "sparsity": 0.7, "threshold": "calibrated", "calibration": [[0.1], []]}
+    return Recipe(name="mine", title="mine", timm="vit_tiny_patch16_224", gtp=gtp)
+
+
+@pytest.mark.parametrize(
+    "given", [{"sparsity": 0.4}, {"num_prop": (1, 1)}, {"keep": 0.8}, {"selection": "CosSimMax"}, {"schedule": "late"}]
+)
+def test_an_override_drops_the_calibration(given: dict[str, object]) -> None:
+    settings = calibrated_recipe().settings(**given)
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration is None
+    assert settings.needs_calibration
+
+
+@pytest.mark.parametrize("given", [{}, {"sparsity": 0.7}, {"num_prop": (2, 0)}, {"threshold": "calibrated"}])
+def test_the_calibration_stays_where_nothing_changes(given: dict[str, object]) -> None:
+    settings = calibrated_recipe().settings(**given)
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration == ((0.1,), ())
+
+
+def test_a_calibration_may_be_given_with_an_override() -> None:
+    settings = calibrated_recipe().settings(sparsity=0.4, calibration=((0.2,), ()))
+    assert isinstance(settings, GTPConfig)
+    assert settings.calibration == ((0.2,), ())
+
+
+def test_a_preset_keeps_its_schedule_where_the_chosen_layers_differ() -> None:
+    recipe = load_recipe("timm:vit_base_patch32_plus_256")
+    assert isinstance(recipe.gtp["num_prop"], tuple)
+    model = outline(recipe)
+    plan, chosen = (make_plan(model, recipe.settings(preset=preset)) for preset in ("measured", None))
+    assert sum(amount > 0 for amount in plan.num_prop) == 2
+    assert plan.ratio == pytest.approx(chosen.ratio, abs=0.02)
+
+
+def test_a_preset_takes_the_layers_that_are_given() -> None:
+    layers = (2,) * 12
+    settings = load_recipe("deit_s").settings(preset="measured", num_prop=layers)
+    assert (settings.num_prop, settings.schedule) == (layers, None)
+
+
+def test_the_preset_of_a_recipe_keeps_its_calibration() -> None:
+    own = calibrated_recipe()
+    own = replace(own, gtp=own.gtp | {"preset": "paper", "num_prop": 2, "graph": "Spatial"})
+    settings = own.settings()
+    assert isinstance(settings, GTPConfig)
+    assert (settings.calibration, settings.graph) == (((0.1,), ()), "Mixed")

@@ -117,14 +117,14 @@ def with_pack(directory: Path, change: Callable[[Reference], Reference]) -> Path
 CHANGES: dict[str, tuple[Callable[[Reference], Reference], str]] = {
     "image size": (
         lambda pack: replace(pack, images=pack.images[:, 1:]),
-        r"image size \[31, 32\], the manifest \[32, 32",
+        r"image size \[31, 32\], but the manifest \[32, 32",
     ),
-    "output": (lambda pack: replace(pack, output="features"), "output features, the manifest logits"),
+    "output": (lambda pack: replace(pack, output="features"), "output features, but the manifest logits"),
     "classes": (
         lambda pack: replace(pack, answers=np.pad(pack.answers, ((0, 0), (0, 1))), dense_answers=None),
-        "answers for each image 11, the manifest 10",
+        "outputs per image 11, but the manifest 10",
     ),
-    "fewer layers": (lambda pack: replace(pack, gap=pack.gap[:-1]), r"tokens leaving by layer .*, the manifest"),
+    "fewer layers": (lambda pack: replace(pack, gap=pack.gap[:-1]), r"removed tokens by layer .*, but the manifest"),
 }
 
 

@@ -164,7 +164,7 @@ def test_pooling_weighs_by_size(pool: str) -> None:
     ("settings", "words"),
     [
         ({"propagation": "Merge", "graph": "Mixed"}, "propagation='Merge' needs a graph that gives each token one"),
-        ({"propagation": "Merge", "graph": "Nearest", "token_scale": False}, "keeps sizes in token_scale"),
+        ({"propagation": "Merge", "graph": "Nearest", "token_scale": False}, "stores sizes in token_scale"),
         ({"propagation": "Merge", "graph": "None"}, "choose graph='Nearest'"),
     ],
 )

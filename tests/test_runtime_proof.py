@@ -10,9 +10,9 @@ import pytest
 from artifacts import ONE_OF_EACH, SEVEN
 
 import gtp_runtime
-from gtp_runtime import Model, read_manifest, recording
+from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import ImageError, InputError
-from gtp_runtime.manifest import write_manifest
+from gtp_runtime.manifest import updating, write_manifest
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "dense.onnx"])
@@ -34,7 +34,7 @@ def test_results_are_kept_in_the_manifest(digits_copy: Path, monkeypatch: pytest
         assert loaded.record("latency", {"p50_ms": 1.5})
         before = read_manifest(digits_copy)
         assert before.results == {"parity": {"model.onnx": {"ok": True}}, "latency": {"model.onnx": {"p50_ms": 1.5}}}
-        monkeypatch.setattr(recording, "write_manifest", lambda *arguments: Path("missing/file").touch())
+        monkeypatch.setattr(updating, "write_manifest", lambda *arguments: Path("missing/file").touch())
         assert not loaded.record("parity", {"ok": False})
     assert read_manifest(digits_copy) == before
 
@@ -49,6 +49,11 @@ def test_benchmarks_files_in_turn(digits: Path, model: Model) -> None:
     assert second.share is not None
     assert shares[-1] == 1.0
     assert model.benchmark(seconds=0).runs == 10
+
+
+def test_files_of_different_batches_are_not_compared(model: Model, batched: Model) -> None:
+    with pytest.raises(InputError, match=r"different batch sizes cannot be compared \(.*model\.onnx 1, .*onnx 3\)"):
+        gtp_runtime.benchmark([model, batched], 0)
 
 
 @pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, "3", True])
@@ -90,7 +95,7 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "abcdefghij"[digit]).mkdir()
         shutil.copy(image, tmp_path / "abcdefghij"[digit])
-    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) are no classes .*by_order=True"):
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) are not classes .*by_order=True"):
         gtp_runtime.evaluate(model, None, tmp_path)
     told: list[tuple[str, float | None]] = []
     found = gtp_runtime.evaluate(
@@ -102,7 +107,7 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a folder as a path, not int"):
         gtp_runtime.evaluate(model, None, 5)  # type: ignore[arg-type]
     shutil.copy(SEVEN, tmp_path)
-    with pytest.raises(InputError, match="by order needs one sub-folder a class: images lie in"):
+    with pytest.raises(InputError, match="needs one sub-folder per class, but images are in"):
         gtp_runtime.evaluate(model, None, tmp_path, by_order=True)
 
 

@@ -86,3 +86,10 @@ def test_unknown_kinds(kind: str) -> None:
 def test_a_budget_out_of_reach() -> None:
     with pytest.raises(ConfigError, match=r"no every:6 schedule comes near .* M of the dense"):
         scheduled("every:6", keep=0.3)
+
+
+def test_steps_fall_on_different_layers() -> None:
+    assert sum(amount > 0 for amount in scheduled("steps:4", keep=0.8).num_prop) == 4
+    for kind in ("steps:5", "steps:6", "steps:99+aligned"):
+        with pytest.raises(ConfigError, match="a model of 6 layers takes at most steps:4"):
+            scheduled(kind, keep=0.8)

@@ -93,7 +93,7 @@ def test_ties_are_told(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(simplify, "answers", with_a_tie)
     simplified, note = simplify.simplify(traced)
-    assert note == "simplifying changed which tokens leave in 1 of 9 seeded images: near-ties"
+    assert note == "after simplification, other tokens leave in 1 of 9 seeded images (near-ties)"
     assert simplified is not traced
 
 

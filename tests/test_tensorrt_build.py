@@ -142,7 +142,7 @@ def test_what_the_parser_refuses_is_said_in_our_words() -> None:
     first, second, third = str(caught.value).splitlines()
     assert first == "TensorRT cannot parse the graph:"
     assert second.startswith(
-        "  ScatterElements 'merge_1', 'merge_2': Unsupported reduction type; no scatter with a reduction"
+        "  ScatterElements 'merge_1', 'merge_2': Unsupported reduction type; scatter with a reduction is not supported"
     )
     assert third.startswith("  Unique 'distinct': this TensorRT does not know the operator")
 
@@ -169,13 +169,13 @@ def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy
 def test_wrong_options(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LimitError, match=r"no target sm42: it has .*sm86"):
         build_engine(digits_copy, flavor="rtx", options=EngineOptions(targets=("sm42",)))
-    with pytest.raises(LimitError, match="optimisation level 9: TensorRT has 0 to 5"):
+    with pytest.raises(LimitError, match="opt_level=9: give 0 to 5"):
         EngineOptions(opt_level=9)
     with pytest.raises(LimitError, match="workspace 0 MiB"):
         EngineOptions(workspace=0)
     with pytest.raises(LimitError, match=r"ends in \.engine"):
         build_engine(digits_copy, digits_copy / "model.plan", flavor="rtx")
-    with pytest.raises(OutputError, match="stays beside its manifest"):
+    with pytest.raises(OutputError, match="must be in the directory of its manifest"):
         build_engine(digits_copy, digits_copy.parent / "model.engine", flavor="rtx")
     with pytest.raises(BackendMissingError, match="TensorRT is not installed"):
         build_engine(digits_copy, flavor="tensorrt")

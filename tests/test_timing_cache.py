@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gtp_exporters.errors import LimitError
 from gtp_exporters.tensorrt.building import _load_timing_cache, _save_timing_cache
 from gtp_runtime.tensorrt_flavor import Flavor
 
@@ -46,3 +47,11 @@ def test_it_is_read_and_kept(tmp_path: Path, before: bytes | None, after: bytes)
 def test_rtx_and_no_file_have_none(tmp_path: Path) -> None:
     assert _load_timing_cache(RTX, FakeConfig(), tmp_path / "timing.cache") is None
     assert _load_timing_cache(FULL, FakeConfig(), None) is None
+
+
+def test_one_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match=r"timing cache .*: Is a directory; give another file \(--timing-cache\)"):
+        _load_timing_cache(FULL, FakeConfig(), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(LimitError, match="Not a directory"):
+        _load_timing_cache(FULL, FakeConfig(), tmp_path / "file" / "timing.cache")

@@ -62,7 +62,7 @@ def test_what_the_script_refuses(folders: Path, script: Script) -> None:
             run_script(script, folders, name)
     shutil.rmtree(folders / "test" / "red")
     (folders / "test" / "blue").rename(folders / "test" / "violet")
-    with pytest.raises(SystemExit, match="one sub-folder a class, named like the recipe's labels"):
+    with pytest.raises(SystemExit, match="one sub-folder per class, named like the recipe's labels"):
         run_script(script, folders, "weights.safetensors")
 
 

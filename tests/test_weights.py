@@ -38,7 +38,7 @@ def test_random_leaves_torchs_own_seed_alone() -> None:
 
 
 def test_arguments_that_timm_refuses() -> None:
-    with pytest.raises(ConfigError, match=r"timm cannot make vit_tiny_patch16_224"):
+    with pytest.raises(ConfigError, match=r"timm cannot build vit_tiny_patch16_224"):
         build_model(replace(TINY_RECIPE, model_args={"embed_dim": 25}), "random")
 
 

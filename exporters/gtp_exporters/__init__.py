@@ -1,6 +1,6 @@
-"""From a model to files: traced, simplified, checked ONNX in an artifact directory.
+"""The exporter: from a model to traced, simplified and checked ONNX files in an artifact directory.
 
-Importing this package loads neither torch nor onnx; names (``__init__.pyi``) resolve when they are first used.
+Importing this package loads neither torch nor onnx: names (``__init__.pyi``) are imported on first use.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Whether two graphs give the same answers in ONNX Runtime on seeded images."""
+"""Compares the outputs of two graphs in ONNX Runtime on seeded images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ Answers = list[dict[str, np.ndarray]]  # outputs by name, one entry a seed
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many images there were, how many agree in all outputs, and how many are ties: other tokens left."""
+    """Numbers of images: all, those that agree in all outputs, and ties, where different tokens are removed."""
 
     images: int
     agree: int
@@ -29,10 +29,10 @@ class Agreement:
 
     @property
     def note(self) -> str:
-        """What to say of ties; "" without."""
+        """A message about ties; "" if there are none."""
         if not self.ties:
             return ""
-        return f"simplifying changed which tokens leave in {self.ties} of {self.images} seeded images: near-ties"
+        return f"after simplification, other tokens leave in {self.ties} of {self.images} seeded images (near-ties)"
 
 
 def compare(left: Answers, right: Answers) -> Agreement:

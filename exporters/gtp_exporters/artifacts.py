@@ -1,7 +1,7 @@
 """The files of an export: graphs, reference and manifest."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gtp_exporters.describe import describe, strip, tool_versions, write_graph
@@ -40,31 +40,33 @@ def write_artifacts(
 ) -> Manifest:
     """Write every file of an export into an empty directory, the manifest last.
 
-    The model is patched with the plan, traced and run on the reference's images; then the same for its dense twin.
+    The model is patched with the plan, traced and run on the reference's images; then the same for its dense baseline.
 
     Raises:
         StaticCheckError: a graph that is not static.
         LimitError: weights that the precision cannot hold.
-        ParityFailedError: the model's own answers are not finite.
+        ParityFailedError: the outputs of the eager model are not finite.
         OSError: a file cannot be written.
     """
     writer = _Graphs(subject, options, directory, progress)
     apply(subject.model, plan)
-    files = writer.write(MODEL_NAME, "model", plan)
+    written = writer.write(MODEL_NAME, "model", plan)
+    files, notes = written.files, written.notes
     reference = make_reference(
         subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
     )
     if options.dense:
         dense = make_plan(subject.model, make_settings("dense"))
         apply(subject.model, dense)
-        files |= writer.write(DENSE_NAME, "dense", dense)
+        twin = writer.write(DENSE_NAME, "dense", dense)
+        files, notes = files | twin.files, [*notes, *twin.notes]
     remove(subject.model)
     if options.dense:
         answers = dense_answers(subject.model, images, subject.preprocessing)
         reference = replace(reference, dense_answers=answers)
     check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     files[REFERENCE_NAME] = _write_reference(reference, directory)
-    manifest = _manifest(subject, plan, images, options, files, writer)
+    manifest = _manifest(subject, plan, images, options, Written(files, written.nodes, notes))
     write_manifest(manifest, directory)
     return manifest
 
@@ -79,46 +81,54 @@ def _write_reference(reference: Reference, directory: Path) -> FileEntry:
     return FileEntry("reference", file_sha256(path), path.stat().st_size)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written of a graph, or of all.
+
+    Attributes:
+        files: entries by file name.
+        nodes: ONNX nodes of each layer; empty for a dense twin.
+        notes: what people should know of it.
+    """
+
+    files: dict[str, FileEntry]
+    nodes: list[int]
+    notes: list[str]
+
+
 class _Graphs:
-    """Traces, simplifies, checks and writes graphs, and collects their notes."""
+    """Traces, simplifies, checks and writes graphs."""
 
     def __init__(self, subject: Subject, options: ExportOptions, directory: Path, progress: Progress) -> None:
         self.subject, self.options, self.directory, self.progress = subject, options, directory, progress
-        self.layer_nodes: list[int] = []
-        self.notes: list[str] = []
 
-    def write(self, name: str, role: str, plan: Plan) -> dict[str, FileEntry]:
-        """Write the graph of the model as it is patched; return the entries of its files by name."""
+    def write(self, name: str, role: str, plan: Plan) -> Written:
+        """Write the graph of the model as it is patched."""
         subject, options = self.subject, self.options
         self.progress(f"tracing {name}")
         pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
         traced = Traced(subject.model, options.trace, pixels, subject.output)
         graph, layers = to_onnx(traced, options.batch, options.opset)
+        note = None
         if options.simplify:
             self.progress(f"simplifying {name}")
             graph, note = simplify(graph)
-            self.notes += [f"{name}: {note}"] if note else []
         self.progress(f"checking {name}")
         graph = to_precision(infer_shapes(graph), options.precision)
         check_static(graph, options.target)
-        if role == "model":
-            self.layer_nodes = nodes_per_layer(graph, layers, len(plan.layers))
+        nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []
         strip(graph)
         describe(graph, subject.built, plan.settings)
-        return write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
+        files = write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
+        return Written(files, nodes, [f"{name}: {note}"] if note else [])
 
 
 def _manifest(
-    subject: Subject,
-    plan: Plan,
-    images: ReferenceImages,
-    options: ExportOptions,
-    files: dict[str, FileEntry],
-    graphs: _Graphs,
+    subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, written: Written
 ) -> Manifest:
     built, recipe = subject.built, subject.built.recipe
     grid = list(plan.shape.grid)
-    layers = zip(plan.layers, graphs.layer_nodes, strict=True)
+    layers = zip(plan.layers, written.nodes, strict=True)
     macs = {name: getattr(plan, name) for name in ("backbone", "dense", "embed", "head", "setup")}
     return Manifest(
         model=ModelInfo(recipe.name, recipe.title, recipe.timm, subject.classes, plan.shape.num_prefix, grid),
@@ -128,12 +138,12 @@ def _manifest(
         layers=[LayerEntry(nodes=nodes, **asdict(layer)) for layer, nodes in layers],
         macs=macs | {"method": plan.method_macs},
         preprocessing=subject.preprocessing,
-        files=files,
+        files=written.files,
         target=options.target,
         opset=options.opset,
         labels=subject.labels,
         label_ids=subject.label_ids,
         reference={"images": images.origin, "count": len(images.pixels)},
         tools=tool_versions(),
-        notes=[*subject.notes, *recipe.choices(plan.settings), *graphs.notes, *([images.note] if images.note else [])],
+        notes=[*subject.notes, *recipe.choices(plan.settings), *written.notes, *([images.note] if images.note else [])],
     )

@@ -20,8 +20,18 @@ CHUNK = 8
 
 
 def calibrated(subject: Subject, settings: Settings, folder: Path | None, progress: Progress) -> Settings:
-    """Return the settings, calibrated on a folder or on the recipe's own images if they need it."""
+    """Return the settings, calibrated on a folder or on the recipe's own images if they need it.
+
+    Raises:
+        ConfigError: a folder and nothing to calibrate, or the other way round.
+        ImageError: no images, or one that cannot be read.
+    """
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
+        if folder is not None:
+            raise ConfigError(
+                "calibration images have no effect here: they need a sparsity below 1, threshold='calibrated', and no "
+                "calibration yet; leave out --calib-data"
+            )
         return settings
     return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)
 
@@ -35,8 +45,8 @@ def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: P
     """
     if folder is None:
         raise ConfigError(
-            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of some dozens "
-            "of training images"
+            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of a few dozen "
+            "training images"
         )
     paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
 

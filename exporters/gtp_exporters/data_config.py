@@ -1,4 +1,4 @@
-"""timm's data configuration and class names, in the manifest's words."""
+"""Translates timm's data configuration and class names to those of the manifest."""
 
 import math
 from collections.abc import Mapping

@@ -1,6 +1,9 @@
-"""What can go wrong on the way from a model to files. Every message says what to do."""
+"""Errors of the exporter. Every message says what to do."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gtp_exporters.proof import Proof
 
 
 class ExportError(Exception):
@@ -16,11 +19,11 @@ class StaticCheckError(ExportError):
 
 
 class SimplifyError(ExportError):
-    """Our own rewriting changed what a graph answers: a defect of gtp-export."""
+    """Our own graph rewriting changed the outputs of a graph: a bug in gtp-export."""
 
 
 class OutputError(ExportError):
-    """A place where the artifact directory cannot be written."""
+    """The artifact directory cannot be written."""
 
 
 class EngineError(ExportError):
@@ -28,12 +31,12 @@ class EngineError(ExportError):
 
 
 class ParityFailedError(ExportError):
-    """An export whose graphs do not answer as eager PyTorch does.
+    """The outputs of the exported graphs differ from those of eager PyTorch.
 
     Attributes:
-        proof: what was measured (``gtp_exporters.proof.Proof``); None where the eager model itself failed.
+        proof: the measured values; of a model whose own answers are not finite, its parity with itself.
     """
 
-    def __init__(self, message: str, proof: Any) -> None:
+    def __init__(self, message: str, proof: "Proof") -> None:
         super().__init__(message)
         self.proof = proof

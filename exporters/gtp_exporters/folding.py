@@ -1,4 +1,4 @@
-"""Computes what is constant in a graph: all that torch's exporter leaves, and what is made of weights alone."""
+"""Folds the constants of a graph: those that torch's exporter leaves, and those computed from weights alone."""
 
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
@@ -9,10 +9,10 @@ ANY_SIZE = 1 << 62
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Fold constants and remove what is unused or there twice, in place, and return the graph.
+    """Fold constants and remove unused and duplicate nodes, in place, and return the graph.
 
-    torch's exporter can do so itself (``optimize=True``), but also matches dozens of fusion rules, twice; that takes a
-    third of its time, and the simplifier finds the same graph without.
+    torch's exporter can do so itself (``optimize=True``), but it also matches dozens of fusion rules, twice. That takes
+    a third of its time, and the simplifier finds the same graph without it.
     """
     from onnxscript.optimizer import fold_constants
 

@@ -20,14 +20,13 @@ class ExportOptions:
         batch: images per run, at least 1.
         opset: ONNX opset, 18 to 23.
         simplify: run onnxsim.
-        dense: write the dense twin as well.
+        dense: write the dense baseline as well.
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
-        precision: "fp32", "fp16" or "bf16", written into the graphs; inputs and outputs stay float32.
-        input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels as cameras give them,
-            normalised inside the graph.
-        calib_data: a folder of images to calibrate thresholds on, used if the settings need a calibration and hold none
+        precision: one of ``precision_names()``, written into the graphs; inputs and outputs stay float32.
+        input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
+        calib_data: a folder of images to calibrate thresholds on, for settings that need a calibration and have none
             (default: the recipe's own).
         head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
             model has no classifier; the notes then say so.

@@ -6,7 +6,7 @@ recipe → model → settings → plan → graphs, reference and manifest in a s
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.artifacts import MODEL_NAME, write_artifacts
 from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
@@ -16,6 +16,8 @@ from gtp_exporters.subject import make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
+from gtp_runtime.backends import find_backend
+from gtp_runtime.backends.options import make_options
 from gtp_runtime.images import find_images
 from gtp_runtime.manifest import Manifest, read_manifest
 from gtp_runtime.progress import Progress, quiet
@@ -23,7 +25,7 @@ from gtp_runtime.progress import Progress, quiet
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its directory, the manifest, and what was proven (None where nothing was checked)."""
+    """The result of an export: its directory, its manifest, and the proof (None if the check was skipped)."""
 
     directory: Path
     manifest: Manifest
@@ -43,22 +45,22 @@ def export(
     threads: int = 1,
     progress: Progress = quiet,
 ) -> Exported:
-    """Export a patched model and its dense twin as static ONNX, with everything that a device needs.
+    """Export a patched model and its dense baseline as static ONNX, with all files that the runtime needs.
 
     The files are written to a staging folder, validated and timed. Only then do they replace an earlier export.
 
     Args:
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
-        output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; any other file
-            there is never touched.
-        settings: those of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
+        output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; other files
+            there are an error and stay unchanged.
+        settings: settings of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
         img_size: (height, width) in pixels (default: the model's own).
-        seed: of random weights.
-        options: how to export.
+        seed: seed of random weights.
+        options: export options.
         check: validate and time the files with ONNX Runtime.
         threads: threads for the check; 0 is all.
-        progress: called with what is being done.
+        progress: called with the current task.
 
     Raises:
         LimitError: settings that the target cannot build. It is raised before anything is traced.
@@ -66,8 +68,9 @@ def export(
         ParityFailedError: the graphs' answers differ from eager PyTorch's, or these are not finite. The earlier export
             stays.
         OutputError: the directory cannot be written, or holds other files.
-        ModelsError, GTPRuntimeError: from models, weights and images.
+        ModelsError, GTPRuntimeError: from models, weights, images and ``threads``.
     """
+    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
     directory = Path(output) if output else Path("build") / recipe.name

@@ -18,7 +18,7 @@ def to_precision(model: ir.Model, precision: str) -> ir.Model:
     """
     wanted, present = find_precision(precision), precision_of(model)
     if present != "fp32":
-        raise LimitError(f"the graph is {present} already, not to be made {precision}: take the fp32 export")
+        raise LimitError(f"the graph is {present} and cannot be converted to {precision}: use an fp32 export")
     return wanted.convert(model)
 
 

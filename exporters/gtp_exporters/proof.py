@@ -7,13 +7,14 @@ import numpy as np
 
 from gtp_exporters.errors import ParityFailedError
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.comparing import record_latency
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together
-UNPROVEN = "ONNX Runtime runs no bf16 on CPUs, so nothing was checked"
+UNPROVEN = "ONNX Runtime has no bf16 kernels for CPUs, so the export was not checked"
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Proof:
     """The result of proving an export.
 
     Attributes:
-        parity: of the model; its problems include those of the dense twin.
-        latency: one entry a file, the dense twin first.
+        parity: parity of the model; its problems include those of the dense baseline.
+        latency: one entry per file, the dense baseline first.
         note: why nothing was checked; ``parity`` is then None.
     """
 
@@ -45,10 +46,10 @@ def prove(directory: Path, threads: int, progress: Progress) -> Proof:
 
 
 def check_reference(reference: Reference, weights: str) -> None:
-    """Raise ``ParityFailedError`` where the eager model's own answers are not finite: they can prove nothing.
+    """Raise ``ParityFailedError`` if the outputs of the eager model are not finite: they cannot prove parity.
 
     Args:
-        reference: what the eager model answered.
+        reference: the outputs of the eager model.
         weights: where its weights come from, for the message.
     """
     for answers in (reference.answers, reference.dense_answers):
@@ -56,14 +57,14 @@ def check_reference(reference: Reference, weights: str) -> None:
             continue
         parity = compare(answers, answers, classes=reference.output == "logits")
         raise ParityFailedError(
-            f"the model's own answers in PyTorch are not finite, so nothing can be proven by them and nothing was "
+            "the outputs of the model in eager PyTorch are not finite, so parity cannot be proven and nothing was "
             f"written: check its weights ({weights})",
             Proof(parity, []),
         )
 
 
 def check_proof(proof: Proof | None, directory: Path) -> None:
-    """Raise ``ParityFailedError`` where a gate failed.
+    """Raise ``ParityFailedError`` if a gate failed.
 
     Args:
         proof: None if the check was left out.
@@ -72,7 +73,7 @@ def check_proof(proof: Proof | None, directory: Path) -> None:
     if proof is None or proof.parity is None or proof.parity.ok:
         return
     earlier = (
-        "the earlier export there is as it was" if (directory / FILE_NAME).exists() else "nothing was written there"
+        "the earlier export there is unchanged" if (directory / FILE_NAME).exists() else "nothing was written there"
     )
     raise ParityFailedError(
         f"the exported graphs failed their parity gates ({'; '.join(proof.parity.problems)}), so they were not put "
@@ -82,7 +83,7 @@ def check_proof(proof: Proof | None, directory: Path) -> None:
 
 
 def _graphs(manifest: Manifest) -> list[str]:
-    """Return the graphs of an export, the dense twin first."""
+    """Return the graphs of an export, the dense baseline first."""
     names = [name for name, entry in manifest.files.items() if entry.role in ("dense", "model")]
     return sorted(names, key=lambda name: manifest.files[name].role)
 
@@ -90,10 +91,10 @@ def _graphs(manifest: Manifest) -> list[str]:
 def _prove(models: list[Model], progress: Progress) -> Proof:
     reports = [model.validate(progress) for model in models]
     latency = benchmark(models, SECONDS, progress)
-    for model, report, result in zip(models, reports, latency, strict=True):
+    for model, report in zip(models, reports, strict=True):
         model.record("parity", report.to_dict())
-        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
-    of_twin = [f"dense twin: {problem}" for report in reports[:-1] for problem in report.problems]
+    record_latency(models, latency)
+    of_twin = [f"dense baseline: {problem}" for report in reports[:-1] for problem in report.problems]
     parity = replace(reports[-1], problems=[*reports[-1].problems, *of_twin])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
     return Proof(parity, named)

@@ -1,4 +1,4 @@
-"""Simplifies a graph with onnxsim and our own rules, and keeps the result only if it still answers the same."""
+"""Simplifies a graph with onnxsim and our own rules, and keeps the result only if its outputs are the same."""
 
 import onnx_ir as ir
 
@@ -7,6 +7,7 @@ from gtp_exporters.errors import SimplifyError
 from gtp_exporters.folding import fold_weights
 from gtp_exporters.graphs import restore, skeleton
 from gtp_exporters.rewriting import rewrite
+from gtp_runtime.errors import first_line
 
 
 def simplify(model: ir.Model) -> tuple[ir.Model, str]:
@@ -27,7 +28,7 @@ def simplify(model: ir.Model) -> tuple[ir.Model, str]:
     try:
         simplified, same = onnxsim.simplify(proto)
     except Exception as error:  # whatever onnxsim trips over, the graph is still good
-        return model, f"the simplifier failed ({_first_line(error)}): the graph was kept unsimplified"
+        return model, f"the simplifier failed ({first_line(error)}): the graph was kept unsimplified"
     if not same:
         return model, "the simplifier changed the graph's interface: the graph was kept unsimplified"
     return _checked(model, restore(simplified, weights))
@@ -42,7 +43,3 @@ def _checked(model: ir.Model, simplified: ir.Model) -> tuple[ir.Model, str]:
     if not compare(before, answers(simplified)).ok:
         return model, "the simplifier changed the outputs: the graph was kept unsimplified"
     raise SimplifyError("gtp-export's own rewriting changed the outputs: use --no-simplify, and report this model")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""``gtp-export bench``: latency of several files, taken in turn."""
+"""``gtp-export bench``: latency of several files, in interleaved runs."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +10,7 @@ from gtp_export import console
 from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.numbers import finite, positive
 from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ def bench(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or artifact directories. A single one is compared with its dense twin.", show_default=False
+            help="Files or artifact directories. A single one is compared with its dense baseline.", show_default=False
         ),
     ],
     seconds: Annotated[
-        float, typer.Option(help="How long to time all files together, after a warm-up.", min=0, callback=finite)
+        float, typer.Option(help="Seconds of timing for all files together, after a warm-up.", min=0, callback=finite)
     ] = 3.0,
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            help="Fail (exit code 5) if the median of a file is above this. Dense twins have no budget.",
+            help="Fail (exit code 5) if the median of a file is above this. It does not apply to dense files.",
             show_default=False,
             callback=positive,
         ),
@@ -42,9 +42,10 @@ def bench(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency: files in turn, percentiles, ratio to the first file, share of the saved MACs realised."""
+    """Measure latency in interleaved runs: percentiles, ratio to the first file, realised share of the saved MACs."""
     from gtp_export.reports import latency_table
     from gtp_runtime import benchmark
+    from gtp_runtime.comparing import record_latency
 
     with ExitStack() as stack:
         models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
@@ -55,18 +56,24 @@ def bench(
         for result, model in zip(results, models, strict=True)
         if budget_ms is not None and model.entry.role != "dense" and result.p50_ms > budget_ms
     ]
-    for model, result in zip(models, results, strict=True):
-        model.record("latency", {**result.to_dict(), "file": model.path.name, **model.backend.info})
+    kept = record_latency(models, results)
     if json:
-        settings = {"backend": running.backend, **running.defaults, **running.given, "seconds": seconds}
-        backends = [{"name": model.backend.name, **model.backend.info} for model in models]
+        settings = {"backend": running.backend, **running.given, "seconds": seconds}
+        backends = [
+            {"name": model.backend.name, "options": running.options(model.path), **model.backend.info}
+            for model in models
+        ]
         console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
     else:
         latency_table(results, _title(models))
         console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
+    if not kept:
+        console.note(NOT_KEPT)
     for result in over:
         console.err.print(
-            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms", style="red"
+            f"error: {result.file}: p50 {result.p50_ms:.2f} ms is over the budget of {budget_ms:g} ms",
+            style="red",
+            markup=False,
         )
     if over:
         raise typer.Exit(BUDGET_MISSED)
@@ -80,7 +87,7 @@ def _title(models: "list[Model]") -> str:
 
 
 def _with_twin(paths: list[Path]) -> list[Path]:
-    """Put the dense twin of a single file before it, where one of the same form is: the first is compared with."""
+    """Put the dense baseline before a single file, if there is one of the same form: ratios are to the first file."""
     if len(paths) != 1 or not paths[0].exists():
         return paths
     path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]

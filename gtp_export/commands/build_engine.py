@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose
-from gtp_runtime.tensorrt_flavor import MODULES
+from gtp_export.options import GraphPath, Json, Quiet, Verbose
+from gtp_exporters.precisions import precision_names
+from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:
     from gtp_exporters import Engine
 
 
 def build_engine(
-    path: ModelPath,
+    path: GraphPath,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -29,12 +30,12 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32, fp16 or bf16, written into the graph before it is built (default: the graph's own).",
+            help=f"{', '.join(precision_names())}: converts the graph before the build (default: the graph's).",
             show_default=False,
         ),
     ] = None,
     flavor: Annotated[
-        str, typer.Option(help=f"Which TensorRT builds: auto (the first that is installed), {', '.join(MODULES)}.")
+        str, typer.Option(help=f"Which TensorRT to use: auto (the first that is installed), {', '.join(MODULES)}.")
     ] = "auto",
     target: Annotated[
         str | None,
@@ -45,18 +46,16 @@ def build_engine(
     ] = None,
     workspace: Annotated[
         int | None,
-        typer.Option(
-            help="MiB of memory that a layer may use while it runs (default: TensorRT's).", show_default=False
-        ),
+        typer.Option(help="MiB of workspace memory that a layer may use (default: TensorRT's).", show_default=False),
     ] = None,
     opt_level: Annotated[
         int | None,
-        typer.Option(help="0 to 5: how many kernels to try (default: TensorRT's, 3).", show_default=False),
+        typer.Option(help="Builder optimization level, 0 to 5 (default: TensorRT's, 3).", show_default=False),
     ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
-            help="File that keeps the times of kernels between builds (default: timing.cache in ~/.cache/gtp-export).",
+            help="File with kernel timings, reused by later builds (default: ~/.cache/gtp-export/timing.cache).",
             show_default=False,
         ),
     ] = None,
@@ -79,8 +78,10 @@ def build_engine(
     from gtp_exporters import build_engine as run
 
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
-    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
     wanted = "rtx" if targets and flavor == "auto" else flavor
+    if timing_cache is not None and find_flavor(wanted).name == "rtx":
+        raise typer.BadParameter("--timing-cache has no effect with TensorRT-RTX, which keeps none: leave it out")
+    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
     with console.progress("building") as update:
         engine = run(
             path,
@@ -99,7 +100,7 @@ def build_engine(
 
 
 def default_timing_cache() -> Path:
-    """Return the file that keeps the times of kernels between builds."""
+    """Return the default timing cache: kernel timings that later builds reuse."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gtp-export" / "timing.cache"
 
 

@@ -1,4 +1,4 @@
-"""``gtp-export calibrate``: a recipe with thresholds that were measured on images."""
+"""``gtp-export calibrate``: write a recipe with sparsity thresholds calibrated on images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,19 +15,20 @@ def calibrate(
     sparsity: Annotated[float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)],
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="A folder of training images (default: the recipe's own).", show_default=False),
+        typer.Option("--data", help="A folder of training images (default: the recipe's).", show_default=False),
     ] = None,
     weights: Annotated[str, typer.Option(help="pretrained, a file, random, or auto.")] = "pretrained",
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure sparsity thresholds on calibration images and write a recipe file with them, ready to export."""
+    """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
     with console.progress("loading torch") as update:
         update("loading torch")
         from gtp_exporters.calibrating import calibrate_on
         from gtp_models import GTPConfig, build_model, load_recipe
-        from gtp_models.recipes import write_recipe
+        from gtp_models.recipes import check_recipe_place, write_recipe
 
+        check_recipe_place(output)
         recipe = load_recipe(model)
         update(f"building {recipe.timm}")
         built = build_model(recipe, weights)

@@ -11,7 +11,7 @@ from gtp_export.extras import EXPORT, abilities
 from gtp_export.options import Json, Verbose
 from gtp_exporters.tensorrt.device import describe_device, jetpack
 from gtp_runtime.cuda import find_cuda
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, first_line
 from gtp_runtime.extras import is_installed
 from gtp_runtime.tensorrt_flavor import find_flavor
 
@@ -19,7 +19,7 @@ BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec"
 
 
 def doctor(json: Json = False, verbose: Verbose = False) -> None:
-    """Show what is installed here, what gtp-export can do with it, and the pip command for the rest."""
+    """Show which packages are installed, what gtp-export can do with them, and the pip commands for the rest."""
     document = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -41,7 +41,7 @@ def _show(document: dict[str, Any]) -> None:
     machine = f"{document['machine']}, {document['cpus']} CPUs"
     console.out.print(f"Python {document['python']} at {sys.executable}, {machine}", markup=False)
     console.table("", ("package", "version"), [(name, found or "-") for name, found in document["packages"].items()])
-    console.out.print(f"ONNX Runtime's providers: {', '.join(document['providers']) or '-'}")
+    console.out.print(f"ONNX Runtime's providers: {', '.join(document['providers']) or '-'}", markup=False)
     console.out.print(f"TensorRT: {document['tensorrt']}", markup=False)
     device = document["device"]
     gpu = f"{device['gpu']}, compute capability {device['compute_capability']}" if device["gpu"] else document["cuda"]
@@ -54,7 +54,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _packages() -> "dict[str, str | None]":
-    """Return the version of every package that gtp-export knows, by its name on the index; None where missing."""
+    """Return the version of every package that gtp-export uses, by distribution name; None if it is missing."""
     known = dict(BASE)
     for ability in abilities():
         for extra in ability.extras:
@@ -91,6 +91,9 @@ def _tensorrt() -> str:
 def _providers() -> list[str]:
     if not is_installed("onnxruntime"):
         return []
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        console.note(f"note: onnxruntime is installed but cannot be loaded: {first_line(error)}")
+        return []
     return list(onnxruntime.get_available_providers())

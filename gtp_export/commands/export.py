@@ -8,7 +8,9 @@ import typer
 from gtp_export import console
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import GATE_FAILED
-from gtp_export.options import Json, Quiet, Threads, Verbose
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_exporters.limits import TARGETS
+from gtp_exporters.precisions import precision_names
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported
@@ -24,43 +26,47 @@ def export(
     weights: Annotated[
         str,
         typer.Option(
-            help="pretrained, a .safetensors / .pth / .pt file, random (seeded), or auto: weights/MODEL.safetensors, "
-            "else pretrained, else random."
+            help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
+            "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
         ),
     ] = "pretrained",
     batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
     img_size: Annotated[
         str | None,
-        typer.Option(help="Pixels: 224, or HEIGHTxWIDTH (default: the model's own).", show_default=False),
+        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="A folder of images for the reference (default: the recipe's own, else synthetic ones).",
+            help="A folder of images for the reference (default: the recipe's images, else synthetic ones).",
             show_default=False,
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="The runtime whose limits are checked: tensorrt (the strictest), onnxruntime, openvino.")
+        str,
+        typer.Option(help=f"The runtime whose limits are checked: {', '.join(TARGETS)}. The first is the strictest."),
     ] = "tensorrt",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16, written into the graphs (for TensorRT). Inputs stay float32.")
+        str,
+        typer.Option(
+            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32."
+        ),
     ] = "fp32",
     input_: Annotated[
-        str, typer.Option("--input", help="float (B,3,H,W), or uint8: (B,H,W,3) pixels, normalised in the graph.")
+        str, typer.Option("--input", help="float: (B,3,H,W); or uint8: (B,H,W,3) pixels, normalised in the graph.")
     ] = "float",
     head: Annotated[
         str,
         typer.Option(
-            help="keep: logits; none: pooled features without the classifier; auto: features if the model has none."
+            help="keep: logits; none: pooled features without the classifier; auto: logits if there is a classifier."
         ),
     ] = "auto",
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
     simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
-    dense: Annotated[bool, typer.Option(help="Write the dense twin, dense.onnx, to compare with.")] = True,
+    dense: Annotated[bool, typer.Option(help="Write the dense baseline, dense.onnx, for comparison.")] = True,
     trace: Annotated[
-        bool, typer.Option(help="Add the trace outputs: the removed tokens and, if merged, their receivers.")
+        bool, typer.Option(help="Add outputs with the ids of the removed tokens and, if merged, of their receivers.")
     ] = True,
     method: of_method.Method = "gtp",
     preset: of_method.Preset = None,
@@ -77,14 +83,21 @@ def export(
     graph: of_method.Graph = None,
     threshold: of_method.Threshold = None,
     calib_data: of_method.CalibData = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
-    threads: Threads = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the check, 0 for all (default: 1).", show_default=False)
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
+    if threads is not None and not check:
+        raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
+    if seed is not None and weights not in ("random", "auto"):
+        raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    threads = 1 if threads is None else threads
     given: dict[str, Any] = {
         "num_prop": of_method.read_num_prop(num_prop),
         "schedule": schedule,
@@ -107,7 +120,19 @@ def export(
         from gtp_models import load_recipe
 
         recipe = load_recipe(model, size)
-        options = ExportOptions(batch, opset, simplify, dense, trace, target, data, precision, input_, calib_data, head)
+        options = ExportOptions(
+            batch=batch,
+            opset=opset,
+            simplify=simplify,
+            dense=dense,
+            trace=trace,
+            target=target,
+            data=data,
+            precision=precision,
+            input=input_,
+            calib_data=calib_data,
+            head=head,
+        )
         settings = recipe.settings(method, preset, **given)
         failed: ParityFailedError | None = None
         try:
@@ -116,7 +141,7 @@ def export(
                 output,
                 settings=settings,
                 weights=weights,
-                seed=seed,
+                seed=seed or 0,
                 options=options,
                 check=check,
                 threads=threads,
@@ -162,7 +187,7 @@ def _show_failure(proof: "Proof", message: str, json: bool) -> None:
 def _show(exported: "Exported", threads: int) -> None:
     manifest, proof = exported.manifest, exported.proof
     weights = manifest.weights
-    console.out.print(f"{manifest.model.title}, weights: {weights.source} ({weights.detail})", style="bold")
+    console.out.print(f"{manifest.model.title}, weights: {weights.source} ({weights.detail})", markup=False)
     if proof is not None and proof.parity is not None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])
@@ -182,8 +207,10 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
 
 def _next(exported: "Exported") -> str:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    if exported.proof is None or exported.proof.parity is None:
-        return f"gtp-export build-engine {graph}"
+    if exported.proof is None:
+        return f"gtp-export validate {graph}"
+    if exported.proof.parity is None:  # only TensorRT runs it
+        return f"gtp-export build-engine {graph}" if manifest.target == "tensorrt" else f"gtp-export inspect {graph}"
     if manifest.gives_features:
         return f"gtp-export bench {graph}"
     allow = " --allow-random" if manifest.weights.source == "random" else ""

@@ -1,4 +1,4 @@
-"""``gtp-export inspect``: what an export holds, layer by layer."""
+"""``gtp-export inspect``: show an export: settings, layers and files."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ LONG = 80  # characters of a setting that are shown
 
 
 def inspect(path: ModelPath, json: Json = False, verbose: Verbose = False) -> None:
-    """Show what an export holds: settings, tokens, MACs and graph nodes of each layer, files and their results."""
+    """Show an export: its settings, the tokens, MACs and graph nodes of each layer, and its files with their parity."""
     if not path.exists():
         raise errors.ManifestError(f"no file {path}: gtp-export export MODEL writes one")
     directory = path if path.is_dir() else path.parent

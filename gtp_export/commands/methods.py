@@ -1,4 +1,4 @@
-"""``gtp-export methods``: the methods that reduce tokens, and the entries of GTP's axes."""
+"""``gtp-export methods``: list the token reduction methods, and the entries of GTP's axes."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gtp_export.options import Json
 
 
 def methods(json: Json = False) -> None:
-    """List the methods, and the choices for GTP's selection, graph and propagation."""
+    """List the token reduction methods, and GTP's selections, graphs and propagations."""
     from gtp_models import METHODS
     from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
 
@@ -21,7 +21,7 @@ def methods(json: Json = False) -> None:
         console.emit(found)
         return
     for option, entries in found.items():
-        console.table("", (f"--{option}", "what it is"), list(entries.items()))
+        console.table("", (f"--{option}", "description"), list(entries.items()))
     console.out.print("next: gtp-export export MODEL --method METHOD")
 
 

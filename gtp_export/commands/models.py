@@ -1,4 +1,4 @@
-"""``gtp-export models``: what can be exported by name."""
+"""``gtp-export models``: list the recipes."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gtp_export.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List the recipes: models with their settings. timm:NAME exports any other supported timm model."""
+    """List the recipes: models with default settings. Any other supported timm model is exported as timm:NAME."""
     from gtp_models.recipes import Recipe, load_recipe, recipe_names
 
     recipes = [load_recipe(name) for name in recipe_names()]
@@ -19,8 +19,8 @@ def models(json: Json = False) -> None:
         top1 = recipe.reference.get("dense_top1")
         return (recipe.name, recipe.title, str(recipe.gtp.get("num_prop", "")), f"{top1:.1f}" if top1 else "")
 
-    console.table("", ("model", "what it is", "num_prop", "dense top-1"), [row(entry) for entry in recipes])
-    console.out.print("dense top-1: published figures on ImageNet-1k; --json shows their sources and timm's names")
+    console.table("", ("model", "description", "num_prop", "dense top-1"), [row(entry) for entry in recipes])
+    console.out.print("dense top-1: published figures on ImageNet-1k; --json shows their sources and the timm names")
     console.out.print("next: gtp-export export MODEL")
 
 

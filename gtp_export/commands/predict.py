@@ -1,4 +1,4 @@
-"""``gtp-export predict``: what do images show?"""
+"""``gtp-export predict``: classify images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +15,9 @@ from gtp_export.run_options import RunOptions, takes_run_options
 def predict(
     path: ModelPath,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    topk: Annotated[int, typer.Option(help="Classes to show, best first.", min=1)] = 5,
+    topk: Annotated[int, typer.Option(help="Number of classes to show, best first.", min=1)] = 5,
     exif: Annotated[
-        bool, typer.Option(help="Turn images by their EXIF orientation, which timm's evaluation ignores.")
+        bool, typer.Option(help="Rotate images by their EXIF orientation, which timm's evaluation ignores.")
     ] = False,
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Predict even if the weights are random.")

@@ -1,4 +1,4 @@
-"""``gtp-export validate``: does a file answer what eager PyTorch answered?"""
+"""``gtp-export validate``: compare the outputs of a file with those of eager PyTorch."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,13 +10,13 @@ from gtp_export import console
 from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
-from gtp_runtime.parity_gates import KEPT_LIMITS
+from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
+from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, Model
 
-_KEPT = ", ".join(f"{precision} {limit:g}" for precision, limit in KEPT_LIMITS.items())
+_KEPT = ", ".join(f"{precision} {limits.kept:g}" for precision, limits in LIMITS.items())
 
 
 @takes_run_options()
@@ -27,13 +27,13 @@ def validate(
         bool,
         typer.Option(
             "--by-order",
-            help="With --data: take the sub-folders in alphabetical order for classes 0, 1, ...",
+            help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order, whatever their names.",
         ),
     ] = False,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="With --data: fail if top-1 is more points than this below that of the dense twin.",
+            help="With --data: fail if top-1 is more than this many percentage points below the dense baseline's.",
             min=0,
             show_default=False,
             callback=finite,
@@ -42,7 +42,7 @@ def validate(
     min_kept: Annotated[
         float | None,
         typer.Option(
-            help=f"Share of images whose kept sets must agree, 0 to 1 (default: {_KEPT}).",
+            help=f"Minimum share of images whose kept sets agree, 0 to 1 (default: {_KEPT}).",
             min=0,
             max=1,
             show_default=False,
@@ -55,13 +55,13 @@ def validate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Prove parity with the eager model on the images of the reference; --data adds accuracy beside the dense twin."""
+    """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline."""
     from gtp_export.reports import accuracy_lines, parity_lines
 
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
     if by_order and data is None:
-        raise typer.BadParameter("--by-order needs --data DIR: it says which classes its sub-folders are")
+        raise typer.BadParameter("--by-order needs --data DIR: it maps the sub-folders of DIR to classes")
     with running.load(path) as model:
         if data is not None:
             model.check_classes("accuracy")
@@ -83,10 +83,10 @@ def validate(
             accuracy_lines(accuracy, str(data))
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
-        console.note("note: the manifest is signed or cannot be written, so the result is not kept there")
+        console.note(NOT_KEPT)
     if missed:
         console.err.print(
-            "error: no accuracy to compare: --max-drop needs class folders and a dense twin"
+            "error: no accuracy to compare: --max-drop needs class folders and a dense baseline"
             if drop is None
             else f"error: top-1 is {drop:.2f} points below dense, --max-drop allows {max_drop:g}",
             style="red",

@@ -1,6 +1,6 @@
 """timm Vision Transformers patched with GTP, their weights, recipes and MACs.
 
-Importing this package loads neither torch nor timm; names (``__init__.pyi``) resolve when they are first used.
+Importing this package loads neither torch nor timm: names (``__init__.pyi``) are imported on first use.
 """
 
 import logging

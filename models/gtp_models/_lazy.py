@@ -1,4 +1,4 @@
-"""Public names of a package that resolve when they are first used (PEP 562), so that importing it loads nothing heavy.
+"""Public names of a package that are imported on first use (PEP 562), so that importing the package is cheap.
 
 The package's ``__init__.pyi`` is the one list of its names: type checkers read it, and so does ``lazy``. To add a name,
 add it there: ``from gtp_models.plan import Plan as Plan``.

@@ -12,7 +12,7 @@ CLOSE = 0.02  # of the MACs: how close one number for all layers must come to SA
 
 
 def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Choose settings for a timm model, which may stand on the meta device.
+    """Choose settings for a timm model, which may be on the meta device.
 
     ``num_prop`` is one number for all layers if that saves about as much as in the paper's DeiT-S. Otherwise it is
     spread as evenly as whole tokens allow. The other settings are ``GTPConfig``'s defaults, which need no class token.
@@ -26,7 +26,7 @@ def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """
     patches, depth = model.patch_embed.num_patches, len(model.blocks)
     if patches < 2:
-        raise ConfigError("the model has a single patch, so no token can leave: choose a larger image size")
+        raise ConfigError("the model has a single patch, so no token can be removed: choose a larger image size")
     neighbours = max(1, min(GTPConfig.num_neighbours, patches // 4))
     plan = _plan(model, GTPConfig(num_prop=0, num_neighbours=neighbours), (patches - 1) // depth)
     settings = {

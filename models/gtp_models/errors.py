@@ -6,11 +6,11 @@ class ModelsError(Exception):
 
 
 class ConfigError(ModelsError, ValueError):
-    """A GTP setting that is not valid, by itself or for the model it is applied to."""
+    """An invalid setting, by itself or for the model."""
 
 
 class UnsupportedModelError(ModelsError, TypeError):
-    """A model, block or attention class that GTP does not know how to patch."""
+    """A model, block or attention class that cannot be patched."""
 
 
 class UnknownModelError(ModelsError, KeyError):

@@ -33,13 +33,13 @@ def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str
     _check_pooled(model)
     if not model.num_classes:
         if head == "keep":
-            raise ConfigError(f"{name} has no classifier to keep: leave --head out to get its features")
-        said = f"{name} has no classifier: its output is features ({model.num_features} values an image)"
+            raise ConfigError(f"{name} has no classifier to keep: omit --head to get its features")
+        said = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
         return True, said if head == "auto" else ""
     if not projects(model, name):
         return False, ""
     return True, (
-        f"the head of {name} projects into {model.num_classes} dimensions shared by images and texts, and is no "
+        f"the head of {name} is a projection into {model.num_classes} dimensions shared by images and texts, not a "
         "classifier: its output is features (--head none: those before the projection)"
     )
 
@@ -56,6 +56,6 @@ def projects(model: Any, name: str) -> bool:
 def _check_pooled(model: Any) -> None:
     if getattr(model, "global_pool", None) == "" and getattr(model, "attn_pool", None) is None:
         raise ConfigError(
-            "global_pool='' gives all tokens that stay, in an order that differs from image to image: pool them "
+            "global_pool='' outputs all kept tokens, in an order that differs between images: pool them "
             "(in a recipe file model_args: {global_pool: avg}, or token), or run the patched model in PyTorch"
         )

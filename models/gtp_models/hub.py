@@ -1,5 +1,5 @@
-"""Where timm's weights come from: whether they are on this machine, and whether their host can be reached, found out
-quickly: an offline look-up takes most of a minute to fail.
+"""The source of timm's weights: whether they are on this machine, and whether their host can be reached. Both checks
+are fast, because an offline download takes most of a minute to fail.
 """
 
 import os
@@ -22,7 +22,7 @@ def _hub_endpoint() -> str:
 
 
 def is_cached(config: Any) -> bool:
-    """Whether the weights are on this machine already, so that no connection is needed.
+    """Whether the weights are on this machine, so that no connection is needed.
 
     It looks where timm (1.0.28 to 1.0.31) does, in timm's order: a file that the configuration names; the Hugging Face
     hub's cache (``HF_HUB_CACHE``, ``HF_HOME``); torch.hub's for weights with a URL alone, or first of all where

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def block_macs(block: Any, tokens: int, after: int) -> int:
-    """Count a block in which ``tokens`` attend and ``after`` pass the MLP."""
+    """Count a block with ``tokens`` tokens in the attention and ``after`` in the MLP."""
     products = 2 * tokens * tokens * block.attn.num_heads * block.attn.head_dim
     return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
 

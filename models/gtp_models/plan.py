@@ -1,13 +1,13 @@
-"""The plan: what happens to the tokens in each layer, computed once from a model and settings.
+"""The plan: the number of tokens and the MACs of each layer, computed once from a model and settings.
 
-Everything else reads it: the patch installs it, limits check it, the manifest describes it.
+The patch installs the plan, limits check it, and the manifest describes it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtp_models.errors import ConfigError
+from gtp_models.counts import token_counts
 from gtp_models.frame.patch import check_supported
 from gtp_models.macs import block_macs, embed_macs, head_macs, size_pooling_macs
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
@@ -19,11 +19,11 @@ class LayerPlan:
     """One transformer layer.
 
     Attributes:
-        tokens_in: tokens that attend, prefix tokens included.
-        tokens_out: tokens that pass the MLP.
-        num_prop: tokens that leave in between.
+        tokens_in: tokens in the attention, prefix tokens included.
+        tokens_out: tokens in the MLP, prefix tokens included.
+        num_prop: tokens removed between the two.
         macs: multiply-accumulates of the backbone's products, for one image.
-        method_macs: those of the method itself (selection, propagation).
+        method_macs: multiply-accumulates of the method itself (selection, propagation).
     """
 
     tokens_in: int
@@ -35,16 +35,16 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method does to a model. MACs are for one image and count products only.
+    """The effect of a method on a model. MACs are for one image and count products only.
 
     Attributes:
-        settings: the method's settings, with the tokens that leave in each layer.
+        settings: the method's settings, with ``num_prop`` for each layer.
         shape: the properties of the model.
-        layers: one entry a transformer layer.
+        layers: one entry per transformer layer.
         embed: MACs of the patch embedding.
         head: MACs of what follows the blocks.
         setup: MACs of the method before the first layer (GTP's token graph).
-        pooling: MACs of weighing tokens by size when they are pooled, after methods that merge.
+        pooling: MACs of weighting tokens by size in the pooling, for methods that merge.
         dense: MACs of the model without any method.
     """
 
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def num_prop(self) -> tuple[int, ...]:
-        """Tokens that leave in each layer."""
+        """Number of tokens removed in each layer."""
         return tuple(layer.num_prop for layer in self.layers)
 
     @property
     def backbone(self) -> int:
-        """MACs of the backbone with the tokens that remain."""
+        """MACs of the backbone with token reduction."""
         return self.embed + self.head + sum(layer.macs for layer in self.layers)
 
     @property
@@ -89,7 +89,7 @@ class Plan:
 
 
 def make_plan(model: Any, settings: Settings) -> Plan:
-    """Return what a method does to a timm model, patched or not; the model may be on the meta device.
+    """Compute the plan for a timm model, patched or not; the model may be on the meta device.
 
     Args:
         model: as for ``apply``.
@@ -138,13 +138,13 @@ class _Costs:
         Raises:
             ConfigError: more leave than there are.
         """
-        counts = _counts(self._settings, self._shape, num_prop)
+        counts = token_counts(self._settings, self._shape, num_prop)
         layers = sum(self._block(layer, *counts[layer : layer + 2]) for layer in range(self._shape.depth))
         return self._embed + head_macs(self._model, counts[-1]) + layers
 
     def plan(self, settings: Settings, num_prop: Sequence[int]) -> Plan:
         """Return the plan of a schedule."""
-        counts = _counts(settings, self._shape, num_prop)
+        counts = token_counts(settings, self._shape, num_prop)
         layers = tuple(
             LayerPlan(
                 counts[layer],
@@ -165,45 +165,3 @@ class _Costs:
         if key not in self._blocks:
             self._blocks[key] = block_macs(self._model.blocks[layer], tokens, after)
         return self._blocks[key]
-
-
-def _counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> list[int]:
-    """Return how many tokens stand before each layer and after the last, prefix tokens included: depth + 1 numbers."""
-    counts = [shape.patches + shape.num_prefix]
-    for layer, amount in enumerate(num_prop):
-        image_tokens, most = counts[-1] - shape.num_prefix, _most(settings, shape, counts[-1])
-        if amount > most:
-            raise ConfigError(
-                f"num_prop={list(num_prop)} takes {amount} of the {image_tokens} image tokens left in layer {layer} "
-                f"(of 0 to {shape.depth - 1}): {settings.name} takes at most {most} there"
-                f"{_largest(settings, shape, num_prop)}"
-            )
-        counts.append(_after(settings, counts[-1], amount))
-    return counts
-
-
-def _most(settings: Settings, shape: ModelShape, tokens: int) -> int:
-    """Return how many of ``tokens``, prefix tokens included, may leave."""
-    return max(0, settings.most(tokens - shape.num_prefix, shape.num_prefix))
-
-
-def _after(settings: Settings, tokens: int, amount: int) -> int:
-    return tokens - amount + (settings.joins if amount else 0)
-
-
-def _largest(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> str:
-    """Name the largest number that fits, if one number was given for all layers."""
-    if len(set(num_prop)) > 1:
-        return ""
-    amount = next(amount for amount in range(num_prop[0] - 1, -1, -1) if _fits(settings, shape, amount))
-    return f"; with one number for all layers at most {amount} fits"
-
-
-def _fits(settings: Settings, shape: ModelShape, amount: int) -> bool:
-    """Whether this number of tokens can leave in every layer; none always can."""
-    tokens = shape.patches + shape.num_prefix
-    for _ in range(shape.depth):
-        if amount > _most(settings, shape, tokens):
-            return False
-        tokens = _after(settings, tokens, amount)
-    return True

@@ -14,7 +14,7 @@ def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
     """Return a function from the total share of tokens that leave, 0..1, to a schedule.
 
     Raises:
-        ConfigError: an unknown kind.
+        ConfigError: an unknown kind, or more steps than the model has different layers for.
     """
     kind, plus, aligned = text.partition("+")
     if kind.startswith("aligned:") and not plus:
@@ -40,7 +40,10 @@ def _weights(kind: str, depth: int) -> list[int] | None:
         return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
     if name == "every" and _positive(rest) and int(rest) <= depth:
         return [int(layer % int(rest) == int(rest) - 1) for layer in layers]
-    if name == "steps" and _positive(rest) and int(rest) < depth:
+    if name == "steps" and _positive(rest):
+        most = 2 * depth // 3  # more would fall on the same layers
+        if int(rest) > most:
+            raise ConfigError(f"{kind}: a model of {depth} layers takes at most steps:{most}; every:1 reduces in all")
         chosen = steps(int(rest), depth)
         return [int(layer in chosen) for layer in layers]
     if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):

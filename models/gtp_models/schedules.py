@@ -1,4 +1,4 @@
-"""Schedules: how many tokens leave in each layer, for the same MACs."""
+"""Schedules: the number of tokens to remove in each layer, for a given MACs budget."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -25,7 +25,7 @@ class Costs(Protocol):
 
 
 def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
-    """Return how many tokens leave in each layer.
+    """Return the number of tokens to remove in each layer.
 
     ``schedule`` is "even" (as evenly as whole tokens allow), "early" or "late" (linearly more in the first or last
     layers), "every:K" (only in every K-th layer), "steps:K" (in K layers, spread over the first two thirds), or

@@ -1,4 +1,4 @@
-"""Reads weights files, and adapts them to a model or says why they do not fit."""
+"""Reads weights files and adapts them to a model, or raises an error with the reason."""
 
 import pickle
 import zipfile
@@ -27,7 +27,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: another format, a file without weights, or entries that are no plain named tensors.
     """
     if not path.name.endswith(SUFFIXES):
-        raise WeightsError(f"{path} is no weights file: give .safetensors, .pth, .pt or .pth.tar")
+        raise WeightsError(f"{path} is not a weights file: give .safetensors, .pth, .pt or .pth.tar")
     try:
         check_regular(path)
         if path.suffix == ".safetensors":
@@ -42,13 +42,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsUnavailableError(f"no weights file {path}: give one that exists") from error
     except pickle.UnpicklingError as error:  # its message tells how to unpickle the file all the same
         raise WeightsError(
-            f"cannot read weights from {path}: it is damaged, or holds more than tensors (objects in a checkpoint are "
-            "never run); save model.state_dict() alone, best as .safetensors"
+            f"cannot read weights from {path}: it is damaged, or holds more than tensors (pickled objects are "
+            "never executed); save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # each reader has exceptions of its own, and pickle any
         reason = one_line(getattr(error, "strerror", None) or error)
         raise WeightsError(
-            f"cannot read weights from {path}: {reason} (only tensors are read; objects in a checkpoint are never run)"
+            f"cannot read weights from {path}: {reason} (only tensors are read; pickled objects are never executed)"
         ) from error
 
 

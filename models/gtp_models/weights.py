@@ -1,4 +1,4 @@
-"""Builds a recipe's model with weights from timm's hub, a local file or a seed, and never silently with others."""
+"""Builds a recipe's model with weights from timm's hub, a local file or a seed; a fallback is never silent."""
 
 import hashlib
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class BuiltModel:
         model: the timm model, not patched.
         recipe: what it was made from.
         source: "pretrained", "file" or "random".
-        detail: the hub's name, the file's name or the seed.
-        sha256: of all weights, by name.
-        notes: what was changed while loading.
+        detail: the hub entry, the file or the seed.
+        sha256: SHA-256 of all tensors: names, shapes, dtypes and values.
+        notes: changes made while loading.
     """
 
     model: Any  # a timm model, whose attributes nn.Module's type hides
@@ -46,18 +46,18 @@ class BuiltModel:
 
 
 def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> BuiltModel:
-    """Make a recipe's model and give it weights.
+    """Build a recipe's model and load its weights.
 
     Args:
-        recipe: what to build.
-        weights: "pretrained" (a recipe's own file, else timm's hub), a path, "random", or "auto": a file
+        recipe: the recipe.
+        weights: "pretrained" (the recipe's own file, else timm's hub), a path, "random", or "auto": a file
             ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
-        seed: of random weights.
+        seed: seed of random weights.
 
     Raises:
-        WeightsError: a file that cannot be read or does not fit.
-        WeightsUnavailableError: pretrained weights that are not available.
-        ConfigError: arguments that timm rejects.
+        WeightsError: the file cannot be read or does not fit.
+        WeightsUnavailableError: pretrained weights are not available.
+        ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
     """
     check_timm_name(recipe.timm)
@@ -101,7 +101,7 @@ def _create(recipe: Recipe, pretrained: bool = False) -> Any:
         if pretrained and isinstance(error, RuntimeError):  # of the weights
             raise
         given = ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
-        raise ConfigError(f"timm cannot make {recipe.timm} with {given}: {one_line(error)}") from error
+        raise ConfigError(f"timm cannot build {recipe.timm} with {given}: {one_line(error)}") from error
     if "img_size" in arguments:  # timm's own sizes may leave a margin: 384 pixels in patches of 14
         _check_size(model, recipe)
     return model.eval()
@@ -119,10 +119,10 @@ def _check_parameters(recipe: Recipe) -> None:
 
 
 def outline(recipe: Recipe) -> Any:
-    """Make a recipe's model without weights, on the meta device: only its structure.
+    """Build a recipe's model without weights, on the meta device.
 
     Raises:
-        ConfigError: arguments that timm rejects.
+        ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
     """
     check_timm_name(recipe.timm)

@@ -1,4 +1,4 @@
-"""The runtime: runs what gtp-export wrote, proves parity and measures latency; numpy and one engine, no torch.
+"""The runtime: runs exported files, proves parity and measures latency. It needs an inference engine, but no torch.
 
 with gtp_runtime.load("build/digits/model.onnx") as model:
     model.predict("seven.png")

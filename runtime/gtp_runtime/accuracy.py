@@ -1,4 +1,4 @@
-"""Accuracy on an image folder, beside the dense twin's."""
+"""Accuracy on an image folder, compared with the dense baseline."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,21 +10,21 @@ from gtp_runtime.measures import divergence, hits, standard_error
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of a file and of its dense twin on the same images; shares are in 0..1.
+    """Accuracy of a file and of its dense baseline on the same images; shares are in 0..1.
 
     Standard errors (``_se``) are those of the mean over the images, None for a single image.
 
     Attributes:
-        images: how many.
-        top1, top5: share of images whose class is the best one, or among the best five; None without classes.
+        images: number of images.
+        top1, top5: share of images whose class is predicted first, or among the first five; None without classes.
         top1_se: standard error of ``top1``.
-        dense_top1, dense_top5: of the dense twin; None without one, or without classes.
+        dense_top1, dense_top5: the same for the dense baseline; None without one, or without classes.
         top1_drop: ``dense_top1 - top1``.
-        top1_drop_se: standard error of the drop, paired: of the differences image by image.
-        agreement: share of images with the same best class as the dense twin; None without one.
-        divergence: mean Kullback-Leibler divergence from the dense twin's class probabilities to the file's, in nats.
+        top1_drop_se: standard error of ``top1_drop``, paired: of the differences image by image.
+        agreement: share of images with the same predicted class as the dense baseline; None without one.
+        divergence: mean Kullback-Leibler divergence of the dense to the file's class probabilities, in nats.
         divergence_se: standard error of ``divergence``.
-        by_order: class of each sub-folder where they were taken by alphabetical order; None otherwise.
+        by_order: class of each sub-folder, if they were assigned by alphabetical order; else None.
     """
 
     images: int
@@ -51,7 +51,7 @@ def measure(
     labels: np.ndarray | None,
     by_order: dict[str, int] | None = None,
 ) -> Accuracy:
-    """Score (N, classes) logits of a file, N > 0, and of its dense twin, against (N,) classes."""
+    """Measure accuracy from (N, classes) logits of a file, N > 0, and of its dense baseline, and from (N,) classes."""
     values: dict[str, Any] = {}
     if labels is not None:
         right = hits(logits, labels)

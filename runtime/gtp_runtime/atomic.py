@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all: written beside, flushed to the disk, then put in place.
+"""Atomic writes: a temporary file next to the target is written, flushed to the disk, and renamed to the target.
 
-A process that is killed leaves ``.NAME.tmp-PID-N`` beside NAME. Whoever writes holds a lock on that file, so the next
-writer of NAME removes those that nobody holds any more, and never one that another process is writing.
+A process that is killed leaves ``.NAME.tmp-PID-N`` next to NAME. A writer holds a lock on its temporary file. So the
+next writer of NAME removes those without a lock, and never one that another process is writing.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,17 +19,17 @@ _numbers = itertools.count()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: see ``replacing``."""
+    """Write a file atomically: see ``replacing``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file (empty, beside ``path``) to write to; it takes the place of ``path`` at the end.
+    """Yield an empty temporary file next to ``path`` to write to; it replaces ``path`` at the end.
 
-    Whatever fails leaves the earlier file whole and no temporary. A symbolic link stays, its target is replaced. The
-    new file has the permissions of any new file (0o644 under the usual umask).
+    After any failure the earlier file is unchanged and the temporary file is gone. A symbolic link is kept, and its
+    target is replaced. The new file has the default permissions (0o644 under the usual umask).
 
     Raises:
         OSError: the file cannot be written.
@@ -51,10 +52,63 @@ def replacing(path: Path) -> Iterator[Path]:
         log.debug("%s is not flushed: %s", target.parent, error)
 
 
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Put the file at ``path`` back as it was, or remove what came there, if the block fails.
+
+    Meanwhile it is kept as a temporary: a hard link, or a copy on a file system without links.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    target = Path(os.path.realpath(path))
+    kept = _keep(target) if target.exists() else None
+    try:
+        yield
+    except BaseException:
+        if kept is None:
+            target.unlink(missing_ok=True)
+        else:
+            os.replace(kept[0], target)
+        raise
+    finally:
+        if kept is not None:
+            kept[0].unlink(missing_ok=True)
+            os.close(kept[1])
+
+
+def _keep(target: Path) -> tuple[Path, int]:
+    """Link or copy a file to a temporary of ours and hold that."""
+    link, lock = _temporary(target), os.open(target, os.O_RDONLY)
+    _held(lock)  # before the link is there for others to sweep
+    try:
+        os.link(target, link)
+    except OSError as error:
+        log.debug("%s is copied, for it cannot be linked: %s", target, error)
+        os.close(lock)
+        return _copy(target)
+    return link, lock
+
+
+def _copy(target: Path) -> tuple[Path, int]:
+    temporary, lock = _create(target)
+    try:
+        shutil.copyfile(target, temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        os.close(lock)
+        raise
+    return temporary, lock
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
+
+
 def _create(target: Path) -> tuple[Path, int]:
     """Make a temporary of ours and hold it: the lock lasts until the descriptor is closed."""
     while True:
-        temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
+        temporary = _temporary(target)
         try:
             descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:  # of an earlier process with this id
@@ -76,7 +130,7 @@ def _held(descriptor: int) -> bool:
 
 
 def sweep(target: Path) -> None:
-    """Remove temporaries of this file that no process holds any more."""
+    """Remove temporary files of this file that no process has locked."""
     ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
     entries: list[str] = []
     with contextlib.suppress(OSError):  # a folder that is missing is the writer's to report

@@ -1,4 +1,4 @@
-"""The class of each image in a folder that has one sub-folder a class."""
+"""The class of each image in a folder with one sub-folder per class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +16,19 @@ def class_indices(
     classes: int,
     by_order: bool = False,
 ) -> list[int] | None:
-    """Return the class of each image; None where images lie in the folder itself.
+    """Return the class index of each image; None if images are in the folder itself.
 
     Args:
-        folder: the folder, one sub-folder a class. A sub-folder is named like a label, like a label id (ImageNet's
-            n01440764), or by the class's number.
+        folder: the folder, with one sub-folder per class. The name of a sub-folder is a label, a label id
+            (ImageNet's n01440764) or a class index.
         images: image files in it.
-        labels, label_ids: names of the model's classes, in order; None where unknown.
-        classes: how many classes the model has.
+        labels, label_ids: names of the model's classes, in order; None if unknown.
+        classes: number of classes of the model.
         by_order: the sub-folders, in alphabetical order, are the classes 0, 1, ... whatever their names.
 
     Raises:
-        ImageError: sub-folders whose names are none of these; with ``by_order``, another number of sub-folders than
-            classes, or names that are classes.
+        ImageError: the names of the sub-folders are not classes; with ``by_order``, the numbers of sub-folders and of
+            classes differ, or the names are classes.
     """
     if any(path.parent == folder for path in images):
         return None
@@ -39,8 +39,8 @@ def class_indices(
         indices = _by_order(folder, names, indices is not None, classes)
     if indices is None:
         raise ImageError(
-            f"the sub-folders of {folder} ({_listed(names)}) are no classes of this model: name them like its labels"
-            f"{f' ({_listed(labels)})' if labels else ''}, its label ids, or by class number{_remedy(names, classes)}"
+            f"the sub-folders of {folder} ({_listed(names)}) are not classes of this model: name them by label"
+            f"{f' ({_listed(labels)})' if labels else ''}, label id or class index{_remedy(names, classes)}"
         )
     return [indices[name] for name in of_images]
 
@@ -58,10 +58,11 @@ def _by_name(
 
 def _by_order(folder: Path, names: list[str], are_classes: bool, classes: int) -> dict[str, int]:
     if are_classes:
-        raise ImageError(f"the sub-folders of {folder} are named by their classes: leave out --by-order (by_order)")
+        raise ImageError(f"the sub-folders of {folder} are named by class: omit --by-order (by_order)")
     if len(names) != classes:
         raise ImageError(
-            f"by order takes one sub-folder a class: {folder} has {len(names)}, the model {classes} classes"
+            f"--by-order (by_order) needs one sub-folder per class: {folder} has {len(names)}, but the model has "
+            f"{classes} classes"
         )
     return {name: index for index, name in enumerate(names)}
 
@@ -69,7 +70,7 @@ def _by_order(folder: Path, names: list[str], are_classes: bool, classes: int) -
 def _remedy(names: list[str], classes: int) -> str:
     if len(names) != classes:
         return ""
-    return "; or, if they are the classes in alphabetical order, say so with --by-order (by_order=True)"
+    return "; or, if they are the classes in alphabetical order, add --by-order (by_order=True)"
 
 
 def _listed(names: Sequence[str]) -> str:

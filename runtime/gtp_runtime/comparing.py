@@ -1,4 +1,4 @@
-"""Compares loaded files: latency in turn, accuracy beside the dense twin."""
+"""Compares loaded files: latency in interleaved runs, and accuracy against the dense baseline."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,20 +18,22 @@ from gtp_runtime.progress import Progress, quiet
 def benchmark(
     models: Sequence[Model], seconds: float = 3.0, progress: Progress = quiet, rounds: int = timing.MIN_RUNS
 ) -> list[latency.Latency]:
-    """Time files in turn in this process; ratios and shares are against the first.
+    """Time files in interleaved runs in this process; ratios and shares are relative to the first.
 
     Args:
-        models: loaded files; put the dense twin first.
-        seconds: for all together, after a warm-up; 0 or more.
-        progress: told "benchmarking" and the share done.
-        rounds: how often each runs at least, however long that takes; 1 or more.
+        models: loaded files; put the dense baseline first.
+        seconds: timing of all files together, after a warm-up; 0 or more.
+        progress: called with "benchmarking" and the share done.
+        rounds: minimum number of runs of each file, even if ``seconds`` is exceeded; 1 or more.
 
     Raises:
-        InputError: no loaded files; ``seconds`` or ``rounds`` that are not such numbers.
+        InputError: no loaded files, or files of different batch sizes; ``seconds`` or ``rounds`` that are not such
+            numbers.
     """
     timing.check_duration(seconds, rounds)
     if not all(isinstance(model, Model) for model in models):
         raise InputError("benchmark times loaded files: give gtp_runtime.load(path) of each")
+    _check_batches(models)
     times = timing.in_turn([model.timed() for model in models], seconds, progress, rounds)
     results = [
         latency.summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)
@@ -39,6 +41,28 @@ def benchmark(
     results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
     entries = [model.entry for model in models]
     return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
+
+
+def _check_batches(models: Sequence[Model]) -> None:
+    """Milliseconds a run compare files only where a run has as many images."""
+    if len({model.batch for model in models}) > 1:
+        said = ", ".join(f"{model.path} {model.batch}" for model in models)
+        raise InputError(f"files of different batch sizes cannot be compared ({said}): give files of one batch size")
+
+
+def record_latency(models: Sequence[Model], results: Sequence[latency.Latency]) -> bool:
+    """Store what ``benchmark`` measured in the manifest of each file; "against" names the file compared with.
+
+    Returns:
+        Whether all were stored: see ``Model.record``.
+    """
+    kept = []
+    for model, result in zip(models, results, strict=True):
+        first = models[0].path
+        against = first.name if first.parent == model.path.parent else str(first)
+        found = {**result.to_dict(), "file": model.path.name, "against": against, **model.backend.info}
+        kept.append(model.record("latency", found))
+    return all(kept)
 
 
 def evaluate(
@@ -49,20 +73,20 @@ def evaluate(
     *,
     by_order: bool = False,
 ) -> accuracy.Accuracy:
-    """Accuracy on an image folder, one sub-folder a class, beside the dense twin's.
+    """Measure accuracy on an image folder with one sub-folder per class, compared with the dense baseline.
 
     Args:
-        model: the file.
-        dense: its dense twin; None where there is none.
-        folder: sub-folders are named as ``class_indices`` says; images in the folder itself have no class.
-        progress: told "measuring accuracy" and the share done.
+        model: the loaded file.
+        dense: its dense baseline; None if there is none.
+        folder: see ``class_indices`` for the names of sub-folders; images in the folder itself have no class.
+        progress: called with "measuring accuracy" and the share done.
         by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
 
     Raises:
-        NoClassesError: a model that gives features.
-        ImageError: no images, unreadable ones, or sub-folders that are no classes.
-        InputError: a folder that is no path.
-        AnswerError: an answer that is not finite.
+        NoClassesError: the model outputs features.
+        ImageError: there are no images, an image cannot be read, or sub-folders are not classes.
+        InputError: the folder is not a path.
+        AnswerError: an output is not finite.
     """
     model.check_classes("accuracy")
     paths, manifest = find_images(folder), model.manifest
@@ -83,5 +107,5 @@ def evaluate(
 def _folders(folder: Path, paths: Sequence[Path], classes: Sequence[int] | None) -> dict[str, int]:
     """Return the class of each sub-folder."""
     if classes is None:
-        raise InputError(f"by order needs one sub-folder a class: images lie in {folder} itself")
+        raise InputError(f"--by-order (by_order) needs one sub-folder per class, but images are in {folder} itself")
     return {path.relative_to(folder).parts[0]: index for path, index in zip(paths, classes, strict=True)}

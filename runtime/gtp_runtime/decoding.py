@@ -1,11 +1,11 @@
 """From a file, a Pillow image or an array to 8-bit RGB: the same picture gives the same pixels in every Pillow mode.
 
-- Alpha is dropped, as Pillow's ``convert("RGB")`` does: the colours below it count. ``La`` and ``RGBa`` are first
+- The alpha channel is dropped without blending, as Pillow's ``convert("RGB")`` does. ``La`` and ``RGBa`` are first
   divided by their alpha.
 - 16-bit grey (``I;16``, ``I;16B``, ``I;16L``, ``I;16N``, and ``I`` from a PNG or PPM file) is divided by 257 and
   rounded, so that 0..65535 becomes 0..255; a TIFF of 12 bits likewise from 0..4095.
-- Other ``I`` and ``F`` pictures do not say which value is white. They are read as 0..255, as Pillow does, and refused
-  where their values show another range: outside 0..255, not finite, or ``F`` with nothing above 1.
+- Other ``I`` and ``F`` pictures do not define which value is white. They are read as 0..255, as Pillow does, and
+  rejected if their values are in another range: outside 0..255, not finite, or ``F`` with no value above 1.
 
 Files come from anywhere: only ``FORMATS`` are read (for EPS Pillow would run Ghostscript), only from regular files, and
 of at most ``LARGEST`` pixels, which is checked before a pixel is decoded. One picture takes less than 1 GB of memory.
@@ -42,12 +42,12 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: a file that is missing or no image, or too large; an array of another shape or type, another object,
-            a picture whose range of values is unknown.
+        ImageError: a file is missing, too large or not an image, an array has another shape or type, the object is of
+            another type, or the range of the values is unknown.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, this one is {image.shape} {image.dtype}")
+            raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, not {image.shape} {image.dtype}")
         return Image.fromarray(image)
     if not isinstance(image, str | PathLike | Image.Image):
         raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
@@ -114,7 +114,7 @@ def _check_range(picture: Image.Image) -> None:
     low, high, mode = float(ranges[:, 0].min()), float(ranges[:, 1].max()), picture.mode
     if not (low >= 0 and high <= WHITE) or (mode == "F" and 0 < high <= 1):
         raise ValueError(
-            f"its mode {mode} does not say which value is white, and its values run from {low:g} to {high:g}: scale "
+            f"its mode {mode} does not define which value is white, and its values are {low:g} to {high:g}: scale "
             "them to 0..255 and convert to mode L, or save it as a 16-bit PNG with values of 0..65535"
         )
 

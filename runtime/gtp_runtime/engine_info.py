@@ -1,4 +1,4 @@
-"""What the manifest says of an engine: where it was built, for which device, and whether it can run here."""
+"""The manifest's entry of an engine: where and for which device it was built, and whether it can run here."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,23 +11,23 @@ CACHE_SUFFIX = ".rtx-cache"  # of the kernels that TensorRT-RTX keeps beside an 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """How an engine was built. What needs a device to know is None where it was built without one.
+    """How an engine was built. Values that need a device are None if the engine was built without one.
 
     Attributes:
         flavor: "tensorrt" or "rtx".
         version: TensorRT's.
         cuda, driver: versions, "12.6".
         gpu: name of the GPU that built it.
-        compute_capability: that GPU's, "8.7".
-        targets: compute capabilities that it was built for ahead of time, ["sm86"]; empty for the GPU that built it
-            (RTX: for Ampere and later).
-        jetpack: Jetson Linux release line, where there is one.
-        onnx: name of the graph that it was built from; ``onnx_sha256`` its hash.
-        options: workspace, opt_level, timing_cache as they were given.
+        compute_capability: compute capability of that GPU, "8.7".
+        targets: compute capabilities that it was built for ahead of time, ["sm86"]; if empty, it is for the GPU that
+            built it (RTX: for Ampere and later).
+        jetpack: Jetson Linux release, if it was built on a Jetson.
+        onnx: name of the graph that it was built from; ``onnx_sha256`` is its hash.
+        options: workspace, opt_level, timing_cache as given.
         build_seconds: time that the builder took.
-        layers: layers of the parsed network.
-        device_memory: bytes that running takes.
-        inspector: TensorRT's own description of the built layers.
+        layers: number of layers of the parsed network.
+        device_memory: device memory that a run needs, in bytes.
+        inspector: TensorRT's description of the built layers.
     """
 
     flavor: str
@@ -48,7 +48,7 @@ class EngineInfo:
 
 
 def check_version(info: EngineInfo, flavor: Flavor, rebuild: str) -> None:
-    """Check that this TensorRT can read the engine, before TensorRT's own message does.
+    """Check that the installed TensorRT can read the engine, to give a clearer message than TensorRT does.
 
     Args:
         info: how it was built.
@@ -60,8 +60,8 @@ def check_version(info: EngineInfo, flavor: Flavor, rebuild: str) -> None:
     """
     if info.flavor != flavor.name or release(info.version) != release(flavor.version):
         raise EngineMismatchError(
-            f"the engine was built with {_built_by(info)}, here is {flavor.name} {flavor.version}: "
-            f"engines fit the version that built them; rebuild it here with: {rebuild}"
+            f"the engine was built with {_built_by(info)}, but {flavor.name} {flavor.version} is installed: "
+            f"an engine runs only with the release that built it; rebuild it here with: {rebuild}"
         )
 
 
@@ -70,7 +70,7 @@ def check_device(info: EngineInfo, device: dict[str, Any], rebuild: str) -> None
 
     Args:
         info: how it was built.
-        device: what ``Cuda.describe`` says of the GPU here.
+        device: the GPU here, as ``Cuda.describe`` returns it.
         rebuild: the command that builds it again.
 
     Raises:
@@ -87,8 +87,8 @@ def check_device(info: EngineInfo, device: dict[str, Any], rebuild: str) -> None
     if not fits:
         built_for = ", ".join(info.targets) or info.compute_capability or "Ampere and later"
         raise EngineMismatchError(
-            f"the engine was built for {built_for} ({info.gpu or 'no GPU at hand'}), here is {device['gpu']} ({sm}): "
-            f"rebuild it here with: {rebuild}"
+            f"the engine was built for {built_for} ({info.gpu or 'without a GPU'}), but this GPU is {device['gpu']} "
+            f"({sm}): rebuild it here with: {rebuild}"
         )
 
 

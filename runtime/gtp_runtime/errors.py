@@ -1,4 +1,4 @@
-"""What can go wrong on the device. Every message says what is wrong and what to do."""
+"""Errors of the runtime. Every message says what is wrong and what to do."""
 
 
 class GTPRuntimeError(Exception):
@@ -14,15 +14,15 @@ class BackendMissingError(GTPRuntimeError):
 
 
 class InputError(GTPRuntimeError, ValueError):
-    """An argument of another type, shape or range than the runtime takes."""
+    """An argument of the wrong type or shape, or out of range."""
 
 
 class AnswerError(GTPRuntimeError):
-    """Answers of a model that are not finite, so that they mean nothing."""
+    """A model has non-finite outputs, which are meaningless."""
 
 
 class NoClassesError(GTPRuntimeError):
-    """Classes asked of a model that gives features."""
+    """Classes were requested from a model that outputs features."""
 
 
 class ImageError(GTPRuntimeError, ValueError):
@@ -30,15 +30,15 @@ class ImageError(GTPRuntimeError, ValueError):
 
 
 class RandomWeightsError(GTPRuntimeError):
-    """A prediction asked of a model whose weights are random."""
+    """A prediction was requested from a model with random weights."""
 
 
 class RandomWeightsWarning(UserWarning):
-    """A model was loaded whose weights are random: its answers mean nothing."""
+    """A model with random weights was loaded: its outputs are meaningless."""
 
 
 class DeviceError(GTPRuntimeError):
-    """CUDA or TensorRT refuses on this device."""
+    """CUDA or TensorRT reports an error on this device."""
 
 
 class EngineMismatchError(GTPRuntimeError):
@@ -60,3 +60,8 @@ class SignatureError(GTPRuntimeError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Pip extras: the packages that a part of gtp-export needs, and whether they are here."""
+"""Pip extras: the packages that a part of gtp-export needs, and whether they are installed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -14,12 +14,12 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 def find_images(folder: str | PathLike[str]) -> list[Path]:
     """Return all image files below a folder, in alphabetical order.
 
-    Hidden files and folders (names that begin with a dot) are passed over: macOS keeps a ``._x.jpg``, which is no
-    image, beside ``x.jpg`` on foreign disks, and tools keep copies in folders like ``.thumbnails``.
+    Hidden files and folders (names that begin with a dot) are skipped: next to ``x.jpg``, macOS keeps a ``._x.jpg``
+    on foreign disks, which is not an image, and tools keep copies in folders like ``.thumbnails``.
 
     Raises:
         ImageError: no such folder, or no image in it.
-        InputError: a folder that is no path.
+        InputError: the folder is not a path.
     """
     if not isinstance(folder, str | PathLike):
         raise InputError(f"give a folder as a path, not {type(folder).__name__}")
@@ -28,7 +28,7 @@ def find_images(folder: str | PathLike[str]) -> list[Path]:
         raise ImageError(f"no folder {folder}: give a folder of images")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, folder))
     if not found:
-        raise ImageError(f"no image in {folder}: it takes {', '.join(sorted(SUFFIXES))}")
+        raise ImageError(f"no image in {folder}: supported files are {', '.join(sorted(SUFFIXES))}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which images keep the same tokens as the reference, and how near a tie was where they do not."""
+"""Which images keep the same tokens as the reference, and how close a tie was if they do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from gtp_runtime.errors import ManifestError
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One layer that reduces: the share of images whose kept sets agree, and the score gaps of the others.
+    """One layer that removes tokens: the share of images whose kept sets agree, and the score gaps of the others.
 
     Attributes:
-        layer: from 0.
+        layer: index of the layer, from 0.
         agreement: share of images, 0..1, whose kept sets agree after this layer.
-        receivers: share of the images whose kept sets agree so far that merge every token into the same one; None where
-            tokens have no single receiver, or no image agrees.
-        overlap: mean share of the tokens that leave in this layer in both, corrected for chance: 1 for the same
-            tokens, 0 for as many as two random choices have in common.
-        smallest_gap: the smallest gap at the boundary among all images.
-        flipped_gap: the largest gap among images whose sets first differ here; None where none does.
+        receivers: of the images whose kept sets agree up to this layer, the share that merges every token into the
+            same one; None if tokens have no single receiver, or if no image agrees.
+        overlap: mean share of tokens that both remove in this layer, corrected for chance: 1 if they are identical,
+            0 if the overlap is that of two random choices.
+        smallest_gap: the smallest score gap among all images.
+        flipped_gap: the largest score gap among images whose kept sets first differ here; None if there are none.
     """
 
     layer: int
@@ -61,13 +61,13 @@ class KeptSets:
             return
         if self.received_by is not None and self.received_by.shape != self.propagated.shape:
             raise ManifestError(
-                f"the file names {self.propagated.shape} tokens that left and {self.received_by.shape} receivers: "
+                f"the file outputs {self.propagated.shape} removed tokens but {self.received_by.shape} receivers: "
                 "export it again"
             )
         given, expected = self.propagated.shape, [ids.shape for ids in self.expected]
         if given[1:] != (sum(shape[1] for shape in expected),) or any(shape[0] != given[0] for shape in expected):
             raise ManifestError(
-                f"the file names tokens of shape {given} that left, the reference {expected}: export both again"
+                f"the file outputs {given} removed tokens, but the reference has {expected}: export both again"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Latency of files that were timed in turn, and how they compare."""
+"""Latency of files that were timed in interleaved runs, and their comparison."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,23 +9,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one file, in milliseconds a run.
+    """Times of one file, in milliseconds per run.
 
     Attributes:
         file: its name.
-        batch: images a run.
-        runs: how many were timed.
+        batch: images per run.
+        runs: number of timed runs.
         p50_ms, p90_ms, p95_ms, p99_ms, mean_ms: percentiles and mean.
-        cv: standard deviation over mean.
-        throughput: images a second, by the mean.
-        macs_ratio: its MACs over the first file's; None where unknown.
+        cv: coefficient of variation: standard deviation over mean.
+        throughput: images per second, from the mean.
+        macs_ratio: its MACs over the first file's; None if unknown.
         ratio: its p50 over the first file's.
-        share: of the MACs saved against the first file, the share that its latency realises; None where
-            none are saved.
-        overhead: its p50 over that of the free drop of the same schedule in the same run (``--method drop``: as many
-            tokens are dropped in each layer without any selection, so it is the least time that the schedule can
-            take); None without one.
-        stages: medians of an engine's parts in milliseconds, by trtexec's definitions: "h2d", "compute", "d2h",
+        share: share of the MACs saved relative to the first file that becomes saved time; None if none are saved.
+        overhead: its p50 over that of the drop baseline with the same schedule in the same run (``--method drop`` drops
+            the same number of tokens in each layer without selecting them, which is the lower bound for a schedule);
+            None without one.
+        stages: medians of an engine's stages in milliseconds, as trtexec defines them: "h2d", "compute", "d2h",
             "enqueue"; None for other files.
     """
 

@@ -1,4 +1,4 @@
-"""Opens a file of an artifact directory, once it is what its manifest says."""
+"""Loads files of an artifact directory, after checking them against the manifest."""
 
 import logging
 import os
@@ -32,23 +32,23 @@ def load(
 
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
-        backend: the name of a backend, or "auto": by the file's ending.
+        backend: the name of a backend, or "auto": by the file's extension.
         trusted_key: the path of a public key (.pub), or a list of several, of which one must have signed the directory
             (docs/security.md); every file there is then checked. None demands no signature.
         min_version: the lowest version of a signed export that is accepted.
         remember: a file that keeps the highest version accepted so far, so that no older one is accepted again.
-        options: the backend's own; None stands for its default. onnxruntime: ``threads`` (0 for all), ``provider``
+        options: options of the backend; None is the default. onnxruntime: ``threads`` (0 for all), ``provider``
             ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
             (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
-        InputError: no such backend, an option that it does not take, or a value that is not one of its.
-        ManifestError: no such file, no manifest, or the file is not what its manifest says (sha256).
+        InputError: no such backend, an option that it does not have, or an invalid value.
+        ManifestError: no such file, no manifest, or the file differs from its manifest (sha256).
         SignatureError: no trusted key signed the directory, or it was changed since; nothing was loaded.
-        KeyFileError: a trusted key that cannot be read.
-        BackendMissingError: what would run it is not installed.
-        EngineMismatchError: an engine for another TensorRT or GPU.
-        DeviceError: CUDA or TensorRT refuses.
+        KeyFileError: a trusted key cannot be read.
+        BackendMissingError: the backend or device is not installed.
+        EngineMismatchError: the engine is for another TensorRT or GPU.
+        DeviceError: CUDA or TensorRT reports an error.
     """
     file = _file(path)
     spec = find_backend(file, backend)
@@ -63,7 +63,7 @@ def load(
     check_runnable(file, manifest)
     if manifest.weights.source == "random":
         warnings.warn(
-            f"{file} was exported with random weights ({manifest.weights.detail}): its answers mean nothing",
+            f"{file} was exported with random weights ({manifest.weights.detail}): its outputs are meaningless",
             RandomWeightsWarning,
             stacklevel=2,
         )
@@ -85,13 +85,13 @@ def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:
 
 
 def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model | None:
-    """Load the dense twin of a file, to compare with it; None without one.
+    """Load the dense baseline of a file for comparison; None without one.
 
-    A twin of the same ending takes the same backend and options. One of another ending takes the default backend of
-    that ending, and those of the options that this backend has.
+    A baseline with the same extension uses the same backend and options. Otherwise it uses the default backend of its
+    extension, with those of the options that this backend has.
 
     Raises:
-        BackendMissingError: what would run the twin is not installed.
+        BackendMissingError: the backend or device for the baseline is not installed.
         Others: as ``load``.
     """
     file = _file(path)

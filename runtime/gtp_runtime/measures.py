@@ -1,4 +1,4 @@
-"""How far answers lie apart, image by image; what parity and accuracy are made of."""
+"""Differences between outputs for each image, from which parity and accuracy are computed."""
 
 import numpy as np
 

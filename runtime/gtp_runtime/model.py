@@ -1,4 +1,4 @@
-"""A loaded model: predict, time and validate, whatever runs it underneath."""
+"""A loaded model: predict, validate and benchmark, with any backend."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -29,19 +29,19 @@ class Model(Runner):
 
         Args:
             images: a path, a Pillow image, an (H, W, 3) uint8 RGB array, or a list of these.
-            topk: how many classes to return, best first; 1 or more.
-            exif: turn images as their camera says; off, as in timm's evaluation.
-            allow_random: answer although the weights are random.
+            topk: number of classes to return, best first; 1 or more.
+            exif: rotate images by their EXIF orientation; off by default, as in timm's evaluation.
+            allow_random: predict even if the weights are random.
 
         Returns:
             A list of ``Prediction`` for one image, a list of such lists for a list of images.
 
         Raises:
-            NoClassesError: the model gives features.
-            ImageError: an image that cannot be read.
-            InputError: a ``topk`` that is no such number.
+            NoClassesError: the model outputs features.
+            ImageError: an image cannot be read.
+            InputError: an invalid ``topk``.
             RandomWeightsError: the weights are random.
-            AnswerError: an answer that is not finite.
+            AnswerError: an output is not finite.
         """
         self.check_classes("a prediction")
         check_topk(topk)
@@ -56,34 +56,34 @@ class Model(Runner):
         return answers if several else answers[0]
 
     def check_classes(self, task: str) -> None:
-        """Raise ``NoClassesError`` where the model gives features, so that ``task`` has no classes to go by."""
+        """Raise ``NoClassesError`` if the model outputs features, because ``task`` needs classes."""
         if self.manifest.gives_features:
             raise NoClassesError(
-                f"{self.manifest.model.name} gives features, and {task} needs classes: run(pixels) returns the "
-                "features; for classes export a model that has a classifier, without --head none"
+                f"{self.manifest.model.name} outputs features, but {task} needs classes: use run(pixels) to get the "
+                "features, or export a model that has a classifier, without --head none"
             )
 
     def reference(self) -> Reference:
-        """Return the directory's parity pack.
+        """Return the reference (parity pack) of the directory.
 
         Raises:
-            ManifestError: it is missing or not what the manifest says.
+            ManifestError: it is missing or differs from the manifest.
         """
         path = self.path.parent / REFERENCE_NAME
         check_file(path, self.manifest)
         return read_reference(path)
 
     def validate(self, progress: Progress = quiet, min_kept: float | None = None) -> parity.Parity:
-        """Compare this file with the parity pack; the report says whether every gate held.
+        """Compare the outputs of this file with the reference; the report says whether every gate passed.
 
         Args:
             progress: told "validating" and the share done.
             min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision
-                (``gtp_runtime.parity_gates.KEPT_LIMITS``).
+                (``gtp_runtime.parity_gates.LIMITS``).
 
         Raises:
-            ManifestError: the pack is missing, damaged, of another export, or holds nothing of this file's role.
-            InputError: a ``min_kept`` that is no such number.
+            ManifestError: the reference is missing, damaged, of another export, or has no outputs for this file.
+            InputError: an invalid ``min_kept``.
         """
         return validating.validate(self, progress, min_kept)
 
@@ -112,23 +112,23 @@ class Model(Runner):
         return logits
 
     def warmup(self, runs: int = 3) -> None:
-        """Run a few times, so that later runs are not the first."""
+        """Run a few times as a warm-up."""
         images = self.sample()
         for _ in range(runs):
             self.run(images)
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
-        """Time this file alone; ``gtp_runtime.benchmark`` of several files is what compares them."""
+        """Time this file alone; to compare several files, use ``gtp_runtime.benchmark``."""
         taken = timing.in_turn([self.timed()], seconds)[0]
         return latency.summarise(str(self.path), self.batch, taken)
 
     def timed(self) -> Callable[[], object]:
-        """Return a callable that runs one batch of the sample: what latency is measured of."""
+        """Return a callable that runs one batch of the sample, for timing."""
         images = self.sample()
         return lambda: self.run(images)
 
     def stages(self) -> dict[str, float] | None:
-        """Median milliseconds of an engine's parts (see ``Latency.stages``); None for other backends."""
+        """Median milliseconds of an engine's stages (see ``Latency.stages``); None for other backends."""
         measure = getattr(self.backend, "stages", None)
         if measure is None:
             return None
@@ -136,7 +136,7 @@ class Model(Runner):
         return timing.median_stages(lambda: measure(inputs))
 
     def sample(self) -> np.ndarray:
-        """Return one batch of input: images of the parity pack, else seeded noise."""
+        """Return one batch of input: images of the reference, else seeded noise."""
         spec = self.entry.inputs[0]
         if (self.path.parent / REFERENCE_NAME).exists():
             images = self.reference().images
@@ -145,5 +145,9 @@ class Model(Runner):
         return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
-        """Keep a result ("parity", "latency") in the manifest; False where the directory cannot be written."""
-        return recording.record(self.path, kind, result)
+        """Store a result ("parity", "latency") in the manifest.
+
+        Returns:
+            False if the manifest cannot be written, or the file was replaced by another since it was loaded.
+        """
+        return recording.record(self.path, self.entry.sha256, kind, result)

@@ -1,9 +1,9 @@
-"""Parity: does a file answer what eager PyTorch answered?
+"""Parity: compares the outputs of a file with those of eager PyTorch.
 
-Choosing tokens is discrete: under other arithmetic a near-tie may flip and move the logits by far more than rounding
-does. So the share of images whose kept sets agree is gated; where they agree the error must be small; where they do
-not, the report shows how near the tie was, and the task is gated on all images: classes, or, of a model that gives
-features, their direction. ``gtp_runtime.parity_gates`` has the limits.
+Token selection is discrete: with other arithmetic a near-tie may flip, which changes the logits far more than rounding
+does. So the share of images whose kept sets agree has a limit, and the error limit applies only to those images. For
+the others, the report shows how close the tie was. Limits on the result (the predicted class, or the direction of the
+features) apply to all images. ``gtp_runtime.parity_gates`` has the limits.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,36 +16,36 @@ from gtp_runtime.kept_sets import KeptSets, LayerParity
 from gtp_runtime.measures import cosine, divergence, hits
 from gtp_runtime.parity_gates import failed_gates, limits_of
 
-NO_TRACE = "kept sets were not compared: the file does not name the tokens that left (exported with --no-trace)"
+NO_TRACE = "kept sets were not compared: the file does not output the removed tokens (exported with --no-trace)"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How a file's answers compare with the reference.
+    """The comparison of a file's outputs with the reference.
 
     Attributes:
-        images: how many were compared.
-        precision: whose error limit holds.
-        top1_agreement: share of images with the same best class; None for features.
-        kept_agreement: share of images with the same kept sets in every layer; None without a trace output, or where
-            no token leaves.
+        images: number of images that were compared.
+        precision: the precision whose error limit applies.
+        top1_agreement: share of images with the same predicted class; None for features.
+        kept_agreement: share of images with the same kept sets in every layer; None without a trace output, or if no
+            tokens are removed.
         receiver_agreement: among the images whose kept sets agree, the share that merges every token into the same one;
             None for methods without a single receiver.
-        kept_overlap: how far the same tokens leave in the same layers, mean over the layers: 1 for the same tokens, 0
-            for as many as two random choices have in common; None like ``kept_agreement``.
+        kept_overlap: share of tokens that both remove in the same layer, corrected for chance, mean over the layers:
+            1 if they are identical, 0 if the overlap is that of two random choices; None like ``kept_agreement``.
         min_kept: the limit of ``kept_agreement``; None where that is None.
         max_abs_fraction: largest error of a logit (or feature) over max|logit|, on images whose kept sets and receivers
             agree; None if none does.
         max_abs_fraction_all: the same on all images.
         cosine: smallest cosine similarity of an image's logits or features.
         kl: largest Kullback-Leibler divergence of an image's class probabilities, in nats; None for features.
-        layers: one entry a layer that reduces.
+        layers: one entry per layer that removes tokens.
         top1, dense_top1: accuracy in 0..1 on the reference images, of this file and of the dense model;
             None without labels.
-        dense_cosine: mean cosine similarity to the dense model's features, which is what reducing tokens costs;
+        dense_cosine: mean cosine similarity to the dense model's features, which shows the effect of token reduction;
             None for logits.
-        notes: what could not be compared, in words.
-        problems: the gates that failed, in words.
+        notes: messages on what could not be compared.
+        problems: messages of the gates that failed.
     """
 
     images: int
@@ -72,7 +72,7 @@ class Parity:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ``ok`` first; None for what is not finite, which JSON cannot hold."""
+        """Return plain values, ``ok`` first; non-finite values become None, because JSON has none."""
         return {"ok": self.ok, **_finite(asdict(self))}
 
 
@@ -97,12 +97,13 @@ def compare(
         dense: the dense model's, for its accuracy on the same images.
         kept: what tells which tokens are kept; None where no token leaves.
         classes: False for features, which have no best class and no probabilities.
-        min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision (``KEPT_LIMITS``).
+        min_kept: the share of images, 0..1, whose kept sets must agree (default: by precision, see
+            ``parity_gates.LIMITS``).
 
     Raises:
-        InputError: nothing to compare, answers of another shape than expected, a ``min_kept`` outside 0..1, an unknown
+        InputError: nothing to compare, outputs of another shape than expected, a ``min_kept`` outside 0..1, an unknown
             precision.
-        ManifestError: kept sets that do not fit.
+        ManifestError: kept sets do not fit.
     """
     limits = limits_of(precision, min_kept)
     if answers.shape != expected.shape or answers.ndim != 2 or not answers.size:

@@ -1,7 +1,7 @@
 """The limits of parity, and the gates that fail."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gtp_runtime.errors import InputError
@@ -9,15 +9,9 @@ from gtp_runtime.errors import InputError
 if TYPE_CHECKING:
     from gtp_runtime.parity import Parity
 
-ERROR_LIMITS = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}  # fractions of max|logit|, where kept sets agree
 COSINE_LIMIT = 0.999
 KL_LIMIT = 0.01  # nats
 TOP1_LIMIT = 0.99
-# Shares of the images whose kept sets agree in every layer. A correct file flips near-ties alone, and random weights
-# have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %, fp16 77
-# to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a dozen
-# layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no image.
-KEPT_LIMITS = {"fp32": 0.75, "fp16": 0.5, "bf16": 0.0}
 # The same tokens leave in the same layers, corrected for chance. Measured likewise: fp32 and fp16 0.97 to 1, bf16 0.7
 # to 1; chance gives 0.
 OVERLAP_LIMIT = 0.5
@@ -44,35 +38,43 @@ class Limits:
     top1: float = TOP1_LIMIT
 
 
+# The shares of the images whose kept sets agree in every layer: a correct file flips near-ties alone, and random
+# weights have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %,
+# fp16 77 to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a
+# dozen layers of near-ties let no image agree, only OVERLAP_LIMIT holds. A file that chooses other tokens agrees on no
+# image.
+LIMITS = {"fp32": Limits(1e-3, 0.75), "fp16": Limits(3e-2, 0.5), "bf16": Limits(1e-1, 0.0)}
+
+
 def limits_of(precision: str, min_kept: float | None = None) -> Limits:
     """Return the limits of a precision; ``min_kept`` replaces that of the kept sets.
 
     Raises:
         InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
     """
-    if precision not in ERROR_LIMITS:
-        raise InputError(f"no parity limits for precision {precision!r}: there are {', '.join(ERROR_LIMITS)}")
+    if precision not in LIMITS:
+        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(LIMITS)}")
     if min_kept is None:
-        return Limits(ERROR_LIMITS[precision], KEPT_LIMITS[precision])
+        return LIMITS[precision]
     if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:
         raise InputError(f"min_kept={min_kept!r}: give a share of the images, 0 to 1")
-    return Limits(ERROR_LIMITS[precision], float(min_kept))
+    return replace(LIMITS[precision], kept=float(min_kept))
 
 
 def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: bool) -> list[str]:
-    """Return the gates that fail, in words.
+    """Return a message for each gate that fails.
 
     Args:
-        parity: what was measured.
-        limits: what is allowed.
-        finite: whether every answer is.
-        kept_asked: whether the user gave the limit of the kept sets, so that it cannot go unused.
+        parity: the measured values.
+        limits: the limits.
+        finite: whether every output is finite.
+        kept_asked: whether the user gave the limit of the kept sets, which must then apply.
     """
     what = "feature" if parity.kl is None else "logit"
     error, kept = parity.max_abs_fraction, parity.kept_agreement
     gates = (
         (finite, f"some {what}s are not finite"),
-        (kept is not None or not kept_asked, "no kept sets to compare with min_kept (--min-kept): leave it out"),
+        (kept is not None or not kept_asked, "no kept sets to compare, so omit min_kept (--min-kept)"),
         (
             kept is None or kept >= limits.kept,
             f"kept sets agree on {_share(kept)} of the images, limit {limits.kept:.0%}",
@@ -84,7 +86,8 @@ def failed_gates(parity: "Parity", limits: Limits, *, finite: bool, kept_asked: 
         ),
         (
             parity.kept_overlap is None or parity.kept_overlap >= limits.overlap,
-            f"other tokens leave: overlap {_number(parity.kept_overlap)} (0 is chance), limit {limits.overlap:g}",
+            f"different tokens are removed: overlap {_number(parity.kept_overlap)} (0 is chance), "
+            f"limit {limits.overlap:g}",
         ),
         (
             error is None or error <= limits.error,

@@ -1,4 +1,4 @@
-"""Classes of images: what ``Model.predict`` returns."""
+"""Predictions: what ``Model.predict`` returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gtp_runtime.measures import log_softmax
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class that an image may show; ``label`` is its name, or its number where names are unknown."""
+    """A predicted class; ``label`` is its name, or its index if names are unknown."""
 
     label: str
     index: int
@@ -27,10 +27,10 @@ def check_topk(topk: int) -> None:
 
 
 def check_weights(manifest: Manifest) -> None:
-    """Raise ``RandomWeightsError`` where the weights are random."""
+    """Raise ``RandomWeightsError`` if the weights are random."""
     if manifest.weights.source == "random":
         raise RandomWeightsError(
-            f"{manifest.model.name} has random weights, its predictions mean nothing: export it with "
+            f"{manifest.model.name} has random weights, so its predictions are meaningless: export it with "
             "--weights FILE, or allow them (allow_random=True, --allow-random)"
         )
 
@@ -46,8 +46,8 @@ def check_answers(answers: np.ndarray, images: Sequence[object], file: str) -> N
         first = images[int(broken.argmax())]
         name = first if isinstance(first, str | PathLike) else type(first).__name__
         raise AnswerError(
-            f"{file} gives answers that are not finite for {int(broken.sum())} of {len(answers)} images, first {name}: "
-            "its weights hold NaN, or its precision overflows; gtp-export validate tells; export it again"
+            f"{file} has non-finite outputs for {int(broken.sum())} of {len(answers)} images, first {name}: its "
+            "weights contain NaN, or its precision overflows; run gtp-export validate, or export it again"
         )
 
 

@@ -12,15 +12,15 @@ from gtp_runtime.preprocessing_check import check
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an image, in words that any language can follow; sizes are [height, width] in pixels.
+    """The preprocessing of an image, for any programming language; sizes are [height, width] in pixels.
 
-    1. decode to 8-bit RGB (``gtp_runtime.decoding`` says how, mode by mode); 2. resize to ``resize`` as
-    ``resize_mode`` says, with ``interpolation`` (antialiased, as Pillow does it); 3. pad with ``fill`` where smaller,
-    and cut ``crop`` from the middle; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel, row,
-    column) order.
+    1. decode to 8-bit RGB (``gtp_runtime.decoding`` describes every image mode); 2. resize to ``resize`` according to
+    ``resize_mode``, with ``interpolation`` (antialiased, as in Pillow); 3. pad with ``fill`` if the image is smaller
+    than ``crop``, and take a centre crop; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel,
+    row, column) order.
 
     Attributes:
-        resize: the size to reach.
+        resize: the target size of the resize.
         resize_mode: "shortest" (the shorter side reaches resize[0]), "cover" (no side falls short),
             "contain" (no side exceeds), "squash" (both sides reach it, whatever the aspect).
         crop: size of the model's input.
@@ -30,7 +30,7 @@ class Preprocessing:
         color_order: always "RGB".
 
     Raises:
-        ManifestError: a value that is none of these: a mean that is not finite, a std of 0, an unknown name.
+        ManifestError: an invalid value: a mean that is not finite, a std of 0, an unknown name.
     """
 
     resize: list[int]

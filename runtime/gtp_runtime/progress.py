@@ -1,20 +1,20 @@
-"""How long work says how far it is: one protocol for the runtime, the exporters, the models and the command line."""
+"""Progress of long tasks: one protocol for the runtime, the exporters, the models and the command line."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called while work goes on; must return at once.
+    """Called during long tasks; must return at once.
 
     Args:
-        task: what is being done, in words without numbers: "computing parity".
-        share: how much of this task is done, 0..1; None where that is not known.
+        task: the current task, without numbers: "computing parity".
+        share: share of this task that is done, 0..1; None if unknown.
     """
 
     def __call__(self, task: str, share: float | None = None) -> None:
-        """Take note of what is being done."""
+        """Report the current task."""
         ...
 
 
 def quiet(task: str, share: float | None = None) -> None:
-    """Show nothing: the default of everything that takes a progress."""
+    """Show nothing; the default."""

@@ -1,4 +1,4 @@
-"""Whether the arrays of a parity pack fit each other: nothing is proven by a pack that is empty or malformed."""
+"""Checks that the arrays of a parity pack fit each other: an empty or malformed pack proves nothing."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Runs a loaded file: from images to its answers, batch by batch."""
+"""Runs a loaded file on images, batch by batch."""
 
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,9 @@ class Runner:
 
     Attributes:
         path: the file.
-        manifest: what its directory's ``model.json`` says.
-        entry: what that says of this file.
-        backend: what runs it.
+        manifest: the manifest of its directory.
+        entry: the entry of this file in the manifest.
+        backend: the backend that runs it.
     """
 
     def __init__(self, path: Path, manifest: Manifest, backend: Backend) -> None:
@@ -38,12 +38,12 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """Free what the backend holds."""
+        """Free the resources of the backend."""
         self.backend.close()
 
     @property
     def batch(self) -> int:
-        """Images a run."""
+        """Images per run."""
         return self.entry.inputs[0].shape[0]
 
     def run(self, images: np.ndarray) -> np.ndarray:

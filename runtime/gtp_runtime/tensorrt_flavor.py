@@ -44,11 +44,11 @@ def find_flavor(wanted: str = "auto") -> Flavor:
     """Import a flavour; "auto" takes the full TensorRT where it is installed, else RTX.
 
     Raises:
-        InputError: no flavour is called so.
-        BackendMissingError: neither is installed, or one too old.
+        InputError: an unknown flavour.
+        BackendMissingError: neither is installed, or the installed one is too old.
     """
     if wanted not in ("auto", *MODULES):
-        raise InputError(f"no TensorRT flavour is called {wanted!r}: choose one of auto, {', '.join(MODULES)}")
+        raise InputError(f"flavor={wanted!r} is unknown: choose one of auto, {', '.join(MODULES)}")
     for name in MODULES if wanted == "auto" else (wanted,):
         found = _import(name)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Times callables in turn in one process, so that a noisy machine is noisy for all of them."""
+"""Times callables in interleaved runs in one process, so that noise of the machine affects all of them."""
 
 import math
 import time
@@ -20,16 +20,16 @@ def in_turn(
     progress: Progress = quiet,
     rounds: int = MIN_RUNS,
 ) -> list[list[float]]:
-    """Time each callable in turn for about ``seconds`` in all after a warm-up; seconds a run, by callable.
+    """Time callables in interleaved runs, about ``seconds`` in total after a warm-up; return the seconds of each run.
 
     Args:
-        runs: what to time.
-        seconds: for all together, 0 or more.
-        progress: told "benchmarking" and the share done.
-        rounds: how often each runs at least, however long that takes; 1 or more.
+        runs: the callables.
+        seconds: timing of all together, 0 or more.
+        progress: called with "benchmarking" and the share done.
+        rounds: minimum number of runs of each, even if ``seconds`` is exceeded; 1 or more.
 
     Raises:
-        InputError: nothing to time; ``seconds`` or ``rounds`` that are not such numbers.
+        InputError: nothing to time, or an invalid value of ``seconds`` or ``rounds``.
     """
     check_duration(seconds, rounds)
     if not runs:

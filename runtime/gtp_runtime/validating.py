@@ -1,4 +1,4 @@
-"""Compares a loaded file with the parity pack of its directory."""
+"""Compares a loaded file with the parity pack (reference) of its directory."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def validate(model: "Model", progress: Progress, min_kept: float | None) -> pari
     check_fits(reference, model)
     expected = reference.dense_answers if dense else reference.answers
     if expected is None:
-        raise ManifestError(f"{REFERENCE_NAME} holds no answers of the dense model: export again")
+        raise ManifestError(f"{REFERENCE_NAME} has no outputs of the dense model: export again")
     outputs = model.run_all(model.prepare(reference.images), progress, "validating")
     kept = None if dense else _kept_sets(outputs, reference)
     return parity.compare(
@@ -49,12 +49,12 @@ def check_fits(reference: Reference, model: "Model") -> None:
     pairs = (
         ("image size", list(reference.images.shape[1:3]), manifest.preprocessing.crop),
         ("output", reference.output, entry.outputs[0].name),
-        ("answers for each image", reference.answers.shape[1], entry.outputs[0].shape[1]),
-        ("tokens leaving by layer", [ids.shape[1] for ids in reference.propagated], manifest.num_prop),
+        ("outputs per image", reference.answers.shape[1], entry.outputs[0].shape[1]),
+        ("removed tokens by layer", [ids.shape[1] for ids in reference.propagated], manifest.num_prop),
     )
     for what, found, stated in pairs:
         if found != stated:
-            raise ManifestError(f"{REFERENCE_NAME} has {what} {found}, the manifest {stated}: export again")
+            raise ManifestError(f"{REFERENCE_NAME} has {what} {found}, but the manifest {stated}: export again")
 
 
 def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> KeptSets | None:

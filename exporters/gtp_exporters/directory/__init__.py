@@ -1,24 +1,24 @@
-"""Writes an artifact directory: an export is written and proven apart, and then takes the place of the earlier one.
+"""Writes an artifact directory: an export is written to a staging folder and proven, then replaces the earlier one.
 
-All happens inside the directory, in the hidden folder ``.gtp-export``: the same way for a new directory, a mount point,
-a link to a directory and one whose parent cannot be written, and the directory itself stays what it is (its owner, its
-permissions, who has it open). No file is ever renamed across file systems.
+The staging folder is the hidden folder ``.gtp-export`` in the directory. So a new directory, a mount point, a link to
+a directory, and a directory in a read-only parent all work in the same way, and the directory itself stays the same
+(owner, permissions, open handles). No file is renamed across file systems.
 
-    .gtp-export/lock    held (flock) by the export that runs; a second one is refused
+    .gtp-export/lock    locked (flock) by the running export; a second export fails
     .gtp-export/new     the export that is being written and proven
-    .gtp-export/done    the same folder, renamed by ``commit``: from here on the new export counts
+    .gtp-export/done    the same folder, renamed by ``commit``: from here on the new export is the valid one
 
-After the rename, files that only the earlier manifest lists are removed, the new files are moved up one by one, and the
-manifest last. Each step can be done again, and the earlier manifest says which files are the earlier export's until the
-last step. So a process may be killed at any time:
+After the rename, files that only the earlier manifest lists are removed, and the new files are moved up one by one, the
+manifest last. Each step can be repeated, and until the last step the earlier manifest lists the earlier files. So a
+process may be killed at any time:
 
-    before the rename   the earlier export is whole; the next export removes ``new``
-    between             files are mixed: ``gtp_runtime.load`` refuses those that differ from the manifest (sha256); the
-                        new export is whole in the two places, and the next export first finishes the move
-    after the manifest  the new export is whole; the next export removes ``done``
+    before the rename   the earlier export is complete; the next export removes ``new``
+    between             files are mixed: ``gtp_runtime.load`` rejects those that differ from the manifest (sha256); the
+                        new export is complete in the two folders, and the next export first finishes the move
+    after the manifest  the new export is complete; the next export removes ``done``
 
-Only files that a manifest of gtp-export lists are replaced or removed, and side files of ours. An engine that was built
-from the earlier graph and listed by ``build-engine`` belongs to the earlier export and goes with it.
+Only files that a manifest of gtp-export lists are replaced or removed, and auxiliary files of ours. An engine that was
+built from the earlier graph and listed by ``build-engine`` belongs to the earlier export and is removed with it.
 """
 
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ __all__ = ["Staging", "staged"]
 
 @contextmanager
 def staged(directory: Path | str) -> Iterator[Staging]:
-    """Yield a ``Staging``, with a folder to write an export in; ``commit`` puts it in place of an earlier one.
+    """Yield a ``Staging`` with a folder for the new export; its ``commit`` replaces the earlier one.
 
-    Without ``commit``, and whatever is raised before it, the earlier export stays whole; the new one is removed, and so
-    are the directories that were made for it. What an export that was killed left there is first put right.
+    Without ``commit``, or after an error before it, the earlier export is unchanged, and the new one is removed with
+    the directories that were made for it. First, the leftovers of a killed export are cleaned up.
 
     Raises:
-        OutputError: at once: the place cannot be written, holds files of the user's, or another export runs there.
-            Later: no space is left, or the disk fails.
+        OutputError: at once: the directory cannot be written, contains files of the user, or another export runs
+            there. Later: no space is left, or the disk fails.
     """
     staging = Staging(_resolved(directory))
     try:

@@ -1,10 +1,9 @@
-"""What a directory holds: files of an earlier export, and files of the user's, which no export may touch."""
+"""The contents of a directory: files of an earlier export, and files of the user, which no export may change."""
 
 import json
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def check_place(directory: Path) -> None:
     """Check that an export can be written to ``directory`` (an absolute path), at no cost.
 
     Raises:
-        OutputError: it is a file, cannot be written, is the current folder or above it, or holds other files.
+        OutputError: it is a file, cannot be written, or holds other files.
     """
     place = next(place for place in (directory, *directory.parents) if place.exists())
     if not place.is_dir():
@@ -36,17 +35,9 @@ def check_place(directory: Path) -> None:
         raise OutputError(problem if place == directory else f"cannot write {directory}: {problem}")
     if not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{place} cannot be written: choose another -o")
-    if place == directory and _is_here(directory):
-        raise OutputError(f"{directory} is where you are, and would be replaced: choose another -o, or leave it first")
     # an export that runs there, or ended while we looked, is for the lock to find out
     if place == directory and _others(directory) and not is_work(directory / WORK_NAME):
         check_contents(directory)
-
-
-def _is_here(directory: Path) -> bool:
-    with suppress(OSError):  # the current folder is gone
-        return Path.cwd().is_relative_to(directory)
-    return False
 
 
 def check_contents(directory: Path) -> None:
@@ -73,7 +64,7 @@ def refuse(directory: Path, others: Iterable[str]) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise OutputError(
-            f"{directory} holds other files, which no export of gtp-export wrote: {', '.join(names[:SHOWN])}{more}; "
+            f"{directory} holds other files, which gtp-export did not write: {', '.join(names[:SHOWN])}{more}; "
             "choose another -o, or move them away"
         )
 

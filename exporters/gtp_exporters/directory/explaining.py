@@ -1,4 +1,4 @@
-"""What went wrong while a directory was written, and what stands there now."""
+"""Messages for errors while a directory is written: the cause, and the state of the directory."""
 
 import errno
 import os
@@ -21,20 +21,20 @@ def is_about(error: OSError, directory: Path) -> bool:
 
 
 def explain(error: OSError, directory: Path) -> str:
-    """Say in one line what failed, what to do and what stands there."""
+    """Return a line with the failure, what to do, and the state of the directory."""
     if error.errno in _FULL:
-        return f"no space left to write {directory}: free some, or choose another place with -o; {_remains(directory)}"
+        return f"no space left to write {directory}: free some, or choose another -o; {_remains(directory)}"
     return f"cannot write {directory}: {error.strerror or error}; {_remains(directory)}"
 
 
 def _remains(directory: Path) -> str:
-    """Say what stands there after a failure."""
+    """Return the state of the directory after a failure."""
     work = directory / WORK_NAME
     with suppress(OSError):
         if (work / DONE / FILE_NAME).exists():
-            return f"the new export is whole in {work / DONE} and {directory}: the next export there moves the rest"
+            return f"the new export is complete in {work / DONE} and {directory}: the next export there moves the rest"
         if work.exists():
             return f"{work} could not be removed: the next export there does so"
         if listed_files(directory):
-            return "the earlier export is as it was"
+            return "the earlier export is unchanged"
     return "nothing was left behind"

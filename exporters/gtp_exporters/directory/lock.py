@@ -1,4 +1,4 @@
-"""One export at a time in a directory."""
+"""A lock: one export at a time in a directory."""
 
 import fcntl
 import os
@@ -49,7 +49,7 @@ def _hold(work: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise OutputError(f"other exports to {work.parent} come and go: try again when they are done")
+    raise OutputError(f"other exports to {work.parent} are running: try again when they are done")
 
 
 def _lock(descriptor: int, work: Path) -> None:

@@ -20,6 +20,7 @@ from gtp_exporters.directory.explaining import explain
 from gtp_exporters.errors import OutputError
 from gtp_runtime import atomic
 from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.manifest.updating import held
 
 
 @dataclass
@@ -89,10 +90,11 @@ class Staging:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _finish(self) -> None:
-        if (self.done / FILE_NAME).exists():
-            self._check_free(self.done)
-            _flush_folder(self.done.parent)
-            self._move(listed_files(self.done))
+        with held(self.directory):  # against what is recorded in the earlier manifest meanwhile
+            if (self.done / FILE_NAME).exists():
+                self._check_free(self.done)
+                _flush_folder(self.done.parent)
+                self._move(listed_files(self.done))
         shutil.rmtree(self.done)
 
     def _move(self, names: frozenset[str]) -> None:

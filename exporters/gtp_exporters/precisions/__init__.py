@@ -44,6 +44,6 @@ def find_precision(name: str) -> Precision:
         LimitError: there is none.
     """
     if name not in precision_names():
-        raise LimitError(f"no precision is called {name!r}: choose one of {', '.join(precision_names())}")
+        raise LimitError(f"precision={name!r} is unknown: choose one of {', '.join(precision_names())}")
     module: Any = import_module(f"{__name__}.{name}")
     return module

@@ -24,9 +24,9 @@ class EngineOptions:
     """How to build.
 
     Attributes:
-        workspace: MiB that a layer may use while it runs; TensorRT's choice without.
-        opt_level: 0 to 5, more tries of kernels; TensorRT's choice (3) without.
-        timing_cache: a file of measured kernels, kept and reused; full TensorRT only.
+        workspace: MiB of workspace memory that a layer may use (default: TensorRT's).
+        opt_level: builder optimization level, 0 to 5 (default: TensorRT's, 3).
+        timing_cache: a file with kernel timings, reused by later builds; full TensorRT only.
         targets: compute capabilities to build for ahead of time, ("sm86", …); RTX only.
     """
 
@@ -37,14 +37,14 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in OPT_LEVELS:
-            raise LimitError(f"optimisation level {self.opt_level}: TensorRT has {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
+            raise LimitError(f"opt_level={self.opt_level}: give {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
         if self.workspace is not None and self.workspace < 1:
             raise LimitError(f"workspace {self.workspace} MiB: give at least 1, or leave it to TensorRT")
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialised engine, layers of the parsed network, and how long the builder took."""
+    """A serialised engine, the number of layers of the parsed network, and the build time in seconds."""
 
     plan: bytes
     layers: int
@@ -56,7 +56,7 @@ def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Pro
 
     Raises:
         EngineError: TensorRT cannot parse or build it.
-        LimitError: options that this flavour does not have.
+        LimitError: options that this flavour does not have, a timing cache that cannot be read.
         KeyboardInterrupt: Ctrl-C, after the step that was running.
     """
     logger = make_logger(flavor.trt)
@@ -107,13 +107,21 @@ def _load_timing_cache(flavor: Flavor, config: Any, path: Path | None) -> Any:
     """RTX measures nothing while building, so it has none; a cache of another TensorRT is passed over."""
     if path is None or flavor.is_rtx:
         return None
-    known = path.read_bytes() if path.exists() else b""
-    cache = config.create_timing_cache(known)
+    cache = config.create_timing_cache(_read_timing_cache(path))
     if cache is None:
         cache = config.create_timing_cache(b"")
     if cache is None or not config.set_timing_cache(cache, False):
         return None
     return cache
+
+
+def _read_timing_cache(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise LimitError(f"timing cache {path}: {error.strerror}; give another file (--timing-cache)") from error
 
 
 def _save_timing_cache(config: Any, path: Path) -> None:

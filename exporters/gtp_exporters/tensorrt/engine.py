@@ -1,6 +1,5 @@
 """``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +7,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import EngineError, LimitError, OutputError
 from gtp_exporters.graphs import read
 from gtp_exporters.precision import precision_of, to_precision
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
+from gtp_runtime.atomic import replacing, restoring
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, read_manifest, write_manifest
+from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.trust import SIGNATURE_NAME, Trust, is_signed, read_private_key, sign_again, verify
@@ -25,7 +26,7 @@ SUFFIX = ".engine"
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that was written: its file and its entry in the manifest."""
+    """A written engine: its file and its entry in the manifest."""
 
     path: Path
     entry: FileEntry
@@ -46,19 +47,19 @@ def build_engine(
 
     Args:
         path: the .onnx file, or its artifact directory, which means ``model.onnx``.
-        output: the engine; beside the graph, with the ending .engine, without. It must stay in the artifact directory.
+        output: the engine file, in the artifact directory (default: the graph's name with the extension .engine).
         precision: one of ``precision_names()``; default: the graph's own.
         flavor: "auto", "tensorrt" or "rtx".
-        options: how to build.
-        progress: told what is being done, and how much of it is.
-        key: a private key that signs a signed directory anew, with the engine and in the same version: a device's own.
+        options: build options.
+        progress: called with the current task and the share done.
+        key: a private key that signs a signed directory again, with the engine and in the same version: a device's own.
         trusted_key: the public key that must have signed it before.
 
     Raises:
         ManifestError: a graph without manifest, or not what it says.
         BackendMissingError: no TensorRT.
         StaticCheckError, LimitError: the graph or the options are beyond TensorRT; before it is asked.
-        EngineError: TensorRT cannot parse or build the graph.
+        EngineError: TensorRT cannot parse or build the graph, or the graph was replaced meanwhile.
         OutputError: the engine cannot be written, or the directory is signed and no key is given.
         SignatureError, KeyFileError: the earlier signature does not hold, or a key cannot be read.
     """
@@ -67,7 +68,7 @@ def build_engine(
     check_file(source, manifest)
     seal = _seal(source.parent, key, trusted_key)
     if source.suffix != ".onnx":
-        raise LimitError(f"{source} is no graph: an engine is built from a .onnx file")
+        raise LimitError(f"{source} is not a graph: an engine is built from a .onnx file")
     target = _place(source, output)
     found, options = find_flavor(flavor), options or EngineOptions()
     graph = _prepare(read(source, manifest.entry(source.name).external_data), precision, progress)
@@ -75,7 +76,7 @@ def build_engine(
     built = build(found, graph, options, progress)
     info = _info(found, source, manifest, built, options)
     entry = _entry(manifest.entry(source.name), precision_of(graph), info)
-    written = Engine(target, _write(target, built.plan, entry))
+    written = Engine(target, _write(target, built.plan, entry, info))
     seal()
     return written
 
@@ -116,7 +117,10 @@ def _place(source: Path, output: Path | str | None) -> Path:
     if target.suffix != SUFFIX:
         raise LimitError(f"{target}: an engine's name ends in {SUFFIX}")
     if target.resolve().parent != source.resolve().parent:
-        raise OutputError(f"{target} is outside of {source.parent}: an engine stays beside its manifest; name it there")
+        raise OutputError(
+            f"{target} is outside of {source.parent}: an engine must be in the directory of its manifest; "
+            "choose another -o"
+        )
     return target
 
 
@@ -144,31 +148,25 @@ def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
     return replace(graph, sha256="", size=0, nodes=0, precision=precision, engine=info, external_data=None)
 
 
-def _write(target: Path, plan: bytes, entry: FileEntry) -> FileEntry:
+def _write(target: Path, plan: bytes, entry: FileEntry, info: EngineInfo) -> FileEntry:
     """Write engine and manifest, or neither; an engine that was there comes back."""
-    temporary, old = (target.with_name(f".{target.stem}-{what}-{os.getpid()}") for what in ("new", "old"))
-    placed = False
     try:
-        temporary.write_bytes(plan)
-        entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
-        manifest = _with_entry(read_manifest(target.parent), target.name, entry)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
-        placed = True
-        write_manifest(manifest, target.parent)
-    except BaseException as error:
-        if old.exists():
-            os.replace(old, target)
-        elif placed:
-            target.unlink()
-        if isinstance(error, OSError):
-            raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+        with held(target.parent), restoring(target):
+            manifest = read_manifest(target.parent)
+            _check_graph(manifest, info)
+            with replacing(target) as temporary:
+                temporary.write_bytes(plan)
+                entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
+            write_manifest(_with_entry(manifest, target.name, entry), target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
     return entry
+
+
+def _check_graph(manifest: Manifest, info: EngineInfo) -> None:
+    """Raise ``EngineError`` unless the graph that the engine was built from is still the one in the manifest."""
+    if info.onnx not in manifest.files or manifest.files[info.onnx].sha256 != info.onnx_sha256:
+        raise EngineError(f"{info.onnx} was replaced while its engine was built: the engine is not kept, build again")
 
 
 def _with_entry(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:

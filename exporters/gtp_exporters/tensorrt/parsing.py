@@ -1,4 +1,4 @@
-"""Parses a graph into a TensorRT network, and says in our words everything that the parser refuses."""
+"""Parses a graph into a TensorRT network, and explains everything that the parser rejects."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ import onnx_ir as ir
 
 from gtp_exporters import graphs
 from gtp_exporters.errors import EngineError
+from gtp_exporters.limits import MAX_TOPK
 from gtp_runtime.tensorrt_flavor import Flavor
 
 # what to do, by operator
 REMEDIES = {
-    "ScatterElements": "no scatter with a reduction is taken: use a method that needs none (gtp)",
-    "TopK": "its k must be constant and at most 3840: sparsity 1.0, or fewer tokens",
+    "ScatterElements": "scatter with a reduction is not supported: use a method without it (gtp)",
+    "TopK": f"its k must be constant and at most {MAX_TOPK}: sparsity 1.0, or fewer tokens",
     "QuantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
     "DequantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
     "Attention": "export attention as separate products: opset 20",
 }
-GENERAL = "export again with gtp-export, whose static check names what TensorRT does not take"
+GENERAL = "export again with gtp-export, whose static check finds unsupported operators"
 
 
 @dataclass(frozen=True)

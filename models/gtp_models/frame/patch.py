@@ -54,7 +54,7 @@ def is_patched(model: nn.Module) -> bool:
 
 @contextmanager
 def trace_tokens(model: Any) -> Iterator[list[Step]]:
-    """Record which tokens stay and leave. After a forward inside the context: one ``Step`` for each layer, on the CPU.
+    """Record the kept and removed tokens: after a forward pass in the context, one ``Step`` per layer, on the CPU.
 
     Raises:
         UnsupportedModelError: the model is not patched.
@@ -68,6 +68,6 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 
 def check_supported(model: Any) -> None:
-    """Raise ``UnsupportedModelError``, with the reason, if ``apply`` cannot patch the model."""
+    """Raise ``UnsupportedModelError`` with the reason if ``apply`` cannot patch the model."""
     check_trunk(model)
     family_of(model).check_supported(model)

@@ -1,4 +1,4 @@
-"""Records which tokens stayed and which left in each layer, for parity and inspection."""
+"""Records which tokens are kept and removed in each layer, for parity and inspection."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from gtp_models.frame.tokens import Tokens
 
 @dataclass(frozen=True)
 class Step:
-    """What happened to the tokens in one layer; (B, ...) CPU tensors, ids count from 0, the first patch.
+    """The kept and removed tokens of one layer; (B, ...) CPU tensors. Ids start at 0, the first patch.
 
     Attributes:
         kept: original ids of the image tokens after the layer, in their current order.
-        propagated: original ids of those that left, highest score first.
-        gap: score of the last token that stayed minus that of the first that left; infinite if none left.
-        received_by: for each of ``propagated`` the original id of the token that it was merged into; None if
+        propagated: original ids of the removed tokens, highest score first.
+        gap: lowest score of a kept token minus highest score of a removed token; infinite if none was removed.
+        received_by: for each entry of ``propagated``, the original id of the token that it was merged into; None if
             tokens have no single receiver.
     """
 

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from timm.models import VisionTransformer
-from timm.models.vision_transformer_hybrid import HybridEmbed
-
 from gtp_models.errors import UnsupportedModelError
 
 _PLACE = ", which need every token at its grid position"
@@ -39,36 +36,15 @@ REASONS = {  # by timm's module
     "vision_transformer_relpos": _RELATIVE,
     "vision_transformer_sam": f"{_WINDOWS}{_PLACE}, and {_RELATIVE}",
 }
-BLOCKS = {  # by the class's name
-    "ParallelScalingBlock": "attention and MLP run in parallel, so tokens cannot be removed between them",
-    "ParallelThingsBlock": "several attentions run in parallel, each with an attention map of its own",
-    "DiffParallelScalingBlock": "attention and MLP run in parallel, so tokens cannot be removed between them",
-}
 
 
 def check_trunk(model: Any) -> None:
     """Raise ``UnsupportedModelError``, with the reason, for a model whose trunk cannot be patched.
 
-    A family's own check covers the rest: the model's settings, and unknown classes of blocks and attention.
+    A family's own check covers the rest: its forms, the model's settings, and unknown classes of blocks and attention.
     """
     name = type(model).__name__
     for kind in type(model).__mro__:
         reason = REASONS.get(kind.__module__.removeprefix("timm.models."))
         if kind.__module__.startswith("timm.models.") and reason is not None:
             raise UnsupportedModelError(f"{name} cannot be patched: it has {reason}")
-    if not isinstance(model, VisionTransformer):
-        return
-    if type(model).forward_features is not VisionTransformer.forward_features:
-        raise UnsupportedModelError(
-            f"{name} cannot be patched: it overrides forward_features, and the patch relies on how timm's "
-            "VisionTransformer runs its blocks"
-        )
-    if isinstance(model.patch_embed, HybridEmbed):
-        raise UnsupportedModelError(
-            f"{name} with a {type(model.patch_embed.backbone).__name__} in front (hybrid) cannot be patched: the "
-            "MACs of its convolutions are not counted, and their export is not tested"
-        )
-    for block in model.blocks:
-        reason = BLOCKS.get(type(block).__name__)
-        if reason is not None:
-            raise UnsupportedModelError(f"blocks of {type(block).__name__} cannot be patched: {reason}")

@@ -14,16 +14,16 @@ from gtp_models.plan import Plan
 @METHODS.add
 @dataclass(frozen=True)
 class DenseSettings(Settings):
-    """Nothing to set."""
+    """Settings of the dense model: none."""
 
     num_prop: int | tuple[int, ...] | None = 0
 
     name: ClassVar[str] = "dense"
-    summary: ClassVar[str] = "no token leaves (baseline)"
+    summary: ClassVar[str] = "no tokens are removed (baseline)"
 
     def __post_init__(self) -> None:
         if self.num_prop != 0 or any(value is not None for value in (self.keep, self.macs, self.schedule)):
-            raise ConfigError("dense takes no num_prop, keep, macs or schedule: no token leaves")
+            raise ConfigError("dense takes no num_prop, keep, macs or schedule: it removes no tokens")
         super().__post_init__()
 
     def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:

@@ -1,4 +1,4 @@
-"""The free drop: tokens are sliced off without a selection. It is the lower bound of latency."""
+"""The drop baseline: tokens are sliced off without a selection. It is the lower bound of latency."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,7 +16,7 @@ from gtp_models.plan import Plan
 @METHODS.add
 @dataclass(frozen=True)
 class DropSettings(Settings):
-    """How many tokens are dropped where."""
+    """Settings of the drop baseline."""
 
     name: ClassVar[str] = "drop"
     summary: ClassVar[str] = "the last tokens are sliced off without a selection (baseline: the lower bound of latency)"

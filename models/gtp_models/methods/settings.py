@@ -58,18 +58,19 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a method: how many tokens leave where. Methods add their own.
+    """Settings of a method: the number of tokens to remove in each layer. Methods add their own.
 
     Give one of ``num_prop``, ``keep`` and ``macs`` (default: ``num_prop`` 8).
 
     Attributes:
-        num_prop: tokens that leave in every layer, or one number for each layer; 0 keeps all tokens of a layer.
-        keep: MACs of the backbone as a share of the dense model's, in (0, 1]; needs the model to be resolved.
-        macs: MACs of the backbone for one image; needs the model as well.
-        schedule: in which layers tokens leave (``gtp_models.schedules``; default with ``keep`` or ``macs``: "even").
+        num_prop: tokens to remove in every layer, or one number per layer; 0 keeps all tokens of a layer.
+        keep: MACs of the backbone as a share of the dense model's, in (0, 1].
+        macs: MACs of the backbone for one image.
+        schedule: in which layers tokens are removed (``gtp_models.schedules``; default with ``keep`` or ``macs``:
+            "even").
 
     Raises:
-        ConfigError: a value that is not allowed; the message says why and what is allowed.
+        ConfigError: an invalid value; the message says why and what is allowed.
     """
 
     num_prop: int | tuple[int, ...] | None = None
@@ -83,7 +84,7 @@ class Settings:
     def __post_init__(self) -> None:
         given = [name for name in ("num_prop", "keep", "macs") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} say the same: give one")
+            raise ConfigError(f"{' and '.join(given)} are alternatives: give one")
         if not given:
             object.__setattr__(self, "num_prop", DEFAULT_NUM_PROP)
         if self.num_prop is not None:
@@ -128,6 +129,10 @@ class Settings:
     def needs_calibration(self) -> bool:
         """Whether the settings need a calibration on images (``gtp_models.calibrate``)."""
         return False
+
+    def unused(self) -> dict[str, str]:
+        """Return the settings that have no effect beside the others, and for each the reason."""
+        return {}
 
     def most(self, tokens: int, num_prefix: int) -> int:  # noqa: ARG002
         """Return how many of a layer's image tokens may leave at most."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gtp_models.frame.attention import Attended
 from gtp_models.frame.blocks import ReducingBlocks
+from gtp_models.frame.cosines import NEVER
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens, add_product, rank, take, take_ids, take_last
 from gtp_models.frame.trace import Layer
@@ -21,13 +22,11 @@ from gtp_models.methods import METHODS
 from gtp_models.methods.settings import LayerShape, Settings
 from gtp_models.plan import Plan
 
-_NEVER = -4.0  # less than any cosine
-
 
 @METHODS.add
 @dataclass(frozen=True)
 class ToMeSettings(Settings):
-    """How many tokens merge where: r of the paper is ``num_prop``, at most half of a layer's tokens."""
+    """Settings of ToMe: ``num_prop`` is r in the paper, at most half of a layer's tokens."""
 
     name: ClassVar[str] = "tome"
     summary: ClassVar[str] = "token merging (baseline: ToMe, arXiv 2210.09461)"
@@ -89,8 +88,8 @@ def match(
     unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     cosine = unit[..., ::2, :] @ unit[..., 1::2, :].mT
     barred = torch.zeros(cosine.shape[-2:])
-    barred[: (num_prefix + 1) // 2] = _NEVER
-    barred[:, : num_prefix // 2] = _NEVER
+    barred[: (num_prefix + 1) // 2] = NEVER
+    barred[:, : num_prefix // 2] = NEVER
     best = (cosine + barred.to(cosine)).max(-1)
     return best.values, best.indices
 

@@ -4,6 +4,7 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 """
 
 import difflib
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
+NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
 TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
 
 
@@ -26,17 +28,17 @@ class Recipe:
 
     Attributes:
         name: the short name, also of the artifact directory.
-        title: what it is, for users.
+        title: a description for users.
         timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
         preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
         labels: "imagenet-1k", a list of class names, or None.
         weights: a weights file of the recipe's own, relative to the recipe file.
-        images: a folder of test images, relative to the recipe file, one sub-folder a class.
+        images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
-        why: the reason for each setting that was chosen from the model's shape; empty for recipe files.
+        why: the reason for each setting that was chosen from the model's tokens and depth; empty for recipe files.
     """
 
     name: str
@@ -61,9 +63,19 @@ class Recipe:
             overrides: settings by name.
 
         Raises:
-            ConfigError: a setting that is unknown, that the method does not take, or that is not valid.
+            ConfigError: a setting that is unknown, that the method does not take, or that is not valid; an override
+                that has no effect.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
+        settings = self._make(method, preset, given)
+        for name, why in settings.unused().items():
+            if name in given:
+                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out")
+        return settings
+
+    def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
+        if preset is not None and "num_prop" not in given:  # the recipe's own stands for MACs: the preset's layers
+            given = PRESETS.get(preset, {}) | given
         preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
         if preset is None:
             return make_settings(method, **self._defaults(method, given), **given)
@@ -79,8 +91,16 @@ class Recipe:
         replaced = set(given)
         if replaced & AMOUNTS:
             replaced |= AMOUNTS
+        if any(self._changes(name, value) for name, value in given.items()):
+            replaced.add("calibration")
         taken = set() if method == "dense" else set(METHODS[method].option_names())
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
+
+    def _changes(self, name: str, value: Any) -> bool:
+        """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
+        measured = self.gtp | PRESETS.get(self.gtp.get("preset", ""), {})
+        own = measured.get(name, getattr(GTPConfig, name, None))
+        return name not in NOT_MEASURED and _plain(value) != _plain(own)
 
     def sized(self, img_size: tuple[int, int] | None) -> "Recipe":
         """Return the recipe for images of (height, width) pixels; None changes nothing."""
@@ -125,7 +145,7 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
     raise UnknownModelError(
-        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME takes any timm ViT"
+        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME selects any timm ViT"
     )
 
 
@@ -133,20 +153,37 @@ def _read(path: Path) -> Recipe:
     return Recipe(**read_values(path))
 
 
+def check_recipe_place(path: Path) -> None:
+    """Check that a recipe can be written to a file.
+
+    Raises:
+        ConfigError: its name does not end in .yaml, its folder cannot be written, or it exists and is no recipe.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}, or it cannot be written")
+    if path.exists():
+        try:
+            _read(path)
+        except (ConfigError, UnknownModelError) as error:
+            raise ConfigError(f"{path} exists and is no recipe, so it is not replaced: choose another name") from error
+
+
 def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     """Write a recipe with other GTP settings to a file.
 
     Raises:
-        ConfigError: the file cannot be written, or its name does not end in .yaml.
+        ConfigError: as ``check_recipe_place``, or the disk fails.
     """
     import yaml
 
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: a recipe file's name ends in .yaml")
+    check_recipe_place(path)
+    plain = type("PlainDumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})  # none are read again
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
-        text = yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(values | {"gtp": config.to_dict()}, Dumper=plain, sort_keys=False, allow_unicode=True)
         write_bytes(path, text.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
@@ -163,6 +200,10 @@ def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _words(value: Any) -> str:

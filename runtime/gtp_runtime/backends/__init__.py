@@ -1,4 +1,4 @@
-"""What runs a file: one module a backend, which registers itself; its engine is imported only when a file is opened."""
+"""The backends that run files: one module each, which registers itself and imports its engine when it opens a file."""
 
 from gtp_runtime.backends.registry import Backend, BackendSpec, all_backends, find_backend, register
 

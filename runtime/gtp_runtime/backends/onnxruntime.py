@@ -29,8 +29,8 @@ class OnnxRuntimeOptions:
     """How ONNX Runtime runs a file.
 
     Attributes:
-        threads: of one operator; 0 is ONNX Runtime's own choice, all cores.
-        provider: what computes; operators that it lacks run on the CPU.
+        threads: threads per operator; 0 lets ONNX Runtime choose (all cores).
+        provider: the execution provider; operators that it does not support run on the CPU.
     """
 
     threads: int = field(default=0, metadata=THREADS)

@@ -27,9 +27,9 @@ class OpenVinoOptions:
     """How OpenVINO runs a file.
 
     Attributes:
-        threads: of one run; 0 is OpenVINO's own choice, all cores.
-        compute: what it computes in, whatever the file is written in. bf16 is OpenVINO's own default on CPUs that have
-            instructions for it.
+        threads: threads per run; 0 lets OpenVINO choose (all cores).
+        compute: precision to compute in, whatever the precision of the file. OpenVINO's own default is bf16 on CPUs
+            with bf16 instructions.
     """
 
     threads: int = field(default=0, metadata=THREADS)

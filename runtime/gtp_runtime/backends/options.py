@@ -1,4 +1,4 @@
-"""Options of backends: those that are given are checked against what the backend declares, never passed over."""
+"""Options of backends: given options are checked against those that the backend declares, and never ignored."""
 
 import os
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ def check_threads(threads: int) -> None:
     """Check a number of threads.
 
     Raises:
-        InputError: it is not 0 (all), nor 1 to the cores of this machine.
+        InputError: it is neither 0 (all) nor between 1 and the number of cores of this machine.
     """
     cores = os.cpu_count() or 1
     if not 0 <= threads <= cores:
-        raise InputError(f"threads={threads}: give 1 to {cores}, the cores of this machine, or 0 for all")
+        raise InputError(f"threads={threads}: give 1 to {cores} (the cores of this machine), or 0 for all")

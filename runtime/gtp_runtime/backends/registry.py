@@ -78,7 +78,7 @@ def register(spec: BackendSpec) -> BackendSpec:
     """
     for other in _registered.values():
         if other.name == spec.name or set(other.default_for) & set(spec.default_for):
-            raise ValueError(f"backend {spec.name} has the name or a default ending of the backend {other.name}")
+            raise ValueError(f"backend {spec.name} has the name or a default extension of the backend {other.name}")
     _registered[spec.name] = spec
     return spec
 

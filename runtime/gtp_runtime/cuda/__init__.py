@@ -1,6 +1,6 @@
-"""CUDA as an engine needs it: buffers, one stream, events; one small interface, two libraries behind it.
+"""The CUDA functions that an engine needs (buffers, streams, events): one interface to two libraries.
 
-pycuda is used where it is installed, else cuda-python. Both work in the primary context, which torch shares.
+pycuda is used if it is installed, else cuda-python. Both work in the primary context, which torch shares.
 """
 
 import logging
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.errors import BackendMissingError, DeviceError, first_line
 from gtp_runtime.extras import is_installed
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,13 @@ def find_cuda() -> Cuda:
         BackendMissingError: neither pycuda nor cuda-python is installed.
         DeviceError: there is no GPU, or no driver for it.
     """
+    try:
+        return _find()
+    except ImportError as error:  # the library is there, but not what it links to
+        raise DeviceError(f"CUDA cannot be loaded ({first_line(error)}): install the GPU's driver") from error
+
+
+def _find() -> Cuda:
     if is_installed("pycuda"):
         log.debug("CUDA through pycuda")
         from gtp_runtime.cuda.pycuda import PyCuda

@@ -11,7 +11,7 @@ from gtp_runtime.errors import DeviceError
 
 
 def check(result: tuple[Any, ...]) -> Any:
-    """Return what a call gave, or raise ``DeviceError`` with CUDA's own words."""
+    """Return the result of a call, or raise ``DeviceError`` with CUDA's message."""
     error, *values = result
     if int(error) != 0:
         _, text = runtime.cudaGetErrorString(error)

@@ -13,6 +13,7 @@ from gtp_runtime.manifest.schema import (
     TensorSpec,
     WeightsInfo,
 )
+from gtp_runtime.manifest.updating import update_manifest
 
 __all__ = [
     "FILE_NAME",
@@ -30,5 +31,6 @@ __all__ = [
     "read_checked",
     "read_manifest",
     "twin",
+    "update_manifest",
     "write_manifest",
 ]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
 from gtp_runtime.manifest.schema import FileEntry, Manifest
@@ -39,11 +40,14 @@ def check_file(path: Path, manifest: Manifest) -> None:
     the one that the manifest lists for its weights.
 
     Raises:
-        ManifestError: it is missing, not listed, no regular file, or its size or sha256 differs; its weights are not a
-            regular file beside it; it is an ONNX file that is damaged or reaches for others.
+        ManifestError: it is missing, not listed, not a regular file, or its size or sha256 differs; its weights are not
+            a regular file beside it; it is an ONNX file that is damaged or names other files; it is an engine, and the
+            manifest lists another graph than the one that it was built from.
     """
     entry = manifest.entry(path.name)
     _check_hash(path, entry)
+    if entry.engine is not None:
+        _check_origin(path, entry.engine, manifest)
     if entry.external_data is not None:
         _check_data(path, entry.external_data, manifest)
     if path.suffix == ".onnx":
@@ -53,12 +57,20 @@ def check_file(path: Path, manifest: Manifest) -> None:
             raise ManifestError(f"{path} cannot be used: {error}; export again") from error
 
 
+def _check_origin(path: Path, engine: EngineInfo, manifest: Manifest) -> None:
+    """An engine fits the graph that the manifest lists; the graph itself need not be there."""
+    if engine.onnx in manifest.files and manifest.files[engine.onnx].sha256 != engine.onnx_sha256:
+        raise ManifestError(
+            f"{path} was built from another {engine.onnx} than its manifest lists: gtp-export build-engine builds again"
+        )
+
+
 def _check_data(path: Path, name: str, manifest: Manifest) -> None:
     data = path.parent / name
     if not is_plain(name) or manifest.entry(name).role != "data":
-        raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is no data file of it: export again")
+        raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is not its data file: export again")
     if data.is_symlink() or (data.exists() and not data.is_file()):
-        raise ManifestError(f"{data} holds weights and must be a regular file, not a link or folder: copy it there")
+        raise ManifestError(f"{data} contains weights and must be a regular file, not a link or folder: copy it there")
     _check_hash(data, manifest.entry(name))
 
 

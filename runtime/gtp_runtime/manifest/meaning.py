@@ -12,7 +12,7 @@ import numpy as np
 
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
-from gtp_runtime.parity_gates import ERROR_LIMITS
+from gtp_runtime.parity_gates import LIMITS
 from gtp_runtime.preprocessing_check import MAX_SIDE
 from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text
@@ -60,7 +60,7 @@ def _problems(manifest: Manifest) -> Iterator[Problem]:
 
 def _of_file(place: str, entry: FileEntry) -> Iterator[Problem]:
     yield _known(f"{place}role", entry.role, ROLES)
-    yield _known(f"{place}precision", entry.precision, ("", *ERROR_LIMITS))
+    yield _known(f"{place}precision", entry.precision, ("", *LIMITS))
     yield from _counts(place, {"size": entry.size, "macs": entry.macs, "nodes": entry.nodes})
     for name, specs in (("inputs", entry.inputs), ("outputs", entry.outputs)):
         for index, spec in enumerate(specs):

@@ -1,5 +1,6 @@
-"""Reads and writes ``model.json``: typed values, every one checked; a wrong one is named."""
+"""Reads and writes ``model.json``: every value is checked against its type, and an error names the wrong one."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gtp_runtime import atomic
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.meaning import find_problem
 from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
 from gtp_runtime.opening import read_regular
@@ -25,18 +26,21 @@ _KINDS = {
 }
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: "str | os.PathLike[str]") -> Manifest:
     """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
 
     Raises:
         ManifestError: no manifest, a damaged one, one of another major version, or one whose values cannot be true.
+        InputError: ``directory`` is no path.
     """
-    path = directory / FILE_NAME
+    if not isinstance(directory, str | os.PathLike):
+        raise InputError(f"give the directory as a path, not {type(directory).__name__}")
+    path = Path(directory) / FILE_NAME
     try:
         content = read_regular(path, LARGEST)
     except FileNotFoundError as error:
         raise ManifestError(
-            f"no manifest {path}: a model is used with the {FILE_NAME} that gtp-export export wrote beside it"
+            f"no manifest {path}: a model needs the {FILE_NAME} that gtp-export export wrote next to it"
         ) from error
     except OSError as error:
         raise ManifestError(f"cannot read the manifest {path}: {error.strerror}") from error
@@ -61,10 +65,10 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write ``model.json``, whole or not at all.
+    """Write ``model.json`` atomically.
 
     Raises:
-        OSError: it cannot be written; an earlier one is as it was.
+        OSError: it cannot be written; an earlier one is unchanged.
     """
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     atomic.write_bytes(directory / FILE_NAME, content + b"\n")
@@ -79,15 +83,15 @@ def _check_version(values: Any, path: Path) -> None:
     if int(major) > ours:
         raise ManifestError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update gtp-export here")
     if int(major) < ours:
-        raise ManifestError(f"{path} has schema version {version}, this gtp-export reads {ours}.x: export again")
+        raise ManifestError(f"{path} has schema version {version}, but this gtp-export reads {ours}.x: export again")
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
-    """Files lie beside the manifest: a name that leads elsewhere is refused."""
+    """Reject names that lead out of the manifest's directory."""
     for name, entry in manifest.files.items():
         for given in (name, entry.external_data):
             if given is not None and not is_plain(given):
-                problem = f"files.{name:.60} names {given!r:.60}, not a file beside it"
+                problem = f"files.{name:.60} names {given!r:.60}, not a file next to it"
                 raise ManifestError(f"{path}: {one_line(problem)}; export again")
 
 

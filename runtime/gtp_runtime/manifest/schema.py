@@ -27,17 +27,17 @@ class FileEntry:
     """A file of the artifact directory.
 
     Attributes:
-        role: "model", "dense" (the unpatched twin), "reference" (the parity pack) or "data" (weights of a graph).
-        sha256: of the file, in hexadecimal digits.
-        size: bytes.
-        method: how tokens are reduced: "gtp", "dense", …
+        role: "model", "dense" (the dense baseline), "reference" (the parity pack) or "data" (weights of a graph).
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        size: size in bytes.
+        method: token reduction method: "gtp", "dense", …
         precision: "fp32", …
-        macs: multiply-accumulates for one image, the backbone's.
-        nodes: ONNX nodes.
+        macs: multiply-accumulates of the backbone for one image.
+        nodes: number of ONNX nodes.
         inputs, outputs: names, shapes and dtypes.
         engine: how an engine was built; None for other files.
-        external_data: name of the file beside a graph that holds its weights; it has an entry of its own, with the
-            role "data". None where the graph holds them.
+        external_data: name of the file with the graph's weights, in the same directory; it has its own entry with the
+            role "data". None if the graph contains its weights.
     """
 
     role: str
@@ -58,12 +58,12 @@ class LayerEntry:
     """One transformer layer.
 
     Attributes:
-        tokens_in: tokens that attend.
-        tokens_out: tokens that pass the MLP.
-        num_prop: tokens that leave in between.
-        macs: multiply-accumulates of the backbone, for one image.
-        method_macs: those that the method adds.
-        nodes: ONNX nodes.
+        tokens_in: number of tokens in the attention.
+        tokens_out: number of tokens in the MLP.
+        num_prop: number of tokens removed between the two.
+        macs: multiply-accumulates of the backbone for one image.
+        method_macs: multiply-accumulates that the method adds.
+        nodes: number of ONNX nodes.
     """
 
     tokens_in: int
@@ -76,14 +76,14 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was exported.
+    """The exported model.
 
     Attributes:
-        name: the recipe's.
-        title: the same for readers.
-        timm: timm's name.
-        num_classes: 0 where features come out in place of logits.
-        num_prefix: class and register tokens.
+        name: name of the recipe.
+        title: description of the model.
+        timm: timm's name of the model.
+        num_classes: number of classes; 0 if the output is features instead of logits.
+        num_prefix: number of prefix tokens (class, distillation, registers).
         grid: rows and columns of patches.
     """
 
@@ -101,9 +101,9 @@ class WeightsInfo:
 
     Attributes:
         source: "pretrained", "file" or "random".
-        detail: which file, hub entry or seed.
-        sha256: of all values by name.
-        notes: what was done to them.
+        detail: the file, hub entry or seed.
+        sha256: SHA-256 of all tensors: names, shapes, dtypes and values.
+        notes: changes made when they were loaded.
     """
 
     source: str
@@ -114,27 +114,27 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an export wrote and what is known of it.
+    """The manifest of an export.
 
     Attributes:
-        model: what was exported.
+        model: the exported model.
         weights: where its weights come from.
-        method: name of the method that reduces tokens: "gtp", "tome", …
-        settings: the method's settings.
-        layers: one entry a layer.
-        macs: for one image: "backbone", "method" (what the method adds, "setup" included), "dense", "embed", "head",
-            "setup" (what is computed once, before the layers).
+        method: name of the token reduction method: "gtp", "tome", …
+        settings: settings of the method.
+        layers: one entry per layer.
+        macs: multiply-accumulates for one image: "backbone", "method" (added by the method, "setup" included),
+            "dense", "embed", "head", "setup" (the part of "method" that is computed once, before the layers).
         preprocessing: from an image file to the input tensor.
-        files: by file name.
+        files: the files, by name.
         target: the runtime whose limits were checked: "tensorrt", "onnxruntime" or "openvino".
-        opset: of the ONNX graphs.
-        labels: class names, in order; None where unknown.
-        label_ids: further names of the same classes (WordNet ids), for image folders.
-        reference: what the parity pack holds: "images" ("synthetic" or where from), "count".
-        tools: versions of what made the files.
-        notes: what people should know of the export.
-        results: "parity" and "latency", by file name, as they are measured.
-        schema_version: of this schema.
+        opset: opset of the ONNX graphs.
+        labels: class names, in order; None if unknown.
+        label_ids: other names of the same classes (WordNet ids), for image folders.
+        reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
+        tools: versions of the packages that made the files.
+        notes: remarks on the export for users.
+        results: "parity" and "latency", by file name, added when they are measured.
+        schema_version: version of this schema.
     """
 
     model: ModelInfo
@@ -156,7 +156,7 @@ class Manifest:
     schema_version: str = SCHEMA_VERSION
 
     def entry(self, name: str) -> FileEntry:
-        """Return what is known of a file.
+        """Return the entry of a file.
 
         Raises:
             ManifestError: the manifest does not list it.
@@ -168,10 +168,10 @@ class Manifest:
 
     @property
     def gives_features(self) -> bool:
-        """Whether the output is features, for want of a classifier."""
+        """Whether the output is features instead of logits."""
         return not self.model.num_classes
 
     @property
     def num_prop(self) -> list[int]:
-        """How many tokens leave in each layer."""
+        """Number of tokens removed in each layer."""
         return [layer.num_prop for layer in self.layers]

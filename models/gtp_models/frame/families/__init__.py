@@ -1,12 +1,14 @@
-"""Adapters to timm, one for each family of models."""
+"""Adapters to timm: a family of models is one module here with a ``FAMILY``, which is all that adding one takes."""
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.frame.families import eva, vision_transformer
 from gtp_models.frame.families.forms import AttentionForm, BlockForm, Family
 
-FAMILIES = (vision_transformer.FAMILY, eva.FAMILY)
+_MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+FAMILIES: tuple[Family, ...] = tuple(module.FAMILY for module in _MODULES if hasattr(module, "FAMILY"))
 
 
 def family_of(model: Any) -> Family:
@@ -18,9 +20,9 @@ def family_of(model: Any) -> Family:
     for family in FAMILIES:
         if family.holds(model):
             return family
+    known = " and ".join(family.name for family in FAMILIES)
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: GTP works on timm's VisionTransformer and Eva; "
-        "gtp-export models lists what is ready to use"
+        f"{type(model).__name__} cannot be patched: GTP supports timm's {known}; gtp-export models lists the recipes"
     )
 
 

@@ -49,8 +49,8 @@ def _check(model: Any) -> None:
         )
     if type(model.rope) is RotaryEmbedding:
         raise UnsupportedModelError(
-            "RotaryEmbedding (rope_type='base') cannot be patched: it hands out sine and cosine apart, which timm's "
-            "Eva does not take either; use rope_type='cat'"
+            "RotaryEmbedding (rope_type='base') cannot be patched: it returns sine and cosine separately, which "
+            "timm's Eva does not support either; use rope_type='cat'"
         )
 
 

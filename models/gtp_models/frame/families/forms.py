@@ -52,6 +52,7 @@ class Family:
 
     def check_supported(self, model: Any) -> None:
         """Raise ``UnsupportedModelError``, naming what does not fit and why, unless a model can be patched."""
+        self.check(model)
         if model.dynamic_img_size:
             raise UnsupportedModelError(
                 "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=… "
@@ -59,19 +60,19 @@ class Family:
             )
         if model.grad_checkpointing:
             raise UnsupportedModelError(
-                "the model checkpoints gradients, which runs its blocks one by one, past GTP: "
+                "gradient checkpointing is on, which runs the blocks one by one and bypasses GTP: "
                 "call model.set_grad_checkpointing(False)"
             )
-        self.check(model)
         for block in model.blocks:
             if type(block) not in self.blocks:
                 raise UnsupportedModelError(
-                    f"blocks of {type(block).__name__} cannot be patched: GTP sits between the attention and the MLP "
+                    f"blocks of {type(block).__name__} cannot be patched: GTP runs between the attention and the MLP "
                     f"of timm's {_names(self.blocks)}"
                 )
             if type(block.attn) not in self.attentions:
                 raise UnsupportedModelError(
-                    f"{type(block.attn).__name__} cannot be patched: GTP needs the map of {_names(self.attentions)}"
+                    f"{type(block.attn).__name__} cannot be patched: GTP needs the attention map of "
+                    f"{_names(self.attentions)}"
                 )
 
 

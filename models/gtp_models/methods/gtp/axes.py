@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Parted:
-    """The tokens of a layer, parted into those that stay and those that leave.
+    """The tokens of a layer, split into those that are kept and those that are removed.
 
     Attributes:
         staying, leaving: their positions among all tokens.
@@ -69,16 +69,16 @@ class Edges:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which tokens leave.
+    """A selection: which tokens are removed.
 
     Attributes:
         name: the value of the setting.
         summary: one line for users.
-        score: a score for every token, prefix tokens included; those with the lowest leave, and a tie keeps the first.
+        score: a score for every token, prefix tokens included; the lowest are removed, and a tie keeps the first.
         needs: "map" (the whole attention map), "class_row" (what the class token attends to) or "tokens".
         needs_class_token: whether the model must have a class token.
-        held: image tokens at the front, after the prefix, which never leave.
-        macs: MACs in a layer that reduces.
+        held: image tokens at the front, after the prefix, which are never removed.
+        macs: MACs in a layer that removes tokens.
     """
 
     name: str
@@ -92,18 +92,18 @@ class Selection:
 
 @dataclass(frozen=True)
 class Graph:
-    """Which tokens are neighbours: weighted edges from the tokens that leave to those that stay.
+    """A graph: weighted edges from the removed to the kept tokens.
 
     Attributes:
         name: the value of the setting.
         summary: one line for users.
-        edges: weights in a layer from the tokens that leave to those that stay; None for no graph.
+        edges: weights in a layer from the removed to the kept tokens; None for no graph.
         setup: what is made of all tokens (*batch, tokens, dim) before the first block, for ``edges`` to find in
             ``tokens.setup``; None for a graph that is made in the layer. Gets the patch grid, the prefix tokens,
             the settings and the factor of every weight.
         uses_neighbours: whether it uses ``num_neighbours``.
-        one_receiver: whether each token that leaves has one receiver.
-        setup_macs, macs: MACs of the setup, and in a layer that reduces.
+        one_receiver: whether each removed token has one receiver.
+        setup_macs, macs: MACs of the setup, and in a layer that removes tokens.
     """
 
     name: str
@@ -118,13 +118,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class Propagation:
-    """What the tokens that stay receive from those that leave.
+    """A propagation: what the kept tokens receive from the removed tokens.
 
     Attributes:
         name: the value of the setting.
         summary: one line for users.
-        combine: from the parted tokens and the edges between them (None where it uses no graph) to the tokens after
-            the layer.
+        combine: from the split tokens and the edges between them (None if it uses no graph) to the tokens after the
+            layer.
         uses_graph: whether it needs a graph.
         uses_alpha: whether it uses ``alpha``, the factor of every edge.
         one_receiver: whether it needs a graph that gives each token one receiver.

@@ -45,7 +45,7 @@ def calibrate(model: Any, config: GTPConfig, batches: Iterable[Tensor]) -> GTPCo
     Args:
         model: as for ``apply``; it is unpatched afterwards.
         config: with a sparsity below 1.
-        batches: preprocessed images, (B, 3, H, W) each; some dozens in all, like those that the model will see.
+        batches: preprocessed images, (B, 3, H, W) each; a few dozen in total, like those that the model will see.
 
     Raises:
         ConfigError: nothing to calibrate.

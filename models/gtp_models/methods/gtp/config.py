@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS
+from gtp_models.methods.gtp.remedies import graphs, selections_without_class_token
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int, is_number
 
 if TYPE_CHECKING:
@@ -31,21 +32,21 @@ class GTPConfig(Settings):
     """Settings of Graph-based Token Propagation (arXiv 2311.03035, section 3), under the authors' names.
 
     Attributes:
-        num_prop: tokens that leave in every layer, or one number for each layer; 0 keeps all tokens of a layer.
+        num_prop: tokens to remove in every layer, or one number per layer; 0 keeps all tokens of a layer.
         sparsity: share of attention entries to keep, in (0, 1] (section 3.4).
-        alpha: share of a propagated token that its neighbours receive (equation 6), at least 0.
+        alpha: factor by which a removed token is added to its neighbours (equation 6), at least 0.
         num_neighbours: number of semantic neighbours of a token, at least 1.
         token_scale: give tokens that received others more weight as keys.
-        selection: the score by which tokens stay, an entry of ``gtp.selections``.
-        propagation: what the tokens that stay receive, an entry of ``gtp.propagations``.
+        selection: the score by which tokens are kept, an entry of ``gtp.selections``.
+        propagation: what the kept tokens receive, an entry of ``gtp.propagations``.
         graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused if the propagation uses no graph.
-        threshold: how the sparsity threshold is found; "exact" sorts each image's own attention, "calibrated"
-            takes it from the mean and spread of its logarithm and ``calibration``.
-        calibration: z for each head of each layer, () for layers that do not reduce; ``calibrate`` measures it.
+        threshold: how the sparsity threshold is found: "exact" sorts each image's attention; "calibrated" computes
+            ``exp(mean + z * std)`` of its logarithm, with z from ``calibration``.
+        calibration: z for each head of each layer, () for layers that remove no tokens; ``calibrate`` measures it.
         keep, macs, schedule: see ``Settings``.
 
     Raises:
-        ConfigError: a value that is not allowed; the message says why and what is allowed.
+        ConfigError: an invalid value; the message says why and what is allowed.
     """
 
     sparsity: float = 1.0
@@ -79,7 +80,8 @@ class GTPConfig(Settings):
             raise ConfigError(f"alpha={self.alpha!r}: give a finite number of at least 0 (the paper uses 0.1 to 0.4)")
         if not is_int(self.num_neighbours) or self.num_neighbours < 1:
             raise ConfigError(
-                f"num_neighbours={self.num_neighbours!r}: give at least 1 (graph='Spatial' uses no semantic neighbours)"
+                f"num_neighbours={self.num_neighbours!r}: give at least 1 "
+                f"({graphs('uses_neighbours', False)} uses none)"
             )
 
     def _check_choices(self) -> None:
@@ -91,13 +93,14 @@ class GTPConfig(Settings):
         if propagation.one_receiver and not graph.one_receiver:
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph that gives each token one receiver, and "
-                f"graph={self.graph!r} does not: choose graph='Nearest'"
+                f"graph={self.graph!r} does not: choose {graphs('one_receiver')}"
             )
         if propagation.merges and not self.token_scale:
-            raise ConfigError(f"propagation={self.propagation!r} keeps sizes in token_scale: leave it on")
+            raise ConfigError(f"propagation={self.propagation!r} stores sizes in token_scale: leave it on")
         if propagation.uses_graph and graph.edges is None:
             raise ConfigError(
-                f"propagation={self.propagation!r} needs a graph: choose graph='Mixed', or propagation='None' to prune"
+                f"propagation={self.propagation!r} needs a graph: choose {graphs('edges')}, "
+                "or propagation='None' to prune"
             )
 
     @classmethod
@@ -116,15 +119,15 @@ class GTPConfig(Settings):
 
     @classmethod
     def paper(cls, **settings: Any) -> "GTPConfig":
-        """Return the published form: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
+        """Return GTP as published: MixedAttnMax, Mixed graph, GraphProp, in every layer."""
         return cls.preset("paper", **settings)
 
     @classmethod
     def measured(cls, **settings: Any) -> "GTPConfig":
         """Return GTP with measured regeneration: Regeneration, Nearest, Merge, in two layers.
 
-        Token counts suit the tiles of runtimes (``+aligned``). ``num_prop`` stands for the MACs that it would take in
-        every layer.
+        Token counts suit the tiles of runtimes (``+aligned``).
+        ``num_prop`` sets the budget: the MACs that removing this number in every layer would leave.
         """
         return cls.preset("measured", **settings)
 
@@ -162,15 +165,28 @@ class GTPConfig(Settings):
         """Whether the settings use ``num_neighbours``."""
         return self.uses_graph and self.axes[1].uses_neighbours
 
+    def unused(self) -> dict[str, str]:
+        named = f"propagation={self.propagation!r}"
+        no_graph = f"{named} uses no graph"
+        found = {} if self.uses_graph else {"graph": no_graph}
+        if not self.axes[2].uses_alpha:
+            found["alpha"] = f"{named} does not use it"
+        if not self.uses_neighbours:
+            found["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
+        if self.threshold == "calibrated" and self.sparsity == 1:
+            found["threshold"] = "sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1"
+        return found
+
     def check(self, shape: ModelShape) -> None:
         if self.axes[0].needs_class_token and not shape.has_class_token:
             raise ConfigError(
-                f"selection={self.selection!r} needs a class token, and this model has none: use 'MixedAttnMax'"
+                f"selection={self.selection!r} needs a class token, and this model has none: "
+                f"use {selections_without_class_token()}"
             )
         if self.uses_neighbours and self.num_neighbours >= shape.patches:
             raise ConfigError(
                 f"num_neighbours={self.num_neighbours}, but the model has {shape.patches} image tokens: "
-                f"give at most {shape.patches - 1}, or use graph='Spatial'"
+                f"give at most {shape.patches - 1}, or use {graphs('uses_neighbours', False)}"
             )
         self._check_calibration(shape)
 

@@ -10,9 +10,9 @@ each with a standard error of .0003.
 from jaxtyping import Float
 from torch import Tensor
 
+from gtp_models.frame.cosines import EPS
+
 SKETCH = 64  # numbers that a token is compared by, at least
-NEVER = -4.0  # less than any cosine
-_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 
 
 def sketch_size(dim: int) -> int:
@@ -28,4 +28,4 @@ def directions(x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch t
     size = sketch_size(x.shape[-1])
     if size < x.shape[-1]:
         x = x.view(*x.shape[:-1], -1, size).sum(-2)
-    return x * (x * x).sum(-1, keepdim=True).clamp(min=_EPS).rsqrt()
+    return x * (x * x).sum(-1, keepdim=True).clamp(min=EPS).rsqrt()

@@ -8,7 +8,8 @@ image's own log-attention, with a z for each layer and head that was measured on
 from jaxtyping import Float
 from torch import Tensor
 
-AttentionMap = Float[Tensor, "*batch heads tokens tokens"]
+from gtp_models.frame.attention import AttentionMap
+
 HeadValue = Float[Tensor, "*batch heads 1 1"]
 
 

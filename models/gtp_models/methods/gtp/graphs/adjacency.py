@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from gtp_models.frame.cosines import EPS
 from gtp_models.frame.tokens import add_product
 from gtp_models.methods.gtp.axes import Edges, Parted, Seen
 
-_EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 _NEVER = -1e20  # below every product of two tokens
 
 
@@ -43,7 +43,7 @@ def semantic_adjacency(
     floor[:, :num_prefix] = _NEVER
     products = add_product(floor, x, x.mT) if num_prefix else x @ x.mT
     squares = products.reshape(*products.shape[:-2], 1, -1)[..., :: x.shape[-2] + 1]  # the diagonal
-    cosine = products / squares.clamp(min=_EPS).sqrt()
+    cosine = products / squares.clamp(min=EPS).sqrt()
     least = cosine.topk(num_neighbours + 1, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     return cosine >= least
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from gtp_models.frame.cosines import NEVER
 from gtp_models.frame.tokens import add_product, take
 from gtp_models.methods.gtp.axes import GRAPHS, Edges, Graph, Parted, Seen
-from gtp_models.methods.gtp.sketch import NEVER, sketch_size
+from gtp_models.methods.gtp.sketch import sketch_size
 from gtp_models.methods.settings import LayerShape
 
 
@@ -27,6 +28,4 @@ def _macs(layer: LayerShape) -> int:
     return layer.num_prop * (layer.tokens - layer.num_prop) * sketch_size(layer.model.dim)
 
 
-GRAPHS.add(
-    Graph("Nearest", "the most similar token that stays, found in the layer", nearest, one_receiver=True, macs=_macs)
-)
+GRAPHS.add(Graph("Nearest", "the most similar kept token, found in the layer", nearest, one_receiver=True, macs=_macs))

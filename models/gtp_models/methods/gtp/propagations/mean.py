@@ -1,4 +1,4 @@
-"""Mean: the mean of the tokens that leave becomes one new token."""
+"""Mean: the mean of the removed tokens becomes one new token."""
 
 from dataclasses import replace
 
@@ -24,4 +24,4 @@ def mean(parted: Parted, edges: Edges | None) -> Tokens:  # noqa: ARG001
     return replace(kept, x=x.reshape(-1, kept.x.shape[-1]), ids=ids, scale=scale)
 
 
-PROPAGATIONS.add(Propagation("Mean", "the mean of the tokens that leave becomes one new token", mean, joins=1))
+PROPAGATIONS.add(Propagation("Mean", "the mean of the removed tokens becomes one new token", mean, joins=1))

@@ -24,7 +24,7 @@ def merge(parted: Parted, edges: Edges | None) -> Tokens:
 PROPAGATIONS.add(
     Propagation(
         "Merge",
-        "tokens are merged into their receiver by the mean weighted by size",
+        "tokens are merged into their receiver by the size-weighted mean",
         merge,
         uses_graph=True,
         one_receiver=True,

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtp_models.frame.cosines import NEVER
 from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Seen, Selection
-from gtp_models.methods.gtp.sketch import NEVER, sketch_size
+from gtp_models.methods.gtp.sketch import sketch_size
 
 
 def before(tokens: int, num_prefix: int) -> Float[Tensor, "tokens tokens"]:

@@ -1,0 +1,70 @@
+"""What the command line makes of errors: one line, an exit code, and a traceback only with -v."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from artifacts import Command
+
+from gtp_export.commands import inspect as command_module
+from gtp_models.errors import WeightsError
+from gtp_models.state_dict import read_state_dict
+from gtp_runtime.errors import first_line
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/model.json"), "out/model.json: Permission denied"),
+        (FULL, "No space left on device: make room"),
+        (OSError("odd"), "odd: check the files"),
+        (OSError(), "OSError: check the files"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def refuse(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(command_module, "read_manifest", refuse)
+    ran = command("inspect", ".")
+    assert (ran.code, ran.out) == (1, "")
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_verbose_adds_the_traceback_and_keeps_the_code(command: Command) -> None:
+    ran = command("export", "nosuch", "-v")
+    assert ran.code == command("export", "nosuch").code == 2
+    assert "Traceback" in ran.err
+    assert ran.err.splitlines()[-1].startswith("error: no recipe is called 'nosuch'")
+
+
+def test_doctor_with_a_broken_onnxruntime(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_export.commands.doctor.is_installed", lambda module: True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ran = command("doctor", "--json")
+    assert (ran.code, json.loads(ran.out)["providers"]) == (0, [])
+    assert "onnxruntime is installed but cannot be loaded" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("a\nb"), "a"), (ValueError(), "ValueError"), (ValueError("\n"), "ValueError")]
+)
+def test_the_first_line_of_an_error(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_weights_whose_reader_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("torch.load", fail)
+    with pytest.raises(WeightsError, match="cannot read weights from x.pth: EOFError"):
+        read_state_dict(Path("x.pth"))

@@ -11,7 +11,12 @@ ModelPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact di
 Threads = Annotated[int, typer.Option(help="CPU threads, 0 for all.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="A folder of images, one sub-folder a class.", show_default=False)
+    Path | None,
+    typer.Option("--data", help="A folder of images, one sub-folder a class, of any size.", show_default=False),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that read images (default: one for each CPU).", min=1, show_default=False),
 ]
 Verbose = Annotated[
     bool,

@@ -1,16 +1,10 @@
-"""Compares loaded files: latency in turn, accuracy beside the dense twin."""
+"""Compares loaded files: latency, in turn."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike
-from pathlib import Path
 
-import numpy as np
-
-from gtp_runtime import accuracy, latency, timing
-from gtp_runtime.class_folders import class_indices
+from gtp_runtime import latency, timing
 from gtp_runtime.errors import InputError
-from gtp_runtime.images import find_images
 from gtp_runtime.model import Model
 from gtp_runtime.progress import Progress, quiet
 
@@ -39,49 +33,3 @@ def benchmark(
     results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
     entries = [model.entry for model in models]
     return latency.against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
-
-
-def evaluate(
-    model: Model,
-    dense: Model | None,
-    folder: str | PathLike[str],
-    progress: Progress = quiet,
-    *,
-    by_order: bool = False,
-) -> accuracy.Accuracy:
-    """Accuracy on an image folder, one sub-folder a class, beside the dense twin's.
-
-    Args:
-        model: the file.
-        dense: its dense twin; None where there is none.
-        folder: sub-folders are named as ``class_indices`` says; images in the folder itself have no class.
-        progress: told "measuring accuracy" and the share done.
-        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
-
-    Raises:
-        NoClassesError: a model that gives features.
-        ImageError: no images, unreadable ones, or sub-folders that are no classes.
-        InputError: a folder that is no path.
-        AnswerError: an answer that is not finite.
-    """
-    model.check_classes("accuracy")
-    paths, manifest = find_images(folder), model.manifest
-    classes = class_indices(
-        Path(folder), paths, manifest.labels, manifest.label_ids, manifest.model.num_classes, by_order
-    )
-    order = _folders(Path(folder), paths, classes) if by_order else None
-    halves = 1 if dense is None else 2
-
-    def half(number: int) -> Progress:
-        return lambda task, share=None: progress(task, None if share is None else (number + share) / halves)
-
-    logits = model.logits_of(paths, half(0), "measuring accuracy")
-    dense_logits = None if dense is None else dense.logits_of(paths, half(1), "measuring accuracy")
-    return accuracy.measure(logits, dense_logits, None if classes is None else np.asarray(classes), order)
-
-
-def _folders(folder: Path, paths: Sequence[Path], classes: Sequence[int] | None) -> dict[str, int]:
-    """Return the class of each sub-folder."""
-    if classes is None:
-        raise InputError(f"by order needs one sub-folder a class: images lie in {folder} itself")
-    return {path.relative_to(folder).parts[0]: index for path, index in zip(paths, classes, strict=True)}

@@ -27,6 +27,10 @@ class EngineError(ExportError):
     """A graph that TensorRT cannot parse or build."""
 
 
+class MissingPackageError(ExportError):
+    """A package of an extra that is not installed."""
+
+
 class ParityFailedError(ExportError):
     """An export whose graphs do not answer as eager PyTorch does.
 

@@ -79,6 +79,7 @@ def export(
     calib_data: of_method.CalibData = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html, a page that shows the export.")] = True,
     threads: Threads = 1,
     json: Json = False,
     verbose: Verbose = False,
@@ -119,6 +120,7 @@ def export(
                 seed=seed,
                 options=options,
                 check=check,
+                report=report,
                 threads=threads,
                 progress=update,
             )

@@ -26,7 +26,8 @@ class FileEntry:
     """A file of the artifact directory.
 
     Attributes:
-        role: "model", "dense" (the unpatched twin), "reference" (the parity pack) or "data" (weights of a graph).
+        role: "model", "dense" (the unpatched twin), "reference" (the parity pack), "data" (weights of a graph) or
+            "report" (the page for people).
         sha256: of the file, in hexadecimal digits.
         size: bytes.
         method: how tokens are reduced: "gtp", "dense", …
@@ -132,7 +133,7 @@ class Manifest:
         reference: what the parity pack holds: "images" ("synthetic" or where from), "count".
         tools: versions of what made the files.
         notes: what people should know of the export.
-        results: "parity" and "latency", by file name, as they are measured.
+        results: "parity", "latency" and "accuracy", by file name, as they are measured.
         schema_version: of this schema.
     """
 

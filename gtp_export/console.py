@@ -49,7 +49,7 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to stdout: columns of numbers to the right, of words to the left."""
+    """Write a table to stdout; columns of numbers are right-aligned."""
     made = Table(
         title=Text(title) if title else None,
         title_justify="left",

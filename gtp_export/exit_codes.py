@@ -55,10 +55,10 @@ def missing_extra(error: ModuleNotFoundError) -> str:
 
 
 def system_error(error: OSError) -> str:
-    """Return what the system refused, as one line that says what to do."""
+    """Return an error of the operating system as one line that says what to do."""
     reason = error.strerror or first_line(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{reason}: make room on the disk of the output and on that of temporary files (TMPDIR)"
     if error.filename is None:
-        return f"{reason}: check the files, the disks and the devices of this machine (-v says where)"
+        return f"{reason}: check the files, the disks and the devices of this machine (-v shows where)"
     return f"{error.filename}: {reason}: check that this user may read and write it"

@@ -11,7 +11,7 @@ GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact di
 ModelPath = Annotated[
     Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="A folder of images, one sub-folder per class.", show_default=False)
 ]

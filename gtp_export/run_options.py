@@ -22,7 +22,8 @@ from gtp_runtime.loading import load_twin
 
 PANEL = "How files run"
 NOT_KEPT = (
-    "note: the result was not kept in the manifest: it cannot be written, or the file was replaced meanwhile (-v says)"
+    "note: the result was not stored in the manifest: it cannot be written, or the file was replaced during the run "
+    "(-v shows which)"
 )
 
 

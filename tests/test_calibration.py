@@ -106,7 +106,7 @@ def test_calibrate_checks_the_place_first_and_replaces_recipes_only(command: Com
 
     mine = tmp_path / "compose.yaml"
     mine.write_text("services: {}\n", encoding="utf-8")
-    assert "exists and is no recipe, so it is not replaced" in refused(mine)
+    assert "exists and is not a recipe, so it is not replaced" in refused(mine)
     assert mine.read_text("utf-8") == "services: {}\n"
     assert "name ends in .yaml" in refused(tmp_path / "recipe.json")
     assert "there is no folder" in refused(tmp_path / "missing" / "recipe.yaml")

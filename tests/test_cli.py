@@ -128,8 +128,18 @@ def test_validate_with_accuracy(command: Command, digits_copy: Path, tmp_path: P
 
 def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) -> None:
     ran = command("validate", digits_copy, "--data", SEVEN.parent, "--max-drop", "5")
-    assert ran.code == 3
-    assert "--max-drop needs class folders and a dense baseline" in ran.err
+    assert ran.code == 4, "nothing was compared, so no gate failed"
+    assert "--max-drop has no accuracy to compare: it needs one sub-folder per class" in ran.err
+
+
+def test_parity_is_stored_if_accuracy_fails(command: Command, digits_copy: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "images" / "0"
+    broken.mkdir(parents=True)
+    (broken / "broken.png").write_bytes(b"no image")
+    assert command("validate", digits_copy, "--data", tmp_path / "images").code == 1
+    assert read_manifest(digits_copy).results["parity"]["model.onnx"]["ok"] is True
+    missing = command("validate", digits_copy, "--data", tmp_path / "missing")
+    assert (missing.code, "validating" in missing.err) == (1, False), "before anything is run"
 
 
 def test_bench(command: Command, digits_copy: Path) -> None:
@@ -150,7 +160,7 @@ def test_bench_says_what_was_not_kept(command: Command, digits_copy: Path, monke
     monkeypatch.setattr(Model, "record", lambda *arguments: False)
     ran = command(*QUICK, digits_copy)
     assert ran.code == 0
-    assert "note: the result was not kept in the manifest" in ran.error
+    assert "note: the result was not stored in the manifest" in ran.error
 
 
 def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> None:

@@ -227,4 +227,4 @@ def test_the_preset_of_a_recipe_keeps_its_calibration() -> None:
     own = replace(own, gtp=own.gtp | {"preset": "paper", "num_prop": 2, "graph": "Spatial"})
     settings = own.settings()
     assert isinstance(settings, GTPConfig)
-    assert (settings.calibration, settings.graph) == (((0.1,), ()), "Mixed")
+    assert (settings.calibration, settings.graph) == (((0.1,), ()), "Spatial"), "the recipe overrides its preset"

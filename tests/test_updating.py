@@ -62,7 +62,7 @@ def test_all_writers_wait_for_the_lock(digits_copy: Path) -> None:
     with gtp_runtime.load(digits_copy) as loaded:
         with locked(digits_copy):
             assert not loaded.record("parity", {"ok": True})
-            with pytest.raises(OutputError, match="another process holds the directory; all is as it was"):
+            with pytest.raises(OutputError, match="another process has locked the directory; nothing was changed"):
                 place_engine(digits_copy)
         assert loaded.record("parity", {"ok": True})
     assert read_manifest(digits_copy).results["parity"] == {"model.onnx": {"ok": True}}
@@ -79,7 +79,7 @@ def test_an_export_waits_for_the_lock_and_is_finished_later(digits_copy: Path) -
             write_manifest(manifest, staging.path)
             staging.commit()
 
-    with locked(digits_copy), pytest.raises(OutputError, match="another process holds"):
+    with locked(digits_copy), pytest.raises(OutputError, match="another process has locked"):
         export()
     with staged(digits_copy):
         assert read_manifest(digits_copy).notes == ["new"]
@@ -112,7 +112,7 @@ def test_a_result_belongs_to_the_file_that_was_measured(digits_copy: Path) -> No
 
 def test_an_engine_of_another_graph_is_neither_listed_nor_loaded(digits_copy: Path) -> None:
     before = read_manifest(digits_copy)
-    with pytest.raises(EngineError, match=r"model\.onnx was replaced while its engine was built.*build again"):
+    with pytest.raises(EngineError, match=r"model\.onnx was replaced during the build.*build it again"):
         place_engine(digits_copy, sha256="0" * 64)
     assert read_manifest(digits_copy) == before
     assert not (digits_copy / "model.engine").exists()
@@ -138,7 +138,7 @@ def test_an_engine_that_cannot_be_listed_leaves_the_earlier_one(
     monkeypatch.setattr(engines, "write_manifest", full)
     if not links:
         monkeypatch.setattr(atomic.os, "link", full)
-    with pytest.raises(OutputError, match="No space left on device; all is as it was"):
+    with pytest.raises(OutputError, match="No space left on device; nothing was changed"):
         place_engine(digits_copy)
     assert (sorted(os.listdir(digits_copy)), read_manifest(digits_copy)) == (names, before)
     assert not earlier or (digits_copy / "model.engine").read_bytes() == b"earlier"

@@ -83,12 +83,12 @@ def _write_reference(reference: Reference, directory: Path) -> FileEntry:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of a graph, or of all.
+    """Written graphs.
 
     Attributes:
         files: entries by file name.
-        nodes: ONNX nodes of each layer; empty for a dense twin.
-        notes: what people should know of it.
+        nodes: ONNX nodes of each layer; empty for a dense baseline.
+        notes: remarks for users.
     """
 
     files: dict[str, FileEntry]

@@ -63,12 +63,12 @@ def export(
         progress: called with the current task.
 
     Raises:
-        LimitError: settings that the target cannot build. It is raised before anything is traced.
-        StaticCheckError: a graph that is not static.
-        ParityFailedError: the graphs' answers differ from eager PyTorch's, or these are not finite. The earlier export
-            stays.
-        OutputError: the directory cannot be written, or holds other files.
-        ModelsError, GTPRuntimeError: from models, weights, images and ``threads``.
+        LimitError: the target cannot build these settings. It is raised before anything is traced.
+        StaticCheckError: a graph is not static.
+        ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
+            export is unchanged.
+        OutputError: the directory cannot be written, or contains other files.
+        ModelsError, GTPRuntimeError: errors of models, weights, images and ``threads``.
     """
     make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()

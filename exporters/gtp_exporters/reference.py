@@ -26,7 +26,7 @@ CHUNK = 8
 @dataclass(frozen=True)
 class ReferenceImages:
     """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words, and
-    a ``note`` for people where something is missing.
+    a ``note`` for users if something is missing.
     """
 
     pixels: np.ndarray

@@ -92,7 +92,7 @@ def export(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export MODEL with fewer tokens to static ONNX, with everything that a device needs."""
+    """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
     if threads is not None and not check:
         raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
     if seed is not None and weights not in ("random", "auto"):

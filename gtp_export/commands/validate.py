@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.exit_codes import GATE_FAILED
+from gtp_export.exit_codes import DONE, GATE_FAILED, MISSING
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
+from gtp_runtime.images import find_images
 from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:
@@ -65,17 +66,18 @@ def validate(
     with running.load(path) as model:
         if data is not None:
             model.check_classes("accuracy")
+            find_images(data)  # fail early
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
-        accuracy = _accuracy(model, data, by_order, running) if data is not None else None
         kept = model.record("parity", report.to_dict())
+        accuracy = _accuracy(model, data, by_order, running) if data is not None else None
         images = str(model.manifest.reference["images"])
-    drop = None if accuracy is None or accuracy.top1_drop is None else 100 * accuracy.top1_drop
-    missed = max_drop is not None and (drop is None or drop > max_drop)
+    code, problem = _judge(accuracy, max_drop)
+    code = code if report.ok else GATE_FAILED
     if json:
         document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
-        document["ok"] = report.ok and not missed
+        document["ok"] = code == DONE
         console.emit(document)
     else:
         parity_lines(report, images)
@@ -84,15 +86,25 @@ def validate(
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
         console.note(NOT_KEPT)
-    if missed:
-        console.err.print(
-            "error: no accuracy to compare: --max-drop needs class folders and a dense baseline"
-            if drop is None
-            else f"error: top-1 is {drop:.2f} points below dense, --max-drop allows {max_drop:g}",
-            style="red",
+    if problem:
+        console.err.print(f"error: {problem}", style="red")
+    if code != DONE:
+        raise typer.Exit(code)
+
+
+def _judge(accuracy: "Accuracy | None", max_drop: float | None) -> tuple[int, str]:
+    """Return the exit code that --max-drop leads to, and what is wrong."""
+    if max_drop is None:
+        return DONE, ""
+    if accuracy is None or accuracy.top1_drop is None:
+        return MISSING, (
+            "--max-drop has no accuracy to compare: it needs one sub-folder per class in --data, and a dense baseline "
+            "that can run here"
         )
-    if missed or not report.ok:
-        raise typer.Exit(GATE_FAILED)
+    drop = 100 * accuracy.top1_drop
+    if drop > max_drop:
+        return GATE_FAILED, f"top-1 is {drop:.2f} points below dense, --max-drop allows {max_drop:g}"
+    return DONE, ""
 
 
 def _accuracy(model: "Model", data: Path, by_order: bool, running: RunOptions) -> "Accuracy":

@@ -54,12 +54,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Put the file at ``path`` back as it was, or remove what came there, if the block fails.
+    """If the block fails, restore the file at ``path``, or remove a new file there.
 
-    Meanwhile it is kept as a temporary: a hard link, or a copy on a file system without links.
+    During the block, a temporary file keeps the content: a hard link, or a copy on a file system without links.
 
     Raises:
-        OSError: it cannot be kept.
+        OSError: the temporary file cannot be made.
     """
     target = Path(os.path.realpath(path))
     kept = _keep(target) if target.exists() else None
@@ -78,13 +78,13 @@ def restoring(path: Path) -> Iterator[None]:
 
 
 def _keep(target: Path) -> tuple[Path, int]:
-    """Link or copy a file to a temporary of ours and hold that."""
+    """Link or copy a file to a temporary file, and lock that."""
     link, lock = _temporary(target), os.open(target, os.O_RDONLY)
     _held(lock)  # before the link is there for others to sweep
     try:
         os.link(target, link)
     except OSError as error:
-        log.debug("%s is copied, for it cannot be linked: %s", target, error)
+        log.debug("%s is copied because it cannot be linked: %s", target, error)
         os.close(lock)
         return _copy(target)
     return link, lock

@@ -27,12 +27,11 @@ def benchmark(
         rounds: minimum number of runs of each file, even if ``seconds`` is exceeded; 1 or more.
 
     Raises:
-        InputError: no loaded files, or files of different batch sizes; ``seconds`` or ``rounds`` that are not such
-            numbers.
+        InputError: no loaded files, files of different batch sizes, or an invalid value of ``seconds`` or ``rounds``.
     """
     timing.check_duration(seconds, rounds)
     if not all(isinstance(model, Model) for model in models):
-        raise InputError("benchmark times loaded files: give gtp_runtime.load(path) of each")
+        raise InputError("benchmark takes loaded models: load each file with gtp_runtime.load(path)")
     _check_batches(models)
     times = timing.in_turn([model.timed() for model in models], seconds, progress, rounds)
     results = [
@@ -44,9 +43,13 @@ def benchmark(
 
 
 def _check_batches(models: Sequence[Model]) -> None:
-    """Milliseconds a run compare files only where a run has as many images."""
+    """Check that all files have one batch size: otherwise the time of a run cannot be compared.
+
+    Raises:
+        InputError: they differ.
+    """
     if len({model.batch for model in models}) > 1:
-        said = ", ".join(f"{model.path} {model.batch}" for model in models)
+        said = ", ".join(f"{model.path}: {model.batch}" for model in models)
         raise InputError(f"files of different batch sizes cannot be compared ({said}): give files of one batch size")
 
 

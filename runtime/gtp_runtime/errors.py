@@ -42,9 +42,9 @@ class DeviceError(GTPRuntimeError):
 
 
 class EngineMismatchError(GTPRuntimeError):
-    """An engine that was built for another TensorRT or another GPU than there is here."""
+    """An engine was built for another TensorRT or another GPU than this machine has."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or the name of its class where it has none."""
+    """Return the first line of an error's text, or its class name if the text is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -77,8 +77,8 @@ class Model(Runner):
         """Compare the outputs of this file with the reference; the report says whether every gate passed.
 
         Args:
-            progress: told "validating" and the share done.
-            min_kept: the share of images, 0..1, whose kept sets must agree; default: by precision
+            progress: called with "validating" and the share done.
+            min_kept: minimum share of images, 0..1, whose kept sets agree; default: by precision
                 (``gtp_runtime.parity_gates.LIMITS``).
 
         Raises:

@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def record(path: Path, sha256: str, kind: str, result: dict[str, Any]) -> bool:
-    """Keep a result ("parity", "latency") of the file with this sha256 in its manifest.
+    """Store a result ("parity", "latency") of the file with this sha256 in its manifest.
 
     Returns:
-        False where the manifest cannot be written, or no longer lists this very file; the log says which.
+        False if the manifest cannot be written, or lists another file of this name by now; the log has the reason.
     """
 
     def added(current: Manifest) -> Manifest:
@@ -28,6 +28,6 @@ def record(path: Path, sha256: str, kind: str, result: dict[str, Any]) -> bool:
     try:
         update_manifest(path.parent, added)
     except (OSError, ManifestError) as error:
-        log.info("%s of %s is not kept: %s", kind, path, error)
+        log.info("%s of %s is not stored: %s", kind, path, error)
         return False
     return True

@@ -56,8 +56,8 @@ def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Pro
 
     Raises:
         EngineError: TensorRT cannot parse or build it.
-        LimitError: options that this flavour does not have, a timing cache that cannot be read.
-        KeyboardInterrupt: Ctrl-C, after the step that was running.
+        LimitError: options that this flavour does not have, or a timing cache that cannot be read.
+        KeyboardInterrupt: Ctrl-C, after the current build step.
     """
     logger = make_logger(flavor.trt)
     builder = flavor.trt.Builder(logger)

@@ -50,10 +50,10 @@ def build_engine(
         progress: called with the current task and the share done.
 
     Raises:
-        ManifestError: a graph without manifest, or not what it says.
-        BackendMissingError: no TensorRT.
-        StaticCheckError, LimitError: the graph or the options are beyond TensorRT; before it is asked.
-        EngineError: TensorRT cannot parse or build the graph, or the graph was replaced meanwhile.
+        ManifestError: the graph has no manifest, or differs from it.
+        BackendMissingError: TensorRT is not installed.
+        StaticCheckError, LimitError: TensorRT does not support the graph or the options; raised before the build.
+        EngineError: TensorRT cannot parse or build the graph, or another export replaced the graph during the build.
         OutputError: the engine cannot be written.
     """
     source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
@@ -128,14 +128,14 @@ def _write(target: Path, plan: bytes, entry: FileEntry, info: EngineInfo) -> Fil
                 entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
             write_manifest(_with_entry(manifest, target.name, entry), target.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}; all is as it was") from error
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
     return entry
 
 
 def _check_graph(manifest: Manifest, info: EngineInfo) -> None:
     """Raise ``EngineError`` unless the graph that the engine was built from is still the one in the manifest."""
     if info.onnx not in manifest.files or manifest.files[info.onnx].sha256 != info.onnx_sha256:
-        raise EngineError(f"{info.onnx} was replaced while its engine was built: the engine is not kept, build again")
+        raise EngineError(f"{info.onnx} was replaced during the build, so the engine was discarded: build it again")
 
 
 def _with_entry(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:

@@ -73,14 +73,17 @@ class Recipe:
         return settings
 
     def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
-        if preset is not None and "num_prop" not in given:  # the recipe's own stands for MACs: the preset's layers
-            given = PRESETS.get(preset, {}) | given
-        preset = preset or (self.gtp.get("preset") if method == GTPConfig.name else None)
         if preset is None:
-            return make_settings(method, **self._defaults(method, given), **given)
+            values = self._defaults(method, given) | given
+            if method == GTPConfig.name and "preset" in self.gtp:
+                return GTPConfig.preset(self.gtp["preset"], **values)  # the recipe's settings override its preset
+            return make_settings(method, **values)
         if method != GTPConfig.name:
             raise ConfigError(f"preset={preset!r}: only gtp has presets, not {method}")
-        return GTPConfig.preset(preset, **self._defaults(method, PRESETS.get(preset, {}) | given), **given)
+        values = PRESETS.get(preset, {}) | given  # which override the recipe's settings
+        if "num_prop" not in given:  # the recipe's number is a budget of MACs, for the layers of the preset
+            given = values
+        return GTPConfig.preset(preset, **self._defaults(method, values), **given)
 
     def _defaults(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
         """Return the recipe's settings that a method takes and nothing overrides."""
@@ -97,7 +100,7 @@ class Recipe:
 
     def _changes(self, name: str, value: Any) -> bool:
         """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
-        measured = self.gtp | PRESETS.get(self.gtp.get("preset", ""), {})
+        measured = PRESETS.get(self.gtp.get("preset", ""), {}) | self.gtp
         own = measured.get(name, getattr(GTPConfig, name, None))
         return name not in NOT_MEASURED and _plain(value) != _plain(own)
 
@@ -184,7 +187,9 @@ def check_recipe_place(path: Path) -> None:
         try:
             _read(path)
         except (ConfigError, UnknownModelError) as error:
-            raise ConfigError(f"{path} exists and is no recipe, so it is not replaced: choose another name") from error
+            raise ConfigError(
+                f"{path} exists and is not a recipe, so it is not replaced: choose another name"
+            ) from error
 
 
 def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:

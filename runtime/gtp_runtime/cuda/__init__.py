@@ -101,7 +101,7 @@ def find_cuda() -> Cuda:
     """
     try:
         return _find()
-    except ImportError as error:  # the library is there, but not what it links to
+    except ImportError as error:  # the library is installed, but a library that it needs is not
         raise DeviceError(f"CUDA cannot be loaded ({first_line(error)}): install the GPU's driver") from error
 
 

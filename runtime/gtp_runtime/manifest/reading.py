@@ -23,11 +23,11 @@ _KINDS = {
 
 
 def read_manifest(directory: "str | os.PathLike[str]") -> Manifest:
-    """Read ``model.json`` of an artifact directory. Unknown keys are passed over, a newer minor version is read.
+    """Read ``model.json`` of an artifact directory. Unknown keys are ignored, and newer minor versions are accepted.
 
     Raises:
-        ManifestError: no manifest, a damaged one, or one of another major version.
-        InputError: ``directory`` is no path.
+        ManifestError: the manifest is missing, damaged, or of another major version.
+        InputError: ``directory`` is not a path.
     """
     if not isinstance(directory, str | os.PathLike):
         raise InputError(f"give the directory as a path, not {type(directory).__name__}")

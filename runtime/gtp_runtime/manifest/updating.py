@@ -1,4 +1,4 @@
-"""Changes a manifest: whoever reads, changes and writes it holds the directory meanwhile, so that no change is lost."""
+"""Changes a manifest under a lock, so that two processes that change it at the same time lose nothing."""
 
 import errno
 import fcntl
@@ -13,16 +13,18 @@ from gtp_runtime.manifest.reading import read_manifest, write_manifest
 from gtp_runtime.manifest.schema import Manifest
 
 log = logging.getLogger(__name__)
-PATIENCE = 30.0  # seconds to wait for others, who take far less than one
+PATIENCE = 30.0  # seconds to wait for the lock, which others hold for far less than one
 _PAUSE = 0.02  # seconds between two tries
 
 
 def update_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
-    """Replace the manifest by what ``change`` makes of it, and return that; others wait meanwhile.
+    """Read the manifest, write what ``change`` returns for it, and return that. Other processes wait.
+
+    After any error, also one that ``change`` raises, the manifest is unchanged.
 
     Raises:
-        ManifestError: no manifest, or a damaged one.
-        OSError: it cannot be written or held; it is as it was. Whatever ``change`` raises leaves it likewise.
+        ManifestError: the manifest is missing or damaged.
+        OSError: it cannot be written or locked.
     """
     with held(directory):
         changed = change(read_manifest(directory))
@@ -32,12 +34,12 @@ def update_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold a directory (flock), to change its manifest and files: short work only, and never twice at a time.
+    """Lock a directory (flock) to change its manifest and files. Only for short work, and not reentrant.
 
-    The kernel frees it with the process. A file system that cannot lock folders is used without.
+    The kernel releases the lock when the process ends. On a file system without such locks, there is none.
 
     Raises:
-        OSError: no such directory, or another process holds it for longer than ``PATIENCE``.
+        OSError: the directory does not exist, or another process holds the lock for longer than ``PATIENCE``.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -54,9 +56,11 @@ def _lock(descriptor: int, directory: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= end:
-                raise TimeoutError(errno.ETIMEDOUT, "another process holds the directory", str(directory)) from None
+                raise TimeoutError(
+                    errno.ETIMEDOUT, "another process has locked the directory", str(directory)
+                ) from None
             time.sleep(_PAUSE)
-        except OSError as error:  # NFS locks no folders, some file systems nothing
+        except OSError as error:  # NFS cannot lock folders, and some file systems cannot lock at all
             log.debug("%s is changed without a lock: %s", directory, error)
             return
         else:

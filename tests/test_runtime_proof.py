@@ -52,7 +52,7 @@ def test_benchmarks_files_in_turn(digits: Path, model: Model) -> None:
 
 
 def test_files_of_different_batches_are_not_compared(model: Model, batched: Model) -> None:
-    with pytest.raises(InputError, match=r"different batch sizes cannot be compared \(.*model\.onnx 1, .*onnx 3\)"):
+    with pytest.raises(InputError, match=r"different batch sizes cannot be compared \(.*model\.onnx: 1, .*onnx: 3\)"):
         gtp_runtime.benchmark([model, batched], 0)
 
 
@@ -67,7 +67,7 @@ def test_seconds_are_checked(model: Model, seconds: Any) -> None:
 def test_rounds_and_files_are_checked(model: Model, digits: Path) -> None:
     with pytest.raises(InputError, match=r"^rounds=0: give a whole number, 1 or more$"):
         gtp_runtime.benchmark([model], 0, rounds=0)
-    with pytest.raises(InputError, match=r"give gtp_runtime\.load\(path\) of each"):
+    with pytest.raises(InputError, match=r"load each file with gtp_runtime\.load\(path\)"):
         gtp_runtime.benchmark([digits])  # type: ignore[list-item]
     with pytest.raises(InputError, match="nothing to time"):
         gtp_runtime.benchmark([])

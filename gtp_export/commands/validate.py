@@ -69,7 +69,7 @@ def validate(
             report = model.validate(update, min_kept)
         accuracy = _accuracy(model, data, by_order, running) if data is not None else None
         kept = model.record("parity", report.to_dict())
-        images = str(model.manifest.reference["images"])
+        images = str(model.manifest.reference.get("images", "unknown"))
     drop = None if accuracy is None or accuracy.top1_drop is None else 100 * accuracy.top1_drop
     missed = max_drop is not None and (drop is None or drop > max_drop)
     if json:

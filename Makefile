@@ -18,7 +18,7 @@ STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full test-timm lint gpu-check wheel clean help
+.PHONY: setup export validate bench test test-full test-timm fuzz lint gpu-check wheel clean help
 
 setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks
 
@@ -26,7 +26,7 @@ setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmar
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,openvino,tensorrt-rtx]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,openvino,tensorrt-rtx,sign]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
@@ -51,6 +51,10 @@ test-timm: $(STAMP)  ## run the tests that use timm with the oldest and the newe
 	  export PYTHONPATH=build/timm-$$version; \
 	  $(BIN)/python -c "import gtp_models, timm; assert timm.__version__ == '$$version'; print('timm', timm.__version__)"; \
 	  $(BIN)/python -m pytest -q -m "not full" $(TIMM_TESTS) $(ARGS); done
+
+SECONDS ?= 60
+fuzz: $(STAMP)  ## fuzz everything that reads files, each target for SECONDS (60) [TARGET=manifest|pack|... SECONDS=600]
+	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

@@ -14,11 +14,23 @@ from rich.text import Text
 
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.text import visible
 
 PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")
+
+
+class _Console(Console):
+    """Shows text from files as it is: no markup of rich's in it counts, and control characters are spelled out."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Write as rich does."""
+        shown = (visible(entry) if isinstance(entry, str) else entry for entry in objects)
+        super().print(*shown, **{"markup": False, **options})
+
+
 WIDE = None if sys.stdout.isatty() else 200  # a file or a pipe has no edge to wrap at
-out = Console(highlight=False, soft_wrap=True, width=WIDE)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _Console(highlight=False, soft_wrap=True, width=WIDE)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 _shown: set[str] = set()
 
 
@@ -51,7 +63,7 @@ def emit(document: dict[str, Any]) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout; columns of numbers are right-aligned."""
     made = Table(
-        title=Text(title) if title else None,
+        title=Text(visible(title)) if title else None,
         title_justify="left",
         title_style="bold",
         show_header=any(columns),
@@ -62,7 +74,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         numeric = all(row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows)
         made.add_column(Text(column), justify="right" if numeric else "left", header_style="dim")
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*(Text(visible(cell)) for cell in row))
     out.print(made)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from gtp_runtime.backends import all_backends
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
+from gtp_runtime.trust.keys import EXTRA as SIGN
 
 ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
 EXPORT = Extra(
@@ -57,7 +58,8 @@ def abilities() -> list[Ability]:
     specs = all_backends()
     build = tuple(replace(extra, packages={**extra.packages, **ONNX}) for extra in specs["tensorrt"].extras)
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
-    return [Ability("export models", (EXPORT,)), Ability("build TensorRT engines", build), *running]
+    signing = Ability("sign exports, and verify signatures", (SIGN,))
+    return [Ability("export models", (EXPORT,)), Ability("build TensorRT engines", build), *running, signing]
 
 
 def extra_of(module: str) -> Extra | None:

@@ -21,9 +21,19 @@ from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 
 PANEL = "How files run"
+TRUST_PANEL = "What is trusted"
+TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load``
+    ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
+    ("min_version", int, "With --trusted-key: the lowest version of a signed export that is accepted."),
+    (
+        "remember",
+        str,
+        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.",
+    ),
+)
 NOT_KEPT = (
-    "note: the result was not stored in the manifest: it cannot be written, or the file was replaced during the run "
-    "(-v shows which)"
+    "note: the result was not stored in the manifest: it is signed or cannot be written, or the file was replaced "
+    "during the run (-v shows which)"
 )
 
 
@@ -96,7 +106,8 @@ def _plain(value: Any) -> Any:
 def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
     text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto depends on the file's extension."
-    return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults)]
+    trust = [_parameter(name, kind | None, text, None, TRUST_PANEL) for name, kind, text in TRUST]
+    return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults), *trust]
 
 
 def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
@@ -140,7 +151,7 @@ def _choices(name: str, values: "tuple[str, ...]") -> Any:
     return Enum(name, {value: value for value in values}, type=str)
 
 
-def _parameter(name: str, kind: Any, text: str, default: Any) -> inspect.Parameter:
-    option = typer.Option(help=text, rich_help_panel=PANEL, show_default=False)
+def _parameter(name: str, kind: Any, text: str, default: Any, panel: str = PANEL) -> inspect.Parameter:
+    option = typer.Option(help=text, rich_help_panel=panel, show_default=False)
     annotation = Annotated[kind, option]
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)

@@ -93,6 +93,12 @@ class FakeEngine:
     def get_tensor_name(self, index: int) -> str:
         return list(self.shapes)[index]
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name="FLOAT")
+
     def create_runtime_config(self) -> Any:
         cache = SimpleNamespace(
             deserialize=lambda blob: self.cuda.log.append(f"cache {bytes(blob)!r}") or True,

@@ -170,7 +170,7 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         open_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match=r"^no image .*missing\.png$"):
         open_image(tmp_path / "missing.png")
-    with pytest.raises(ImageError, match="Is a directory"):
+    with pytest.raises(ImageError, match="it is a folder, not a regular file"):
         open_image(tmp_path)
     with pytest.raises(ImageError, match="not NoneType"):
         open_image(None)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from gtp_runtime.manifest import (
 )
 from gtp_runtime.manifest.json_schema import json_schema
 
+GRAPH = b"\x08\x08\x3a\x00"  # an ONNX file: ir_version 8, an empty graph
 MANIFEST = Manifest(
     model=ModelInfo("tiny", "a tiny ViT", "vit_tiny_patch16_224", 2, 1, [4, 4]),
     weights=WeightsInfo("file", "tiny.safetensors", "ab" * 32, ["resampled"]),
@@ -194,17 +195,20 @@ def test_no_manifest(tmp_path: Path) -> None:
 
 def test_only_the_files_it_lists_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(b"graph")
-    manifest = replace(MANIFEST, files={"model.onnx": FileEntry("model", file_sha256(path), 5)})
+    path.write_bytes(GRAPH)
+    manifest = replace(MANIFEST, files={"model.onnx": FileEntry("model", file_sha256(path), len(GRAPH))})
     check_file(path, manifest)
-    path.write_bytes(b"grapH")
+    path.write_bytes(GRAPH[:-1] + b"\1")
     with pytest.raises(ManifestError, match="sha256 differs"):
+        check_file(path, manifest)
+    path.write_bytes(GRAPH * 2)
+    with pytest.raises(ManifestError, match="8 bytes, not 4: sha256 differs"):
         check_file(path, manifest)
     path.unlink()
     with pytest.raises(ManifestError, match="no file .* though the manifest lists it"):
         check_file(path, manifest)
     path.mkdir()
-    with pytest.raises(ManifestError, match="no file "):
+    with pytest.raises(ManifestError, match="cannot read .*: it is a folder, not a regular file"):
         check_file(path, manifest)
     with pytest.raises(ManifestError, match=r"does not list other\.onnx: it lists model\.onnx; export again"):
         check_file(tmp_path / "other.onnx", manifest)
@@ -213,10 +217,10 @@ def test_only_the_files_it_lists_as_they_were_written(tmp_path: Path) -> None:
 @pytest.fixture
 def with_data(tmp_path: Path) -> tuple[Path, Manifest]:
     """A graph whose weights lie in a file beside it."""
-    for name in ("model.onnx", "model.onnx.data"):
-        (tmp_path / name).write_bytes(name.encode())
-    graph = FileEntry("model", file_sha256(tmp_path / "model.onnx"), 10, external_data="model.onnx.data")
-    data = FileEntry("data", file_sha256(tmp_path / "model.onnx.data"), 15)
+    for name, content in (("model.onnx", GRAPH), ("model.onnx.data", b"weights")):
+        (tmp_path / name).write_bytes(content)
+    graph = FileEntry("model", file_sha256(tmp_path / "model.onnx"), 4, external_data="model.onnx.data")
+    data = FileEntry("data", file_sha256(tmp_path / "model.onnx.data"), 7)
     return tmp_path / "model.onnx", replace(MANIFEST, files={"model.onnx": graph, "model.onnx.data": data})
 
 

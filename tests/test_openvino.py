@@ -13,10 +13,12 @@ from test_cli import LATENCY, PARITY, document
 import gtp_runtime
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
-from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
+from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.parity_gates import LIMITS
 
 pytest.importorskip("openvino")
+
+NO_NODE = b"\x08\x08\x3a\x02\x0a\x00"  # an ONNX file with a node that is none
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,9 @@ def test_closes(digits: Path) -> None:
 
 def test_what_it_refuses(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("model.engine", "broken.onnx"):
-        (digits_copy / name).write_bytes(b"no graph")
+        (digits_copy / name).write_bytes(NO_NODE)
         manifest = read_manifest(digits_copy)
-        entry = FileEntry("model", file_sha256(digits_copy / name), 8)
+        entry = replace(manifest.entry("model.onnx"), sha256=file_sha256(digits_copy / name), size=len(NO_NODE))
         write_manifest(replace(manifest, files={**manifest.files, name: entry}), digits_copy)
     with pytest.raises(InputError, match=r"backend 'openvino' does not run model\.engine: there are "):
         gtp_runtime.load(digits_copy / "model.engine", "openvino")

@@ -109,7 +109,7 @@ def with_pack(directory: Path, change: Callable[[Reference], Reference]) -> Path
     path = directory / "reference.npz"
     write_reference(change(read_reference(path)), path)
     manifest = read_manifest(directory)
-    entry = replace(manifest.entry(path.name), sha256=file_sha256(path))
+    entry = replace(manifest.entry(path.name), sha256=file_sha256(path), size=path.stat().st_size)
     write_manifest(replace(manifest, files=manifest.files | {path.name: entry}), directory)
     return directory
 

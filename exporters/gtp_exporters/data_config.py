@@ -6,16 +6,27 @@ from typing import Any
 
 from timm.data import ImageNetInfo, resolve_model_data_config
 
+from gtp_models.errors import ConfigError
 from gtp_models.recipes import Recipe
+from gtp_runtime.errors import ManifestError
 from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.text import one_line
 
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}
 
 
 def preprocessing_of(model: Any) -> Preprocessing:
-    """Return the preprocessing of a timm model, at the image size it was made with."""
-    config = resolve_model_data_config(model)
-    return to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+    """Return the preprocessing of a timm model, at the image size it was made with.
+
+    Raises:
+        ConfigError: the recipe's ``preprocessing`` holds something that is none.
+    """
+    try:
+        config = resolve_model_data_config(model)
+        return to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+    except (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, ManifestError) as error:
+        reason = one_line(error).removesuffix(": export again")
+        raise ConfigError(f"the model's preprocessing cannot be used ({reason}): mend it in the recipe") from error
 
 
 def to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:

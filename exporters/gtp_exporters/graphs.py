@@ -14,6 +14,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gtp_exporters.errors import StaticCheckError
+from gtp_runtime.onnx_scan import ScanError, scan
+from gtp_runtime.text import one_line
 
 LARGE = 1 << 20  # bytes; a weight of this size or more is an input of the skeleton
 EXTERNAL_ABOVE = 1 << 30  # bytes; more weights than this go into a file beside the graph (protobuf ends at 2 GiB)
@@ -97,16 +99,15 @@ def read(path: Path, external_data: str | None = None) -> ir.Model:
         external_data: the only file that its weights may be in, as the manifest names it.
 
     Raises:
-        StaticCheckError: not an ONNX file, or its weights are in another file.
+        StaticCheckError: not an ONNX file, or it names another file.
     """
     try:
+        scan(path, external_data)
         model = ir.load(path)
+    except ScanError as error:
+        raise StaticCheckError(f"{path} cannot be used: {error}; export again") from error
     except Exception as error:  # protobuf's and onnx_ir's own errors share no base class
-        raise StaticCheckError(f"{path} is not an ONNX graph ({error}): export again") from error
-    tensors = [value.const_value for value in model.graph.initializers.values()]
-    named = {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-    if other := named - {external_data}:
-        raise StaticCheckError(f"{path} has weights in {', '.join(sorted(other))}, not in the manifest: export again")
+        raise StaticCheckError(f"{path} is not an ONNX graph ({one_line(error)}): export again") from error
     _load_weights(model, below=LARGE)
     return model
 

@@ -59,6 +59,16 @@ def build_engine(
             show_default=False,
         ),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a signed directory: private key of this device, which signs it anew.", show_default=False
+        ),
+    ] = None,
+    trusted_key: Annotated[
+        Path | None,
+        typer.Option(help="For a signed directory: public key that must have signed it before.", show_default=False),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -80,6 +90,8 @@ def build_engine(
             flavor=wanted,
             options=options,
             progress=update,
+            key=key,
+            trusted_key=trusted_key,
         )
     if json:
         console.emit({"path": str(engine.path), **asdict(engine.entry)})

@@ -88,7 +88,7 @@ def _files(manifest: Manifest) -> None:
 
 def _proven(manifest: Manifest, name: str) -> str:
     result = manifest.results.get("parity", {}).get(name)
-    return "-" if result is None else "ok" if result["ok"] else "FAILED"
+    return "-" if not isinstance(result, dict) else "ok" if result.get("ok") is True else "FAILED"
 
 
 def _shapes(specs: list[TensorSpec]) -> str:

@@ -71,7 +71,7 @@ def validate(
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict())
         accuracy = _accuracy(model, data, by_order, running) if data is not None else None
-        images = str(model.manifest.reference["images"])
+        images = str(model.manifest.reference.get("images", "unknown"))
     code, problem = _judge(accuracy, max_drop)
     code = code if report.ok else GATE_FAILED
     if json:

@@ -1,5 +1,7 @@
 """Reads weights files and adapts them to a model, or raises an error with the reason."""
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
-from gtp_runtime.errors import first_line
+from gtp_runtime.opening import check_regular
+from gtp_runtime.text import one_line
 
 PICKLED = (".pth", ".pt", ".pth.tar")  # the last is no archive, in spite of its name
 SUFFIXES = (".safetensors", *PICKLED)
@@ -21,28 +24,48 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsUnavailableError: no such file.
-        WeightsError: another format, or a file without weights.
+        WeightsError: another format, a file without weights, or entries that are no plain named tensors.
     """
+    if not path.name.endswith(SUFFIXES):
+        raise WeightsError(f"{path} is not a weights file: give .safetensors, .pth, .pt or .pth.tar")
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        if path.name.endswith(PICKLED):
-            return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+            return _checked(load_file(path), path)
+        _check_packing(path)
+        return _checked(_unwrap(torch.load(path, map_location="cpu", weights_only=True), path), path)
     except WeightsError:
         raise
     except FileNotFoundError as error:
         raise WeightsUnavailableError(f"no weights file {path}: give one that exists") from error
+    except pickle.UnpicklingError as error:  # its message tells how to unpickle the file all the same
+        raise WeightsError(
+            f"cannot read weights from {path}: it is damaged, or holds more than tensors (pickled objects are "
+            "never executed); save model.state_dict() alone, best as .safetensors"
+        ) from error
     except Exception as error:  # each reader has exceptions of its own, and pickle any
-        reason = first_line(error)
+        reason = one_line(getattr(error, "strerror", None) or error)
         raise WeightsError(
             f"cannot read weights from {path}: {reason} (only tensors are read; pickled objects are never executed)"
         ) from error
-    raise WeightsError(f"{path} is not a weights file: give .safetensors, .pth, .pt or .pth.tar")
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _check_packing(path: Path) -> None:
+    """Check that an archive takes no more memory than its file: torch stores tensors as they are.
+
+    Raises:
+        WeightsError: some are packed.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise WeightsError(f"{path} is packed, as torch.save does not do: save model.state_dict() again")
+
+
+def _unwrap(content: Any, path: Path) -> Mapping[Any, Any]:
     for wrapper in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -50,7 +73,31 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} holds no state dict: save model.state_dict(), alone or under 'model' or 'state_dict'"
         )
-    return dict(content)
+    return content
+
+
+def _checked(state: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return a state dict of plain tensors with names, whose values are all in the file.
+
+    Raises:
+        WeightsError: names the first entry that is none.
+    """
+    for key, value in state.items():
+        if not isinstance(key, str) or not key.isprintable():
+            raise WeightsError(f"{path} has the key {key!r:.60}, and weights have names: save model.state_dict()")
+        if problem := _problem(value):
+            raise WeightsError(f"{key:.60} in {path} is {problem}: save plain tensors")
+    return dict(state)
+
+
+def _problem(value: Tensor) -> str:
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_nested:
+        return f"no plain tensor ({value.layout}, {value.device.type})"
+    if value.is_complex():
+        return "complex"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"{tuple(value.shape)}, more values than the file holds"
+    return ""
 
 
 def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -71,7 +118,12 @@ def fit(state: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], tuple[
         return renamed, notes
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = theirs.shape[1] - prefix
-    if round(patches**0.5) ** 2 != patches or ours.shape[2] != theirs.shape[2]:
+    if (
+        patches < 1
+        or round(patches**0.5) ** 2 != patches
+        or not theirs.is_floating_point()
+        or ours.shape[2] != theirs.shape[2]
+    ):
         return renamed, notes
     renamed["pos_embed"] = resample_abs_pos_embed(theirs, model.patch_embed.grid_size, num_prefix_tokens=prefix)
     return renamed, (*notes, f"position embeddings resampled from {patches} to {ours.shape[1] - prefix} patches")

@@ -15,8 +15,12 @@ from gtp_models import hub
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
 from gtp_models.recipes import Recipe, check_timm_name
 from gtp_models.state_dict import SUFFIXES, check_fit, fit, read_state_dict
+from gtp_runtime.text import one_line
 
+# what timm raises of arguments that it cannot use
+REJECTIONS = (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 Source = Literal["pretrained", "file", "random"]
+MOST_PARAMETERS = 4_000_000_000  # 16 GB in float32
 LOCAL = Path("weights")  # where ``auto`` looks for NAME.safetensors, NAME.pth, NAME.pt and NAME.pth.tar
 
 
@@ -57,6 +61,8 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> B
         UnknownModelError: timm has no such model.
     """
     check_timm_name(recipe.timm)
+    if recipe.model_args:
+        _check_parameters(recipe)
     if weights == "auto":
         return _build_auto(recipe, seed)
     if weights == "random":
@@ -91,11 +97,25 @@ def _create(recipe: Recipe, pretrained: bool = False) -> Any:
             state = model.state_dict()  # the same weights; every export has one image size
             model = timm.create_model(recipe.timm, pretrained_cfg_overlay=overlay, dynamic_img_size=False, **arguments)
             model.load_state_dict(state)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"timm cannot build {recipe.timm} with {arguments}: {error}") from error
+    except REJECTIONS as error:
+        if pretrained and isinstance(error, RuntimeError):  # of the weights
+            raise
+        given = ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
+        raise ConfigError(f"timm cannot build {recipe.timm} with {given}: {one_line(error)}") from error
     if "img_size" in arguments:  # timm's own sizes may leave a margin: 384 pixels in patches of 14
         _check_size(model, recipe)
     return model.eval()
+
+
+def _check_parameters(recipe: Recipe) -> None:
+    """Check, before it takes memory, that a model of a recipe's own sizes is not enormous.
+
+    Raises:
+        ConfigError: it has more than ``MOST_PARAMETERS``, or timm rejects the sizes.
+    """
+    count = sum(value.numel() for value in outline(recipe).parameters())
+    if count > MOST_PARAMETERS:
+        raise ConfigError(f"recipe {recipe.name} makes {recipe.timm} with {count:.1e} parameters: give smaller sizes")
 
 
 def outline(recipe: Recipe) -> Any:

@@ -6,8 +6,12 @@
   rounded, so that 0..65535 becomes 0..255; a TIFF of 12 bits likewise from 0..4095.
 - Other ``I`` and ``F`` pictures do not define which value is white. They are read as 0..255, as Pillow does, and
   rejected if their values are in another range: outside 0..255, not finite, or ``F`` with no value above 1.
+
+Files come from anywhere: only ``FORMATS`` are read (for EPS Pillow would run Ghostscript), only from regular files, and
+of at most ``LARGEST`` pixels, which is checked before a pixel is decoded. One picture takes less than 1 GB of memory.
 """
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import Union
 
@@ -15,10 +19,19 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gtp_runtime.errors import ImageError
+from gtp_runtime.opening import open_regular
+from gtp_runtime.text import one_line
+
+LARGEST = 1 << 26  # pixels: 8192 x 8192
+LARGEST_FILE = 1 << 29  # bytes: as many pixels of 8 bytes, stored plainly
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # of images.SUFFIXES, and .jp2
+BLOCK = 1 << 20  # pixels of more than 8 bits that are looked at at once
+LARGEST = 1 << 26  # pixels: 8192 x 8192
+LARGEST_FILE = 1 << 29  # bytes; 16-bit RGBA pixels, stored plainly
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # what images.SUFFIXES stand for, and .jp2
+BLOCK = 1 << 22  # pixels that are scaled at once
 
 ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
-# Pillow's own errors; ImportError: LAB in a Pillow that was built without LittleCMS
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
 WHITE = 255
 WHITE_16 = 65535
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: zero is white
@@ -29,8 +42,8 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: a file is missing or not an image, an array has another shape or type, the object is of another
-            type, or the range of the values is unknown.
+        ImageError: a file is missing, too large or not an image, an array has another shape or type, the object is of
+            another type, or the range of the values is unknown.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -41,22 +54,27 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, exif)
-        with Image.open(image) as picture:
+        with open_regular(image, LARGEST_FILE) as file, Image.open(file, formats=FORMATS) as picture:
             return _to_rgb(picture, exif)
     except FileNotFoundError as error:
         raise ImageError(f"no image {image}") from error
-    except UNREADABLE as error:
-        raise ImageError(f"cannot read the image {image}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"cannot identify image file {image}: it is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # each of Pillow's readers has exceptions of its own
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot read the image {image}: {one_line(reason)}") from error
 
 
 def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:
     if not all(picture.size):
         raise ValueError("it has no pixels")
+    if picture.width * picture.height > LARGEST:
+        raise ValueError(f"it has {picture.width} x {picture.height} pixels, at most {LARGEST} are read: shrink it")
     picture.load()
     white = _white(picture)
     turned = ImageOps.exif_transpose(picture) if exif else picture
     if white is not None:
-        turned = _scaled(np.asarray(turned), white)
+        turned = _scaled(turned, white)
     elif turned.mode in THROUGH:
         turned = turned.convert(THROUGH[turned.mode])
     return turned.convert("RGB")
@@ -80,12 +98,20 @@ def _white(picture: Image.Image) -> int | None:
         "PPM",
     ):  # older Pillows open 16-bit PNG so, all of them 16-bit PPM
         return WHITE_16
-    _check_range(np.asarray(picture), picture.mode)
+    _check_range(picture)
     return WHITE
 
 
-def _check_range(values: np.ndarray, mode: str) -> None:
-    low, high = float(values.min()), float(values.max())
+def _blocks(picture: Image.Image) -> Iterator[np.ndarray]:
+    """Yield a picture's rows from the top, a few at a time: as a whole, Pillow copies them more than once."""
+    rows = max(1, BLOCK // picture.width)
+    for top in range(0, picture.height, rows):
+        yield np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+
+
+def _check_range(picture: Image.Image) -> None:
+    ranges = np.array([(block.min(), block.max()) for block in _blocks(picture)], np.float64)
+    low, high, mode = float(ranges[:, 0].min()), float(ranges[:, 1].max()), picture.mode
     if not (low >= 0 and high <= WHITE) or (mode == "F" and 0 < high <= 1):
         raise ValueError(
             f"its mode {mode} does not define which value is white, and its values are {low:g} to {high:g}: scale "
@@ -93,5 +119,7 @@ def _check_range(values: np.ndarray, mode: str) -> None:
         )
 
 
-def _scaled(values: np.ndarray, white: int) -> Image.Image:
-    return Image.fromarray(np.rint(values.astype(np.float64) * (WHITE / white)).astype(np.uint8))
+def _scaled(picture: Image.Image, white: int) -> Image.Image:
+    """Scale 0..white to 0..255."""
+    scaled = [np.rint(block.astype(np.float64) * (WHITE / white)).astype(np.uint8) for block in _blocks(picture)]
+    return Image.fromarray(np.concatenate(scaled))

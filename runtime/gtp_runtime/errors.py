@@ -45,6 +45,23 @@ class EngineMismatchError(GTPRuntimeError):
     """An engine was built for another TensorRT or another GPU than this machine has."""
 
 
+class KeyFileError(GTPRuntimeError):
+    """A key file that cannot be read or written, or that holds no Ed25519 key."""
+
+
+class SignatureError(GTPRuntimeError):
+    """An artifact directory that no trusted key signed, or that was changed since.
+
+    Attributes:
+        kind: what was found: "unsigned", "key" (another key), "changed", "added", "missing" (a file), "replayed" (an
+            older version), "memory" (the version that is remembered cannot be read or kept).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class name if the text is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

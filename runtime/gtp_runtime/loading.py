@@ -3,24 +3,40 @@
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.backends import find_backend
+from gtp_runtime.backends import BackendSpec, find_backend
 from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
 from gtp_runtime.manifest import check_file, read_manifest, twin
 from gtp_runtime.model import Model
+from gtp_runtime.runnable import check_runnable
+from gtp_runtime.trust import Trust, verify
 
+TRUST = ("trusted_key", "min_version", "remember")  # arguments of ``load`` that are no backend's
 log = logging.getLogger(__name__)
 
 
-def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model:
+def load(
+    path: "str | os.PathLike[str]",
+    backend: str = "auto",
+    *,
+    trusted_key: Any = None,
+    min_version: int | None = None,
+    remember: "str | os.PathLike[str] | None" = None,
+    **options: Any,
+) -> Model:
     """Load a file that gtp-export wrote.
 
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
         backend: the name of a backend, or "auto": by the file's extension.
+        trusted_key: the path of a public key (.pub), or a list of several, of which one must have signed the directory
+            (docs/security.md); every file there is then checked. None demands no signature.
+        min_version: the lowest version of a signed export that is accepted.
+        remember: a file that keeps the highest version accepted so far, so that no older one is accepted again.
         options: options of the backend; None is the default. onnxruntime: ``threads`` (0 for all), ``provider``
             ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
             (let an engine run code of its own on the CPU; only for engines that you built).
@@ -28,6 +44,8 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
     Raises:
         InputError: no such backend, an option that it does not have, or an invalid value.
         ManifestError: no such file, no manifest, or the file differs from its manifest (sha256).
+        SignatureError: no trusted key signed the directory, or it was changed since; nothing was loaded.
+        KeyFileError: a trusted key cannot be read.
         BackendMissingError: the backend or device is not installed.
         EngineMismatchError: the engine is for another TensorRT or GPU.
         DeviceError: CUDA or TensorRT reports an error.
@@ -35,8 +53,14 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
     file = _file(path)
     spec = find_backend(file, backend)
     chosen = make_options(spec, options)
-    manifest = read_manifest(file.parent)
-    check_file(file, manifest)
+    trust = Trust.of(trusted_key, min_version, remember)
+    if trust is None:
+        manifest = read_manifest(file.parent)
+        check_file(file, manifest)
+    else:
+        manifest = verify(file.parent, trust).manifest
+        chosen = _trusting(spec, chosen, options)
+    check_runnable(file, manifest)
     if manifest.weights.source == "random":
         warnings.warn(
             f"{file} was exported with random weights ({manifest.weights.detail}): its outputs are meaningless",
@@ -45,6 +69,19 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
         )
     log.info("loading %s with %s (backend: %s), %s", file, spec.name, backend, chosen)
     return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
+
+
+def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:
+    """Return a backend's options for a signed directory.
+
+    Raises:
+        InputError: one that was given and is off then.
+    """
+    trusting = spec.trusting(chosen)
+    for name, value in given.items():
+        if value is not None and getattr(trusting, name) != value:
+            raise InputError(f"{name}={value!r}: not with trusted_key, for no key signs what it stands for")
+    return trusting
 
 
 def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model | None:
@@ -63,7 +100,7 @@ def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: 
         return None
     if dense.suffix == file.suffix:
         return load(dense, backend, **options)
-    names = find_backend(dense).option_names
+    names = (*find_backend(dense).option_names, *TRUST)
     return load(dense, **{name: value for name, value in options.items() if name in names})
 
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
-from gtp_runtime.decoding import ImageLike, open_image
+from gtp_runtime.decoding import LARGEST, ImageLike, open_image
+from gtp_runtime.errors import ImageError
 from gtp_runtime.preprocessing_check import check
 
 
@@ -49,9 +50,18 @@ class Preprocessing:
         return self.normalise(self.pixels(image, exif=exif))
 
     def pixels(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
-        """Return the (H, W, 3) uint8 pixels that the model sees."""
+        """Return the (H, W, 3) uint8 pixels that the model sees.
+
+        The whole image is resized, then cut. To resize only the part that the crop needs (Pillow's ``box``, which is
+        float32) would be cheaper, and gives other values than timm's transform does: in 191 of 200 images of noise.
+        What resizing may take is bounded instead.
+
+        Raises:
+            ImageError: an image that cannot be read, or is too long and thin to be resized so.
+        """
         picture = open_image(image, exif=exif)
         size = self._resized(picture.width, picture.height)
+        _check_work(picture.size, size)
         if size != picture.size:
             picture = picture.resize(size, Image.Resampling[self.interpolation.upper()])
         return self._cropped(np.asarray(picture))
@@ -86,3 +96,13 @@ class Preprocessing:
         top, left = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
         canvas[top : top + height, left : left + width] = pixels
         return canvas
+
+
+def _check_work(given: tuple[int, int], resized: tuple[int, int]) -> None:
+    """Raise ``ImageError`` where resizing (width, height) takes more pixels than ``LARGEST`` in one of its passes."""
+    (width, height), (new_width, new_height) = given, resized
+    if max(new_width * new_height, new_width * height, width * new_height) > LARGEST:
+        raise ImageError(
+            f"an image of {width} x {height} pixels is too long and thin: resized to {new_width} x {new_height} it "
+            f"takes more than {LARGEST} pixels; cut it first"
+        )

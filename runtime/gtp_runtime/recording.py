@@ -7,6 +7,7 @@ from typing import Any
 
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import Manifest, update_manifest
+from gtp_runtime.trust import is_signed
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +16,12 @@ def record(path: Path, sha256: str, kind: str, result: dict[str, Any]) -> bool:
     """Store a result ("parity", "latency") of the file with this sha256 in its manifest.
 
     Returns:
-        False if the manifest cannot be written, or lists another file of this name by now; the log has the reason.
+        False if the directory is signed, the manifest cannot be written, or it lists another file of this name by now;
+        the log has the reason.
     """
+    if is_signed(path.parent):
+        log.info("%s of %s is not stored: the manifest is signed", kind, path)
+        return False
 
     def added(current: Manifest) -> Manifest:
         if current.entry(path.name).sha256 != sha256:

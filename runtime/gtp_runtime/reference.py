@@ -8,17 +8,19 @@ It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) ui
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
+from gtp_runtime.npz import load_arrays
 from gtp_runtime.reference_check import check_arrays
+from gtp_runtime.text import one_line
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -48,50 +50,39 @@ class Reference:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a parity pack; nothing in it is unpickled.
+    """Read a parity pack; nothing in it is unpickled, and what it unpacks to is bounded (``gtp_runtime.npz``).
 
     Raises:
-        ManifestError: missing, damaged, or with arrays that do not fit each other.
+        ManifestError: missing, damaged, too large, or with arrays that do not fit each other.
     """
     try:
-        with path.open("rb") as file:
-            reference = _collect(np.load(file, allow_pickle=False))
+        reference = _collect(load_arrays(path))
         check_arrays(reference)
     except FileNotFoundError as error:
         raise ManifestError(f"no parity pack {path}: export again") from error
     except UNREADABLE as error:
-        raise ManifestError(f"the parity pack {path} cannot be used ({error}): export again") from error
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise ManifestError(f"the parity pack {path} cannot be used ({reason}): export again") from error
     return reference
 
 
-def _collect(values: Any) -> Reference:
-    if not isinstance(values, np.lib.npyio.NpzFile):
-        raise ValueError("it is no .npz archive")
-    layers = range(sum(name.endswith("/gap") for name in values.files))
-
-    def array(name: str) -> np.ndarray:
-        value = values[name]
-        if not isinstance(value, np.ndarray):
-            raise ValueError(f"{name} is no array")
-        return value
+def _collect(values: Mapping[str, np.ndarray]) -> Reference:
+    layers = range(sum(name.endswith("/gap") for name in values))
 
     def per_layer(name: str) -> list[np.ndarray]:
-        return [array(f"layer{layer}/{name}") for layer in layers]
+        return [values[f"layer{layer}/{name}"] for layer in layers]
 
-    def optional(name: str) -> np.ndarray | None:
-        return array(name) if name in values.files else None
-
-    output = "features" if "features" in values.files else "logits"
+    output = "features" if "features" in values else "logits"
     return Reference(
-        images=array("images"),
-        answers=array(output),
-        dense_answers=optional(f"dense_{output}"),
-        labels=optional("labels"),
+        images=values["images"],
+        answers=values[output],
+        dense_answers=values.get(f"dense_{output}"),
+        labels=values.get("labels"),
         kept=per_layer("kept"),
         propagated=per_layer("propagated"),
         gap=per_layer("gap"),
         output=output,
-        received_by=per_layer("received_by") if "layer0/received_by" in values.files else None,
+        received_by=per_layer("received_by") if "layer0/received_by" in values else None,
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from gtp_exporters.errors import OutputError
 from gtp_runtime.engine_info import CACHE_SUFFIX
 from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.manifest.reading import LARGEST
+from gtp_runtime.opening import read_regular
+from gtp_runtime.trust import SIGNATURE_NAME
 
 WORK_NAME = ".gtp-export"  # the hidden folder in which an export is written
 NEW, DONE = "new", "done"  # in it: an export being written, and one that counts and is not yet wholly in its place
@@ -80,12 +83,17 @@ def own(directory: Path) -> set[str]:
     if not listed:
         return set()
     names = {entry.name for entry in directory.iterdir() if entry.is_symlink() or not entry.is_dir()}
-    return {name for name in names if name in listed or name.endswith(CACHE_SUFFIX) or _is_temporary(name, listed)}
+    return {name for name in names if name in listed or _is_side_file(name) or _is_temporary(name, listed)}
+
+
+def _is_side_file(name: str) -> bool:
+    """Whether it is made after the export and listed by no manifest; a new export removes it."""
+    return name == SIGNATURE_NAME or name.endswith(CACHE_SUFFIX)
 
 
 def _is_temporary(name: str, listed: frozenset[str]) -> bool:
     base = temporary_of(name)
-    return base is not None and (base in listed or base.endswith(_LATER))
+    return base is not None and (base in listed or base == SIGNATURE_NAME or base.endswith(_LATER))
 
 
 def temporary_of(name: str) -> str | None:
@@ -100,8 +108,8 @@ def listed_files(directory: Path) -> frozenset[str]:
     It is read by hand, for a manifest of another major version is refused by ``read_manifest``, and may be replaced.
     """
     try:
-        values = json.loads((directory / FILE_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_regular(directory / FILE_NAME, LARGEST))
+    except (OSError, ValueError, RecursionError):
         return frozenset()
     return frozenset([FILE_NAME, *values["files"]]) if _is_manifest(values) else frozenset()
 

@@ -1,5 +1,6 @@
 """``build_engine``: an exported graph in, an engine and its entry in the manifest out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, r
 from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
+from gtp_runtime.trust import SIGNATURE_NAME, Trust, is_signed, read_private_key, sign_again, verify
 
 SUFFIX = ".engine"
 
@@ -38,6 +40,8 @@ def build_engine(
     flavor: str = "auto",
     options: EngineOptions | None = None,
     progress: Progress = quiet,
+    key: Path | str | None = None,
+    trusted_key: Path | str | None = None,
 ) -> Engine:
     """Build a TensorRT engine from an exported graph, on the device or, with RTX, ahead of time.
 
@@ -48,17 +52,21 @@ def build_engine(
         flavor: "auto", "tensorrt" or "rtx".
         options: build options.
         progress: called with the current task and the share done.
+        key: a private key that signs a signed directory again, with the engine and in the same version: a device's own.
+        trusted_key: the public key that must have signed it before.
 
     Raises:
         ManifestError: the graph has no manifest, or differs from it.
         BackendMissingError: TensorRT is not installed.
         StaticCheckError, LimitError: TensorRT does not support the graph or the options; raised before the build.
         EngineError: TensorRT cannot parse or build the graph, or another export replaced the graph during the build.
-        OutputError: the engine cannot be written.
+        OutputError: the engine cannot be written, or the directory is signed and no key is given.
+        SignatureError, KeyFileError: the earlier signature does not hold, or a key cannot be read.
     """
     source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
     manifest = read_manifest(source.parent)
     check_file(source, manifest)
+    seal = _seal(source.parent, key, trusted_key)
     if source.suffix != ".onnx":
         raise LimitError(f"{source} is not a graph: an engine is built from a .onnx file")
     target = _place(source, output)
@@ -68,7 +76,30 @@ def build_engine(
     built = build(found, graph, options, progress)
     info = _info(found, source, manifest, built, options)
     entry = _entry(manifest.entry(source.name), precision_of(graph), info)
-    return Engine(target, _write(target, built.plan, entry, info))
+    written = Engine(target, _write(target, built.plan, entry, info))
+    seal()
+    return written
+
+
+def _seal(directory: Path, key: Path | str | None, trusted_key: Path | str | None) -> Callable[[], object]:
+    """Check that a signed directory may be changed; return what signs it anew.
+
+    Raises:
+        OutputError: it is signed and the keys are not given, or the other way round.
+        SignatureError, KeyFileError: as ``build_engine`` says.
+    """
+    if not is_signed(directory) and key is None and trusted_key is None:
+        return lambda: None
+    if not is_signed(directory):
+        raise OutputError(f"{directory} is not signed: leave out --key and --trusted-key; gtp-export sign signs it")
+    trust = Trust.of(trusted_key)
+    if key is None or trust is None:
+        raise OutputError(
+            f"{directory} is signed, and an engine changes its manifest: give --trusted-key FILE, which signed it, and "
+            f"--key FILE, a key of this device, which signs it anew; or build in a copy without {SIGNATURE_NAME}"
+        )
+    private, version = read_private_key(key), verify(directory, trust).signature.version
+    return lambda: sign_again(directory, private, version)
 
 
 def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.Model:

@@ -5,7 +5,7 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 
 import difflib
 import os
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
+from gtp_models.recipes.reading import read_values
 from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
@@ -152,25 +153,7 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
 
 
 def _read(path: Path) -> Recipe:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise UnknownModelError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    known = {entry.name for entry in fields(Recipe)} - {"why"}
-    if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - known:
-        raise ConfigError(f"{path} is not a recipe: it needs timm: NAME, and may have {', '.join(sorted(known))}")
-    if not isinstance(values.get("gtp") or {}, dict) or "/" in str(values.get("name", "")):
-        raise ConfigError(f"{path}: gtp takes settings (num_prop: 8), and name is a plain name")
-    given = {name: value for name, value in values.items() if value is not None}
-    values = {"name": path.stem, "title": values["timm"]} | given
-    for entry in ("weights", "images", "calibration"):
-        if values.get(entry):
-            values[entry] = path.parent / values[entry]
-    return Recipe(**values)
+    return Recipe(**read_values(path))
 
 
 def check_recipe_place(path: Path) -> None:
@@ -201,10 +184,11 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
     import yaml
 
     check_recipe_place(path)
+    plain = type("PlainDumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})  # none are read again
     values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
-        text = yaml.safe_dump(values | {"gtp": config.to_dict()}, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(values | {"gtp": config.to_dict()}, Dumper=plain, sort_keys=False, allow_unicode=True)
         write_bytes(path, text.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

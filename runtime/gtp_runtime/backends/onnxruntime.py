@@ -11,6 +11,9 @@ from gtp_runtime.backends.options import THREADS, check_threads
 from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
+from gtp_runtime.manifest import FileEntry
+from gtp_runtime.tensors import Tensor, check_tensors
+from gtp_runtime.text import one_line
 
 EXTRA = Extra("onnxruntime", {"onnxruntime": "onnxruntime"})
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -42,16 +45,17 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the .onnx file.
+        entry: what the manifest says of it.
         options: how to run it.
 
     Raises:
         BackendMissingError: onnxruntime or the provider is not installed.
-        ManifestError: ONNX Runtime cannot load the file.
+        ManifestError: ONNX Runtime cannot load the file, or its tensors are not those that the manifest says.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, options: OnnxRuntimeOptions) -> None:
+    def __init__(self, path: Path, entry: FileEntry, options: OnnxRuntimeOptions) -> None:
         ort = _import()
         provider = _provider(ort, options.provider)
         self._session: Any = _session(ort, path, provider, options.threads)
@@ -59,7 +63,9 @@ class OnnxRuntimeBackend:
             raise BackendMissingError(
                 f"{provider} did not start: its CUDA, cuDNN or TensorRT libraries are missing here"
             )
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        given, made = self._session.get_inputs(), self._session.get_outputs()
+        check_tensors(path, map(_tensor, given), map(_tensor, made), entry)
+        self._outputs = [output.name for output in made]
         self.info: dict[str, Any] = {
             "version": ort.__version__,
             "threads": int(options.threads),
@@ -109,7 +115,12 @@ def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
                 f"ONNX Runtime has no kernels for {path.name} here (bf16 on CPUs): gtp-export build-engine, "
                 "or --backend openvino"
             ) from error
-        raise ManifestError(f"ONNX Runtime cannot load {path}: {error}") from error
+        raise ManifestError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
+
+
+def _tensor(value: Any) -> Tensor:
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    return value.name, list(value.shape), {"float": "float32", "double": "float64"}.get(kind, kind)
 
 
 register(
@@ -120,6 +131,6 @@ register(
         default_for=(".onnx",),
         extras=(EXTRA,),
         options=OnnxRuntimeOptions,
-        open=lambda path, entry, options: OnnxRuntimeBackend(path, options),
+        open=OnnxRuntimeBackend,
     )
 )

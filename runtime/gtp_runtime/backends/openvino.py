@@ -13,6 +13,9 @@ from gtp_runtime.backends.options import THREADS, check_threads
 from gtp_runtime.backends.registry import BackendSpec, register
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
+from gtp_runtime.manifest import FileEntry
+from gtp_runtime.tensors import Tensor, check_tensors
+from gtp_runtime.text import one_line
 
 EXTRA = Extra("openvino", {"openvino": "openvino"})
 Compute = Literal["fp32", "bf16"]
@@ -41,16 +44,17 @@ class OpenVinoBackend:
 
     Args:
         path: the .onnx file.
+        entry: what the manifest says of it.
         options: how to run it.
 
     Raises:
         BackendMissingError: openvino is not installed.
-        ManifestError: OpenVINO cannot load the file.
+        ManifestError: OpenVINO cannot load the file, or its tensors are not those that the manifest says.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, options: OpenVinoOptions) -> None:
+    def __init__(self, path: Path, entry: FileEntry, options: OpenVinoOptions) -> None:
         openvino = _import()
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -62,7 +66,8 @@ class OpenVinoBackend:
             core = openvino.Core()
             self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise ManifestError(f"OpenVINO cannot load {path}: {error}") from error
+            raise ManifestError(f"OpenVINO cannot load {path}: {one_line(error)}") from error
+        check_tensors(path, map(_tensor, self._compiled.inputs), map(_tensor, self._compiled.outputs), entry)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._closed = False
         self.info: dict[str, Any] = {
@@ -106,6 +111,11 @@ def _import() -> Any:
     return openvino
 
 
+def _tensor(port: Any) -> Tensor:
+    shape = list(port.shape) if port.partial_shape.is_static else [str(port.partial_shape)]
+    return port.any_name, shape, port.element_type.to_dtype().name
+
+
 register(
     BackendSpec(
         name="openvino",
@@ -114,6 +124,6 @@ register(
         default_for=(),
         extras=(EXTRA,),
         options=OpenVinoOptions,
-        open=lambda path, entry, options: OpenVinoBackend(path, options),
+        open=OpenVinoBackend,
     )
 )

@@ -47,6 +47,7 @@ class BackendSpec:
         options: a frozen dataclass; a field is an option of ``load`` and of the command line, its type is ``int``,
             ``bool`` or a ``Literal`` of strings, and its metadata has a "help" in words.
         open: opens a file whose sha256 was checked: (path, its entry of the manifest, options).
+        trusting: returns the options for a signed directory, with what nobody signed switched off.
         find_device: raises ``GTPRuntimeError`` where the device that it needs is missing.
     """
 
@@ -57,6 +58,7 @@ class BackendSpec:
     extras: tuple[Extra, ...]
     options: type[Any]
     open: Callable[[Path, FileEntry, Any], Backend]
+    trusting: Callable[[Any], Any] = lambda options: options
     find_device: Callable[[], object] = lambda: None
 
     @property

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,24 @@ from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
-from gtp_runtime.manifest import FileEntry
+from gtp_runtime.manifest import FileEntry, read_checked
+from gtp_runtime.opening import read_regular
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
+from gtp_runtime.tensors import Tensor, check_tensors
 
 log = logging.getLogger(__name__)
+LARGEST_CACHE = 1 << 28  # bytes
 STAGES = ("h2d", "compute", "d2h")
+DTYPES = {  # TensorRT's names of what numpy has
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
 CUDA = {"cuda.bindings": "cuda-python"}
 EXTRAS = (
     Extra("tensorrt", {"tensorrt": "tensorrt", **CUDA}),
@@ -38,10 +50,16 @@ class TensorRTOptions:
 
     Attributes:
         host_code: allow code for the CPU inside the engine (``engine_host_code_allowed``).
+        keep_kernels: TensorRT-RTX keeps the kernels that it compiled in a file beside the engine, and reads them there.
+            Like engines they are code. No key signs them, so a load that demands a signature leaves them out.
     """
 
     host_code: bool = field(
         default=False, metadata={"help": "let an engine run its own code on the CPU; only for engines that you built"}
+    )
+    keep_kernels: bool = field(
+        default=True,
+        metadata={"help": "keep TensorRT-RTX's kernels beside the engine; not with --trusted-key"},
     )
 
 
@@ -76,8 +94,8 @@ class TensorRTBackend:
         self._execution: Any = None
         with self._context():
             try:
-                self._open(path, flavor, options.host_code)
-                self._allocate(entry)
+                self._open(path, read_checked(path, entry), flavor, options)
+                self._allocate(path, entry)
             except BaseException:
                 self._free()
                 raise
@@ -97,11 +115,11 @@ class TensorRTBackend:
         finally:
             self._cuda.leave()
 
-    def _open(self, path: Path, flavor: Flavor, host_code: bool) -> None:
+    def _open(self, path: Path, plan: bytes, flavor: Flavor, options: TensorRTOptions) -> None:
         runtime = flavor.trt.Runtime(self._logger)
-        runtime.engine_host_code_allowed = host_code
-        self._engine = self._made(runtime.deserialize_cuda_engine(path.read_bytes()), f"read {path}")
-        if flavor.is_rtx:
+        runtime.engine_host_code_allowed = options.host_code
+        self._engine = self._made(runtime.deserialize_cuda_engine(plan), f"read {path}")
+        if flavor.is_rtx and options.keep_kernels:
             self._execution = self._made(self._rtx_context(path), "start the engine")
         else:
             self._execution = self._made(self._engine.create_execution_context(), "start the engine")
@@ -111,21 +129,25 @@ class TensorRTBackend:
         """RTX compiles kernels on first use; kept in a file beside the engine, they make the second start fast."""
         config = self._engine.create_runtime_config()
         self._cache, self._cache_file = config.create_runtime_cache(), path.with_suffix(CACHE_SUFFIX)
-        if self._cache_file.exists():
-            fits = self._cache.deserialize(self._cache_file.read_bytes())
+        try:
+            fits = self._cache.deserialize(read_regular(self._cache_file, LARGEST_CACHE))
             log.info("compiled kernels in %s %s", self._cache_file, "are used" if fits else "do not fit: made anew")
+        except OSError as error:  # there are none yet
+            log.info("no compiled kernels in %s (%s): made anew", self._cache_file, error.strerror)
         if not config.set_runtime_cache(self._cache):
             raise DeviceError(self._refusal("use the runtime cache"))
         return self._engine.create_execution_context(config)
 
-    def _allocate(self, entry: FileEntry) -> None:
-        names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+    def _tensors(self) -> Iterator[Tensor]:
+        """Yield what the engine says of its tensors: buffers that are smaller would be overrun."""
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            kind = self._engine.get_tensor_dtype(name).name
+            yield name, list(self._engine.get_tensor_shape(name)), DTYPES.get(kind, kind)
+
+    def _allocate(self, path: Path, entry: FileEntry) -> None:
+        check_tensors(path, self._tensors(), (), entry)
         specs = [*entry.inputs, *entry.outputs]
-        if names != {spec.name for spec in specs}:
-            raise ManifestError(
-                f"the engine has the tensors {sorted(names)}, but its manifest lists {[spec.name for spec in specs]}: "
-                "build it again with gtp-export build-engine"
-            )
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
         self._buffers = Buffers(self._cuda, specs, len(STAGES) + 1)
@@ -212,6 +234,7 @@ register(
         extras=EXTRAS,
         options=TensorRTOptions,
         open=TensorRTBackend,
+        trusting=lambda options: replace(options, keep_kernels=False),
         find_device=find_cuda,
     )
 )

@@ -1,7 +1,7 @@
 """The manifest, ``model.json``: the one schema of what an export wrote, and the files that it lists."""
 
-from gtp_runtime.manifest.files import check_file, file_sha256, twin
-from gtp_runtime.manifest.reading import read_manifest, write_manifest
+from gtp_runtime.manifest.files import check_file, file_sha256, read_checked, twin
+from gtp_runtime.manifest.reading import parse_manifest, read_manifest, write_manifest
 from gtp_runtime.manifest.schema import (
     FILE_NAME,
     REFERENCE_NAME,
@@ -27,6 +27,8 @@ __all__ = [
     "WeightsInfo",
     "check_file",
     "file_sha256",
+    "parse_manifest",
+    "read_checked",
     "read_manifest",
     "twin",
     "update_manifest",

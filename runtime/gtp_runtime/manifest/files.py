@@ -2,42 +2,70 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
+from typing import BinaryIO
 
+from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
 from gtp_runtime.manifest.schema import FileEntry, Manifest
+from gtp_runtime.onnx_scan import ScanError, scan
+from gtp_runtime.opening import open_regular, read_regular
 
 log = logging.getLogger(__name__)
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file; hexadecimal digits."""
+    """Hash a regular file; hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
 def check_file(path: Path, manifest: Manifest) -> None:
     """Check that a file is what the manifest says, and the file beside it that holds its weights likewise.
 
+    The size is compared first, so no more is read than the manifest says. A graph is scanned: it may name no file but
+    the one that the manifest lists for its weights.
+
     Raises:
-        ManifestError: it is missing, not listed, or its sha256 differs; its weights are not a regular file beside it;
-            it is an engine, and the manifest lists another graph than the one that it was built from.
+        ManifestError: it is missing, not listed, not a regular file, or its size or sha256 differs; its weights are not
+            a regular file beside it; it is an ONNX file that is damaged or names other files; it is an engine, and the
+            manifest lists another graph than the one that it was built from.
     """
     entry = manifest.entry(path.name)
     _check_hash(path, entry)
-    if entry.engine is not None and entry.engine.onnx in manifest.files:  # the graph itself need not be there
-        graph = entry.engine.onnx
-        if manifest.files[graph].sha256 != entry.engine.onnx_sha256:
-            raise ManifestError(
-                f"{path} was built from another {graph} than its manifest lists: gtp-export build-engine builds again"
-            )
-    name = entry.external_data
-    if name is None:
-        return
+    if entry.engine is not None:
+        _check_origin(path, entry.engine, manifest)
+    if entry.external_data is not None:
+        _check_data(path, entry.external_data, manifest)
+    if path.suffix == ".onnx":
+        try:
+            scan(path, entry.external_data)
+        except (ScanError, OSError) as error:
+            raise ManifestError(f"{path} cannot be used: {error}; export again") from error
+
+
+def _check_origin(path: Path, engine: EngineInfo, manifest: Manifest) -> None:
+    """An engine fits the graph that the manifest lists; the graph itself need not be there."""
+    if engine.onnx in manifest.files and manifest.files[engine.onnx].sha256 != engine.onnx_sha256:
+        raise ManifestError(
+            f"{path} was built from another {engine.onnx} than its manifest lists: gtp-export build-engine builds again"
+        )
+
+
+def _check_data(path: Path, name: str, manifest: Manifest) -> None:
     data = path.parent / name
     if not is_plain(name) or manifest.entry(name).role != "data":
         raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is not its data file: export again")
@@ -47,10 +75,32 @@ def check_file(path: Path, manifest: Manifest) -> None:
 
 
 def _check_hash(path: Path, entry: FileEntry) -> None:
-    if not path.is_file():
-        raise ManifestError(f"no file {path}, though the manifest lists it: copy it there, or export again")
-    if file_sha256(path) != entry.sha256:
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            same = size == entry.size and _sha256(file) == entry.sha256
+    except FileNotFoundError as error:
+        raise ManifestError(f"no file {path}, though the manifest lists it: copy it there, or export again") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    if not same:
+        what = "sha256 differs" if size == entry.size else f"{size} bytes, not {entry.size}: sha256 differs"
+        raise ManifestError(f"{path} is not the file that its manifest describes ({what}): export again")
+
+
+def read_checked(path: Path, entry: FileEntry) -> bytes:
+    """Return what a file holds, once these very bytes are what the manifest says: none can be put in between.
+
+    Raises:
+        ManifestError: it cannot be read, or its size or sha256 differs.
+    """
+    try:
+        content = read_regular(path, entry.size)
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise ManifestError(f"{path} is not the file that its manifest describes (sha256 differs): export again")
+    return content
 
 
 def twin(path: Path) -> Path | None:

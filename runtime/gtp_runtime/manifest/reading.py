@@ -9,8 +9,12 @@ import msgspec
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, ManifestError
+from gtp_runtime.manifest.meaning import find_problem
 from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
+from gtp_runtime.opening import read_regular
+from gtp_runtime.text import one_line
 
+LARGEST = 1 << 24  # bytes; a manifest of an engine that TensorRT describes in full has about 1 MB
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
 _KINDS = {
     "int": "a whole number",
@@ -26,26 +30,37 @@ def read_manifest(directory: "str | os.PathLike[str]") -> Manifest:
     """Read ``model.json`` of an artifact directory. Unknown keys are ignored, and newer minor versions are accepted.
 
     Raises:
-        ManifestError: the manifest is missing, damaged, or of another major version.
+        ManifestError: the manifest is missing, damaged, of another major version, or holds values that cannot be true.
         InputError: ``directory`` is not a path.
     """
     if not isinstance(directory, str | os.PathLike):
         raise InputError(f"give the directory as a path, not {type(directory).__name__}")
     path = Path(directory) / FILE_NAME
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
+        content = read_regular(path, LARGEST)
+    except FileNotFoundError as error:
         raise ManifestError(
             f"no manifest {path}: a model needs the {FILE_NAME} that gtp-export export wrote next to it"
         ) from error
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {path}: {error.strerror}") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Return the manifest that a file's content is; ``path`` names it in errors. Raises as ``read_manifest`` does."""
+    try:
+        values = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} is not JSON ({error}): export again") from error
+        raise ManifestError(f"{path} is not JSON ({one_line(error)}): export again") from error
     _check_version(values, path)
     try:
         manifest = msgspec.convert(values, Manifest)
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{path}: {_describe(str(error), values)}; export again") from error
+        raise ManifestError(f"{path}: {one_line(_describe(str(error), values))}; export again") from error
     _check_names(manifest, path)
+    if problem := find_problem(manifest):
+        raise ManifestError(f"{path}: {one_line(problem)}; export again")
     return manifest
 
 
@@ -60,7 +75,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 
 
 def _check_version(values: Any, path: Path) -> None:
-    version = str(values.get("schema_version", "")) if isinstance(values, dict) else ""
+    version = one_line(values.get("schema_version", ""), 20) if isinstance(values, dict) else ""
     major = version.partition(".")[0]
     ours = int(SCHEMA_VERSION.partition(".")[0])
     if not (major.isascii() and major.isdecimal()):
@@ -76,7 +91,8 @@ def _check_names(manifest: Manifest, path: Path) -> None:
     for name, entry in manifest.files.items():
         for given in (name, entry.external_data):
             if given is not None and not is_plain(given):
-                raise ManifestError(f"{path}: files.{name} names {given!r}, not a file next to it; export again")
+                problem = f"files.{name:.60} names {given!r:.60}, not a file next to it"
+                raise ManifestError(f"{path}: {one_line(problem)}; export again")
 
 
 def is_plain(name: str) -> bool:
@@ -87,7 +103,7 @@ def is_plain(name: str) -> bool:
 def _describe(message: str, values: Any) -> str:
     """Turn a message of msgspec's into one that names the leaf and what it is."""
     what, _, where = message.partition(" - at ")
-    keys = _keys(values, where)
+    keys = _keys(values, where, message)
     name = ".".join(map(str, keys))
     missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
     if missing:
@@ -101,12 +117,14 @@ def _describe(message: str, values: Any) -> str:
     return f"{name} is {shown}, not {kinds}"
 
 
-def _keys(values: Any, path: str) -> list[Any]:
-    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one."""
+def _keys(values: Any, path: str, message: str) -> list[Any]:
+    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one it is
+    that alone gives the same message.
+    """
     keys: list[Any] = []
     for name, entry in _STEP.findall(path):
         if entry == "...":
-            keys.append(next(key for key in _at(values, keys) if not _fits(_only(values, keys, key))))
+            keys.append(next(key for key in _at(values, keys) if _complaint(_only(values, keys, key)) == message))
         else:
             keys.append(name or int(entry))
     return keys
@@ -127,9 +145,9 @@ def _only(values: Any, keys: list[Any], name: str) -> Any:
     return copy
 
 
-def _fits(values: Any) -> bool:
+def _complaint(values: Any) -> str:
     try:
         msgspec.convert(values, Manifest)
-    except msgspec.ValidationError:
-        return False
-    return True
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""

@@ -6,6 +6,7 @@ from typing import Any
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.text import one_line
 
 SCHEMA_VERSION = "2.0"
 FILE_NAME = "model.json"
@@ -161,7 +162,8 @@ class Manifest:
             ManifestError: the manifest does not list it.
         """
         if name not in self.files:
-            raise ManifestError(f"{FILE_NAME} does not list {name}: it lists {', '.join(self.files)}; export again")
+            listed = one_line(", ".join(self.files))
+            raise ManifestError(f"{FILE_NAME} does not list {one_line(name)}: it lists {listed}; export again")
         return self.files[name]
 
     @property

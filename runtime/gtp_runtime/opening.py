@@ -1,0 +1,64 @@
+"""Opens files from elsewhere: regular ones only, and no larger than is allowed.
+
+A FIFO or a device would wait for ever, or never end. Whoever calls turns the ``OSError`` into an error of its own.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: "str | os.PathLike[str]", limit: int | None = None, *, links: bool = True) -> BinaryIO:
+    """Open a regular file to read; it never waits.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have; None for any number.
+        links: whether the path may be a symbolic link.
+
+    Raises:
+        OSError: missing, unreadable, something else than a regular file, or larger than ``limit``.
+        ValueError: a path that no file can have (a NUL in it).
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            what = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "something else")
+            raise OSError(errno.EINVAL, f"it is {what}, not a regular file")
+        if limit is not None and found.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {limit} are read")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: "str | os.PathLike[str]", limit: int) -> bytes:
+    """Return what a regular file of at most ``limit`` bytes holds. Raises as ``open_regular`` does."""
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:  # it grows while it is read
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes")
+    return content
+
+
+def check_regular(path: Path) -> None:
+    """Check that a file can be opened and is a regular one, for readers that open it themselves.
+
+    Raises:
+        OSError: as ``open_regular``.
+        ValueError: likewise.
+    """
+    open_regular(path).close()

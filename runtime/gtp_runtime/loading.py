@@ -9,30 +9,34 @@ from typing import Any
 from gtp_runtime.backends import find_backend
 from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
-from gtp_runtime.manifest import check_file, read_manifest, twin
+from gtp_runtime.manifest import check_file, find_graph, read_manifest, twin
 from gtp_runtime.model import Model
 
 log = logging.getLogger(__name__)
 
 
-def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model:
+def load(
+    path: "str | os.PathLike[str]", backend: str = "auto", *, precision: str | None = None, **options: Any
+) -> Model:
     """Load a file that gtp-export wrote.
 
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
         backend: the name of a backend, or "auto": by the file's extension.
+        precision: of a directory's graphs, the one to load ("fp32", "int8", …).
         options: options of the backend; None is the default. onnxruntime: ``threads`` (0 for all), ``provider``
             ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
             (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
-        InputError: no such backend, an option that it does not have, or an invalid value.
-        ManifestError: no such file, no manifest, or the file differs from its manifest (sha256).
+        InputError: no such backend, an option that it does not have, an invalid value, or a precision with a file.
+        ManifestError: no such file, no graph in this precision, no manifest, or the file differs from its manifest
+            (sha256).
         BackendMissingError: the backend or device is not installed.
         EngineMismatchError: the engine is for another TensorRT or GPU.
         DeviceError: CUDA or TensorRT reports an error.
     """
-    file = _file(path)
+    file = _file(path, precision)
     spec = find_backend(file, backend)
     chosen = make_options(spec, options)
     manifest = read_manifest(file.parent)
@@ -47,7 +51,9 @@ def load(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) 
     return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
 
 
-def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model | None:
+def load_twin(
+    path: "str | os.PathLike[str]", backend: str = "auto", *, precision: str | None = None, **options: Any
+) -> Model | None:
     """Load the dense baseline of a file for comparison; None without one.
 
     A baseline with the same extension uses the same backend and options. Otherwise it uses the default backend of its
@@ -57,7 +63,7 @@ def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: 
         BackendMissingError: the backend or device for the baseline is not installed.
         Others: as ``load``.
     """
-    file = _file(path)
+    file = _file(path, precision)
     dense = twin(file)
     if dense is None:
         return None
@@ -67,11 +73,10 @@ def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: 
     return load(dense, **{name: value for name, value in options.items() if name in names})
 
 
-def _file(path: "str | os.PathLike[str]") -> Path:
+def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
-    file = Path(path)
-    file = file / "model.onnx" if file.is_dir() else file
+    file = find_graph(Path(path), precision)
     if not file.exists():
         raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
     return file

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
-from gtp_exporters.precisions import precision_names
+from gtp_exporters.precisions import converted_names
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest import FileEntry
 
-PRECISIONS = precision_names()
+PRECISIONS = converted_names()
 TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 

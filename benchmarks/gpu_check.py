@@ -22,7 +22,7 @@ import torch
 
 from gtp_exporters import ExportOptions, build_engine, export
 from gtp_exporters.errors import ExportError
-from gtp_exporters.precisions import precision_names
+from gtp_exporters.precisions import converted_names
 from gtp_models import Recipe, apply, build_model, load_recipe, remove
 from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.cuda import find_cuda
@@ -31,7 +31,7 @@ from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.tensorrt_flavor import find_flavor
 from gtp_runtime.timing import in_turn
 
-PRECISIONS = precision_names()
+PRECISIONS = converted_names()
 SECONDS = 3.0
 
 

@@ -31,7 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FIRST = ("models", "methods", "export", "build_engine", "validate", "bench", "predict")  # in this order in the help
+# in this order in the help
+FIRST = ("models", "methods", "export", "quantize", "build_engine", "validate", "bench", "predict")
 
 
 def _commands() -> Iterator[Callable[..., None]]:

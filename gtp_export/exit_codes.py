@@ -3,7 +3,7 @@
 import errno
 
 from gtp_export.extras import ONNX, extra_of
-from gtp_exporters.errors import ExportError, LimitError, OutputError
+from gtp_exporters.errors import ExportError, LimitError, OutputError, QuantizationFailedError
 from gtp_models.errors import (
     ConfigError,
     ModelsError,
@@ -35,6 +35,7 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         USAGE,
     ),
     ((WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
+    ((QuantizationFailedError,), GATE_FAILED),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)

@@ -1,4 +1,4 @@
-"""``--backend`` and the options of backends, for the commands that run files.
+"""``--backend``, ``--precision`` and the options of backends, for the commands that run files.
 
 They come from the registry of backends: a command that is marked with ``takes_run_options`` has an option for every
 option that a backend declares. One that is not given is not passed on, so a backend refuses what it does not take.
@@ -19,6 +19,7 @@ from gtp_runtime import Model, load
 from gtp_runtime.backends import all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
+from gtp_runtime.manifest import find_graph
 
 PANEL = "How files run"
 TRUST_PANEL = "What is trusted"
@@ -45,29 +46,38 @@ class RunOptions:
         backend: its name, or "auto".
         given: the options that the user gave.
         defaults: the command's own, for backends that have these options.
+        precision: of a directory's graphs, the one that is meant; None is model.onnx.
     """
 
     backend: str
     given: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    precision: str | None = None
 
     def load(self, path: Path) -> Model:
-        """Load a file. Raises as ``gtp_runtime.load`` does."""
-        return load(path, self.backend, **self.options(path))
+        """Load the file of a path. Raises as ``gtp_runtime.load`` does."""
+        return self.load_file(self.file(path))
 
-    def load_twin(self, path: Path) -> Model | None:
+    def file(self, path: Path) -> Path:
+        """Return the file of a path: of a directory, the graph in the given precision. Raises as ``load`` does."""
+        return find_graph(path, self.precision) if path.exists() else path
+
+    def load_file(self, file: Path) -> Model:
+        """Load a file. Raises as ``gtp_runtime.load`` does."""
+        return load(file, self.backend, **self.options(file))
+
+    def load_twin(self, file: Path) -> Model | None:
         """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
         try:
-            return load_twin(path, self.backend, **self.options(path))
+            return load_twin(file, self.backend, **self.options(file))
         except BackendMissingError as error:
             console.note(f"note: not compared with the dense baseline: {error}")
             return None
 
-    def options(self, path: Path) -> dict[str, Any]:
+    def options(self, file: Path) -> dict[str, Any]:
         """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
-        if not path.exists():
+        if not file.exists():
             return dict(self.given)  # for load to report
-        file = path / "model.onnx" if path.is_dir() else path
         names = find_backend(file, self.backend).option_names
         return {**{name: value for name, value in self.defaults.items() if name in names}, **self.given}
 
@@ -86,9 +96,9 @@ def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callab
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {entry.name: _plain(given.pop(entry.name)) for entry in added}
-            backend = values.pop("backend")
+            backend, precision = values.pop("backend"), values.pop("precision")
             chosen = {name: value for name, value in values.items() if value is not None}
-            command(**given, running=RunOptions(backend, chosen, defaults))
+            command(**given, running=RunOptions(backend, chosen, defaults, precision))
 
         own = list(signature.parameters.values())
         place = list(signature.parameters).index("running")
@@ -107,7 +117,13 @@ def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
     text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto depends on the file's extension."
     trust = [_parameter(name, kind | None, text, None, TRUST_PANEL) for name, kind, text in TRUST]
-    return [_parameter("backend", backends, text, backends("auto")), *_of_backends(defaults), *trust]
+    of_directory = "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx)."
+    return [
+        _parameter("backend", backends, text, backends("auto")),
+        _parameter("precision", str | None, of_directory, None),
+        *_of_backends(defaults),
+        *trust,
+    ]
 
 
 def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:

@@ -87,7 +87,7 @@ def test_without_calibration_it_is_refused() -> None:
         calibrate_on(tiny_vit(), SPARSE, None)
 
 
-def test_export_calibrates_on_the_recipes_own_images(tmp_path: Path) -> None:
+def test_export_calibrates_on_the_recipesown_images(tmp_path: Path) -> None:
     images = load_recipe("digits").calibration
     assert images is not None
     assert len(list(images.glob("*/*.png"))) == 100

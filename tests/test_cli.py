@@ -195,7 +195,7 @@ def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path
 
 def test_inspect(command: Command, digits: Path) -> None:
     found = document(command("inspect", digits, "--json"))
-    assert found["schema_version"] == "2.0"
+    assert found["schema_version"] == "2.1"
     assert [layer["num_prop"] for layer in found["layers"]] == [6] * 6
     ran = command("inspect", digits / "model.onnx")
     assert all(word in ran.out for word in ("pretrained", "num_prop 6", "dense.onnx", "images float32[1, 3, 32, 32]"))

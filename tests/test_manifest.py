@@ -79,7 +79,7 @@ def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
 
 def test_a_newer_major_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, schema_version="3.0")
-    with pytest.raises(ManifestError, match=r"schema version 3\.0, newer than 2\.0: update gtp-export"):
+    with pytest.raises(ManifestError, match=r"schema version 3\.0, newer than 2\.1: update gtp-export"):
         read_manifest(tmp_path)
 
 

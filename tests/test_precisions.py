@@ -3,7 +3,7 @@
 import pytest
 from artifacts import Command, python
 
-from gtp_exporters.precisions import find_precision, precision_names
+from gtp_exporters.precisions import converted_names, find_precision, precision_names
 from gtp_runtime.parity_gates import LIMITS
 
 
@@ -12,6 +12,7 @@ def test_every_precision_says_what_the_registry_asks_for() -> None:
     weights = [find_precision(name).WEIGHTS for name in precision_names()]
     assert len(set(weights)) == len(weights)
     assert all(callable(find_precision(name).convert) for name in precision_names())
+    assert converted_names() == ("fp32", "bf16", "fp16")
 
 
 def test_the_runtime_has_an_error_limit_for_each() -> None:
@@ -24,8 +25,10 @@ def test_listing_loads_neither_onnx_nor_torch() -> None:
     assert python(code.replace("; print", "; [find_precision(name) for name in names()]; print")).last == "[]"
 
 
-@pytest.mark.parametrize("name", ["export", "build-engine"])
-def test_help_lists_them_all(command: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(("name", "listed"), [("export", precision_names()), ("build-engine", converted_names())])
+def test_help_lists_them_all(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, listed: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("TERMINAL_WIDTH", "400")
     monkeypatch.setenv("COLUMNS", "400")
-    assert ", ".join(precision_names()) in " ".join(command(name, "--help").out.split())
+    assert ", ".join(listed) in " ".join(command(name, "--help").out.split())

@@ -173,7 +173,7 @@ def test_nothing_is_recorded_in_a_signed_manifest(command: Command, signed: Path
     before = (signed / "model.json").read_bytes()
     ran = command("validate", signed, "-q", "--trusted-key", keys / "vendor.pub")
     assert ran.code == 0, ran.err
-    assert "the result was not kept in the manifest: it is signed or cannot be written" in ran.err
+    assert "the result was not stored in the manifest: it is signed or cannot be written" in ran.err
     ran = command("bench", signed, "--seconds", "0", "--json", "--trusted-key", keys / "vendor.pub")
     assert ran.code == 0, ran.err
     json.loads(ran.out)

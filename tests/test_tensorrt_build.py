@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
 from gtp_exporters.precision import to_precision
-from gtp_exporters.precisions import precision_names
+from gtp_exporters.precisions import converted_names
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import build
@@ -30,7 +30,7 @@ from gtp_runtime.tensorrt_flavor import find_flavor
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))
-PRECISIONS = precision_names()
+PRECISIONS = converted_names()
 ROOT = Path(__file__).parents[1]
 
 

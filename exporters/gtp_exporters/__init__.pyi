@@ -3,10 +3,14 @@ from gtp_exporters.errors import ExportError as ExportError
 from gtp_exporters.errors import LimitError as LimitError
 from gtp_exporters.errors import OutputError as OutputError
 from gtp_exporters.errors import ParityFailedError as ParityFailedError
+from gtp_exporters.errors import QuantizationFailedError as QuantizationFailedError
 from gtp_exporters.errors import StaticCheckError as StaticCheckError
 from gtp_exporters.options import ExportOptions as ExportOptions
 from gtp_exporters.pipeline import Exported as Exported
 from gtp_exporters.pipeline import export as export
+from gtp_exporters.quantizing.options import QuantizeOptions as QuantizeOptions
+from gtp_exporters.quantizing.run import Quantized as Quantized
+from gtp_exporters.quantizing.run import quantize as quantize
 from gtp_exporters.static_check import check_static as check_static
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine

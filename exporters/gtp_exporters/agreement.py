@@ -83,11 +83,17 @@ def _images(shape: list[int], kind: str, seed: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def make_session(model: ir.Model) -> Any:
-    """Open an ONNX Runtime session on a graph in memory; large weights are handed over as they are, not copied."""
+def make_session(model: ir.Model, threads: int = 0) -> Any:
+    """Open an ONNX Runtime session on a graph in memory; large weights are handed over as they are, not copied.
+
+    Args:
+        model: the graph.
+        threads: 0 for all.
+    """
     import onnxruntime
 
     copy, options = model.clone(), onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors: warnings of unused weights say nothing to users
     names, values = [], []
     for name, value in copy.graph.initializers.items():

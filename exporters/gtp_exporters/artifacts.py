@@ -19,6 +19,7 @@ from gtp_models.methods import make_settings
 from gtp_models.methods.apply import apply
 from gtp_models.plan import Plan, make_plan
 from gtp_runtime.manifest import (
+    MODEL_NAME,
     REFERENCE_NAME,
     FileEntry,
     LayerEntry,
@@ -31,7 +32,6 @@ from gtp_runtime.manifest import (
 from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference, write_reference
 
-MODEL_NAME = "model.onnx"
 DENSE_NAME = "dense.onnx"
 
 
@@ -114,7 +114,7 @@ class _Graphs:
             self.progress(f"simplifying {name}")
             graph, note = simplify(graph)
         self.progress(f"checking {name}")
-        graph = to_precision(infer_shapes(graph), options.precision)
+        graph = to_precision(infer_shapes(graph), options.converted)
         check_static(graph, options.target)
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []
         strip(graph)

@@ -19,15 +19,24 @@ LIMIT = 256  # images, spread over the folder
 CHUNK = 8
 
 
-def calibrated(subject: Subject, settings: Settings, folder: Path | None, progress: Progress) -> Settings:
+def calibrated(
+    subject: Subject, settings: Settings, folder: Path | None, progress: Progress, *, shared: bool = False
+) -> Settings:
     """Return the settings, calibrated on a folder or on the recipe's own images if they need it.
+
+    Args:
+        subject: the model.
+        settings: settings of any method.
+        folder: calibration images.
+        progress: called with the current task.
+        shared: the folder calibrates something else as well, so it may have nothing to calibrate here.
 
     Raises:
         ConfigError: a folder and nothing to calibrate, or the other way round.
         ImageError: no images, or one that cannot be read.
     """
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
-        if folder is not None:
+        if folder is not None and not shared:
             raise ConfigError(
                 "calibration images have no effect here: they need a sparsity below 1, threshold='calibrated', and no "
                 "calibration yet; leave out --calib-data"

@@ -3,15 +3,18 @@
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from gtp_exporters.graphs import save
 from gtp_exporters.precision import precision_of
-from gtp_models.methods.settings import Settings
-from gtp_models.weights import BuiltModel
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
+
+if TYPE_CHECKING:
+    from gtp_models.methods.settings import Settings
+    from gtp_models.weights import BuiltModel
 
 PRODUCER = "gtp-export"
 TOOLS = ("gtp-export", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
@@ -27,7 +30,7 @@ def strip(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def describe(model: ir.Model, built: BuiltModel, settings: Settings) -> None:
+def describe(model: ir.Model, built: "BuiltModel", settings: "Settings") -> None:
     """Repeat the essentials of the manifest in the graph."""
     model.producer_name, model.producer_version = PRODUCER, _version(PRODUCER)
     model.graph.name = f"{built.recipe.name}-{settings.name}"

@@ -1,9 +1,12 @@
 """Errors of the exporter. Every message says what to do."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gtp_exporters.proof import Proof
+    from gtp_exporters.quantizing.gate import GateReport
+    from gtp_exporters.quantizing.sensitivity import LayerLoss
 
 
 class ExportError(Exception):
@@ -40,3 +43,16 @@ class ParityFailedError(ExportError):
     def __init__(self, message: str, proof: "Proof") -> None:
         super().__init__(message)
         self.proof = proof
+
+
+class QuantizationFailedError(ExportError):
+    """The outputs of quantised graphs differ too much from those of the float32 graphs.
+
+    Attributes:
+        reports: the measured values, one report per file.
+        losses: divergence of each layer when it alone is quantised, the largest first.
+    """
+
+    def __init__(self, message: str, reports: "Sequence[GateReport]", losses: "Sequence[LayerLoss]") -> None:
+        super().__init__(message)
+        self.reports, self.losses = reports, losses

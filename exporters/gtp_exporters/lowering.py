@@ -5,10 +5,11 @@ Runtime's, onnxconverter-common's) know no bf16, and they round every value betw
 would rank tokens by rounded scores. This one needs onnx and onnx_ir alone, so it runs on the device as well.
 
 What decides which tokens leave stays fp32: the token graph, the token scales, and in layers that reduce tokens the
-softmax and the statistics of its map. Inputs and outputs stay float32.
+softmax and the statistics of its map. So do normalisation, the sizes of tokens, and what is added up between the layers
+and merged by size: there values grow, and fp16 ends at 65,504. Inputs and outputs stay float32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ from gtp_exporters.graphs import without_unused
 from gtp_exporters.static_check import infer_shapes
 
 FLOAT = ir.DataType.FLOAT
+NORMALISING = ("LayerNormalization", "Log", "Pow", "ReduceMean")  # Log is of the sizes of tokens
 
 
 def lower(model: ir.Model, low: ir.DataType) -> ir.Model:
@@ -38,16 +40,30 @@ def deciding_nodes(graph: ir.Graph) -> set[ir.Node]:
 
     The way back from every TopK ends at products with weights and at the attention logits.
     """
-    logits = set(_attention_logits(graph))
-    deciding: set[ir.Node] = set()
-    waiting = [node for node in graph if node.op_type == "TopK"]
+    logits = {product for node in graph for product in attention_logits(node)}
+    return _way_back([node for node in graph if node.op_type == "TopK"], ends=logits)
+
+
+def summing_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes that normalise, and the sums that they are of: the residual sums, and merging by size.
+
+    The way back ends at products with weights and at those of attention.
+    """
+    maps = {node for node in graph if next(attention_logits(node), None) is not None}
+    return _way_back([node for node in graph if node.op_type in NORMALISING], ends=maps)
+
+
+def _way_back(starts: list[ir.Node], ends: Collection[ir.Node]) -> set[ir.Node]:
+    """Return the nodes that some depend on, themselves included, up to products with weights and ``ends``."""
+    found: set[ir.Node] = set()
+    waiting = list(starts)
     while waiting:
         node = waiting.pop()
-        if node in deciding or node in logits or _is_weighted(node):
+        if node in found or node in ends or _is_weighted(node):
             continue
-        deciding.add(node)
+        found.add(node)
         waiting += node.predecessors()
-    return deciding
+    return found
 
 
 def _is_weighted(node: ir.Node) -> bool:
@@ -55,15 +71,17 @@ def _is_weighted(node: ir.Node) -> bool:
     return node.op_type in ("Conv", "Gemm", "MatMul") and any(weights)
 
 
-def _attention_logits(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yield the products that attention maps are the softmax of, with or without a scale or mask between them."""
-    for node in graph:
-        if node.op_type != "Softmax":
-            continue
-        sources = list(node.predecessors())
-        if sources and sources[0].op_type in ("Add", "Mul"):
-            sources = list(sources[0].predecessors())
-        yield from (source for source in sources if source.op_type == "MatMul")
+def attention_logits(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield the product that an attention map is the softmax of, with or without a scale or mask between them.
+
+    Nodes that are no softmax of a product have none.
+    """
+    if node.op_type != "Softmax":
+        return
+    sources = list(node.predecessors())
+    if sources and sources[0].op_type in ("Add", "Mul"):
+        sources = list(sources[0].predecessors())
+    yield from (source for source in sources if source.op_type == "MatMul")
 
 
 def takes(op_type: str, opset: int, kind: ir.DataType) -> bool:
@@ -81,9 +99,9 @@ class _Lowering:
     made: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)  # casts, and weights
 
     def run(self) -> None:
-        deciding = deciding_nodes(self.graph)
+        kept = deciding_nodes(self.graph) | summing_nodes(self.graph)
         for node in list(self.graph):
-            low = node not in deciding and takes(node.op_type, self.opset, self.low)
+            low = node not in kept and takes(node.op_type, self.opset, self.low)
             self._convert(node, self.low if low else FLOAT)
         for index, output in enumerate(self.graph.outputs):
             if output.dtype == self.low:

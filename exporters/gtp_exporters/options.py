@@ -24,10 +24,11 @@ class ExportOptions:
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
-        precision: one of ``precision_names()``, written into the graphs; inputs and outputs stay float32.
+        precision: one of ``precision_names()``, written into the graphs; inputs and outputs stay float32. "int8" adds
+            int8 graphs for ``target`` to the float32 ones.
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
-        calib_data: a folder of images to calibrate thresholds on, for settings that need a calibration and have none
-            (default: the recipe's own).
+        calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds, for settings that need a
+            calibration and have none, and ranges for int8.
         head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
             model has no classifier; the notes then say so.
 
@@ -56,3 +57,13 @@ class ExportOptions:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
         find_precision(self.precision)
         check_opset(self.opset)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether graphs are quantised on images after the export."""
+        return find_precision(self.precision).CALIBRATED
+
+    @property
+    def converted(self) -> str:
+        """The precision that the export itself writes: a calibrated one starts from float32."""
+        return "fp32" if self.calibrated else self.precision

@@ -6,7 +6,7 @@ recipe → model → settings → plan → graphs, reference and manifest in a s
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.artifacts import MODEL_NAME, write_artifacts
+from gtp_exporters.artifacts import write_artifacts
 from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
@@ -19,7 +19,7 @@ from gtp_models.recipes import Recipe, load_recipe
 from gtp_runtime.backends import find_backend
 from gtp_runtime.backends.options import make_options
 from gtp_runtime.images import find_images
-from gtp_runtime.manifest import Manifest, read_manifest
+from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest
 from gtp_runtime.progress import Progress, quiet
 
 
@@ -67,6 +67,8 @@ def export(
         StaticCheckError: a graph is not static.
         ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
             export is unchanged.
+        QuantizationFailedError: the outputs of int8 graphs differ too much from the float32 ones'. The earlier export is
+            unchanged.
         OutputError: the directory cannot be written, or contains other files.
         ModelsError, GTPRuntimeError: errors of models, weights, images and ``threads``.
     """
@@ -79,12 +81,25 @@ def export(
             find_images(options.data)  # fail early
         progress(f"building {recipe.timm}")
         subject = make_subject(recipe, weights, seed, options)
-        settings = calibrated(subject, settings or recipe.settings(), options.calib_data, progress)
+        settings = settings or recipe.settings()
+        settings = calibrated(subject, settings, options.calib_data, progress, shared=options.calibrated)
         plan = make_plan(subject.model, settings)
         check_limits(plan, options.target)
         images = reference_images(subject, options)
         write_artifacts(subject, plan, images, options, staging.path, progress)
+        if options.calibrated:
+            _quantize(staging.path, options, recipe, threads, check, progress)
         proof = prove(staging.path, threads, progress) if check else None
         check_proof(proof, directory)
         staging.commit()
     return Exported(directory, read_manifest(directory), proof)
+
+
+def _quantize(
+    place: Path, options: ExportOptions, recipe: Recipe, threads: int, check: bool, progress: Progress
+) -> None:
+    from gtp_exporters.quantizing.options import QuantizeOptions
+    from gtp_exporters.quantizing.run import quantize_staged
+
+    folder = options.calib_data or recipe.calibration
+    quantize_staged(place, QuantizeOptions(options.target, folder, gate=check, threads=threads), progress)

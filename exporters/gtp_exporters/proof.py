@@ -22,7 +22,7 @@ class Proof:
     """The result of proving an export.
 
     Attributes:
-        parity: parity of the model; its problems include those of the dense baseline.
+        parity: parity of the model, the quantised one if there is one; its problems include those of the other files.
         latency: one entry per file, the dense baseline first.
         note: why nothing was checked; ``parity`` is then None.
     """
@@ -83,9 +83,9 @@ def check_proof(proof: Proof | None, directory: Path) -> None:
 
 
 def _graphs(manifest: Manifest) -> list[str]:
-    """Return the graphs of an export, the dense baseline first."""
+    """Return the graphs of an export, the dense baseline first, and for each role the quantised one last."""
     names = [name for name, entry in manifest.files.items() if entry.role in ("dense", "model")]
-    return sorted(names, key=lambda name: manifest.files[name].role)
+    return sorted(names, key=lambda name: (manifest.files[name].role, manifest.files[name].quantization is not None))
 
 
 def _prove(models: list[Model], progress: Progress) -> Proof:
@@ -94,7 +94,16 @@ def _prove(models: list[Model], progress: Progress) -> Proof:
     for model, report in zip(models, reports, strict=True):
         model.record("parity", report.to_dict())
     record_latency(models, latency)
-    of_twin = [f"dense baseline: {problem}" for report in reports[:-1] for problem in report.problems]
-    parity = replace(reports[-1], problems=[*reports[-1].problems, *of_twin])
+    others = [
+        f"{_called(model)}: {problem}"
+        for model, report in zip(models[:-1], reports[:-1], strict=True)
+        for problem in report.problems
+    ]
+    parity = replace(reports[-1], problems=[*reports[-1].problems, *others])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
     return Proof(parity, named)
+
+
+def _called(model: Model) -> str:
+    is_baseline = model.entry.role == "dense" and model.entry.quantization is None
+    return "dense baseline" if is_baseline else model.path.name

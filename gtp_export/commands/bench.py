@@ -48,7 +48,7 @@ def bench(
     from gtp_runtime.comparing import record_latency
 
     with ExitStack() as stack:
-        models = [stack.enter_context(running.load(path)) for path in _with_twin(paths)]
+        models = [stack.enter_context(running.load_file(path)) for path in _with_twin(paths, running)]
         with console.progress("benchmarking") as update:
             results = benchmark(models, seconds, update)
     over = [
@@ -86,10 +86,11 @@ def _title(models: "list[Model]") -> str:
     return f"{', '.join(used)}{said}, batch {models[0].batch}"
 
 
-def _with_twin(paths: list[Path]) -> list[Path]:
+def _with_twin(paths: list[Path], running: RunOptions) -> list[Path]:
     """Put the dense baseline before a single file, if there is one of the same form: ratios are to the first file."""
-    if len(paths) != 1 or not paths[0].exists():
-        return paths
-    path = paths[0] / "model.onnx" if paths[0].is_dir() else paths[0]
+    files = [running.file(path) for path in paths]
+    if len(files) != 1 or not files[0].exists():
+        return files
+    path = files[0]
     dense = twin(path)
     return [dense, path] if dense is not None and dense.suffix == path.suffix else [path]

@@ -9,7 +9,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import GraphPath, Json, Quiet, Verbose
-from gtp_exporters.precisions import precision_names
+from gtp_exporters.precisions import converted_names
 from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(precision_names())}: converts the graph before the build (default: the graph's).",
+            help=f"{', '.join(converted_names())}: converts the graph before the build (default: the graph's).",
             show_default=False,
         ),
     ] = None,

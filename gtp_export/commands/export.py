@@ -50,7 +50,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32."
+            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32. "
+            "int8 graphs are for --target, calibrated on --calib-data, and added to the fp32 ones."
         ),
     ] = "fp32",
     input_: Annotated[
@@ -115,7 +116,7 @@ def export(
     size = of_method.read_size(img_size)
     with console.progress("exporting") as update:
         update("loading torch")
-        from gtp_exporters import ExportOptions, ParityFailedError
+        from gtp_exporters import ExportOptions, ParityFailedError, QuantizationFailedError
         from gtp_exporters import export as run
         from gtp_models import load_recipe
 
@@ -134,7 +135,7 @@ def export(
             head=head,
         )
         settings = recipe.settings(method, preset, **given)
-        failed: ParityFailedError | None = None
+        failed: ParityFailedError | QuantizationFailedError | None = None
         try:
             exported = run(
                 recipe,
@@ -147,10 +148,15 @@ def export(
                 threads=threads,
                 progress=update,
             )
-        except ParityFailedError as error:
+        except (ParityFailedError, QuantizationFailedError) as error:
             failed = error
     if failed is not None:
-        _show_failure(failed.proof, str(failed), json)
+        if isinstance(failed, QuantizationFailedError):
+            from gtp_export.gate_reports import gate_failure
+
+            gate_failure(failed, json)
+        else:
+            _show_failure(failed.proof, str(failed), json)
         raise typer.Exit(GATE_FAILED)
     proof = exported.proof
     for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):

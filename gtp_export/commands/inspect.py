@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gtp_export import console
+from gtp_export.gate_reports import describe_quantization
 from gtp_export.options import Json, ModelPath, Verbose
 from gtp_export.reports import describe_engine
 from gtp_runtime import Manifest, errors, read_manifest
@@ -84,6 +85,10 @@ def _files(manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         if entry.engine is not None:
             console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
+        if entry.quantization is not None:
+            console.out.print(f"{name}: {describe_quantization(entry.quantization)}", markup=False)
+    for name, result in manifest.results.get("quantization_failed", {}).items():
+        console.out.print(f"{name}: last attempt failed its gate: {'; '.join(result['problems']) or 'its twin did'}")
 
 
 def _proven(manifest: Manifest, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from gtp_runtime.backends import BackendSpec, find_backend
 from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
-from gtp_runtime.manifest import check_file, read_manifest, twin
+from gtp_runtime.manifest import check_file, find_graph, read_manifest, twin
 from gtp_runtime.model import Model
 from gtp_runtime.runnable import check_runnable
 from gtp_runtime.trust import Trust, verify
@@ -23,6 +23,7 @@ def load(
     path: "str | os.PathLike[str]",
     backend: str = "auto",
     *,
+    precision: str | None = None,
     trusted_key: Any = None,
     min_version: int | None = None,
     remember: "str | os.PathLike[str] | None" = None,
@@ -33,6 +34,7 @@ def load(
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
         backend: the name of a backend, or "auto": by the file's extension.
+        precision: of a directory's graphs, the one to load ("fp32", "int8", …).
         trusted_key: the path of a public key (.pub), or a list of several, of which one must have signed the directory
             (docs/security.md); every file there is then checked. None demands no signature.
         min_version: the lowest version of a signed export that is accepted.
@@ -42,15 +44,16 @@ def load(
             (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
-        InputError: no such backend, an option that it does not have, or an invalid value.
-        ManifestError: no such file, no manifest, or the file differs from its manifest (sha256).
+        InputError: no such backend, an option that it does not have, an invalid value, or a precision with a file.
+        ManifestError: no such file, no graph in this precision, no manifest, or the file differs from its manifest
+            (sha256).
         SignatureError: no trusted key signed the directory, or it was changed since; nothing was loaded.
         KeyFileError: a trusted key cannot be read.
         BackendMissingError: the backend or device is not installed.
         EngineMismatchError: the engine is for another TensorRT or GPU.
         DeviceError: CUDA or TensorRT reports an error.
     """
-    file = _file(path)
+    file = _file(path, precision)
     spec = find_backend(file, backend)
     chosen = make_options(spec, options)
     trust = Trust.of(trusted_key, min_version, remember)
@@ -84,7 +87,9 @@ def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:
     return trusting
 
 
-def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: Any) -> Model | None:
+def load_twin(
+    path: "str | os.PathLike[str]", backend: str = "auto", *, precision: str | None = None, **options: Any
+) -> Model | None:
     """Load the dense baseline of a file for comparison; None without one.
 
     A baseline with the same extension uses the same backend and options. Otherwise it uses the default backend of its
@@ -94,7 +99,7 @@ def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: 
         BackendMissingError: the backend or device for the baseline is not installed.
         Others: as ``load``.
     """
-    file = _file(path)
+    file = _file(path, precision)
     dense = twin(file)
     if dense is None:
         return None
@@ -104,11 +109,10 @@ def load_twin(path: "str | os.PathLike[str]", backend: str = "auto", **options: 
     return load(dense, **{name: value for name, value in options.items() if name in names})
 
 
-def _file(path: "str | os.PathLike[str]") -> Path:
+def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
-    file = Path(path)
-    file = file / "model.onnx" if file.is_dir() else file
+    file = find_graph(Path(path), precision)
     if not file.exists():
         raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
     return file

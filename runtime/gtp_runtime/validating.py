@@ -8,7 +8,7 @@ from gtp_runtime import parity
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.kept_sets import KeptSets
 from gtp_runtime.manifest import REFERENCE_NAME
-from gtp_runtime.parity_gates import limits_of
+from gtp_runtime.parity_gates import LIMITS, limits_of
 from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
@@ -67,5 +67,5 @@ def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> KeptSets
 
 def _precision(model: "Model") -> str:
     """What the file's answers are computed in: the backend's where it is lower than the file's."""
-    compute = str(model.backend.info.get("compute", "fp32"))
-    return model.entry.precision if compute == "fp32" else compute
+    compute, written = str(model.backend.info.get("compute", "fp32")), model.entry.precision
+    return written if compute == "fp32" or LIMITS[written].error > LIMITS[compute].error else compute

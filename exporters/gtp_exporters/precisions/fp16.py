@@ -3,6 +3,7 @@
 from typing import Any
 
 WEIGHTS = "FLOAT16"
+CALIBRATED = False
 
 
 def convert(model: Any) -> Any:

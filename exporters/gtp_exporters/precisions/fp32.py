@@ -3,6 +3,7 @@
 from typing import Any
 
 WEIGHTS = "FLOAT"
+CALIBRATED = False
 
 
 def convert(model: Any) -> Any:

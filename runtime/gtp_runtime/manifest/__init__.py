@@ -1,9 +1,10 @@
 """The manifest, ``model.json``: the one schema of what an export wrote, and the files that it lists."""
 
-from gtp_runtime.manifest.files import check_file, file_sha256, read_checked, twin
+from gtp_runtime.manifest.files import check_file, file_sha256, find_graph, read_checked, twin
 from gtp_runtime.manifest.reading import parse_manifest, read_manifest, write_manifest
 from gtp_runtime.manifest.schema import (
     FILE_NAME,
+    MODEL_NAME,
     REFERENCE_NAME,
     SCHEMA_VERSION,
     FileEntry,
@@ -17,6 +18,7 @@ from gtp_runtime.manifest.updating import update_manifest
 
 __all__ = [
     "FILE_NAME",
+    "MODEL_NAME",
     "REFERENCE_NAME",
     "SCHEMA_VERSION",
     "FileEntry",
@@ -27,6 +29,7 @@ __all__ = [
     "WeightsInfo",
     "check_file",
     "file_sha256",
+    "find_graph",
     "parse_manifest",
     "read_checked",
     "read_manifest",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gtp_runtime.engine_info import EngineInfo
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
-from gtp_runtime.manifest.schema import FileEntry, Manifest
+from gtp_runtime.manifest.schema import MODEL_NAME, FileEntry, Manifest
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.opening import open_regular, read_regular
 
@@ -104,9 +104,10 @@ def read_checked(path: Path, entry: FileEntry) -> bytes:
 
 
 def twin(path: Path) -> Path | None:
-    """Return the dense twin of a file: the unpatched model with the same batch, in the same form where there is one.
+    """Return the dense baseline of a file: the unpatched model with the same batch, in the same form if there is one.
 
-    ``model.engine`` goes with ``dense.engine``, else with ``dense.onnx``. A dense file has no twin.
+    ``model.engine`` goes with ``dense.engine``, else with ``dense.onnx``. Of several with the same extension it is the
+    one of the same precision: ``model.int8.onnx`` goes with ``dense.int8.onnx``. A dense file has no baseline.
 
     Args:
         path: a file of an artifact directory, or the directory, which means ``model.onnx``.
@@ -114,16 +115,53 @@ def twin(path: Path) -> Path | None:
     Raises:
         ManifestError: no manifest beside the file, or one that does not list it.
     """
-    file = path / "model.onnx" if path.is_dir() else path
+    file = find_graph(path)
     manifest = read_manifest(file.parent)
     entry = manifest.entry(file.name)
     if entry.role == "dense":
         return None
     names = [name for name, other in manifest.files.items() if other.role == "dense" and _batch(other) == _batch(entry)]
-    names.sort(key=lambda name: (Path(name).suffix != file.suffix, Path(name).suffix != ".onnx", name))
+    names.sort(key=lambda name: _unlike(name, manifest.files[name], file, entry))
     there = [file.parent / name for name in names if (file.parent / name).is_file()]
     log.info("dense twin of %s: %s", file, there[0] if there else f"none (listed: {', '.join(names) or 'none'})")
     return there[0] if there else None
+
+
+def _unlike(name: str, other: FileEntry, file: Path, entry: FileEntry) -> tuple[bool, bool, bool, bool, str]:
+    """Return a key that sorts files of the same form first."""
+    suffix, precision = Path(name).suffix, other.precision
+    return suffix != file.suffix, precision != entry.precision, precision != "fp32", suffix != ".onnx", name
+
+
+def find_graph(path: Path, precision: str | None = None) -> Path:
+    """Return a file as it is, or the model's graph of an artifact directory.
+
+    Args:
+        path: a file or an artifact directory.
+        precision: precision of the graph; None means ``model.onnx``, whatever its precision.
+
+    Raises:
+        ManifestError: no manifest, or no graph of this precision.
+        InputError: a precision with a file, which has its own.
+    """
+    if not path.is_dir():
+        if precision is not None:
+            raise InputError(
+                f"{path} is a file and has its own precision: give its directory with precision {precision}"
+            )
+        return path
+    if precision is None:
+        return path / MODEL_NAME
+    graphs = {name: entry for name, entry in read_manifest(path).files.items() if name.endswith(".onnx")}
+    models = {name: entry.precision for name, entry in graphs.items() if entry.role == "model"}
+    found = [name for name, present in models.items() if present == precision]
+    if not found:
+        there = ", ".join(dict.fromkeys(models.values())) or "none"
+        raise ManifestError(
+            f"{path} has no {precision} graph, it has {there}: gtp-export quantize makes int8, "
+            f"gtp-export export --precision {precision} the others"
+        )
+    return path / found[0]
 
 
 def _batch(entry: FileEntry) -> int | None:

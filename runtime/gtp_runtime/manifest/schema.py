@@ -6,10 +6,12 @@ from typing import Any
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.text import one_line
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 FILE_NAME = "model.json"
+MODEL_NAME = "model.onnx"
 REFERENCE_NAME = "reference.npz"
 
 
@@ -38,6 +40,7 @@ class FileEntry:
         engine: how an engine was built; None for other files.
         external_data: name of the file with the graph's weights, in the same directory; it has its own entry with the
             role "data". None if the graph contains its weights.
+        quantization: how an int8 graph was quantised; None for other files.
     """
 
     role: str
@@ -51,6 +54,7 @@ class FileEntry:
     outputs: list[TensorSpec] = field(default_factory=list)
     engine: EngineInfo | None = None
     external_data: str | None = None
+    quantization: QuantizationInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ class Manifest:
         reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
-        results: "parity" and "latency", by file name, added when they are measured.
+        results: "parity", "latency" and "quantization" (its gate), by file name, added when they are measured;
+            "quantization_failed" of files that failed their gate.
         schema_version: version of this schema.
     """
 

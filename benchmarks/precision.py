@@ -1,0 +1,215 @@
+"""Latency, accuracy, size and memory of GTP and its dense baseline in every precision, on ONNX Runtime and OpenVINO.
+
+    python benchmarks/precision.py MODEL [--data DIR] [--calib-data DIR] [--weights pretrained|random|FILE] [--rounds 2]
+                                   [--keep 0.743,0.6,0.5] [--forms measured,paper] [--output docs/precision]
+
+Accuracy needs images: a recipe's own, or DIR with one sub-folder a class. int8 is calibrated on the recipe's own
+images, on --calib-data, or, where only time counts (random weights), on synthetic ones. Latency is taken in turn in one
+process, one thread; peak memory in a process of its own for each file. Writes OUTPUT.json (what it holds of other
+models is kept) and OUTPUT.md.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cases import Choice
+from latency import middle
+from PIL import Image
+from precision_page import write
+from scores import compare
+
+from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
+from gtp_exporters.reference import synthetic_images
+from gtp_models import GTPConfig, Recipe, Settings, load_recipe
+from gtp_models.weights import outline
+from gtp_runtime import Latency, Model, benchmark, load
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.images import find_images, spread
+
+PEAK = Path(__file__).with_name("peak.py")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A precision on a runtime: the target or precision that the graphs are made for, and how they are loaded."""
+
+    backend: str
+    label: str
+    made: str  # fp32, fp16, or the target of int8
+    options: dict[str, str]
+
+    def files(self, place: Path) -> list[Path]:
+        """Return the dense file and the reduced one."""
+        int8 = "int8." if self.made not in ("fp32", "fp16") else ""
+        return [place / self.made / f"{name}.{int8}onnx" for name in ("dense", "model")]
+
+    def load(self, path: Path) -> Model:
+        """Load a file with one thread."""
+        return load(path, self.backend, threads=1, **self.options)
+
+
+CASES = (
+    Case("onnxruntime", "fp32", "fp32", {}),
+    Case("onnxruntime", "fp16", "fp16", {}),
+    Case("onnxruntime", "int8", "onnxruntime", {}),
+    Case("openvino", "fp32", "fp32", {}),
+    Case("openvino", "bf16", "fp32", {"compute": "bf16"}),
+    Case("openvino", "int8", "openvino", {}),
+    Case("openvino", "int8, rest bf16", "openvino", {"compute": "bf16"}),
+)
+
+
+def made(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path) -> None:
+    """Export a model in every form that the cases need, each in a folder of its own."""
+    for precision in ("fp32", "fp16"):
+        options = ExportOptions(target="onnxruntime", precision=precision, trace=False, data=given.data)
+        export(recipe, place / precision, settings=settings, weights=given.weights, options=options, check=False)
+    for target in dict.fromkeys(case.made for case in CASES if case.made not in ("fp32", "fp16")):
+        shutil.copytree(place / "fp32", place / target)
+        found = quantize(
+            place / target, QuantizeOptions(target, calibration, given.calib_size, given.calibration, gate=False)
+        )
+        print(f"int8 for {target}", [(report.divergence, report.problems) for report in found.reports], flush=True)
+
+
+def latencies(place: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """Time all files of a backend in turn; ratios are against its dense float32 file, medians over rounds."""
+    rows = []
+    for backend in dict.fromkeys(case.backend for case in CASES):
+        cases = [case for case in CASES if case.backend == backend]
+        results = [middle(found) for found in zip(*(_timed(cases, place, seconds) for _ in range(rounds)), strict=True)]
+        pairs = zip(results[::2], results[1::2], strict=True)
+        for case, (dense, reduced) in zip(cases, pairs, strict=True):
+            share = (1 - reduced.ratio / dense.ratio) / (1 - (reduced.macs_ratio or 0))
+            rows.append(
+                {
+                    "backend": backend,
+                    "precision": case.label,
+                    "dense": dense.ratio,
+                    "gtp": reduced.ratio,
+                    "share": share,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _timed(cases: Sequence[Case], place: Path, seconds: float) -> list[Latency]:
+    models = [case.load(path) for case in cases for path in case.files(place)]
+    try:
+        return benchmark(models, seconds)
+    finally:
+        for model in models:
+            model.close()
+
+
+def memory(place: Path) -> list[dict[str, Any]]:
+    """Return the size and the peak memory of each file."""
+    return memory_of(place, CASES)
+
+
+def memory_of(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return the size of each file and the peak memory of a process that loads it and runs it."""
+    rows = []
+    for case in cases:
+        for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
+            command = [sys.executable, str(PEAK), str(path), case.backend, json.dumps(case.options)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            sizes = {"mb": path.stat().st_size / 1e6, "peak_mib": int(done.stdout) / 1024}
+            rows.append({"backend": case.backend, "precision": case.label, "file": name, **sizes})
+    return rows
+
+
+def accuracies(place: Path, folder: Path, limit: int) -> list[dict[str, Any]]:
+    """Score every file on labelled images, against the dense float32 file and against its own float32 twin."""
+    rows = []
+    logits: dict[tuple[str, str, str], torch.Tensor] = {}
+    for case in CASES:
+        for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
+            with case.load(path) as model:
+                paths = spread(find_images(folder), limit)
+                manifest = model.manifest
+                known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
+                labels = torch.tensor(class_indices(folder, paths, *known))
+                logits[case.backend, case.label, name] = found = torch.from_numpy(model.logits_of(paths))
+            dense = compare(found, logits[case.backend, "fp32", "dense"], labels)
+            twin = compare(found, logits[case.backend, "fp32", name], labels)
+            own = {"twin_divergence": twin.divergence, "twin_agreement": twin.agreement, "twin_change": twin.change}
+            row = {"backend": case.backend, "precision": case.label, "file": name, **asdict(dense), **own}
+            rows.append({**row, "twin_change_error": twin.change_error})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) -> Path | None:
+    """Return the folder that int8 is calibrated on; None for the recipe's own."""
+    if given.calib_data is not None or recipe.calibration is not None:
+        return given.calib_data
+    if given.weights != "random":
+        raise SystemExit(f"{recipe.name} has no calibration images of its own: give --calib-data DIR")
+    folder = place / "synthetic"
+    folder.mkdir()
+    for index, pixels in enumerate(synthetic_images([224, 224], 128).pixels):
+        Image.fromarray(np.asarray(pixels)).save(folder / f"{index}.png")
+    return folder
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a recipe or a recipe file")
+    parser.add_argument("--data", type=Path, help="test images, one sub-folder a class (default: the recipe's own)")
+    parser.add_argument("--calib-data", type=Path, help="training images for int8 (default: the recipe's own)")
+    parser.add_argument("--calib-size", type=int, default=512)
+    parser.add_argument("--calibration", default="minmax")
+    parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
+    parser.add_argument("--keep", default="0.743,0.6,0.5", help="shares of the MACs (default: %(default)s)")
+    parser.add_argument("--forms", default="measured,paper", help="of benchmarks/cases.py (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=10_000, help="test images at most, spread over the folder")
+    parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a backend together")
+    parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
+    parser.add_argument("--output", type=Path, default=Path("docs/precision"))
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parse(given)
+    warnings.simplefilter("ignore", RandomWeightsWarning)
+    torch.set_num_threads(1)
+    recipe = load_recipe(arguments.model)
+    folder = arguments.data or recipe.images
+    choice = Choice(recipe, outline(recipe))
+    forms = {"measured": GTPConfig.measured, "paper": choice.paper}
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        calibration = images_to_calibrate(recipe, arguments, Path(place))
+        for form in arguments.forms.split(","):
+            for keep in map(float, arguments.keep.split(",")):
+                print(f"{form} at {keep}", flush=True)
+                case = Path(place) / f"{form}{keep}"
+                made(recipe, forms[form](keep=keep), arguments, calibration, case)
+                row: dict[str, Any] = {"form": form, "keep": keep}
+                row["latency"] = latencies(case, arguments.seconds, arguments.rounds)
+                row["memory"] = memory(case)
+                row["accuracy"] = accuracies(case, folder, arguments.limit) if folder is not None else []
+                rows.append(row)
+    saved = arguments.output.with_suffix(".json")
+    known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
+    known[recipe.name] = {"title": recipe.title, "rows": rows}
+    saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write(known, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

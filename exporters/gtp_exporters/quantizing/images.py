@@ -1,0 +1,107 @@
+"""The images that ranges are measured on, and those that the result is judged on: never the same."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gtp_runtime.class_folders import class_indices
+from gtp_runtime.errors import ImageError
+from gtp_runtime.images import find_images, spread
+from gtp_runtime.manifest import Manifest
+from gtp_runtime.reference import Reference
+
+FEWEST = 16  # images to measure ranges on
+FEWEST_JUDGES = 32  # images to judge on; fewer say too little of agreement
+MOST_JUDGES = 1024
+HELD_OUT = 4  # one in so many images is held out to judge on where nothing else is there
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Images that calibration never saw: (N, H, W, 3) uint8 pixels, (N,) classes where known, ``origin`` in words."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    origin: str
+
+
+def choose(
+    manifest: Manifest, reference: Reference, folder: Path, size: int, data: Path | None
+) -> tuple[list[Path], Judges]:
+    """Return the files to calibrate on and the images to judge on.
+
+    The judges are those of ``data``, else those of the parity pack, else, where these are synthetic or few, a part of
+    ``folder`` that is held out.
+
+    Args:
+        manifest: of the artifact directory.
+        reference: its parity pack.
+        folder: images of the kind that the model will see.
+        size: how many of them to calibrate on, at most, spread over the folder.
+        data: a folder to judge on, one sub-folder a class where classes are known.
+
+    Raises:
+        ImageError: too few images, or one that cannot be read.
+    """
+    paths = find_images(folder)
+    if data is not None:
+        used = spread(paths, size)
+        _check(used, folder)
+        return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}")
+    if manifest.reference.get("images") != SYNTHETIC and len(reference.images) >= FEWEST_JUDGES:
+        used = spread(paths, size)
+        _check(used, folder)
+        return used, Judges(reference.images, reference.labels, str(manifest.reference.get("images")))
+    held = paths[HELD_OUT - 1 :: HELD_OUT]
+    rest = [path for path in paths if path not in set(held)]
+    if len(held) < FEWEST_JUDGES:
+        raise ImageError(
+            f"{folder} has {len(paths)} images: {FEWEST_JUDGES * HELD_OUT} or more are needed, as one in {HELD_OUT} is "
+            "held out to judge the result; or give other images for that with --data DIR"
+        )
+    return spread(rest, size), _of_files(manifest, folder, held, f"held out of {folder.name}")
+
+
+def batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield (size, H, W, 3) batches; the last one is filled up with the first images again."""
+    for start in range(0, len(pixels), size):
+        yield pixels[np.arange(start, start + size) % len(pixels)]
+
+
+def check_distinct(digests: Sequence[bytes]) -> None:
+    """Raise ``ImageError`` where most calibration images are the same, by the digests of their pixels."""
+    if len(set(digests)) < min(FEWEST, len(digests)):
+        raise ImageError(
+            f"only {len(set(digests))} of {len(digests)} calibration images differ: give {FEWEST} or more others"
+        )
+
+
+def _check(paths: Sequence[Path], folder: Path) -> None:
+    if len(paths) < FEWEST:
+        raise ImageError(
+            f"{len(paths)} images of {folder} are too few to calibrate on: give {FEWEST} or more, better hundreds, "
+            "of the kind that the model will see (--calib-data, --calib-size)"
+        )
+
+
+def _unseen(paths: Sequence[Path], used: Sequence[Path]) -> list[Path]:
+    seen = {path.resolve() for path in used}
+    unseen = [path for path in paths if path.resolve() not in seen]
+    if len(unseen) < FEWEST_JUDGES:
+        raise ImageError(
+            f"--data has {len(unseen)} images that calibration does not see: give {FEWEST_JUDGES} or more others"
+        )
+    return unseen
+
+
+def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str) -> Judges:
+    chosen = spread(paths, MOST_JUDGES)
+    try:
+        labels = class_indices(folder, chosen, manifest.labels, manifest.label_ids, manifest.model.num_classes)
+    except ImageError:  # the folders are no classes: there is still agreement to judge by
+        labels = None
+    pixels = np.stack([manifest.preprocessing.pixels(path) for path in chosen])
+    return Judges(pixels, None if labels is None else np.asarray(labels, np.int64), origin)

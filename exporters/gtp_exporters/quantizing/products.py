@@ -1,0 +1,130 @@
+"""The products of a graph that can be quantised, found by structure and named by where they stand in the model."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from gtp_exporters.lowering import attention_logits, deciding_nodes
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+QKV = "attn.qkv"
+_WEIGHT = re.compile(r"(?:model\.)?(.+?)\.weight(?:\.scaled)?")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of a graph.
+
+    Attributes:
+        node: name of its node.
+        label: where it stands: "blocks.3.attn.qkv", "blocks.3.mlp.fc2", "head". Queries, keys and values share one.
+        inputs: names of its inputs that are no weights.
+    """
+
+    node: str
+    label: str
+    inputs: tuple[str, ...]
+
+
+def constant_products(model: ir.Model, *, embedding: bool) -> list[Product]:
+    """Return the products with constant weights, in order, without those that only help to decide which tokens leave.
+
+    Args:
+        model: a float32 graph in the order in which it was traced.
+        embedding: the patch embedding's convolution as well.
+    """
+    deciding = deciding_nodes(model.graph)
+    nodes = [
+        node
+        for node in model.graph
+        if _is_constant_product(node) and (embedding or node.op_type != "Conv") and not _only_decides(node, deciding)
+    ]
+    return [_product(node, label) for node, label in zip(nodes, _labels(model.graph, nodes), strict=True)]
+
+
+def deciding_products(model: ir.Model) -> list[Product]:
+    """Return the products that decide which tokens leave: similarities, and the attention logits that scores are of."""
+    deciding = deciding_nodes(model.graph)
+    maps = {node for node in deciding if node.op_type == "Softmax"}
+    logits = {product for softmax in maps for product in attention_logits(softmax)}
+    candidates = [node for node in model.graph if node in deciding or node in logits]
+    nodes = [node for node in candidates if node.op_type in PRODUCTS and _beta(node) == 1]
+    return [_product(node, f"selection.{index}") for index, node in enumerate(nodes)]
+
+
+def _product(node: ir.Node, label: str) -> Product:
+    values = [value for value in node.inputs[:2] if value is not None and not value.is_initializer()]
+    return Product(str(node.name), label, tuple(str(value.name) for value in values))
+
+
+def _beta(node: ir.Node) -> float:
+    """Return by what a Gemm multiplies what it adds."""
+    return node.attributes["beta"].as_float() if "beta" in node.attributes else 1.0
+
+
+def _is_constant_product(node: ir.Node) -> bool:
+    weight = node.inputs[1] if node.op_type in PRODUCTS else None
+    return weight is not None and weight.is_initializer() and weight.dtype == ir.DataType.FLOAT
+
+
+def _only_decides(node: ir.Node, deciding: set[ir.Node]) -> bool:
+    """Whether all that depends on a node, up to the choices, is part of deciding."""
+    reached = _reached(node, lambda found: list(found.successors()), stop=_chooses)
+    return bool(reached) and reached <= deciding
+
+
+def _chooses(node: ir.Node) -> bool:
+    return node.op_type == "TopK"
+
+
+def _reached(
+    node: ir.Node, following: Callable[[ir.Node], list[ir.Node]], stop: Callable[[ir.Node], bool]
+) -> set[ir.Node]:
+    """Return the nodes that one leads to, itself left out; those at which it stops are the last."""
+    seen: set[ir.Node] = set()
+    waiting = following(node)
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            waiting += [] if stop(current) else following(current)
+    return seen
+
+
+def _labels(graph: ir.Graph, nodes: Sequence[ir.Node]) -> Iterator[str]:
+    """Yield a label for each product.
+
+    A layer begins at the first product that its attention logits come from. Its products up to the softmax are the
+    queries, keys and values. All others have the names of their weights, or numbers where folding lost the name.
+    """
+    place = {node: index for index, node in enumerate(graph)}
+    layers = _layers(graph, set(nodes), place)
+    for number, node in enumerate(nodes):
+        begun = [index for index, (begin, _) in enumerate(layers) if begin <= place[node]]
+        if begun and place[node] < layers[begun[-1]][1]:
+            yield f"blocks.{begun[-1]}.{QKV}"
+        else:
+            yield _weight_name(node) or f"product.{number}"
+
+
+def _layers(graph: ir.Graph, products: set[ir.Node], place: dict[ir.Node, int]) -> list[tuple[int, int]]:
+    """Return, for each attention, the places of its first product and of its softmax."""
+    layers = []
+    for node in graph:
+        sources = [place[found] for logits in attention_logits(node) for found in _sources(logits, products)]
+        if sources:
+            layers.append((min(sources), place[node]))
+    return layers
+
+
+def _sources(node: ir.Node, products: set[ir.Node]) -> set[ir.Node]:
+    """Return the nearest products that a node depends on."""
+    return _reached(node, lambda found: list(found.predecessors()), stop=products.__contains__) & products
+
+
+def _weight_name(node: ir.Node) -> str:
+    weight = node.inputs[1]
+    match = _WEIGHT.fullmatch(str(weight.name)) if weight is not None else None
+    return match[1] if match else ""

@@ -1,0 +1,135 @@
+"""Writes int8 into a graph with ONNX Runtime's quantiser, from ranges that were measured before."""
+
+import copy
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import onnx_ir as ir
+from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+
+from gtp_exporters.describe import strip
+from gtp_exporters.graphs import save
+from gtp_exporters.quantizing.forms import Form
+from gtp_exporters.quantizing.products import PRODUCTS, Product
+from gtp_exporters.static_check import check_static, infer_shapes
+
+_INFERRED = {"onnx.infer": "onnxruntime.quant"}  # tells the quantiser that shapes are inferred
+
+
+@dataclass
+class Source:
+    """A float32 graph that is quantised again and again with the same ranges.
+
+    Attributes:
+        model: the graph, with inferred shapes.
+        path: a temporary file of it.
+        external: its weights are in a file beside it.
+        products: those that can be quantised.
+        target, form: the runtime that it is for, and how it wants int8.
+        ranges: what was measured.
+    """
+
+    model: ir.Model
+    path: Path
+    external: bool
+    products: list[Product]
+    target: str
+    form: Form
+    ranges: TensorsData | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the products, in order."""
+        return list(dict.fromkeys(product.label for product in self.products))
+
+    @property
+    def values(self) -> list[str]:
+        """Names of the values whose ranges are needed."""
+        return list(dict.fromkeys(name for product in self.products for name in product.inputs))
+
+    def quantized(self, labels: Collection[str]) -> ir.Model:
+        """Return a copy in which the products of these labels are int8, checked for the target.
+
+        Raises:
+            StaticCheckError: the target does not take the graph.
+        """
+        nodes = [product.node for product in self.products if product.label in labels]
+        if not nodes:  # the quantiser takes an empty list for all
+            return self.model.clone()
+        made = ir.from_proto(self._quantized(nodes))
+        made.graph.sort()  # the quantiser appends its nodes
+        graph = infer_shapes(made)
+        check_static(graph, self.target)
+        strip(graph)
+        graph.graph.name = self.model.graph.name
+        graph.producer_name, graph.producer_version = self.model.producer_name, self.model.producer_version
+        graph.metadata_props.clear()
+        graph.metadata_props.update(self.model.metadata_props)
+        return graph
+
+    def _quantized(self, nodes: list[str]) -> onnx.ModelProto:
+        proto = onnx.load(self.path)
+        onnx.helper.set_model_props(proto, _INFERRED)
+        options = {
+            "ActivationSymmetric": self.form.symmetric,
+            "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
+            "QuantizeBias": self.form.int32_bias,
+        }
+        quantizer = QDQQuantizer(
+            proto,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if self.form.symmetric else QuantType.QUInt8,
+            tensors_range=copy.deepcopy(self.ranges),
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(PRODUCTS),
+            extra_options=options,
+        )
+        quantizer.quantize_model()
+        made: onnx.ModelProto = quantizer.model.model
+        return made
+
+
+@contextmanager
+def source(model: ir.Model, products: list[Product], target: str, form: Form) -> Iterator[Source]:
+    """Yield a graph that is ready to be calibrated and quantised."""
+    with TemporaryDirectory(prefix="gtp-export-") as place:
+        path = Path(place) / "float.onnx"
+        names = {product.node for product in products}
+        _part_sums(model, names)
+        _unshare_biases(model, names)
+        external = save(model, path) is not None
+        yield Source(model, path, external, products, target, form)
+
+
+def _part_sums(model: ir.Model, names: Collection[str]) -> None:
+    """Write what named Gemms without constant weights add (masks of similarities) as Adds: it is no bias."""
+    for node in [node for node in model.graph if node.name in names and node.op_type == "Gemm"]:
+        added, weight = node.inputs[2] if len(node.inputs) > 2 else None, node.inputs[1]
+        if added is None or weight is None or weight.is_initializer():
+            continue
+        node.resize_inputs(2)
+        output = node.outputs[0]
+        total = ir.Value(name=f"{output.name}.sum", shape=output.shape, type=output.type)
+        ir.convenience.replace_all_uses_with(output, total)
+        model.graph.insert_after(node, ir.node("Add", [output, added], outputs=[total], name=f"{node.name}.add"))
+
+
+def _unshare_biases(model: ir.Model, names: Collection[str]) -> None:
+    """Give each of the named products a bias of its own: an int32 bias fits one scale, and no other node."""
+    for node in model.graph:
+        bias = node.inputs[2] if node.name in names and len(node.inputs) > 2 else None
+        if bias is not None and bias.is_initializer() and len(bias.uses()) > 1:
+            assert bias.const_value is not None
+            name = f"{node.name}.bias"
+            tensor = ir.tensor(bias.const_value.numpy(), bias.dtype, name=name)
+            own = ir.Value(name=name, shape=bias.shape, type=bias.type, const_value=tensor)
+            model.graph.register_initializer(own)
+            node.replace_input_with(2, own)

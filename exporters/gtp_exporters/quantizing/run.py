@@ -1,0 +1,131 @@
+"""``quantize``: the float32 graphs of an export in, their int8 twins and what they were judged by out."""
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gtp_exporters.directory import staged
+from gtp_exporters.errors import LimitError, QuantizationFailedError
+from gtp_exporters.quantizing.forms import FORMS
+from gtp_exporters.quantizing.gate import GateReport
+from gtp_exporters.quantizing.images import choose
+from gtp_exporters.quantizing.job import Attempt
+from gtp_exporters.quantizing.options import QuantizeOptions
+from gtp_exporters.quantizing.placing import linked, with_files
+from gtp_exporters.quantizing.preparing import calibrate, float_graphs, opened, own_images, probes_of
+from gtp_exporters.quantizing.search import cost_of, search
+from gtp_exporters.quantizing.sensitivity import LayerLoss
+from gtp_runtime.manifest import (
+    REFERENCE_NAME,
+    FileEntry,
+    Manifest,
+    check_file,
+    read_manifest,
+    update_manifest,
+    write_manifest,
+)
+from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.quantization_info import QuantizationInfo
+from gtp_runtime.reference import read_reference
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was made.
+
+    Attributes:
+        directory: the artifact directory.
+        files: names of the int8 files, the dense baseline's first.
+        reports: how each was judged.
+        kept_fp32: the layers that stay float32.
+        losses: what each layer costs alone, the worst first; empty where it was not measured.
+        cost: time of the model over that with no layer in float32; None where none is.
+    """
+
+    directory: Path
+    files: dict[str, FileEntry]
+    reports: list[GateReport]
+    kept_fp32: list[str]
+    losses: list[LayerLoss]
+    cost: float | None
+
+    def listed(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with the int8 files in place of earlier ones, and how they were judged."""
+        results = {report.file: report.to_dict() | {"cost": self.cost} for report in self.reports}
+        return with_files(manifest, self.files, results)
+
+
+def quantize(directory: Path | str, options: QuantizeOptions, progress: Progress = quiet) -> Quantized:
+    """Quantise the float32 graphs of an export to int8, judge them, and put them beside the others.
+
+    The new files replace earlier int8 files only once they have passed their gate.
+
+    Args:
+        directory: the artifact directory.
+        options: how to quantise.
+        progress: told what is being done.
+
+    Raises:
+        ManifestError: no export there, or files that are not what its manifest says.
+        LimitError: no float32 graph, nothing to quantise, or an option that does not fit.
+        ImageError: too few images, or one that cannot be read.
+        QuantizationFailedError: the gate failed; what was measured is kept in the manifest.
+        OutputError: the files cannot be written.
+    """
+    place = Path(directory)
+    read_manifest(place)
+    try:
+        with staged(place) as staging:
+            linked(place, staging.path)
+            made = quantize_staged(staging.path, options, progress)
+            linked(place, staging.path, without=made.files)  # engines may have been built and results kept meanwhile
+            write_manifest(made.listed(read_manifest(staging.path)), staging.path)
+            staging.commit()
+    except QuantizationFailedError as error:
+        _keep(place, error)
+        raise
+    return replace(made, directory=place)
+
+
+def _keep(place: Path, error: QuantizationFailedError) -> None:
+    failed = {report.file: report.to_dict() for report in error.reports}
+    with suppress(OSError):  # a directory that cannot be written
+        update_manifest(place, lambda now: replace(now, results={**now.results, "quantization_failed": failed}))
+
+
+def quantize_staged(place: Path, options: QuantizeOptions, progress: Progress) -> Quantized:
+    """Quantise an export that is being written: add files and entries, or raise as ``quantize`` does."""
+    manifest = read_manifest(place)
+    names = float_graphs(manifest)
+    for name in (REFERENCE_NAME, *names):
+        check_file(place / name, manifest)
+    folder = options.calib_data or own_images(manifest)
+    used, judges = choose(manifest, read_reference(place / REFERENCE_NAME), folder, options.calib_size, options.data)
+    if options.max_drop is not None and judges.labels is None:
+        raise LimitError("--max-drop needs images whose classes are known: give --data DIR, one sub-folder a class")
+    with ExitStack() as stack:
+        jobs = [stack.enter_context(opened(place, name, manifest, judges, options, progress)) for name in names]
+        for job in jobs:
+            calibrate(job, used, options)
+        attempts, losses = search(jobs, options, probes_of(manifest, used))
+        cost = cost_of(attempts[-1], judges)
+        files = {name: entry for attempt in attempts for name, entry in _write(attempt, place, options, len(used))}
+    reports = [attempt.report for attempt in attempts]
+    made = Quantized(place, files, reports, list(attempts[-1].kept), losses, cost)
+    write_manifest(made.listed(manifest), place)
+    return made
+
+
+def _write(attempt: Attempt, place: Path, options: QuantizeOptions, images: int) -> list[tuple[str, FileEntry]]:
+    activations = "int8" if FORMS[options.target].symmetric else "uint8"
+    info = QuantizationInfo(
+        options.target,
+        activations,
+        options.calibration,
+        images,
+        attempt.products,
+        list(attempt.kept),
+        options.selection,
+    )
+    written = attempt.write(place).items()
+    return [(name, replace(entry, quantization=info) if entry.inputs else entry) for name, entry in written]

@@ -1,0 +1,85 @@
+"""Finds the attempt that passes the gate: all layers in int8, or without those that lose most."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from gtp_exporters.errors import LimitError, QuantizationFailedError
+from gtp_exporters.quantizing.images import Judges
+from gtp_exporters.quantizing.job import Attempt, Job
+from gtp_exporters.quantizing.options import QuantizeOptions
+from gtp_exporters.quantizing.sensitivity import LayerLoss, fewest, measure_losses
+from gtp_runtime.timing import in_turn
+
+SECONDS = 2.0  # of timing what the layers in float32 cost
+SHOWN = 3  # layers that an error names
+Attempts = list[Attempt]
+
+
+def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) -> tuple[Attempts, list[LayerLoss]]:
+    """Return an attempt for each graph, all with the same layers in float32, and what each layer loses alone.
+
+    Args:
+        jobs: the dense baseline's first.
+        options: which layers stay float32.
+        probes: (N, H, W, 3) uint8 images that calibration saw, to measure the loss of layers on.
+
+    Raises:
+        LimitError: a layer that is none of these graphs'.
+        QuantizationFailedError: the gate failed; names the layers that lose most.
+    """
+    labels = list(dict.fromkeys(label for job in jobs for label in job.source.labels))
+    kept = () if options.automatic else options.keep_fp32
+    unknown = [label for label in kept if label not in labels]
+    if unknown:
+        raise LimitError(f"no layer is called {', '.join(unknown)}: there are {', '.join(labels)}")
+    if not set(labels) - set(kept):
+        raise LimitError("keep_fp32 names all layers, so there is nothing to quantise: leave some out")
+    attempts = attempt_all(jobs, kept)
+    if not options.gate or _pass(attempts):
+        return attempts, []
+    failing = next(attempt.job for attempt in reversed(attempts) if not attempt.report.ok)
+    losses = measure_losses(failing.source, list(failing.inputs(probes)), options.threads, failing.progress)
+    if not options.automatic:
+        raise _failed(attempts, losses)
+    ranked = [found.layer for found in losses]
+    attempts = fewest(ranked, lambda chosen: attempt_all(jobs, chosen), _pass)
+    if not _pass(attempts) or not any(attempt.products for attempt in attempts):
+        raise _failed(attempts, losses)
+    return attempts, losses
+
+
+def attempt_all(jobs: Sequence[Job], kept: Collection[str]) -> Attempts:
+    """Quantise and judge every graph with the same layers in float32."""
+    return [job.attempt(kept) for job in jobs]
+
+
+def cost_of(attempt: Attempt, images: Judges) -> float | None:
+    """Return the time of an attempt over that with no layer in float32; None where it keeps none."""
+    if not attempt.kept:
+        return None
+    job = attempt.job
+    job.progress("timing what the layers in float32 cost")
+    runs = [
+        job.opened(job.source.quantized(job.source.labels)),
+        job.opened(attempt.graph),
+    ]
+    batch = next(job.inputs(images.pixels))
+    every, kept = in_turn([lambda run=run: run(batch) for run in runs], SECONDS)  # type: ignore[misc]
+    return float(np.median(kept) / np.median(every))
+
+
+def _pass(attempts: Attempts) -> bool:
+    return all(attempt.report.ok for attempt in attempts)
+
+
+def _failed(attempts: Attempts, losses: list[LayerLoss]) -> QuantizationFailedError:
+    reports = [attempt.report for attempt in attempts]
+    missed = "; ".join(f"{report.file}: {problem}" for report in reports for problem in report.problems)
+    worst = ", ".join(f"{found.layer} ({found.loss:.2g})" for found in losses[:SHOWN])
+    return QuantizationFailedError(
+        f"int8 failed its gate ({missed}), so nothing was replaced; the layers that lose most: {worst}; "
+        "--keep-fp32 auto leaves out as few as it takes, --calibration and more --calib-data may lose less",
+        reports,
+        losses,
+    )

@@ -1,0 +1,101 @@
+"""``gtp-export quantize``: the graphs of an export in int8, compared with fp32 before they count."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export.exit_codes import GATE_FAILED
+from gtp_export.numbers import finite
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_exporters.quantizing.forms import FORMS
+from gtp_exporters.quantizing.options import CALIBRATIONS
+
+if TYPE_CHECKING:
+    from gtp_exporters import Quantized
+
+
+def quantize(
+    directory: Annotated[Path, typer.Argument(help="An artifact directory with float32 graphs.", show_default=False)],
+    target: Annotated[
+        str, typer.Option(help=f"Runtime that runs the int8 graphs: {', '.join(FORMS)}.", show_default=False)
+    ],
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(help="Images to measure ranges on (default: the recipe's own).", show_default=False),
+    ] = None,
+    calib_size: Annotated[int, typer.Option(help="How many of them at most, spread over the folder.", min=1)] = 512,
+    calibration: Annotated[str, typer.Option(help=f"How ranges are measured: {', '.join(CALIBRATIONS)}.")] = "minmax",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Other images to judge on, one sub-folder a class where known (default: those of the reference, else "
+            "one in four of --calib-data, held out).",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Fail if top-1 is more points than this below fp32 (default: 1).",
+            min=0,
+            show_default=False,
+            callback=finite,
+        ),
+    ] = None,
+    keep_fp32: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers that stay fp32: blocks.3.mlp.fc2,head; or auto: as few as pass the gate, the worst first.",
+            show_default=False,
+        ),
+    ] = None,
+    quantize_selection: Annotated[
+        bool,
+        typer.Option("--quantize-selection", help="Quantise the products that decide which tokens leave as well."),
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option(help="Fail if int8 loses more than the limits; the figures are kept anyway.")
+    ] = True,
+    threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 1,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantise an export's graphs, GTP and dense, to int8; they count once they answer nearly as fp32 does."""
+    kept = tuple(name.strip() for name in (keep_fp32 or "").split(",") if name.strip())
+    with console.progress("quantising") as update:
+        from gtp_exporters import QuantizationFailedError, QuantizeOptions
+        from gtp_exporters import quantize as run
+
+        options = QuantizeOptions(
+            target, calib_data, calib_size, calibration, data, max_drop, kept, quantize_selection, gate, threads
+        )
+        failed: QuantizationFailedError | None = None
+        try:
+            made = run(directory, options, update)
+        except QuantizationFailedError as error:
+            failed = error
+    from gtp_export.gate_reports import gate_document, gate_failure
+
+    if failed is not None:
+        gate_failure(failed, json)
+        raise typer.Exit(GATE_FAILED)
+    if json:
+        console.emit(gate_document(made.reports, made.losses) | {"kept_fp32": made.kept_fp32, "cost": made.cost})
+    else:
+        _show(made)
+
+
+def _show(made: "Quantized") -> None:
+    from gtp_export.gate_reports import gate_lines
+
+    gate_lines(made.reports)
+    if made.kept_fp32:
+        cost = "" if made.cost is None else f", which takes {made.cost:.2f} of the time with all in int8"
+        console.out.print(f"kept in fp32: {', '.join(made.kept_fp32)}{cost}", markup=False)
+    sizes = ", ".join(f"{name} ({entry.size / 1e6:.1f} MB)" for name, entry in made.files.items())
+    console.out.print(f"wrote {made.directory}: {sizes}", markup=False)
+    console.out.print(f"next: gtp-export bench {made.directory} --precision int8", markup=False)

@@ -1,4 +1,4 @@
-"""From a file, a Pillow image or an array to 8-bit RGB: the same picture gives the same pixels in every Pillow mode.
+"""From a file, its bytes, a Pillow image or an array to 8-bit RGB: one picture gives the same pixels in every mode.
 
 - The alpha channel is dropped without blending, as Pillow's ``convert("RGB")`` does. ``La`` and ``RGBa`` are first
   divided by their alpha.
@@ -8,17 +8,28 @@
   rejected if their values are in another range: outside 0..255, not finite, or ``F`` with no value above 1.
 """
 
+import io
 from os import PathLike
-from typing import Union
+from typing import BinaryIO, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gtp_runtime.errors import ImageError
 
-ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
+Buffer = bytes | bytearray | memoryview  # the content of an image file
+ImageLike = Union[str, "PathLike[str]", Buffer, BinaryIO, Image.Image, np.ndarray]
 # Pillow's own errors; ImportError: LAB in a Pillow that was built without LittleCMS
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
+# TypeError: a file that was opened as text
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    ImportError,
+    Image.DecompressionBombError,
+)
 WHITE = 255
 WHITE_16 = 65535
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: zero is white
@@ -26,7 +37,10 @@ THROUGH = {"La": "LA", "P": "RGBA", "PA": "RGBA"}  # modes that reach RGB by ano
 
 
 def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
-    """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
+    """Return an RGB picture of a path, the bytes of an image file, an open one, a Pillow image or an (H, W, 3) uint8
+    array in RGB order.
+
+    An open file is read from its start, and left open.
 
     Raises:
         ImageError: a file is missing or not an image, an array has another shape or type, the object is of another
@@ -36,17 +50,29 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, not {image.shape} {image.dtype}")
         return Image.fromarray(image)
-    if not isinstance(image, str | PathLike | Image.Image):
-        raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
+    if not isinstance(image, str | PathLike | Image.Image | Buffer) and not hasattr(image, "read"):
+        raise ImageError(
+            "give a path, bytes of an image file, an open file, a Pillow image or an (H, W, 3) uint8 array, not "
+            f"{type(image).__name__}"
+        )
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, exif)
-        with Image.open(image) as picture:
+        with Image.open(io.BytesIO(image) if isinstance(image, Buffer) else image) as picture:
             return _to_rgb(picture, exif)
     except FileNotFoundError as error:
-        raise ImageError(f"no image {image}") from error
+        raise ImageError(f"no image {_named(image)}") from error
     except UNREADABLE as error:
-        raise ImageError(f"cannot read the image {image}: {error}") from error
+        raise ImageError(f"cannot read the image {_named(image)}: {error}") from error
+
+
+def _named(image: ImageLike) -> str:
+    """Say in words which image it is: content is no name."""
+    if isinstance(image, str | PathLike):
+        return str(image)
+    if isinstance(image, Buffer):
+        return f"of {len(image)} bytes"
+    return str(getattr(image, "name", "")) or str(image)
 
 
 def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:

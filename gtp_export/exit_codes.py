@@ -3,7 +3,7 @@
 import errno
 
 from gtp_export.extras import ONNX, extra_of
-from gtp_exporters.errors import ExportError, LimitError, OutputError
+from gtp_exporters.errors import ExportError, LimitError, MissingPackageError, OutputError
 from gtp_models.errors import (
     ConfigError,
     ModelsError,
@@ -34,7 +34,7 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         (ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError, NoClassesError),
         USAGE,
     ),
-    ((WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
+    ((MissingPackageError, WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)

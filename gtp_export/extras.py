@@ -21,8 +21,12 @@ EXPORT = Extra(
         "safetensors": "safetensors",
         "yaml": "pyyaml",
         "jaxtyping": "jaxtyping",
+        "jinja2": "jinja2",
     },
 )
+
+
+REPORT = Extra("report", {"jinja2": "jinja2"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def abilities() -> list[Ability]:
     specs = all_backends()
     build = tuple(replace(extra, packages={**extra.packages, **ONNX}) for extra in specs["tensorrt"].extras)
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
-    return [Ability("export models", (EXPORT,)), Ability("build TensorRT engines", build), *running]
+    report = Ability("write reports", (REPORT,))
+    return [Ability("export models", (EXPORT,)), report, Ability("build TensorRT engines", build), *running]
 
 
 def extra_of(module: str) -> Extra | None:

@@ -27,7 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_directory_holds_what_the_manifest_lists(exported: Path) -> None:
     manifest = read_manifest(exported)
     assert {path.name for path in exported.iterdir()} == {*manifest.files, "model.json"}
-    assert set(manifest.files) == {"model.onnx", "dense.onnx", "reference.npz"}
+    assert set(manifest.files) == {"model.onnx", "dense.onnx", "reference.npz", "report.html"}
     assert (manifest.weights.source, manifest.weights.detail) == ("random", "seed 0")
     assert manifest.reference == {"images": "synthetic", "count": 8}
     assert [layer.tokens_in for layer in manifest.layers] == [17, 15, 13]

@@ -7,6 +7,7 @@ from gtp_exporters.errors import StaticCheckError as StaticCheckError
 from gtp_exporters.options import ExportOptions as ExportOptions
 from gtp_exporters.pipeline import Exported as Exported
 from gtp_exporters.pipeline import export as export
+from gtp_exporters.report import write_report as write_report
 from gtp_exporters.static_check import check_static as check_static
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine

@@ -26,7 +26,8 @@ class FileEntry:
     """A file of the artifact directory.
 
     Attributes:
-        role: "model", "dense" (the dense baseline), "reference" (the parity pack) or "data" (weights of a graph).
+        role: "model", "dense" (the dense baseline), "reference" (the parity pack), "data" (weights of a graph) or
+            "report" (a page for people).
         sha256: SHA-256 of the file, in hexadecimal digits.
         size: size in bytes.
         method: token reduction method: "gtp", "dense", …
@@ -132,7 +133,7 @@ class Manifest:
         reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
-        results: "parity" and "latency", by file name, added when they are measured.
+        results: "parity", "latency" and "accuracy", by file name, added when they are measured.
         schema_version: version of this schema.
     """
 

@@ -90,7 +90,7 @@ def test_the_reference_holds_every_layer(exported: Path) -> None:
 def test_options(tmp_path: Path) -> None:
     options = ExportOptions(batch=2, dense=False, trace=False, simplify=False)
     manifest = export(TINY, tmp_path / "out", weights="random", options=options, check=False).manifest
-    assert set(manifest.files) == {"model.onnx", "reference.npz"}
+    assert set(manifest.files) == {"model.onnx", "reference.npz", "report.html"}
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
     assert read_reference(tmp_path / "out" / "reference.npz").dense_answers is None
 

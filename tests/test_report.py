@@ -58,7 +58,7 @@ def page(directory: Path) -> Page:
     return Page((directory / "report.html").read_text("utf-8"))
 
 
-def measured(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def measured(directory: Path) -> None:
     """Give an export results of every kind."""
     with (
         gtp_runtime.load(directory, threads=1) as model,
@@ -76,20 +76,9 @@ def test_a_page_of_everything(digits_copy: Path) -> None:
     assert write_report(digits_copy) == digits_copy / "report.html"
     found = page(digits_copy)
     words = " ".join(found.text.split())
-    for text in (
-        "parity with PyTorch, 360 images",
-        "kept sets agree 100.0%",
-        "of the dense model's MACs",
-        "37 of images",
-    ):
-        assert text in words or text.split()[0] in words
-    for text in (
-        "3 images could not be read.",
-        "layer 0: 64 → 58",
-        "layer 5: 34 → 28",
-        "64 → 58",
-        "class: 0; model: 0",
-    ):
+    for text in ("parity with PyTorch, 360 images", "of the dense model's MACs", "37 of images", "class: 0; model: 0"):
+        assert text in words
+    for text in ("3 images could not be read.", "layer 0: 64 → 58", "layer 5: 34 → 28", "65 → 59"):
         assert text in words
     assert len(found.tags("image")) == 4, "one image for all its panels"
     assert len(found.tags("use")) == 4 * 7
@@ -252,4 +241,3 @@ def test_export_without_a_page(command: Command, tmp_path: Path) -> None:
     )
     assert ran.code == 0
     assert not (tmp_path / "out" / "report.html").exists()
-    shutil.rmtree(tmp_path / "out")

@@ -101,13 +101,13 @@ def test_openvino_is_needed_for_its_form(digits: Path, tmp_path: Path, monkeypat
 
 
 def test_an_engine_records_its_one_cuda_graph(engine: Path, tmp_path: Path) -> None:
-    (folder,) = write_repository([engine], tmp_path)
+    (folder,) = write_repository([engine], tmp_path / "repo")
     config = config_of(folder)
     assert (folder / "1" / "model.plan").read_bytes() == b"a plan"
     assert config.backend == "tensorrt" and config.optimization.cuda.graphs
     (graph,) = config.optimization.cuda.graph_spec
     assert (graph.batch_size, list(graph.input["images"].dim)) == (0, [1, 3, 32, 32])
-    (folder,) = write_repository([engine], tmp_path, TritonOptions(name="plain", cuda_graphs=False))
+    (folder,) = write_repository([engine], tmp_path / "repo", TritonOptions(name="plain", cuda_graphs=False))
     assert not config_of(folder).HasField("optimization")
 
 

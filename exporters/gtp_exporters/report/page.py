@@ -66,7 +66,7 @@ class Box:
 
 
 def _boxes(manifest: Manifest) -> list[Box]:
-    """Return one box a file, the dense twin first; the axis begins at 0 ms and ends behind the slowest 1 %."""
+    """Return one box a file, the dense baseline first; the axis begins at 0 ms and ends behind the slowest 1 %."""
     measured = dict(
         sorted(manifest.results.get("latency", {}).items(), key=lambda item: _is_reduced(manifest, item[0]))
     )
@@ -88,9 +88,11 @@ def _is_reduced(manifest: Manifest, name: str) -> bool:
 
 
 def _ratio(manifest: Manifest) -> float | None:
-    """Return the latency of ``model.onnx`` over the dense twin's, where both were timed in one run."""
-    found = manifest.results.get("latency", {}).get("model.onnx", {})
-    return found.get("ratio") if "dense.onnx" in manifest.results.get("latency", {}) else None
+    """Return the latency of ``model.onnx`` over the dense baseline's, where both were timed in one run."""
+    measured = manifest.results.get("latency", {})
+    found = measured.get("model.onnx", {})
+    against = found.get("against", "dense.onnx")
+    return found.get("ratio") if against in measured and not _is_reduced(manifest, against) else None
 
 
 def _share(manifest: Manifest) -> float | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gtp_export.pace import Pace
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.text import visible
@@ -60,6 +61,12 @@ def emit(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
+def emit_line(document: dict[str, Any]) -> None:
+    """Write one JSON document to stdout as a line, at once."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout; columns of numbers are right-aligned."""
     made = Table(
@@ -84,29 +91,38 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Progress]:
+def progress(label: str, images: int = 0) -> Iterator[Progress]:
     """Yield a ``Progress`` that shows the current task on stderr: a status line on a terminal, else one line per
     task, nothing with ``-q``.
 
     Args:
         label: what a terminal shows before the first task.
+        images: how many images the task goes through, where it does: their rate and the time left are shown as well,
+            elsewhere than on a terminal twice a minute.
     """
     if Verbosity.quiet:
         yield quiet
     elif err.is_terminal:
+        pace = Pace(images)
         with err.status(Text(label)) as status:
-            yield lambda task, share=None: status.update(Text(task if share is None else f"{task} {share:.0%}"))
+            yield lambda task, share=None: status.update(Text(_said(task, share, pace)))
     else:
-        yield _line_a_task()
+        yield _line_a_task(Pace(images))
 
 
-def _line_a_task() -> Progress:
+def _said(task: str, share: float | None, pace: Pace) -> str:
+    return task if share is None else f"{task} {share:.0%}{pace.said(share)}"
+
+
+def _line_a_task(pace: Pace) -> Progress:
     told: set[str] = set()
 
-    def tell(task: str, share: float | None = None) -> None:  # noqa: ARG001 - a log has no use for shares
+    def tell(task: str, share: float | None = None) -> None:
         if task not in told:
             told.add(task)
             note(task)
+        elif share is not None and pace.is_due():
+            note(_said(task, share, pace))
 
     return tell
 

@@ -3,7 +3,13 @@
 import errno
 
 from gtp_export.extras import ONNX, extra_of
-from gtp_exporters.errors import ExportError, LimitError, OutputError, QuantizationFailedError
+from gtp_exporters.errors import (
+    ExportError,
+    LimitError,
+    MissingPackageError,
+    OutputError,
+    QuantizationFailedError,
+)
 from gtp_models.errors import (
     ConfigError,
     ModelsError,
@@ -34,7 +40,7 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         (ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError, NoClassesError),
         USAGE,
     ),
-    ((WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
+    ((MissingPackageError, WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
     ((QuantizationFailedError,), GATE_FAILED),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )

@@ -22,8 +22,12 @@ EXPORT = Extra(
         "safetensors": "safetensors",
         "yaml": "pyyaml",
         "jaxtyping": "jaxtyping",
+        "jinja2": "jinja2",
     },
 )
+
+
+REPORT = Extra("report", {"jinja2": "jinja2"})
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ def abilities() -> list[Ability]:
     specs = all_backends()
     build = tuple(replace(extra, packages={**extra.packages, **ONNX}) for extra in specs["tensorrt"].extras)
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
+    report = Ability("write reports", (REPORT,))
     signing = Ability("sign exports, and verify signatures", (SIGN,))
-    return [Ability("export models", (EXPORT,)), Ability("build TensorRT engines", build), *running, signing]
+    return [Ability("export models", (EXPORT,)), report, Ability("build TensorRT engines", build), *running, signing]
 
 
 def extra_of(module: str) -> Extra | None:

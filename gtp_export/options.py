@@ -13,7 +13,12 @@ ModelPath = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="A folder of images, one sub-folder per class.", show_default=False)
+    Path | None,
+    typer.Option("--data", help="A folder of images, one sub-folder per class; of any size.", show_default=False),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that read images (default: one per CPU).", min=1, show_default=False),
 ]
 Verbose = Annotated[
     bool,

@@ -16,7 +16,8 @@ LOGITS = np.array([ONE, ONE, OTHER, ONE])
 
 def test_without_classes_and_twin_nothing_is_known() -> None:
     found = measure(LOGITS, None, None)
-    assert found.to_dict() == {"images": 4} | dict.fromkeys(list(vars(found))[1:])
+    known = {"images": 4, "unreadable": 0, "unreadable_images": []}
+    assert found.to_dict() == dict.fromkeys(vars(found)) | known
 
 
 def test_shares_and_their_errors() -> None:

@@ -64,7 +64,7 @@ def test_export(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ran = command("export", "digits", "--num-prop", "4,4,4,4,0,0", "--json", "-o", tmp_path / "out")
     found = document(ran)
     files = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
-    assert set(files) == {"model.onnx", "dense.onnx", "reference.npz", "model.json"}
+    assert set(files) == {"model.onnx", "dense.onnx", "reference.npz", "report.html", "model.json"}
     assert found["files"] == {name: size for name, size in files.items() if name != "model.json"}
     assert found["directory"] == str(tmp_path / "out")
     assert (found["weights"], found["notes"]) == ("pretrained", [])
@@ -84,7 +84,7 @@ def test_export_for_people(command: Command, monkeypatch: pytest.MonkeyPatch, tm
     ran = command("export", "digits", "--no-simplify", "--data", tmp_path / "images", "-b", "4", "-q")
     assert (ran.code, ran.err) == (0, "")
     assert "parity ok on 37 images (from images)" in ran.out
-    assert "wrote build/digits: model.onnx dense.onnx reference.npz model.json" in ran.out
+    assert "wrote build/digits: model.onnx dense.onnx reference.npz report.html model.json" in ran.out
     assert ran.last == "next: gtp-export predict build/digits/model.onnx IMAGE"
     assert read_manifest(Path("build/digits")).entry("model.onnx").inputs[0].shape == [4, 3, 32, 32]
 
@@ -180,7 +180,7 @@ def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path
     common = ("export", recipe, "--weights", "random", "-b", "3", "--no-simplify", "--no-dense", "--json")
     for method in ("drop", "tome"):
         found = document(command(*common, "--method", method, "-o", tmp_path / method))
-        assert (found["parity"]["ok"], set(found["files"])) == (True, {"model.onnx", "reference.npz"})
+        assert (found["parity"]["ok"], set(found["files"])) == (True, {"model.onnx", "reference.npz", "report.html"})
         assert read_manifest(tmp_path / method).entry("model.onnx").method == method
         assert read_manifest(tmp_path / method).num_prop == [3, 3]
     gtp = shutil.copytree(tiny, tmp_path / "gtp")

@@ -27,7 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_directory_holds_what_the_manifest_lists(exported: Path) -> None:
     manifest = read_manifest(exported)
     assert {path.name for path in exported.iterdir()} == {*manifest.files, "model.json"}
-    assert set(manifest.files) == {"model.onnx", "dense.onnx", "reference.npz"}
+    assert set(manifest.files) == {"model.onnx", "dense.onnx", "reference.npz", "report.html"}
     assert (manifest.weights.source, manifest.weights.detail) == ("random", "seed 0")
     assert manifest.reference == {"images": "synthetic", "count": 8}
     assert [layer.tokens_in for layer in manifest.layers] == [17, 15, 13]
@@ -90,7 +90,7 @@ def test_the_reference_holds_every_layer(exported: Path) -> None:
 def test_options(tmp_path: Path) -> None:
     options = ExportOptions(batch=2, dense=False, trace=False, simplify=False)
     manifest = export(TINY, tmp_path / "out", weights="random", options=options, check=False).manifest
-    assert set(manifest.files) == {"model.onnx", "reference.npz"}
+    assert set(manifest.files) == {"model.onnx", "reference.npz", "report.html"}
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
     assert read_reference(tmp_path / "out" / "reference.npz").dense_answers is None
 

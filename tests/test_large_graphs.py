@@ -86,7 +86,7 @@ def test_tensorrt_builds_it(copied: Path, precision: str, monkeypatch: pytest.Mo
 def test_a_precision_is_written_in_as_well(tmp_path: Path) -> None:
     export(TINY, tmp_path / "tiny", weights="random", options=ExportOptions(precision="fp16", dense=False), check=False)
     manifest = read_manifest(tmp_path / "tiny")
-    assert set(manifest.files) == {"model.onnx", "model.onnx.data", "reference.npz"}
+    assert set(manifest.files) == {"model.onnx", "model.onnx.data", "reference.npz", "report.html"}
     assert manifest.entry("model.onnx").precision == "fp16"
     with pytest.warns(RandomWeightsWarning), gtp_runtime.load(tmp_path / "tiny") as model:
         assert model.validate().ok

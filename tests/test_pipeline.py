@@ -158,7 +158,7 @@ def test_a_failed_gate_puts_nothing_where_nothing_was(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("other_graphs")
 def test_without_check_it_is_put_in_place(tmp_path: Path) -> None:
     exported = export(TINY, tmp_path / "out", weights="random", options=LEAN, check=False)
-    assert files(exported.directory) == {"model.onnx", "dense.onnx", "reference.npz", "model.json"}
+    assert files(exported.directory) == {"model.onnx", "dense.onnx", "reference.npz", "report.html", "model.json"}
 
 
 def test_a_gate_fails_by_its_twin_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

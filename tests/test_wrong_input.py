@@ -157,7 +157,7 @@ def test_no_export_there(command: Command, digits: Path, name: str) -> None:
 
 def test_an_image_that_cannot_be_read(command: Command, digits: Path) -> None:
     assert_refused(command("predict", digits, ROOT / "pyproject.toml"), 1, "cannot identify image file")
-    assert_refused(command("predict", digits, SEVEN, "missing.png"), 1, "no image missing.png")
+    assert_refused(command("predict", digits, "missing.png"), 1, "no image missing.png")
     assert_refused(command("validate", digits, "--data", "missing", "-q"), 1, "no folder missing")
 
 

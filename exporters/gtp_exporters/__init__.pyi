@@ -11,6 +11,7 @@ from gtp_exporters.pipeline import export as export
 from gtp_exporters.quantizing.options import QuantizeOptions as QuantizeOptions
 from gtp_exporters.quantizing.run import Quantized as Quantized
 from gtp_exporters.quantizing.run import quantize as quantize
+from gtp_exporters.report import write_report as write_report
 from gtp_exporters.static_check import check_static as check_static
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine

@@ -33,6 +33,10 @@ class EngineError(ExportError):
     """A graph that TensorRT cannot parse or build."""
 
 
+class MissingPackageError(ExportError):
+    """A package of an extra that is not installed."""
+
+
 class ParityFailedError(ExportError):
     """The outputs of the exported graphs differ from those of eager PyTorch.
 

@@ -12,6 +12,7 @@ from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
+from gtp_exporters.report import write_report
 from gtp_exporters.subject import make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
@@ -42,6 +43,7 @@ def export(
     seed: int = 0,
     options: ExportOptions | None = None,
     check: bool = True,
+    report: bool = True,
     threads: int = 1,
     progress: Progress = quiet,
 ) -> Exported:
@@ -59,6 +61,7 @@ def export(
         seed: seed of random weights.
         options: export options.
         check: validate and time the files with ONNX Runtime.
+        report: write ``report.html``, a page that shows all this.
         threads: threads for the check; 0 is all.
         progress: called with the current task.
 
@@ -67,7 +70,7 @@ def export(
         StaticCheckError: a graph is not static.
         ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
             export is unchanged.
-        QuantizationFailedError: the outputs of int8 graphs differ too much from the float32 ones'. The earlier export is
+        QuantizationFailedError: the outputs of int8 graphs differ too much from float32's. The earlier export is
             unchanged.
         OutputError: the directory cannot be written, or contains other files.
         ModelsError, GTPRuntimeError: errors of models, weights, images and ``threads``.
@@ -91,6 +94,9 @@ def export(
             _quantize(staging.path, options, recipe, threads, check, progress)
         proof = prove(staging.path, threads, progress) if check else None
         check_proof(proof, directory)
+        if report:
+            progress("writing the report")
+            write_report(staging.path)
         staging.commit()
     return Exported(directory, read_manifest(directory), proof)
 

@@ -89,6 +89,7 @@ def export(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the check, 0 for all (default: 1).", show_default=False)
     ] = None,
+    report: Annotated[bool, typer.Option(help="Write report.html, a page that shows the export.")] = True,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -145,6 +146,7 @@ def export(
                 seed=seed or 0,
                 options=options,
                 check=check,
+                report=report,
                 threads=threads,
                 progress=update,
             )

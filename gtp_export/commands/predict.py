@@ -1,20 +1,27 @@
 """``gtp-export predict``: classify images."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose
+from gtp_export.exit_codes import FAILED
+from gtp_export.options import Json, ModelPath, Quiet, Verbose, Workers
 from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_runtime.errors import ImageError
+from gtp_runtime.images import image_names, image_path
+
+if TYPE_CHECKING:
+    from gtp_runtime.predict_each import Answer
 
 
 @takes_run_options()
 def predict(
     path: ModelPath,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", show_default=False)],
     topk: Annotated[int, typer.Option(help="Number of classes to show, best first.", min=1)] = 5,
     exif: Annotated[
         bool, typer.Option(help="Rotate images by their EXIF orientation, which timm's evaluation ignores.")
@@ -22,22 +29,68 @@ def predict(
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
     ] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="One JSON document a line for each image, as soon as it is done.")
+    ] = False,
+    workers: Workers = None,
     *,
     running: RunOptions,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Classify images with an exported model."""
+    """Classify images with an exported model; one that cannot be read does not lose the others (exit code 1)."""
+    if json and json_lines:
+        raise typer.BadParameter("--json prints one document, --json-lines one for each image: give one of the two")
+    found: list[dict[str, Any]] = []
+    failed = 0
+    paths = _Paths(images)
     with running.load(path) as model:
-        answers = model.predict(list(images), topk, exif=exif, allow_random=allow_random)
+        for image, answer in model.predict_each(
+            paths, topk, exif=exif, allow_random=allow_random, workers=workers or paths.workers
+        ):
+            failed += isinstance(answer, ImageError)
+            if json:
+                found.append(_document(image, answer))
+            elif json_lines:
+                console.emit_line(_document(image, answer))
+            else:
+                _show(image, answer)
     if json:
-        found = [
-            {"image": str(image), "predictions": [asdict(entry) for entry in answer]}
-            for image, answer in zip(images, answers, strict=True)
-        ]
         console.emit({"images": found})
+    if failed > 1:
+        console.err.print(f"error: {failed} of {paths.count} images cannot be read", style="red")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+class _Paths:
+    """The images that the user names, those of folders one by one; ``count`` says how many came so far."""
+
+    def __init__(self, given: list[Path]) -> None:
+        self._folders = {path: image_names(path) for path in given if path.is_dir()}
+        self._given = given
+        self.count = 0
+        self.workers = None if self._folders or len(given) > 1 else 1
+
+    def __iter__(self) -> Iterator[str]:
+        for path in self._given:
+            if path not in self._folders:
+                self.count += 1
+                yield str(path)
+            for name in self._folders.get(path, ()):
+                self.count += 1
+                yield image_path(path, name)
+
+
+def _document(image: Any, answer: "Answer") -> dict[str, Any]:
+    if isinstance(answer, ImageError):
+        return {"image": str(image), "error": str(answer)}
+    return {"image": str(image), "predictions": [asdict(entry) for entry in answer]}
+
+
+def _show(image: Any, answer: "Answer") -> None:
+    if isinstance(answer, ImageError):
+        console.err.print(f"error: {answer}", style="red", markup=False)
         return
-    for image, answer in zip(images, answers, strict=True):
-        rows = [(f"  {entry.label}", f"{entry.probability:.1%}") for entry in answer]
-        console.table(str(image), ("", ""), rows)
+    console.table(str(image), ("", ""), [(f"  {entry.label}", f"{entry.probability:.1%}") for entry in answer])

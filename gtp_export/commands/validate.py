@@ -9,14 +9,15 @@ import typer
 from gtp_export import console
 from gtp_export.exit_codes import DONE, GATE_FAILED, MISSING
 from gtp_export.numbers import finite
-from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose
+from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose, Workers
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
-from gtp_runtime.images import find_images
+from gtp_runtime.accuracy import NAMED
 from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:
-    from gtp_runtime import Accuracy, Model
+    from gtp_runtime import Accuracy, ImageSet, Model
 
+SHOWN = 10  # images that cannot be read, on a terminal
 _KEPT = ", ".join(f"{precision} {limits.kept:g}" for precision, limits in LIMITS.items())
 
 
@@ -31,6 +32,24 @@ def validate(
             help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order, whatever their names.",
         ),
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --data: fail at the first image that cannot be read.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data: keep in this file how far it is, and go on from there if it exists.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Workers = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -59,19 +78,17 @@ def validate(
     """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline."""
     from gtp_export.reports import accuracy_lines, parity_lines
 
-    if max_drop is not None and data is None:
-        raise typer.BadParameter("--max-drop needs --data DIR: it compares accuracy on these images")
-    if by_order and data is None:
-        raise typer.BadParameter("--by-order needs --data DIR: it maps the sub-folders of DIR to classes")
+    reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
+    _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, **reading)
     with running.load(path) as model:
-        if data is not None:
-            model.check_classes("accuracy")
-            find_images(data)  # fail early
+        images = None if data is None else _images(model, data, labels, by_order)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict())
-        accuracy = _accuracy(model, data, by_order, running) if data is not None else None
-        images = str(model.manifest.reference.get("images", "unknown"))
+        accuracy = None if images is None else _accuracy(model, images, running, reading)
+        if accuracy is not None and images is not None:
+            model.record("accuracy", {**accuracy.to_dict(), "data": images.folder.resolve().name})
+        reference = str(model.manifest.reference.get("images", "unknown"))
     code, problem = _judge(accuracy, max_drop)
     code = code if report.ok else GATE_FAILED
     if json:
@@ -80,7 +97,7 @@ def validate(
         document["ok"] = code == DONE
         console.emit(document)
     else:
-        parity_lines(report, images)
+        parity_lines(report, reference)
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
@@ -107,10 +124,48 @@ def _judge(accuracy: "Accuracy | None", max_drop: float | None) -> tuple[int, st
     return DONE, ""
 
 
-def _accuracy(model: "Model", data: Path, by_order: bool, running: RunOptions) -> "Accuracy":
+NEEDS_DATA = {
+    "max_drop": "it compares accuracy on these images",
+    "by_order": "it maps the sub-folders of DIR to classes",
+    "labels": "it says which classes these images have",
+    "strict": "it says what becomes of images that cannot be read",
+    "resume": "it keeps how far the measuring of accuracy is",
+    "workers": "they read these images",
+}
+
+
+def _check_data(data: Path | None, **given: Any) -> None:
+    for name, value in given.items():
+        if data is None and value is not None and value is not False:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} needs --data DIR: {NEEDS_DATA[name]}")
+    if given["by_order"] and given["labels"] is not None:
+        raise typer.BadParameter("--by-order takes sub-folders for classes, --labels a file: give one of the two")
+
+
+def _images(model: "Model", data: Path, labels: Path | None, by_order: bool) -> "ImageSet":
+    from gtp_runtime import find_image_set
+
+    model.check_classes("accuracy")
+    return find_image_set(data, model.manifest, labels, by_order=by_order)
+
+
+def _accuracy(model: "Model", images: "ImageSet", running: RunOptions, reading: dict[str, Any]) -> "Accuracy":
     from gtp_runtime import evaluate
 
-    with ExitStack() as stack, console.progress("measuring accuracy") as update:
+    with ExitStack() as stack, console.progress("measuring accuracy", len(images)) as update:
         twin = running.load_twin(model.path)
         dense = None if twin is None else stack.enter_context(twin)
-        return evaluate(model, dense, data, update, by_order=by_order)
+        accuracy = evaluate(model, dense, images, update, **reading)
+    if accuracy.unreadable:
+        _name_unreadable(accuracy)
+    return accuracy
+
+
+def _name_unreadable(accuracy: "Accuracy") -> None:
+    total = accuracy.images + accuracy.unreadable
+    console.note(f"note: {accuracy.unreadable} of {total} images cannot be read and were left out (--strict fails):")
+    shown = accuracy.unreadable_images[:SHOWN]
+    for why in shown:
+        console.note(f"  {why}")
+    if accuracy.unreadable > len(shown):
+        console.note(f"  and {accuracy.unreadable - len(shown)} more; --json names the first {NAMED}")

@@ -8,7 +8,10 @@ import logging
 
 from gtp_runtime import errors
 from gtp_runtime.accuracy import Accuracy
-from gtp_runtime.comparing import benchmark, evaluate
+from gtp_runtime.comparing import benchmark
+from gtp_runtime.evaluating import evaluate
+from gtp_runtime.frames import from_bgr, from_nv12
+from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.latency import Latency
 from gtp_runtime.loading import load
 from gtp_runtime.manifest import Manifest, read_manifest
@@ -19,6 +22,7 @@ from gtp_runtime.preprocessing import Preprocessing
 
 __all__ = [
     "Accuracy",
+    "ImageSet",
     "Latency",
     "Manifest",
     "Model",
@@ -28,6 +32,9 @@ __all__ = [
     "benchmark",
     "errors",
     "evaluate",
+    "find_image_set",
+    "from_bgr",
+    "from_nv12",
     "load",
     "read_manifest",
 ]

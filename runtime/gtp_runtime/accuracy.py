@@ -1,11 +1,14 @@
-"""Accuracy on an image folder, compared with the dense baseline."""
+"""Accuracy on an image folder, compared with the dense baseline: scores image by image, and their sums."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gtp_runtime.measures import divergence, hits, standard_error
+from gtp_runtime.measures import divergence, hits
+
+Scores = dict[str, np.ndarray]  # (N,) by name; a name is there where it is known
+NAMED = 100  # images that cannot be read whose names are kept
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Accuracy:
     Standard errors (``_se``) are those of the mean over the images, None for a single image.
 
     Attributes:
-        images: number of images.
+        images: number of images that were measured.
         top1, top5: share of images whose class is predicted first, or among the first five; None without classes.
         top1_se: standard error of ``top1``.
         dense_top1, dense_top5: the same for the dense baseline; None without one, or without classes.
@@ -25,6 +28,8 @@ class Accuracy:
         divergence: mean Kullback-Leibler divergence of the dense to the file's class probabilities, in nats.
         divergence_se: standard error of ``divergence``.
         by_order: class of each sub-folder, if they were assigned by alphabetical order; else None.
+        unreadable: number of further images, which cannot be read.
+        unreadable_images: the first ``NAMED`` of them, each with the reason.
     """
 
     images: int
@@ -39,10 +44,72 @@ class Accuracy:
     divergence: float | None = None
     divergence_se: float | None = None
     by_order: dict[str, int] | None = None
+    unreadable: int = 0
+    unreadable_images: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+
+def score(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None) -> Scores:
+    """Score (N, classes) logits of a file, N > 0, and of its dense baseline against (N,) classes, image by image."""
+    scores: Scores = {}
+    if classes is not None:
+        scores |= {"top1": hits(logits, classes), "top5": hits(logits, classes, 5)}
+    if dense is not None:
+        scores |= {"agreement": logits.argmax(1) == dense.argmax(1), "divergence": divergence(dense, logits)}
+    if dense is not None and classes is not None:
+        scores |= {"dense_top1": hits(dense, classes), "dense_top5": hits(dense, classes, 5)}
+        scores |= {"top1_drop": scores["dense_top1"].astype(np.float64) - scores["top1"]}
+    return scores
+
+
+@dataclass
+class Tally:
+    """Sums of scores over any number of images, from which means and their standard errors follow.
+
+    Attributes:
+        images: how many were scored.
+        sums, squares: of each score, and of its square.
+        unreadable, unreadable_images: as in ``Accuracy``.
+    """
+
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    squares: dict[str, float] = field(default_factory=dict)
+    unreadable: int = 0
+    unreadable_images: list[str] = field(default_factory=list)
+
+    def add(self, scores: Scores, images: int) -> None:
+        """Add the scores of so many images."""
+        self.images += images
+        for name, values in scores.items():
+            exact = values.astype(np.float64)
+            self.sums[name] = self.sums.get(name, 0.0) + float(exact.sum())
+            self.squares[name] = self.squares.get(name, 0.0) + float((exact**2).sum())
+
+    def add_unreadable(self, why: str) -> None:
+        """Count an image that cannot be read."""
+        self.unreadable += 1
+        if len(self.unreadable_images) < NAMED:
+            self.unreadable_images.append(why)
+
+    def accuracy(self, by_order: dict[str, int] | None = None) -> Accuracy:
+        """Return the means over the images; at least one must have been scored."""
+        values: dict[str, Any] = {name: total / self.images for name, total in self.sums.items()}
+        errors: dict[str, Any] = {
+            f"{name}_se": self._error(name) for name in ("top1", "top1_drop", "divergence") if name in self.sums
+        }
+        lost: dict[str, Any] = {"unreadable": self.unreadable, "unreadable_images": self.unreadable_images}
+        return Accuracy(self.images, by_order=by_order, **values, **errors, **lost)
+
+    def _error(self, name: str) -> float | None:
+        """Standard error of the mean of a score; None for fewer than two images."""
+        if self.images < 2:
+            return None
+        spread = self.squares[name] - self.sums[name] ** 2 / self.images
+        return float(np.sqrt(max(0.0, spread) / (self.images - 1) / self.images))
 
 
 def measure(
@@ -51,22 +118,7 @@ def measure(
     labels: np.ndarray | None,
     by_order: dict[str, int] | None = None,
 ) -> Accuracy:
-    """Measure accuracy from (N, classes) logits of a file, N > 0, and of its dense baseline, and from (N,) classes."""
-    values: dict[str, Any] = {}
-    if labels is not None:
-        right = hits(logits, labels)
-        values |= {"top1": _mean(right), "top1_se": standard_error(right), "top5": _mean(hits(logits, labels, 5))}
-    if dense is not None:
-        apart = divergence(dense, logits)
-        values |= {"agreement": _mean(logits.argmax(1) == dense.argmax(1))}
-        values |= {"divergence": _mean(apart), "divergence_se": standard_error(apart)}
-    if dense is not None and labels is not None:
-        dense_right = hits(dense, labels)
-        drop = dense_right.astype(np.float64) - right
-        values |= {"dense_top1": _mean(dense_right), "dense_top5": _mean(hits(dense, labels, 5))}
-        values |= {"top1_drop": _mean(drop), "top1_drop_se": standard_error(drop)}
-    return Accuracy(len(logits), by_order=by_order, **values)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean())
+    """Measure accuracy from (N, classes) logits of a file, N > 0, of its dense baseline, and from (N,) classes."""
+    tally = Tally()
+    tally.add(score(logits, dense, labels), len(logits))
+    return tally.accuracy(by_order)

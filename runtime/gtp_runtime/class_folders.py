@@ -1,6 +1,6 @@
 """The class of each image in a folder with one sub-folder per class."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gtp_runtime.errors import ImageError
@@ -33,24 +33,39 @@ def class_indices(
     if any(path.parent == folder for path in images):
         return None
     of_images = [path.relative_to(folder).parts[0] for path in images]
-    names = sorted(set(of_images))
-    indices = _by_name(names, labels, label_ids, classes)
+    classes_of = classes_of_folders(folder, set(of_images), labels, label_ids, classes, by_order)
+    return [classes_of[name] for name in of_images]
+
+
+def classes_of_folders(
+    folder: Path,
+    sub_folders: Collection[str],
+    labels: Sequence[str] | None,
+    label_ids: Sequence[str] | None,
+    classes: int,
+    by_order: bool = False,
+) -> dict[str, int]:
+    """Return the class of each sub-folder, by its name; arguments and errors as ``class_indices``."""
+    names = sorted(sub_folders)
+    indices = classes_of_names(names, labels, label_ids, classes)
     if by_order:
         indices = _by_order(folder, names, indices is not None, classes)
     if indices is None:
         raise ImageError(
-            f"the sub-folders of {folder} ({_listed(names)}) are not classes of this model: name them by label"
-            f"{f' ({_listed(labels)})' if labels else ''}, label id or class index{_remedy(names, classes)}"
+            f"the sub-folders of {folder} ({listed(names)}) are not classes of this model: name them by label"
+            f"{f' ({listed(labels)})' if labels else ''}, label id or class index{_remedy(names, classes)}"
         )
-    return [indices[name] for name in of_images]
+    return indices
 
 
-def _by_name(
-    names: list[str], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
+def classes_of_names(
+    names: Collection[str], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
 ) -> dict[str, int] | None:
+    """Return the class of each name, where all are label ids, labels or class numbers; None otherwise."""
     for known in (label_ids, labels):
         if known and set(names) <= set(known):
-            return {name: list(known).index(name) for name in names}
+            places = {name: index for index, name in reversed(list(enumerate(known)))}
+            return {name: places[name] for name in names}
     if all(name.isdecimal() and int(name) < classes for name in names):
         return {name: int(name) for name in names}
     return None
@@ -73,5 +88,6 @@ def _remedy(names: list[str], classes: int) -> str:
     return "; or, if they are the classes in alphabetical order, add --by-order (by_order=True)"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first few names, in words."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

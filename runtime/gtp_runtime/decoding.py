@@ -1,4 +1,4 @@
-"""From a file, a Pillow image or an array to 8-bit RGB: the same picture gives the same pixels in every Pillow mode.
+"""From a file, its bytes, a Pillow image or an array to 8-bit RGB: one picture gives the same pixels in every mode.
 
 - The alpha channel is dropped without blending, as Pillow's ``convert("RGB")`` does. ``La`` and ``RGBa`` are first
   divided by their alpha.
@@ -11,9 +11,11 @@ Files come from anywhere: only ``FORMATS`` are read (for EPS Pillow would run Gh
 of at most ``LARGEST`` pixels, which is checked before a pixel is decoded. One picture takes less than 1 GB of memory.
 """
 
+import io
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
-from typing import Union
+from typing import BinaryIO, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,12 +28,9 @@ LARGEST = 1 << 26  # pixels: 8192 x 8192
 LARGEST_FILE = 1 << 29  # bytes: as many pixels of 8 bytes, stored plainly
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # of images.SUFFIXES, and .jp2
 BLOCK = 1 << 20  # pixels of more than 8 bits that are looked at at once
-LARGEST = 1 << 26  # pixels: 8192 x 8192
-LARGEST_FILE = 1 << 29  # bytes; 16-bit RGBA pixels, stored plainly
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # what images.SUFFIXES stand for, and .jp2
-BLOCK = 1 << 22  # pixels that are scaled at once
 
-ImageLike = Union[str, "PathLike[str]", Image.Image, np.ndarray]
+Buffer = bytes | bytearray | memoryview  # the content of an image file
+ImageLike = Union[str, "PathLike[str]", Buffer, BinaryIO, Image.Image, np.ndarray]
 WHITE = 255
 WHITE_16 = 65535
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: zero is white
@@ -39,7 +38,10 @@ THROUGH = {"La": "LA", "P": "RGBA", "PA": "RGBA"}  # modes that reach RGB by ano
 
 
 def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
-    """Return an RGB picture of a path, a Pillow image or an (H, W, 3) uint8 array.
+    """Return an RGB picture of a path, the bytes of an image file, an open one, a Pillow image or an (H, W, 3) uint8
+    array in RGB order.
+
+    An open file is read from its start, and left open.
 
     Raises:
         ImageError: a file is missing, too large or not an image, an array has another shape or type, the object is of
@@ -49,20 +51,38 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ImageError(f"an array must be (H, W, 3) uint8 in RGB order, not {image.shape} {image.dtype}")
         return Image.fromarray(image)
-    if not isinstance(image, str | PathLike | Image.Image):
-        raise ImageError(f"give a path, a Pillow image or an (H, W, 3) uint8 array, not {type(image).__name__}")
+    if not isinstance(image, str | PathLike | Image.Image | Buffer) and not hasattr(image, "read"):
+        raise ImageError(
+            "give a path, bytes of an image file, an open file, a Pillow image or an (H, W, 3) uint8 array, not "
+            f"{type(image).__name__}"
+        )
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, exif)
-        with open_regular(image, LARGEST_FILE) as file, Image.open(file, formats=FORMATS) as picture:
+        with _opened(image) as file, Image.open(file, formats=FORMATS) as picture:
             return _to_rgb(picture, exif)
     except FileNotFoundError as error:
-        raise ImageError(f"no image {image}") from error
+        raise ImageError(f"no image {_named(image)}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"cannot identify image file {image}: it is none of {', '.join(FORMATS)}") from error
+        raise ImageError(f"cannot identify image file {_named(image)}: it is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # each of Pillow's readers has exceptions of its own
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"cannot read the image {image}: {one_line(reason)}") from error
+        raise ImageError(f"cannot read the image {_named(image)}: {one_line(reason)}") from error
+
+
+def _opened(image: "str | PathLike[str] | Buffer | BinaryIO") -> AbstractContextManager[BinaryIO]:
+    if isinstance(image, Buffer):
+        return io.BytesIO(image)
+    return open_regular(image, LARGEST_FILE) if isinstance(image, str | PathLike) else nullcontext(image)
+
+
+def _named(image: ImageLike) -> str:
+    """Say in words which image it is: content is no name."""
+    if isinstance(image, str | PathLike):
+        return str(image)
+    if isinstance(image, Buffer):
+        return f"of {len(image)} bytes"
+    return str(getattr(image, "name", "")) or str(image)
 
 
 def _to_rgb(picture: Image.Image, exif: bool) -> Image.Image:

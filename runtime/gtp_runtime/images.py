@@ -1,39 +1,88 @@
 """Folders of images."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from gtp_runtime.errors import ImageError, InputError
 
 T = TypeVar("T")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+SEPARATOR = b"\0"  # between the parts of a name: names sort as paths do, and no part can hold it
+PACKED = 4096  # names that are Python objects at a time
 
 
 def find_images(folder: str | PathLike[str]) -> list[Path]:
     """Return all image files below a folder, in alphabetical order.
 
-    Hidden files and folders (names that begin with a dot) are skipped: next to ``x.jpg``, macOS keeps a ``._x.jpg``
-    on foreign disks, which is not an image, and tools keep copies in folders like ``.thumbnails``.
+    Raises:
+        ImageError, InputError: as ``image_names``.
+    """
+    names = image_names(folder)
+    return [Path(image_path(folder, name)) for name in names]
+
+
+def image_names(folder: str | PathLike[str]) -> np.ndarray:
+    """Return the names of all image files below a folder, in alphabetical order: (N,) bytes, N > 0.
+
+    Each is the path below the folder, its parts separated by ``SEPARATOR``; ``image_path`` turns it into a path. A
+    million names take as much memory as their letters. Hidden files and folders (names that begin with a dot) are
+    skipped: next to ``x.jpg``, macOS keeps a ``._x.jpg`` on foreign disks, which is not an image, and tools keep copies
+    in folders like ``.thumbnails``. Links to folders are not followed.
 
     Raises:
-        ImageError: no such folder, or no image in it.
+        ImageError: no such folder, no image in it, or a folder that cannot be read.
         InputError: the folder is not a path.
     """
     if not isinstance(folder, str | PathLike):
         raise InputError(f"give a folder as a path, not {type(folder).__name__}")
-    folder = Path(folder)
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise ImageError(f"no folder {folder}: give a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, folder))
-    if not found:
+    try:
+        names = packed(_walk(os.fsencode(folder)))
+    except OSError as error:
+        raise ImageError(f"cannot read the folder {error.filename!s}: {error.strerror}") from error
+    if not len(names):
         raise ImageError(f"no image in {folder}: supported files are {', '.join(sorted(SUFFIXES))}")
+    names.sort()
+    return names
+
+
+def image_path(folder: str | PathLike[str], name: bytes) -> str:
+    """Return the path of one of ``image_names``. It is no ``Path``, which would intern the name of every image."""
+    return os.path.join(folder, os.fsdecode(name.replace(SEPARATOR, b"/")))
+
+
+def packed(names: Iterable[bytes]) -> np.ndarray:
+    """Return strings as one (N,) array of bytes, without a Python object for each, nor a second copy of all."""
+    rest, count, found = iter(names), 0, np.empty(PACKED, "S1")
+    while part := list(islice(rest, PACKED)):
+        block = np.array(part)
+        if block.itemsize > found.itemsize:
+            found = found.astype(block.dtype)
+        if count + len(block) > len(found):
+            found.resize(2 * len(found), refcheck=False)
+        found[count : count + len(block)] = block
+        count += len(block)
+    found.resize(count, refcheck=False)
     return found
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _walk(folder: bytes, before: bytes = b"") -> Iterator[bytes]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir():
+                if not entry.is_symlink():
+                    yield from _walk(entry.path, before + entry.name + SEPARATOR)
+            elif os.fsdecode(os.path.splitext(entry.name)[1]).lower() in SUFFIXES:
+                yield before + entry.name
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:

@@ -26,6 +26,7 @@ class Latency:
             None without one.
         stages: medians of an engine's stages in milliseconds, as trtexec defines them: "h2d", "compute", "d2h",
             "enqueue"; None for other files.
+        quantiles_ms: the distribution: the times that 0, 5, 10, ..., 100 % of the runs do not exceed.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Latency:
     share: float | None = None
     overhead: float | None = None
     stages: dict[str, float] | None = None
+    quantiles_ms: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -53,8 +55,10 @@ def summarise(file: str, batch: int, seconds: Sequence[float]) -> Latency:
     """Turn times into percentiles."""
     times = np.asarray(seconds) * 1e3
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
+    quantiles = [float(value) for value in np.percentile(times, range(0, 101, 5))]
     mean = float(times.mean())
-    return Latency(file, batch, len(times), p50, p90, p95, p99, mean, float(times.std() / mean), batch * 1e3 / mean)
+    spread, throughput = float(times.std() / mean), batch * 1e3 / mean
+    return Latency(file, batch, len(times), p50, p90, p95, p99, mean, spread, throughput, quantiles_ms=quantiles)
 
 
 def against_first(results: Sequence[Latency], macs: Sequence[int], methods: Sequence[str]) -> list[Latency]:

@@ -1,17 +1,19 @@
 """A loaded model: predict, validate and benchmark, with any backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from gtp_runtime import latency, parity, recording, timing, validating
+from gtp_runtime import predict_each as each
 from gtp_runtime.decoding import ImageLike
-from gtp_runtime.errors import InputError, NoClassesError
+from gtp_runtime.errors import ImageError, InputError, NoClassesError
 from gtp_runtime.manifest import REFERENCE_NAME, check_file
-from gtp_runtime.predicting import best_classes, check_answers, check_topk, check_weights
+from gtp_runtime.predicting import Prediction, best_classes, check_answers, check_topk, check_weights
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.read_ahead import count_workers
 from gtp_runtime.reference import Reference, read_reference
 from gtp_runtime.running import Runner
 
@@ -28,7 +30,8 @@ class Model(Runner):
         """Classify an image, or several.
 
         Args:
-            images: a path, a Pillow image, an (H, W, 3) uint8 RGB array, or a list of these.
+            images: a path, the bytes of an image file, an open file, a Pillow image, an (H, W, 3) uint8 RGB array, or a
+                list of these. ``gtp_runtime.from_bgr`` and ``from_nv12`` make arrays of a camera's frames.
             topk: number of classes to return, best first; 1 or more.
             exif: rotate images by their EXIF orientation; off by default, as in timm's evaluation.
             allow_random: predict even if the weights are random.
@@ -43,17 +46,47 @@ class Model(Runner):
             RandomWeightsError: the weights are random.
             AnswerError: an output is not finite.
         """
-        self.check_classes("a prediction")
-        check_topk(topk)
-        if not allow_random:
-            check_weights(self.manifest)
+        self._check_prediction(topk, allow_random)
         several = isinstance(images, list | tuple)
         listed: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         if not listed:
             return []
         pixels = np.stack([self.preprocess(image, exif=exif) for image in listed])
-        answers = best_classes(self._logits(pixels, listed), self.manifest.labels, topk)
+        answers = best_classes(self.logits(pixels, listed), self.manifest.labels, topk)
         return answers if several else answers[0]
+
+    def predict_each(
+        self,
+        images: Iterable[ImageLike],
+        topk: int = 5,
+        *,
+        exif: bool = False,
+        allow_random: bool = False,
+        workers: int | None = None,
+    ) -> Iterator[tuple[ImageLike, "list[Prediction] | ImageError"]]:
+        """Classify any number of images in bounded memory, each on its own.
+
+        Args:
+            images: taken one by one, a few ahead of the answers; for frames of a camera ``predict`` has less delay.
+            topk, exif, allow_random: as in ``predict``.
+            workers: threads that read images; None is one for each CPU.
+
+        Returns:
+            An iterator over the images, in order: each with its predictions, or with the ``ImageError`` that says why
+            it cannot be read.
+
+        Raises:
+            NoClassesError, InputError, RandomWeightsError: at once, as ``predict``; also ``workers`` below 1.
+            AnswerError: an answer that is not finite.
+        """
+        self._check_prediction(topk, allow_random)
+        return each.predict_each(self, images, topk, exif, count_workers(workers))
+
+    def _check_prediction(self, topk: int, allow_random: bool) -> None:
+        self.check_classes("a prediction")
+        check_topk(topk)
+        if not allow_random:
+            check_weights(self.manifest)
 
     def check_classes(self, task: str) -> None:
         """Raise ``NoClassesError`` if the model outputs features, because ``task`` needs classes."""
@@ -101,12 +134,16 @@ class Model(Runner):
         parts = []
         for start in range(0, len(paths), self.batch):
             part = paths[start : start + self.batch]
-            parts.append(self._logits(np.stack([self.preprocess(path) for path in part]), part))
+            parts.append(self.logits(np.stack([self.preprocess(path) for path in part]), part))
             progress(task, min(1.0, (start + self.batch) / len(paths)))
         return np.concatenate(parts)
 
-    def _logits(self, pixels: np.ndarray, images: Sequence[object]) -> np.ndarray:
-        """Run preprocessed images and check their logits; ``images`` names them in an error."""
+    def logits(self, pixels: np.ndarray, images: Sequence[object]) -> np.ndarray:
+        """Return the logits (N, classes) of preprocessed images, N > 0; ``images`` names them in an error.
+
+        Raises:
+            AnswerError: an answer that is not finite.
+        """
         logits = self.run_all(pixels)[self.entry.outputs[0].name]
         check_answers(logits, images, self.path.name)
         return logits

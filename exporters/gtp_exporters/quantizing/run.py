@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtp_exporters.directory import staged
-from gtp_exporters.errors import LimitError, QuantizationFailedError
+from gtp_exporters.errors import LimitError, OutputError, QuantizationFailedError
 from gtp_exporters.quantizing.forms import FORMS
 from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import choose
@@ -27,6 +27,7 @@ from gtp_runtime.manifest import (
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.reference import read_reference
+from gtp_runtime.trust import is_signed
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,12 @@ def quantize(directory: Path | str, options: QuantizeOptions, progress: Progress
         LimitError: no float32 graph, nothing to quantise, or an option that does not fit.
         ImageError: too few images, or one that cannot be read.
         QuantizationFailedError: the gate failed; what was measured is kept in the manifest.
-        OutputError: the files cannot be written.
+        OutputError: the files cannot be written, or the directory is signed.
     """
     place = Path(directory)
     read_manifest(place)
+    if is_signed(place):
+        raise OutputError(f"{place} is signed, and new files would break its signature: quantise before you sign")
     try:
         with staged(place) as staging:
             linked(place, staging.path)

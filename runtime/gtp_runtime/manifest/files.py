@@ -33,6 +33,11 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def bytes_sha256(content: bytes) -> str:
+    """Hash the content of a file; hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def check_file(path: Path, manifest: Manifest) -> None:
     """Check that a file is what the manifest says, and the file beside it that holds its weights likewise.
 

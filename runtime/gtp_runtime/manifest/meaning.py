@@ -14,10 +14,11 @@ from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
 from gtp_runtime.parity_gates import LIMITS
 from gtp_runtime.preprocessing_check import MAX_SIDE
+from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text
 
-ROLES = ("model", "dense", "reference", "data")
+ROLES = ("model", "dense", "reference", "data", "report")
 SOURCES = ("pretrained", "file", "random")
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 MOST = 1 << 62  # of anything that is counted
@@ -67,6 +68,14 @@ def _of_file(place: str, entry: FileEntry) -> Iterator[Problem]:
             yield from _of_tensor(f"{place}{name}.{index}.", spec)
     if entry.engine is not None:
         yield from _of_engine(f"{place}engine.", entry.engine)
+    if entry.quantization is not None:
+        yield from _of_quantization(f"{place}quantization.", entry.quantization)
+
+
+def _of_quantization(place: str, info: QuantizationInfo) -> Iterator[Problem]:
+    yield from (_text(f"{place}{name}", getattr(info, name)) for name in ("target", "activations", "calibration"))
+    yield from (_text(f"{place}kept_fp32", name) for name in info.kept_fp32)
+    yield from _counts(place, {"images": info.images, "products": info.products})
 
 
 def _of_tensor(place: str, spec: TensorSpec) -> Iterator[Problem]:

@@ -29,7 +29,8 @@ class FileEntry:
     """A file of the artifact directory.
 
     Attributes:
-        role: "model", "dense" (the dense baseline), "reference" (the parity pack) or "data" (weights of a graph).
+        role: "model", "dense" (the dense baseline), "reference" (the parity pack), "data" (weights of a graph) or
+            "report" (a page for people).
         sha256: SHA-256 of the file, in hexadecimal digits.
         size: size in bytes.
         method: token reduction method: "gtp", "dense", …
@@ -137,8 +138,8 @@ class Manifest:
         reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
-        results: "parity", "latency" and "quantization" (its gate), by file name, added when they are measured;
-            "quantization_failed" of files that failed their gate.
+        results: "parity", "latency", "accuracy" and "quantization" (its gate), by file name, added when they are
+            measured; "quantization_failed" of files that failed their gate.
         schema_version: version of this schema.
     """
 

@@ -1,0 +1,129 @@
+"""The page: what the template shows, from the manifest and the samples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gtp_exporters.errors import MissingPackageError
+from gtp_exporters.report.samples import Sample
+from gtp_exporters.report.token_maps import make_map
+from gtp_runtime import Manifest
+
+TEMPLATE = "report.html.jinja"
+LONG = 60  # letters of a setting that are shown
+SHARES = range(0, 101, 5)  # of ``quantiles_ms``
+
+
+def render(manifest: Manifest, samples: list[Sample]) -> str:
+    """Return the page as HTML. Whatever comes from files is escaped.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingPackageError("jinja2 is not installed: pip install 'gtp-export[report]'") from error
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "setting": _setting}
+    return environment.get_template(TEMPLATE).render(
+        manifest=manifest,
+        graphs={name: entry for name, entry in manifest.files.items() if entry.inputs},
+        macs_share=_share(manifest),
+        parity=manifest.results.get("parity", {}),
+        accuracy=manifest.results.get("accuracy", {}),
+        latency=_boxes(manifest),
+        ratio=_ratio(manifest),
+        layers=_layers(manifest),
+        maps=[make_map(sample, manifest.model.grid) for sample in samples],
+    )
+
+
+@dataclass(frozen=True)
+class Box:
+    """Latency of a file: what was measured, its backend, and places on the axis in percent of its length."""
+
+    file: str
+    result: dict[str, Any]
+    backend: str
+    low: float
+    quarter: float
+    middle: float
+    upper: float
+    high: float
+    end: float
+
+    @property
+    def has_quarters(self) -> bool:
+        """Whether more than percentiles of the slow half are known."""
+        return self.result.get("quantiles_ms") is not None
+
+
+def _boxes(manifest: Manifest) -> list[Box]:
+    """Return one box a file, the dense baseline first; the axis begins at 0 ms and ends behind the slowest 1 %."""
+    measured = dict(
+        sorted(manifest.results.get("latency", {}).items(), key=lambda item: _is_reduced(manifest, item[0]))
+    )
+    longest = 1.05 * max((result["p99_ms"] for result in measured.values()), default=1.0)
+
+    def box(name: str, result: dict[str, Any]) -> Box:
+        quantiles = result.get("quantiles_ms")
+        known = dict(zip(SHARES, quantiles, strict=True)) if quantiles else {}
+        times = [known.get(share, result["p50_ms"]) for share in (5, 25)]
+        times += [result["p50_ms"], known.get(75, result["p90_ms"]), result["p95_ms"], result["p99_ms"]]
+        backend = ", ".join(f"{key} {result[key]}" for key in ("provider", "threads", "compute") if key in result)
+        return Box(name, result, backend, *(100 * time / longest for time in times))
+
+    return [box(name, result) for name, result in measured.items()]
+
+
+def _is_reduced(manifest: Manifest, name: str) -> bool:
+    return name not in manifest.files or manifest.files[name].role != "dense"
+
+
+def _ratio(manifest: Manifest) -> float | None:
+    """Return the latency of ``model.onnx`` over the dense baseline's, where both were timed in one run."""
+    measured = manifest.results.get("latency", {})
+    found = measured.get("model.onnx", {})
+    against = found.get("against", "dense.onnx")
+    return found.get("ratio") if against in measured and not _is_reduced(manifest, against) else None
+
+
+def _share(manifest: Manifest) -> float | None:
+    dense = manifest.macs.get("dense", 0)
+    return manifest.macs.get("backbone", 0) / dense if dense else None
+
+
+def _layers(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return what each layer does, with its bars in percent of the largest."""
+    tokens = max((layer.tokens_in for layer in manifest.layers), default=1)
+    macs = max((layer.macs + layer.method_macs for layer in manifest.layers), default=1)
+    return [
+        {
+            "entry": layer,
+            "stay": 100 * layer.tokens_out / tokens,
+            "leave": 100 * (layer.tokens_in - layer.tokens_out) / tokens,
+            "macs": 100 * layer.macs / macs,
+            "method": 100 * layer.method_macs / macs,
+        }
+        for layer in manifest.layers
+    ]
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _setting(value: object) -> str:
+    text = str(value)
+    return f"{len(value)} values" if isinstance(value, list) and len(text) > LONG else text

@@ -1,0 +1,113 @@
+"""Files of labels: tables, lists, and ImageNet's ground truth with its own ids."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from gtp_runtime import Manifest, find_image_set, read_manifest
+from gtp_runtime.errors import ImageError, InputError
+from gtp_runtime.label_files import ILSVRC, META
+
+NAMES = ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
+IDS = ["n03", "n02", "n01"]
+
+
+@pytest.fixture
+def manifest(tiny: Path) -> Manifest:
+    found = read_manifest(tiny)
+    return replace(
+        found, labels=["tench, Tinca", "dog", "owl"], label_ids=IDS, model=replace(found.model, num_classes=3)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "val"
+    place.mkdir()
+    for name in NAMES:
+        (place / name).touch()
+    return place
+
+
+def classes(folder: Path, manifest: Manifest, name: str, text: str) -> list[int]:
+    path = folder.parent / name
+    path.write_text(text, "utf-8")
+    found = find_image_set(folder, manifest, path).classes
+    assert found is not None and found.dtype == np.int32
+    return list(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "val_3.JPEG,owl\nval_1.JPEG,dog\nval_2.JPEG,'tench'\n".replace("'tench'", '"tench, Tinca"')),
+        (
+            "labels.csv",
+            "\ufeffFile,other,Label\nval_1.JPEG,9,n02\nval_2.JPEG,8,n03\nval_3.JPEG,7,n01\nval_4.JPEG,,n01\n",
+        ),
+        ("labels.tsv", "label\timage\r\n1\tval_1\r\n0\tval_2\r\n2\tval_3\r\n"),
+        (
+            "LOC_val_solution.csv",
+            "ImageId,PredictionString\nval_1,n02 85 1 49 27\nval_2,n03 1 2 3 4\nval_3,n01 0 0 1 1\n",
+        ),
+        ("val.txt", "val_1.JPEG 1\nval_2.JPEG 0\n\nval_3.JPEG 2\n"),
+        ("synset_labels.txt", "n02\nn03\nn01\n"),
+        ("names.txt", "dog\ntench, Tinca\nowl"),
+        ("list.csv", "class\nn02\nn03\nn01\n"),
+    ],
+    ids=["csv", "named columns", "tsv by stem", "Kaggle's", "Caffe's", "a list", "a list with blanks", "one column"],
+)
+def test_every_form_says_the_same(folder: Path, manifest: Manifest, name: str, text: str) -> None:
+    assert classes(folder, manifest, name, text) == [1, 0, 2]
+
+
+def test_imagenets_own_ids_need_the_development_kit(folder: Path, manifest: Manifest) -> None:
+    with pytest.raises(ImageError, match=r"needs the development kit's meta\.mat beside it"):
+        classes(folder, manifest, ILSVRC, "1\n2\n3\n")
+    (folder.parent / META).write_bytes(b"MATLAB no more")
+    with pytest.raises(ImageError, match=r"meta\.mat: it is not the development kit's meta\.mat"):
+        classes(folder, manifest, ILSVRC, "1\n2\n3\n")
+    synsets = np.array([(1, "n01"), (2, "n02"), (3, "n03"), (4, "n99")], [("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    savemat(folder.parent / META, {"synsets": synsets})
+    assert classes(folder, manifest, ILSVRC, "1\n3\n2\n") == [2, 0, 1]
+    with pytest.raises(ImageError, match=r"classes that this model does not have \(it says n99"):
+        classes(folder, manifest, ILSVRC, "4\n3\n2\n")
+    with pytest.raises(ImageError, match=r"names classes that meta\.mat beside it does not hold: 0"):
+        classes(folder, manifest, ILSVRC, "0\n3\n2\n")
+
+
+def test_one_file_name_in_two_folders_is_told_by_the_path(folder: Path, manifest: Manifest) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "1.png").touch()
+    rows = "val_1.JPEG,1\nval_2.JPEG,0\nval_3.JPEG,2\n"
+    assert classes(folder, manifest, "l.csv", rows + "a/1.png,1\nb/1.png,2\n") == [1, 2, 1, 0, 2]
+    with pytest.raises(ImageError, match=r"l\.csv says no class of a/1\.png"):
+        classes(folder, manifest, "l.csv", rows + "1.png,1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no labels"),
+        ("image,label\n", "holds no labels"),
+        ("val_1.JPEG,0\nval_2.JPEG\n", r"a line without a class: 'val_2\.JPEG'"),
+        ("val_1.JPEG,0\nval_3.JPEG,1\n", r"says no class of val_2\.JPEG: it takes a line for every image"),
+        ("val_1.JPEG,cat\nval_2.JPEG,1\nval_3.JPEG,1\n", r"\(it says cat, 1\): give its labels \(tench, Tinca, dog"),
+        ("0\n1\n", "lists 2 classes for 3 images"),
+        ('"val_1.JPEG,0\n', "cannot read the labels"),
+    ],
+)
+def test_what_does_not_fit_is_said(folder: Path, manifest: Manifest, text: str, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        classes(folder, manifest, "labels.csv", text)
+
+
+def test_labels_and_order_exclude_each_other(folder: Path, manifest: Manifest) -> None:
+    with pytest.raises(InputError, match="give one of the two"):
+        find_image_set(folder, manifest, "labels.csv", by_order=True)
+    with pytest.raises(ImageError, match=r"cannot read the labels .*none\.csv: No such file"):
+        find_image_set(folder, manifest, folder / "none.csv")

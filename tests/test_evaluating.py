@@ -60,7 +60,7 @@ def test_images_that_cannot_be_read_are_counted_and_named(model: Model, dense: M
         gtp_runtime.evaluate(model, dense, data, strict=True)
     for image in data.rglob("*.png"):
         image.write_bytes(b"")
-    with pytest.raises(ImageError, match=r"none of the 12 images can be read: cannot read the image .*0/"):
+    with pytest.raises(ImageError, match=r"none of the 12 images can be read: cannot identify image file .*0/"):
         gtp_runtime.evaluate(model, dense, data)
 
 
@@ -96,12 +96,12 @@ def test_an_evaluation_goes_on_where_it_was_killed(
     with pytest.raises(KeyboardInterrupt):
         gtp_runtime.evaluate(model, dense, data, killed, resume=kept)
     monkeypatch.undo()
-    assert json.loads(kept.read_text())["done"] == 4
+    assert json.loads(kept.read_text("utf-8"))["done"] == 4
     found = gtp_runtime.evaluate(model, dense, data, lambda task, share=None: shares.append(share), resume=kept)
     assert numbers(found) == pytest.approx(numbers(whole))
     assert found.unreadable_images == whole.unreadable_images
     assert shares == [1.0]
-    assert json.loads(kept.read_text())["done"] == 12
+    assert json.loads(kept.read_text("utf-8"))["done"] == 12
     for image in data.rglob("*.png"):
         image.write_bytes(b"")
     assert gtp_runtime.evaluate(model, dense, data, resume=kept) == found, "nothing is read again"
@@ -123,7 +123,7 @@ with gtp_runtime.load({str(digits)!r}, threads=1) as model:
     gtp_runtime.evaluate(model, None, {str(folder)!r}, tell, resume={str(kept)!r})
 """
     assert python(f"exec({killed!r})").code == -9
-    done = json.loads(kept.read_text())["done"]
+    done = json.loads(kept.read_text("utf-8"))["done"]
     assert 100 < done < 200
     with gtp_runtime.load(digits, threads=1) as model:
         found = gtp_runtime.evaluate(model, None, folder, resume=kept)
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_something_else_is_refused(model: Model, dense: Model, d
         InputError, match=r"cannot write .*missing/kept\.json, where the evaluation is kept: No such file"
     ):
         gtp_runtime.evaluate(model, dense, data, resume=tmp_path / "missing" / "kept.json")
-    with pytest.raises(InputError, match="cannot read .*: Is a directory"):
+    with pytest.raises(InputError, match="cannot read .*: it is a folder, not a regular file"):
         gtp_runtime.evaluate(model, dense, data, resume=tmp_path)
 
 

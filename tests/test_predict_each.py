@@ -60,9 +60,9 @@ def test_bytes_and_open_files(model: Model) -> None:
         assert model.predict(file) == expected, "it is read from its start"
         assert not file.closed
         assert model.predict([file, content]) == [expected] * 2
-    with pytest.raises(ImageError, match="cannot read the image of 3 bytes"):
+    with pytest.raises(ImageError, match="cannot identify image file of 3 bytes"):
         model.predict(b"abc")
-    with SEVEN.open(encoding="latin-1") as text, pytest.raises(ImageError, match=r"cannot read the image .*000\.png"):
+    with SEVEN.open(encoding="latin-1") as text, pytest.raises(ImageError, match=r"000\.png was opened as text"):
         model.predict(text)  # type: ignore[arg-type]
 
 

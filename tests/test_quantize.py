@@ -354,7 +354,7 @@ def test_an_export_can_be_quantised_at_once(tmp_path: Path, monkeypatch: pytest.
     proof = export(TINY, place, weights="random", options=options).proof
     assert proof is not None
     assert [entry.file for entry in proof.latency] == ["dense.onnx", "dense.int8.onnx", "model.onnx", "model.int8.onnx"]
-    assert set(read_manifest(place).files) == {"reference.npz", *(entry.file for entry in proof.latency)}
+    assert set(read_manifest(place).files) == {"reference.npz", "report.html", *(entry.file for entry in proof.latency)}
     before = {path.name: sha(path) for path in place.iterdir()}
     monkeypatch.setitem(LIMITS, "int8", STRICT)
     with pytest.raises(QuantizationFailedError, match="int8 failed its gate"):

@@ -187,7 +187,8 @@ def test_without_receivers_labels_or_classes(digits_copy: Path) -> None:
         replace(pack, labels=None, dense_answers=None, received_by=pack.propagated), digits_copy / REFERENCE_NAME
     )
     manifest = read_manifest(digits_copy)
-    entry = replace(manifest.entry(REFERENCE_NAME), sha256=file_sha256(digits_copy / REFERENCE_NAME))
+    changed = digits_copy / REFERENCE_NAME
+    entry = replace(manifest.entry(REFERENCE_NAME), sha256=file_sha256(changed), size=changed.stat().st_size)
     manifest = replace(manifest, files=manifest.files | {REFERENCE_NAME: entry}, labels=None)
     found = samples_of_pack(digits_copy, manifest)
     assert all(set(sample.facts) == {"model"} and sample.receivers is not None for sample in found)

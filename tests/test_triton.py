@@ -26,7 +26,7 @@ from gtp_exporters.triton.config import Word, pbtxt
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import BackendMissingError, ManifestError
-from gtp_runtime.manifest import file_sha256, write_manifest
+from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
 
 
 def config_of(folder: Path) -> Any:
@@ -115,8 +115,10 @@ def test_weights_in_a_file_of_their_own_come_along(digits_copy: Path, tmp_path: 
     path = digits_copy / "model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
     manifest = read_manifest(digits_copy)
-    data = replace(manifest.entry("reference.npz"), role="data", sha256=file_sha256(digits_copy / "model.onnx.data"))
-    entry = replace(manifest.entry("model.onnx"), sha256=file_sha256(path), external_data="model.onnx.data")
+    weights = digits_copy / "model.onnx.data"
+    data = FileEntry("data", file_sha256(weights), weights.stat().st_size)
+    graph = {"sha256": file_sha256(path), "size": path.stat().st_size, "external_data": weights.name}
+    entry = replace(manifest.entry("model.onnx"), **graph)
     files = manifest.files | {"model.onnx": entry, "model.onnx.data": data}
     write_manifest(replace(manifest, files=files), digits_copy)
     (folder,) = write_repository([digits_copy], tmp_path / "repo")

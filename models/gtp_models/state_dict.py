@@ -46,7 +46,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "never executed); save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # each reader has exceptions of its own, and pickle any
-        reason = one_line(getattr(error, "strerror", None) or error)
+        reason = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
         raise WeightsError(
             f"cannot read weights from {path}: {reason} (only tensors are read; pickled objects are never executed)"
         ) from error

@@ -56,6 +56,8 @@ def open_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
             "give a path, bytes of an image file, an open file, a Pillow image or an (H, W, 3) uint8 array, not "
             f"{type(image).__name__}"
         )
+    if isinstance(image, io.TextIOBase):
+        raise ImageError(f"{_named(image)} was opened as text: open it in binary mode, 'rb'")
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, exif)
@@ -76,7 +78,7 @@ def _opened(image: "str | PathLike[str] | Buffer | BinaryIO") -> AbstractContext
     return open_regular(image, LARGEST_FILE) if isinstance(image, str | PathLike) else nullcontext(image)
 
 
-def _named(image: ImageLike) -> str:
+def _named(image: object) -> str:
     """Say in words which image it is: content is no name."""
     if isinstance(image, str | PathLike):
         return str(image)

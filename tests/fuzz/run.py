@@ -52,7 +52,7 @@ def _in_child(name: str, way: str, seconds: float, seed: int) -> bool:
         if done.returncode and (Path(folder) / "current").exists():
             print(f"{name}: the process ended with {done.returncode}: {keep(name, Path(folder) / 'current')}")
         tally = Path(folder) / "count"
-        count = tally.read_text() if tally.exists() else "fewer than 50"
+        count = tally.read_text("ascii") if tally.exists() else "fewer than 50"
         print(f"{name}, {way}: {count} inputs, {'FOUND' if found or done.returncode else 'ok'}", flush=True)
         return found or bool(done.returncode)
 

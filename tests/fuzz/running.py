@@ -36,7 +36,7 @@ class Runner:
         self.current.write_bytes(content)  # what is there when the process dies
         self.count += 1
         if not self.count % 50:
-            self.tally.write_text(str(self.count))
+            self.tally.write_text(str(self.count), "ascii")
         before = _megabytes()
         signal.alarm(SECONDS if self.count > 1 else 0)  # the first one imports
         try:

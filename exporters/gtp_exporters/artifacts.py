@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from gtp_exporters.agreement import Known
 from gtp_exporters.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import ExportOptions
@@ -13,7 +16,7 @@ from gtp_exporters.reference import ReferenceImages, dense_answers, make_referen
 from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.subject import Subject
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.tracing import Traced, to_onnx, without_collection
 from gtp_models.frame.patch import remove
 from gtp_models.methods import make_settings
 from gtp_models.methods.apply import apply
@@ -40,7 +43,8 @@ def write_artifacts(
 ) -> Manifest:
     """Write every file of an export into an empty directory, the manifest last.
 
-    The model is patched with the plan, traced and run on the reference's images; then the same for its dense baseline.
+    The model is patched with the plan, run on the reference's images and traced; then the same for its dense baseline.
+    What eager PyTorch answers is the reference, and what simplified graphs must answer.
 
     Raises:
         StaticCheckError: a graph that is not static.
@@ -50,20 +54,20 @@ def write_artifacts(
     """
     writer = _Graphs(subject, options, directory, progress)
     apply(subject.model, plan)
-    written = writer.write(MODEL_NAME, "model", plan)
-    files, notes = written.files, written.notes
     reference = make_reference(
         subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
     )
-    if options.dense:
-        dense = make_plan(subject.model, make_settings("dense"))
-        apply(subject.model, dense)
-        twin = writer.write(DENSE_NAME, "dense", dense)
-        files, notes = files | twin.files, [*notes, *twin.notes]
+    written = writer.write(MODEL_NAME, "model", plan, reference)
+    files, notes = written.files, written.notes
     remove(subject.model)
     if options.dense:
         answers = dense_answers(subject.model, images, subject.preprocessing)
         reference = replace(reference, dense_answers=answers)
+        dense = make_plan(subject.model, make_settings("dense"))
+        apply(subject.model, dense)
+        twin = writer.write(DENSE_NAME, "dense", dense, reference)
+        remove(subject.model)
+        files, notes = files | twin.files, [*notes, *twin.notes]
     check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     files[REFERENCE_NAME] = _write_reference(reference, directory)
     manifest = _manifest(subject, plan, images, options, Written(files, written.nodes, notes))
@@ -102,17 +106,18 @@ class _Graphs:
     def __init__(self, subject: Subject, options: ExportOptions, directory: Path, progress: Progress) -> None:
         self.subject, self.options, self.directory, self.progress = subject, options, directory, progress
 
-    def write(self, name: str, role: str, plan: Plan) -> Written:
-        """Write the graph of the model as it is patched."""
+    def write(self, name: str, role: str, plan: Plan, reference: Reference) -> Written:
+        """Write the graph of the model as it is patched; the reference has its answers."""
         subject, options = self.subject, self.options
         self.progress(f"tracing {name}")
         pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
         traced = Traced(subject.model, options.trace, pixels, subject.output)
-        graph, layers = to_onnx(traced, options.batch, options.opset)
+        with without_collection():
+            graph, layers = to_onnx(traced, options.batch, options.opset)
         note = None
         if options.simplify:
             self.progress(f"simplifying {name}")
-            graph, note = simplify(graph)
+            graph, note = simplify(graph, self._known(reference, traced.output_names, role))
         self.progress(f"checking {name}")
         graph = to_precision(infer_shapes(graph), options.converted)
         check_static(graph, options.target)
@@ -121,6 +126,17 @@ class _Graphs:
         describe(graph, subject.built, plan.settings)
         files = write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
         return Written(files, nodes, [f"{name}: {note}"] if note else [])
+
+    def _known(self, reference: Reference, names: list[str], role: str) -> Known:
+        answers = reference.dense_answers if role == "dense" else reference.answers
+        assert answers is not None
+        outputs = {names[0]: answers}
+        for name, layers in (("propagated", reference.propagated), ("received_by", reference.received_by)):
+            if name in names and layers is not None:
+                outputs[name] = np.concatenate(layers, axis=1)
+        images = reference.images
+        inputs = images if self.options.input == "uint8" else self.subject.preprocessing.normalise(images)
+        return Known.of(inputs, outputs, self.options.batch)
 
 
 def _manifest(

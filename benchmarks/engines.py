@@ -5,59 +5,89 @@ python benchmarks/engines.py [--models digits,deit_s] [--output docs/engines.md]
 
 import argparse
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_exporters.precisions import converted_names
+from gtp_models import GTPConfig, Settings, load_recipe, make_plan
+from gtp_models.weights import outline
 from gtp_runtime.engine_info import EngineInfo
-from gtp_runtime.manifest import FileEntry
 
 PRECISIONS = converted_names()
 TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 
 What does TensorRT-RTX {version} build from our graphs on a machine without a GPU, for {targets}? The table shows
-the layers of the parsed network, the size of the engine and the build time. Build times are from one run on a 2-core
+the layers of the parsed network, how many more these are than the dense baseline's, the size of the engine and the
+build time. *paper* and *measured* are GTP's presets, with equal MACs: those of the recipe's
+number of tokens. Build times are from one run on a 2-core
 x86-64 machine. Without a GPU, engines cannot be run or inspected; `make gpu-check` does so on a machine with one. Made
 by `.venv/bin/python benchmarks/engines.py`.
 
-| model | batch | graph | precision | ONNX nodes | network layers | engine MB | build s |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| model | batch | graph | precision | ONNX nodes | network layers | added | engine MB | build s |
+| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
 """
 
 
-def rows(model: str, batch: int, place: Path) -> list[tuple[str, EngineInfo]]:
-    weights = "pretrained" if model == "digits" else "random"
-    exported = export(
-        model, place / f"{model}_{batch}", weights=weights, options=ExportOptions(batch=batch), check=False
-    )
+@dataclass(frozen=True)
+class Built:
+    """An engine: of which graph ("dense" or a preset), in which precision, its ONNX nodes, and what TensorRT says."""
+
+    graph: str
+    precision: str
+    nodes: int
+    size: int
+    info: EngineInfo
+
+
+def build(model: str, batch: int, place: Path) -> list[Built]:
+    """Build every graph of a model in every precision, the dense baseline first."""
+    recipe = load_recipe(model)
+    paper = GTPConfig.paper(num_prop=recipe.gtp["num_prop"])
+    measured = GTPConfig.measured(keep=make_plan(outline(recipe), paper).ratio)
+    presets = {"paper": paper, "measured": measured}
     made = []
-    for graph in ("model", "dense"):
-        nodes = exported.manifest.entry(f"{graph}.onnx").nodes
-        for precision in PRECISIONS:
-            path = exported.directory / f"{graph}.onnx"
-            output = exported.directory / f"{graph}_{precision}.engine"
-            options = EngineOptions(targets=TARGETS)
-            entry = build_engine(path, output, precision=precision, flavor="rtx", options=options).entry
-            made.append(_row(model, batch, entry, nodes))
-            print(made[-1][0], flush=True)
+    for name, settings in presets.items():
+        made += graphs(model, batch, name, settings, place)
     return made
 
 
-def _row(model: str, batch: int, entry: FileEntry, nodes: int) -> tuple[str, EngineInfo]:
-    info = entry.engine
-    assert info is not None
-    cells = (
-        model,
-        batch,
-        entry.method,
-        entry.precision,
-        nodes,
-        info.layers,
-        f"{entry.size / 1e6:.1f}",
-        info.build_seconds,
+def graphs(model: str, batch: int, name: str, settings: Settings, place: Path) -> list[Built]:
+    """Build a preset's graph, and with the first preset the dense baseline."""
+    weights = "pretrained" if model == "digits" else "random"
+    first = name == "paper"
+    options = ExportOptions(batch=batch, dense=first)
+    exported = export(
+        model, place / f"{model}_{batch}_{name}", settings=settings, weights=weights, options=options, check=False
     )
-    return "| " + " | ".join(str(cell) for cell in cells) + " |", info
+    made = []
+    for graph, called in (("dense", "dense"), ("model", name)) if first else (("model", name),):
+        path = exported.directory / f"{graph}.onnx"
+        for precision in PRECISIONS:
+            output = exported.directory / f"{graph}_{precision}.engine"
+            entry = build_engine(
+                path, output, precision=precision, flavor="rtx", options=EngineOptions(targets=TARGETS)
+            ).entry
+            assert entry.engine is not None
+            made.append(
+                Built(called, entry.precision, exported.manifest.entry(path.name).nodes, entry.size, entry.engine)
+            )
+            print(model, batch, called, precision, entry.engine.layers, flush=True)
+    return made
+
+
+def lines(model: str, batch: int, made: list[Built]) -> list[str]:
+    """Return the table's rows."""
+    dense = {built.precision: built.info.layers for built in made if built.graph == "dense"}
+    rows = []
+    for built in made:
+        added = "" if built.graph == "dense" else built.info.layers - dense[built.precision]
+        figures = (built.nodes, built.info.layers, added, f"{built.size / 1e6:.1f}", built.info.build_seconds)
+        rows.append(
+            "| " + " | ".join(str(cell) for cell in (model, batch, built.graph, built.precision, *figures)) + " |"
+        )
+    return rows
 
 
 def main() -> None:
@@ -66,11 +96,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/engines.md"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        made = [
-            row for model in arguments.models.split(",") for batch in (1, 4) for row in rows(model, batch, Path(place))
-        ]
-    head = HEAD.format(version=made[0][1].version, targets=" and ".join(TARGETS))
-    arguments.output.write_text(head + "\n".join(line for line, _ in made) + "\n", encoding="utf-8")
+        found = {
+            (model, batch): build(model, batch, Path(place))
+            for model in arguments.models.split(",")
+            for batch in (1, 4)
+        }
+    version = next(iter(found.values()))[0].info.version
+    text = [line for (model, batch), made in found.items() for line in lines(model, batch, made)]
+    head = HEAD.format(version=version, targets=" and ".join(TARGETS))
+    arguments.output.write_text(head + "\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How cost grows with tokens and batch: latency of GTP and of its dense baseline, the exporter's time and peak memory.
 
     python benchmarks/growth.py [--model deit_s] [--sizes 224,448,512] [--num-prop 8,32,42] [--batches 1,8,32]
-                                [--exports deit_b] [--depth 2] [--output docs/growth]
+                                [--preset measured] [--exports deit_b] [--depth 2] [--output docs/growth]
 
 Exports run in fresh processes, the command line as users run it, with random weights, which do not matter here.
 `--depth` tries it quickly with fewer layers. Writes OUTPUT.md, .json and .png.
@@ -37,7 +37,7 @@ class Export:
         model: the recipe.
         tokens: image tokens.
         batch: images a run.
-        num_prop: tokens that leave in each layer.
+        num_prop: tokens removed in each layer, or whose MACs the preset's schedule spends.
         seconds: of the whole command, imports included.
         cpu_seconds: likewise, that its threads worked.
         peak_gb: largest resident memory of its process, in 10^9 bytes.
@@ -54,12 +54,12 @@ class Export:
     file_mb: float
 
 
-def export(model: str, size: int, batch: int, num_prop: int, depth: int | None, place: Path) -> Export:
+def export(model: str, size: int, batch: int, num_prop: int, preset: str, depth: int | None, place: Path) -> Export:
     """Run the exporter in a process of its own, without its own validation and benchmark."""
     begin = time.perf_counter()
     recipe = with_depth(model, depth, place.with_suffix(".yaml")) if depth else model
     command = [sys.executable, "-m", "gtp_export", "export", recipe, "--weights", "random", "--no-check", "--quiet"]
-    settings = {"--img-size": size, "--batch": batch, "--num-prop": num_prop, "--output": place}
+    settings = {"--img-size": size, "--batch": batch, "--preset": preset, "--num-prop": num_prop, "--output": place}
     process = subprocess.Popen([*command, *(str(part) for pair in settings.items() for part in pair)])
     _, status, usage = os.wait4(process.pid, 0)  # the memory of this child alone
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -99,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", default="224,448,512", help="pixels a side (default: %(default)s)")
     parser.add_argument("--num-prop", default="8,32,42", help="one for each size (default: %(default)s)")
     parser.add_argument("--batches", default="1,8,32", help="(default: %(default)s)")
+    parser.add_argument("--preset", default="measured", help="GTP's preset (default: %(default)s)")
     parser.add_argument("--exports", default="deit_b", help="recipes that are only exported, as they are")
     parser.add_argument("--depth", type=int, help="layers of --model, for a quick trial (default: all)")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="time as well")
@@ -116,12 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         # Every export before the first measurement: a child's peak memory counts from that of its parent.
-        exports = [export(model, 224, 1, 8, None, place / model) for model in given.exports.split(",") if model]
+        exports = [
+            export(model, 224, 1, 8, given.preset, None, place / model) for model in given.exports.split(",") if model
+        ]
         pairs: dict[tuple[int, int], Path] = {}
         for size, amount in zip(sizes, amounts, strict=True):
             for batch in batches:
                 pair = place / f"{size}-{batch}"
-                exports.append(export(given.model, size, batch, amount, given.depth, pair))
+                exports.append(export(given.model, size, batch, amount, given.preset, given.depth, pair))
                 pairs[exports[-1].tokens, batch] = pair
         latencies = [
             {"tokens": tokens, "batch": batch, **asdict(result)}
@@ -130,7 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for result in measure(pair, given.seconds)
         ]
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "depth": given.depth}
-    found = {"model": given.model, **machine, "exports": [asdict(entry) for entry in exports], "latency": latencies}
+    found = {
+        "model": given.model,
+        "preset": given.preset,
+        **machine,
+        "exports": [asdict(entry) for entry in exports],
+        "latency": latencies,
+    }
     given.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write(found, given.output)
 
@@ -139,7 +148,8 @@ HEAD = """# Latency, export time and memory by tokens and batch size
 
 How do latency, export time and memory grow with the number of tokens and with the batch size? Made by
 `benchmarks/growth.py` on a machine with {cores} cores ({machine}). Weights are random, which does not affect time or
-memory. *num_prop* is proportional to the number of tokens, so the same share of them is removed.{depth}
+memory. GTP is `--preset {preset} --num-prop N`, and *N* is proportional to the number of tokens, so the same share of
+them is removed.{depth}
 
 ![plot]({plot}.png)
 """
@@ -153,15 +163,15 @@ interleaved. *Ratio* is GTP over dense. *Share realised* is the share of the sav
 EXPORTS = """
 ## The exporter
 
-`gtp-export export MODEL --weights random --no-check` in a new process: the whole command, with imports and both graphs.
-*CPU seconds* exclude the time of other processes. *Peak* is the largest resident memory.
+`gtp-export export MODEL --weights random --no-check`, with the preset, in a new process: the whole command, with
+imports and both graphs. *CPU seconds* exclude the time of other processes. *Peak* is the largest resident memory.
 
 """
 
 
 def write(found: dict[str, Any], output: Path) -> None:
     depth = f" **Only {found['depth']} layers: a trial.**" if found["depth"] else ""
-    texts = {"machine": found["machine"], "cores": found["cores"], "plot": output.name}
+    texts = {"preset": found["preset"], "machine": found["machine"], "cores": found["cores"], "plot": output.name}
     exports: list[tuple[str, ...]] = [
         ("model", "image tokens", "batch", "num_prop", "seconds", "CPU seconds", "peak GB", "files MB")
     ]

@@ -10,11 +10,11 @@ any other error ends the script.
 import argparse
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_models import GTPConfig, Recipe, Settings, UnsupportedModelError, load_recipe, make_plan, recipe_names
+from gtp_models import Recipe, Settings, UnsupportedModelError, load_recipe, make_plan, recipe_names
 from gtp_models.choosing import choose
 from gtp_models.frame.patch import check_supported
 from gtp_models.heads import projects
@@ -37,7 +37,7 @@ class Supported:
         prefix: class, distillation and register tokens.
         layers: transformer layers.
         dense_gmacs: 10^9 MACs of the backbone for one image, without GTP.
-        num_prop: smallest and largest number of tokens that leave a layer with the settings that an export takes.
+        removed: patches that an export removes with its default settings, in all layers together.
         macs_saved: share of the dense MACs that these settings save.
         output: "N classes" or "features".
     """
@@ -49,7 +49,7 @@ class Supported:
     prefix: int
     layers: int
     dense_gmacs: float
-    num_prop: tuple[int, int]
+    removed: int
     macs_saved: float
     output: str
 
@@ -75,12 +75,13 @@ def names() -> list[str]:
 
 def judge(name: str) -> Verdict:
     """Check a name as ``apply`` does, and choose settings for it as ``gtp-export export timm:NAME`` does."""
-    model = outline(Recipe(name, name, name))
+    recipe = Recipe(name, name, name)
+    model = outline(recipe)
     try:
         check_supported(model)
     except UnsupportedModelError as error:
         return Unsupported(name, str(error))
-    return described(name, name, model, GTPConfig(**choose(model)[0]))
+    return described(name, name, model, replace(recipe, gtp=choose(model)[0]).settings())
 
 
 def judge_recipe(name: str) -> Supported:
@@ -92,7 +93,6 @@ def judge_recipe(name: str) -> Supported:
 def described(name: str, timm: str, model: Any, settings: Settings) -> Supported:
     """Return what is known of a model with some settings."""
     plan, patches = make_plan(model, settings), model.patch_embed
-    amounts = [layer.num_prop for layer in plan.layers]
     return Supported(
         name,
         timm,
@@ -101,7 +101,7 @@ def described(name: str, timm: str, model: Any, settings: Settings) -> Supported
         model.num_prefix_tokens,
         len(model.blocks),
         round(plan.dense / 1e9, 2),
-        (min(amounts), max(amounts)),
+        sum(plan.num_prop),
         round(1 - plan.ratio, 3),
         "features" if projects(model, timm) or not model.num_classes else f"{model.num_classes} classes",
     )

@@ -47,9 +47,10 @@ RECIPES = """
 ## Recipes
 
 `gtp-export export RECIPE` exports these. *Prefix* is the number of class, distillation and register tokens, which are
-always kept. *num_prop* is the number of tokens removed in each layer, and *MACs saved* is the resulting saving.
+always kept. *Removed* is how many patches an export removes by default (`--preset measured`: in two layers), and
+*MACs saved* is the resulting saving.
 
-| recipe | timm name | pixels | patches | prefix | layers | dense GMACs | num_prop | MACs saved | output |
+| recipe | timm name | pixels | patches | prefix | layers | dense GMACs | removed | MACs saved | output |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |
 """
 UNSUPPORTED = """
@@ -95,7 +96,7 @@ def _range(values: Iterable[Any]) -> str:
 def _recipe(entry: dict[str, Any]) -> str:
     pixels, saved = "x".join(map(str, entry["pixels"])), f"{entry['macs_saved']:.1%}"
     counts = (entry["patches"], entry["prefix"], entry["layers"], f"{entry['dense_gmacs']:.2f}")
-    return _row(entry["name"], entry["timm"], pixels, *counts, _range(entry["num_prop"]), saved, entry["output"])
+    return _row(entry["name"], entry["timm"], pixels, *counts, entry["removed"], saved, entry["output"])
 
 
 def _reasons(entries: Iterable[dict[str, Any]]) -> Iterable[str]:

@@ -15,7 +15,7 @@ import gtp_runtime
 from gtp_export import cli as command_line
 from gtp_export import console
 from gtp_exporters import ExportOptions, export
-from gtp_models import Recipe
+from gtp_models import Recipe, load_recipe
 from gtp_runtime import Model
 from gtp_runtime.errors import RandomWeightsWarning
 
@@ -30,8 +30,9 @@ TINY = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", gtp={"num_prop": 3, 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits recipe, exported once for all workers; a test that changes it takes ``digits_copy``."""
-    return _once(tmp_path_factory, "digits", lambda place: export("digits", place, check=False))
+    """The digits model in the paper's form, exported once for all workers; ``digits_copy`` may be changed."""
+    paper = load_recipe("digits").settings(preset="paper")
+    return _once(tmp_path_factory, "digits", lambda place: export("digits", place, settings=paper, check=False))
 
 
 @pytest.fixture

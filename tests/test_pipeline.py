@@ -81,7 +81,7 @@ def test_settings_of_any_method(tmp_path: Path, method: str) -> None:
     exported = export(TINY, tmp_path / "out", weights="random", options=LEAN, settings=settings)
     assert exported.proof is not None and exported.proof.parity is not None and exported.proof.parity.ok
     manifest = exported.manifest
-    assert (manifest.method, manifest.settings) == (settings.name, settings.to_dict())
+    assert (manifest.method, manifest.settings) == (settings.name, settings.described())
     assert manifest.entry("model.onnx").method == settings.name
     assert manifest.entry("dense.onnx").method == "dense"
 
@@ -90,7 +90,8 @@ def test_settings_are_resolved_in_the_manifest(tmp_path: Path) -> None:
     asked = GTPConfig(keep=0.85, num_neighbours=4, schedule="even")
     exported = export(TINY, tmp_path / "out", weights="random", options=LEAN, settings=asked, check=False)
     manifest = exported.manifest
-    assert manifest.settings == GTPConfig(num_prop=tuple(manifest.num_prop), num_neighbours=4).to_dict()
+    assert manifest.settings == GTPConfig(num_prop=tuple(manifest.num_prop), num_neighbours=4).described()
+    assert manifest.settings["preset"] == "paper"
     assert manifest.macs["backbone"] / manifest.macs["dense"] == pytest.approx(0.85, abs=0.02)
     macs = manifest.macs
     assert macs["backbone"] == macs["embed"] + macs["head"] + sum(layer.macs for layer in manifest.layers)
@@ -225,7 +226,7 @@ def test_the_size_of_a_timm_model_chooses_its_settings(tmp_path: Path) -> None:
     )
     by_name = export("timm:test_vit", tmp_path / "b", weights="random", options=LEAN, check=False, img_size=(64, 64))
     assert by_recipe.manifest == by_name.manifest
-    assert by_name.manifest.num_prop == [2, 1, 2, 2, 1, 2]
+    assert by_name.manifest.num_prop == [0, 4, 0, 5, 0, 0]
 
 
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -64,11 +65,14 @@ def test_published_settings_of_deit_b_are_valid() -> None:
     model = outline(recipe)
     for row in recipe.reference["gtp"]:
         settings = {name: value for name, value in row.items() if name != "top1"}
-        assert make_plan(model, recipe.settings(**settings)).layers[-1].tokens_out == 197 - 12 * row["num_prop"]
+        assert (
+            make_plan(model, recipe.settings(preset="paper", **settings)).layers[-1].tokens_out
+            == 197 - 12 * row["num_prop"]
+        )
 
 
 def test_overrides() -> None:
-    config = load_recipe("deit_s").settings(num_prop=(1, 2), alpha=None, token_scale=False)
+    config = load_recipe("deit_s").settings(preset="paper", num_prop=(1, 2), alpha=None, token_scale=False)
     assert isinstance(config, GTPConfig)
     assert (config.num_prop, config.alpha, config.token_scale) == ((1, 2), 0.1, False)
 
@@ -98,7 +102,9 @@ def test_any_timm_model() -> None:
     recipe = load_recipe("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     assert recipe.name == "vit_tiny_patch16_224_augreg_in21k_ft_in1k"
     assert recipe.timm == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    assert recipe.settings() == load_recipe("deit_s").settings()
+    settings = recipe.settings()
+    assert isinstance(settings, GTPConfig)
+    assert (settings.keep, settings.described()["preset"]) == (0.743, "measured")
 
 
 def test_recipe_file(tmp_path: Path) -> None:
@@ -207,13 +213,22 @@ def test_a_calibration_may_be_given_with_an_override() -> None:
     assert settings.calibration == ((0.2,), ())
 
 
-def test_a_preset_keeps_its_schedule_where_the_chosen_layers_differ() -> None:
-    recipe = load_recipe("timm:vit_base_patch32_plus_256")
-    assert isinstance(recipe.gtp["num_prop"], tuple)
+@pytest.mark.parametrize("name", ["deit_s", "timm:vit_base_patch32_plus_256"])
+def test_every_preset_spends_the_recipes_macs_in_its_own_layers(name: str) -> None:
+    recipe = load_recipe(name)
     model = outline(recipe)
-    plan, chosen = (make_plan(model, recipe.settings(preset=preset)) for preset in ("measured", None))
-    assert sum(amount > 0 for amount in plan.num_prop) == 2
-    assert plan.ratio == pytest.approx(chosen.ratio, abs=0.02)
+    own, measured, paper = (make_plan(model, recipe.settings(preset=preset)) for preset in (None, "measured", "paper"))
+    assert own == measured
+    assert [sum(amount > 0 for amount in plan.num_prop) for plan in (measured, paper)] == [2, 12]
+    assert measured.ratio == pytest.approx(paper.ratio, abs=0.011)
+
+
+@pytest.mark.parametrize("given", [{"alpha": 0.2}, {"num_neighbours": 4}, {"graph": "Mixed"}])
+def test_settings_of_the_paper_point_at_its_preset(given: dict[str, Any]) -> None:
+    recipe = load_recipe("deit_s")
+    with pytest.raises(ConfigError, match="; the preset is measured: --preset paper selects the form as published"):
+        recipe.settings(**given)
+    assert recipe.settings(preset="paper", **given)
 
 
 def test_a_preset_takes_the_layers_that_are_given() -> None:

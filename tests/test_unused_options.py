@@ -19,7 +19,10 @@ from gtp_models.recipes import Recipe
         ({"propagation": "Mean", "alpha": 0.2}, "alpha=0.2 has no effect: propagation='Mean' does not use it"),
         ({"propagation": "None", "graph": "Spatial"}, "graph='Spatial' has no effect: propagation='None'"),
         ({"propagation": "None", "num_neighbours": 4}, "num_neighbours=4 has no effect: propagation='None'"),
-        ({"graph": "Spatial", "num_neighbours": 4}, "num_neighbours=4 has no effect: graph='Spatial'"),
+        (
+            {"propagation": "GraphProp", "num_neighbours": 4, "graph": "Spatial"},
+            "num_neighbours=4 has no effect: graph='Spatial'",
+        ),
         ({"preset": "measured", "alpha": 0.2}, "alpha=0.2 has no effect: propagation='Merge'"),
         ({"threshold": "calibrated", "sparsity": 1.0}, "threshold='calibrated' has no effect: sparsity is 1"),
     ],

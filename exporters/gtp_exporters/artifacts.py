@@ -145,12 +145,13 @@ def _manifest(
     built, recipe = subject.built, subject.built.recipe
     grid = list(plan.shape.grid)
     layers = zip(plan.layers, written.nodes, strict=True)
+    chosen = recipe.choices(plan.asked or plan.settings)
     macs = {name: getattr(plan, name) for name in ("backbone", "dense", "embed", "head", "setup")}
     return Manifest(
         model=ModelInfo(recipe.name, recipe.title, recipe.timm, subject.classes, plan.shape.num_prefix, grid),
         weights=WeightsInfo(built.source, built.detail, built.sha256, list(built.notes)),
         method=plan.settings.name,
-        settings=plan.settings.to_dict(),
+        settings=plan.settings.described(),
         layers=[LayerEntry(nodes=nodes, **asdict(layer)) for layer, nodes in layers],
         macs=macs | {"method": plan.method_macs},
         preprocessing=subject.preprocessing,
@@ -161,5 +162,5 @@ def _manifest(
         label_ids=subject.label_ids,
         reference={"images": images.origin, "count": len(images.pixels)},
         tools=tool_versions(),
-        notes=[*subject.notes, *recipe.choices(plan.settings), *written.notes, *([images.note] if images.note else [])],
+        notes=[*subject.notes, *chosen, *written.notes, *([images.note] if images.note else [])],
     )

@@ -29,6 +29,6 @@ def _document(recipe: Any) -> dict[str, Any]:
         "name": recipe.name,
         "title": recipe.title,
         "timm": recipe.timm,
-        "settings": recipe.settings().to_dict(),
+        "settings": recipe.settings().described(),
         "reference": recipe.reference,
     }

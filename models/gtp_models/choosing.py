@@ -1,56 +1,57 @@
 """GTP settings for a model without a recipe, chosen by its tokens and depth."""
 
-from dataclasses import replace
 from typing import Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import Plan, make_plan
 
+PRESET = "measured"
 SAVED = 0.257  # of the MACs: what the paper's DeiT-S saves with num_prop 8 (its abstract says 26 %)
-CLOSE = 0.02  # of the MACs: how close one number for all layers must come to SAVED; else layers differ by one
 
 
 def choose(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose settings for a timm model, which may be on the meta device.
 
-    ``num_prop`` is one number for all layers if that saves about as much as in the paper's DeiT-S. Otherwise it is
-    spread as evenly as whole tokens allow. The other settings are ``GTPConfig``'s defaults, which need no class token.
+    The preset is "measured", with the MACs that the paper's DeiT-S has. A model of too few tokens for its schedule
+    loses one number of tokens in every layer, the one that comes nearest. ``num_neighbours`` is for the preset "paper".
 
     Returns:
-        Settings by name, and for each the reason.
+        Arguments of a recipe's ``gtp``, and the reasons for those that depend on the model.
 
     Raises:
         UnsupportedModelError: ``apply`` cannot patch the model.
         ConfigError: the model has a single patch.
     """
-    patches, depth = model.patch_embed.num_patches, len(model.blocks)
+    patches = model.patch_embed.num_patches
     if patches < 2:
         raise ConfigError("the model has a single patch, so no token can be removed: choose a larger image size")
     neighbours = max(1, min(GTPConfig.num_neighbours, patches // 4))
-    plan = _plan(model, GTPConfig(num_prop=0, num_neighbours=neighbours), (patches - 1) // depth)
-    settings = {
-        "num_prop": plan.settings.num_prop,
-        "num_neighbours": neighbours,
-        "selection": GTPConfig.selection,
-    }
-    return settings, {
-        "num_prop": f"{sum(plan.num_prop)} of {patches} patches are removed over {depth} layers, which saves "
-        f"{1 - plan.ratio:.1%} of the MACs; the paper's DeiT-S saves {SAVED:.1%} with 8",
+    amount, plan = _amount(model)
+    why = {
+        next(iter(amount)): f"{_removed(plan)}, which saves {1 - plan.ratio:.1%} of the MACs; the paper's DeiT-S saves "
+        f"{SAVED:.1%}",
         "num_neighbours": "the default" if neighbours == GTPConfig.num_neighbours else "a quarter of the patches",
-        "selection": "needs no class token",
     }
+    return {"preset": PRESET, **amount, "num_neighbours": neighbours}, why
 
 
-def _plan(model: Any, config: GTPConfig, most: int) -> Plan:
-    uniform = min((make_plan(model, replace(config, num_prop=amount)) for amount in range(most + 1)), key=_miss)
-    if _miss(uniform) <= CLOSE:
-        return uniform
+def _amount(model: Any) -> tuple[dict[str, Any], Plan]:
+    amount: dict[str, Any] = {"keep": round(1 - SAVED, 3)}
     try:
-        return make_plan(model, replace(config, num_prop=None, keep=1 - SAVED))
-    except ConfigError:  # too few tokens for any schedule
-        return uniform
+        return amount, make_plan(model, GTPConfig.preset(PRESET, **amount))
+    except ConfigError:  # too few tokens for the schedule
+        depth, patches = len(model.blocks), model.patch_embed.num_patches
+        found = [_uniform(model, number, depth) for number in range((patches - 1) // depth + 1)]
+        return min(found, key=lambda candidate: abs(1 - candidate[1].ratio - SAVED))
 
 
-def _miss(plan: Plan) -> float:
-    return abs(1 - plan.ratio - SAVED)
+def _uniform(model: Any, number: int, depth: int) -> tuple[dict[str, Any], Plan]:
+    amount = {"num_prop": (number,) * depth}
+    return amount, make_plan(model, GTPConfig.preset(PRESET, **amount))
+
+
+def _removed(plan: Plan) -> str:
+    layers = [index for index, amount in enumerate(plan.num_prop) if amount]
+    where = f"layers {', '.join(map(str, layers))}" if len(layers) < len(plan.num_prop) else "all layers"
+    return f"{sum(plan.num_prop)} of {plan.shape.patches} patches are removed in {where}"

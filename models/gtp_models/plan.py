@@ -4,7 +4,7 @@ The patch installs the plan, limits check it, and the manifest describes it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gtp_models.counts import token_counts
@@ -46,6 +46,7 @@ class Plan:
         setup: MACs of the method before the first layer (GTP's token graph).
         pooling: MACs of weighting tokens by size in the pooling, for methods that merge.
         dense: MACs of the model without any method.
+        asked: the settings as they were given; None for a plan that was not made from settings.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class Plan:
     setup: int
     pooling: int
     dense: int
+    asked: Settings | None = field(default=None, compare=False)
 
     @property
     def num_prop(self) -> tuple[int, ...]:
@@ -158,7 +160,7 @@ class _Costs:
         setup = settings.setup_macs(self._shape) if any(num_prop) else 0
         pooling = size_pooling_macs(self._model, counts[-1]) if settings.merges and any(num_prop) else 0
         head = head_macs(self._model, counts[-1])
-        return Plan(settings, self._shape, layers, self._embed, head, setup, pooling, self.dense)
+        return Plan(settings, self._shape, layers, self._embed, head, setup, pooling, self.dense, self._settings)
 
     def _block(self, layer: int, tokens: int, after: int) -> int:
         key = (layer, tokens, after)

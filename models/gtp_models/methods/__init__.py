@@ -4,6 +4,7 @@ A method is a class of settings (``gtp_models.methods.settings.Settings``) that 
 put itself into timm's blocks. ``METHODS`` finds it by name, and ``apply`` by the class.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from gtp_models.errors import ConfigError
@@ -24,7 +25,12 @@ def make_settings(method: str, **values: Any) -> Settings:
         ConfigError: an unknown method, a setting that it does not take, or a value that is not allowed.
     """
     kind = METHODS[method]
+    check_names(kind, values)
+    return kind(**values)
+
+
+def check_names(kind: type[Settings], values: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` where a method does not take a setting."""
     unknown = [name for name in values if name not in kind.option_names()]
     if unknown:
-        raise ConfigError(f"{method} takes no {', '.join(unknown)}: it takes {', '.join(kind.option_names())}")
-    return kind(**values)
+        raise ConfigError(f"{kind.name} takes no {', '.join(unknown)}: it takes {', '.join(kind.option_names())}")

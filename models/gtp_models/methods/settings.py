@@ -107,6 +107,10 @@ class Settings:
         """Return the given settings as JSON values."""
         return {name: _plain(value) for name, value in asdict(self).items() if value is not None}
 
+    def described(self) -> dict[str, Any]:
+        """Return the given settings for people, as JSON values; a method may add what sums them up."""
+        return self.to_dict()
+
     @classmethod
     def option_names(cls) -> list[str]:
         """Return the names of the settings."""

@@ -18,6 +18,7 @@ from gtp_runtime.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
+PAPERS = {"alpha", "graph", "num_neighbours", "propagation"}  # settings often meant for the form as published
 NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
 TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
 
@@ -59,7 +60,7 @@ class Recipe:
 
         Args:
             method: a name in ``METHODS``.
-            preset: of GTP, "paper" or "measured" (default: the recipe's, else none).
+            preset: of GTP, "paper" or "measured" (default: the recipe's, else "paper").
             overrides: settings by name.
 
         Raises:
@@ -67,11 +68,21 @@ class Recipe:
                 that has no effect.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        settings = self._make(method, preset, given)
+        hint = self._hint(method, preset, given)
+        try:
+            settings = self._make(method, preset, given)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{hint}") from error
         for name, why in settings.unused().items():
             if name in given:
-                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out")
+                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out{hint}")
         return settings
+
+    def _hint(self, method: str, preset: str | None, given: dict[str, Any]) -> str:
+        own = preset or self.gtp.get("preset", "paper")
+        if method != GTPConfig.name or own == "paper" or not PAPERS & set(given):
+            return ""
+        return f"; the preset is {own}: --preset paper selects the form as published"
 
     def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
         if preset is None:
@@ -116,7 +127,7 @@ class Recipe:
         kept = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
         if not isinstance(settings, GTPConfig) or not settings.uses_neighbours:
             kept.pop("num_neighbours", None)
-        if not kept or not settings.num_prop:
+        if not kept or settings.num_prop == 0:
             return []
         chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())
         return [

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
-from gtp_models.methods import METHODS
+from gtp_models.methods import METHODS, check_names
 from gtp_models.methods.gtp.remedies import graphs, selections_without_class_token
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int, is_number
 
@@ -115,7 +115,9 @@ class GTPConfig(Settings):
         chosen = dict(PRESETS[preset])
         if isinstance(settings.get("num_prop"), tuple | list):  # gives the layers itself
             chosen.pop("schedule", None)
-        return cls(**chosen | settings)
+        settings = chosen | settings
+        check_names(cls, settings)
+        return cls(**settings)
 
     @classmethod
     def paper(cls, **settings: Any) -> "GTPConfig":
@@ -130,6 +132,11 @@ class GTPConfig(Settings):
         ``num_prop`` sets the budget: the MACs that removing this number in every layer would leave.
         """
         return cls.preset("measured", **settings)
+
+    def described(self) -> dict[str, Any]:
+        axes = {"selection": self.selection, "graph": self.graph, "propagation": self.propagation}
+        found = [{"preset": name} for name, values in PRESETS.items() if axes.items() <= values.items()]
+        return (found[0] if found else {}) | self.to_dict()
 
     @property
     def axes(self) -> "tuple[Selection, Graph, Propagation]":

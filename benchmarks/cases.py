@@ -54,6 +54,7 @@ class Choice:
             ("measured", GTPConfig.measured(keep=keep)),
             ("measured-3", GTPConfig.measured(keep=keep, schedule="steps:3+aligned")),
             ("tome", make_settings("tome", keep=keep)),
+            ("tome-2", make_settings("tome", keep=keep, schedule="steps:2+aligned")),
             ("paper", self.paper(keep=keep)),
             ("prune", self.paper(keep=keep, graph="None", propagation="None")),
             ("drop", make_settings("drop", keep=keep)),

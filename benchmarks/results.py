@@ -1,11 +1,12 @@
 """Accuracy against measured latency: every method at several amounts of MACs, on trained models.
 
     python benchmarks/results.py MODEL [--data DIR] [--weights FILE] [--keep 0.85,0.75,0.6,0.5] [--rounds 2]
-                                 [--backends onnxruntime,openvino,openvino-bf16] [--output docs/results]
+                                 [--methods tome-2] [--backends onnxruntime,openvino] [--output docs/results]
 
 MODEL is a recipe or a recipe file with images of its own, else DIR holds one sub-folder per class. Accuracy is that of
 eager PyTorch on all images. Latency is that of the exported graphs, interleaved with the dense baseline, in one
-process, one thread. Writes OUTPUT.json (what it holds of other models is kept), a plot per backend and OUTPUT.md.
+process, one thread. Writes OUTPUT.json, a plot per backend and OUTPUT.md. What OUTPUT.json holds of other models, and
+with --methods of other methods, is kept.
 """
 
 import argparse
@@ -73,6 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="test images, one sub-folder per class (default: the recipe's own)")
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--keep", default="0.85,0.75,0.65,0.55,0.45", help="shares of the MACs (default: %(default)s)")
+    parser.add_argument("--methods", help="only these of cases.Choice.results (default: all)")
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--seconds", type=float, default=8, help="of timing, for the files of one share together")
@@ -93,7 +95,13 @@ def main(given: Sequence[str] | None = None) -> None:
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
     choice = Choice(recipe, model)
     shares = [float(share) for share in arguments.keep.split(",")]
-    cases = [(label, keep, settings) for keep in shares for label, settings in choice.results(keep)]
+    wanted = arguments.methods.split(",") if arguments.methods else None
+    cases = [
+        (label, keep, settings)
+        for keep in shares
+        for label, settings in choice.results(keep)
+        if wanted is None or label in wanted
+    ]
     rows = answers(bench, cases)
     fitting = [case for case in cases if any(row["method"] == case[0] and row["keep"] == case[1] for row in rows)]
     ratios = latencies(recipe, arguments.weights, fitting, arguments)
@@ -102,6 +110,8 @@ def main(given: Sequence[str] | None = None) -> None:
     dense = asdict(bench.measure("results", "dense", 0, make_settings("dense")))
     saved = arguments.output.with_suffix(".json")
     known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
+    if wanted is not None:
+        rows = [row for row in known[recipe.name]["rows"] if row["method"] not in wanted] + rows
     known[recipe.name] = {"title": recipe.title, "images": len(labels), "dense_top1": dense["top1"], "rows": rows}
     saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     write(known, arguments.output)

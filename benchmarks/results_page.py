@@ -14,8 +14,9 @@ dense baseline: interleaved runs in one process, one thread, batch 1. *Divergenc
 the dense to the reduced class probabilities in nats, the mean over all test images (eager PyTorch); lower is closer to
 the dense model. No model is retrained, and settings are the same for all models.
 
-*measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *paper* is
-`--preset paper`, *tome* is token merging, *prune* is the paper's selection without propagation, and *drop* slices off
+*measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *tome* is token
+merging as published, in every layer, and *tome-2* is token merging in the layers of *measured*. *paper* is `--preset
+paper`, *prune* is the paper's selection without propagation, and *drop* slices off
 the last tokens, all in every layer. All methods have the same MACs budgets. Plots and tables show each at its measured
 latency. Figures between two points are interpolated: the logarithm of the divergence, and top-1, linear in latency. A
 dash means that there is no point on one side: with tokens removed in every layer of so small a model, a method may
@@ -36,7 +37,7 @@ python benchmarks/results.py benchmarks/cifar10.yaml --weights FILE --data DIR \
 - The model is small (64 patches, width 128) and was trained to 67 % top-1 only. We have not measured ImageNet. The
   paper reports 81.46 of 81.8 % for DeiT-B with its form and tuned settings.
 - The fewer tokens and channels a model has, the more the work of selection weighs. On DeiT-S the methods are closer in
-  latency: see [cost-of-selection.md](cost-of-selection.md). Token merging was timed in every layer, as published.
+  latency: see [cost-of-selection.md](cost-of-selection.md).
 - Use the paper's form (`--preset paper`) to reproduce its published numbers: with its sparsity and alpha for DeiT it is
   what the authors evaluated. It is tested against golden values from their code.
 - Measure on your model and your data: `gtp-export validate DIR --data IMAGES` shows accuracy compared with the dense

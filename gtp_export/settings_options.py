@@ -17,7 +17,9 @@ def _option(text: str, *names: str) -> Any:
 
 
 Method = Annotated[str, typer.Option(help=f"gtp or a baseline ({_LISTED}).", rich_help_panel=PANEL)]
-Preset = Annotated[str | None, _option(f"Form of GTP: {' or '.join(PRESETS)}; paper is as published.")]
+Preset = Annotated[
+    str | None, _option(f"Form of GTP: {' or '.join(PRESETS)}; paper is as published. Default: the recipe's.")
+]
 NumProp = Annotated[str | None, _option("Tokens removed in every layer, or one number per layer: 4,8,…")]
 Schedule = Annotated[str | None, _option(f"In which layers tokens are removed: {KINDS}; then +aligned[:M].")]
 Macs = Annotated[str | None, _option("MACs of the backbone for one image, instead of --num-prop: 3.4G.")]

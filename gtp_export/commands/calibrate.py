@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
+from gtp_export import settings_options as of_method
 from gtp_export.options import Quiet, Verbose
 
 
@@ -17,6 +18,7 @@ def calibrate(
         Path | None,
         typer.Option("--data", help="A folder of training images (default: the recipe's).", show_default=False),
     ] = None,
+    preset: of_method.Preset = None,
     weights: Annotated[str, typer.Option(help="pretrained, a file, random, or auto.")] = "pretrained",
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -32,7 +34,7 @@ def calibrate(
         recipe = load_recipe(model)
         update(f"building {recipe.timm}")
         built = build_model(recipe, weights)
-        settings = recipe.settings(sparsity=sparsity, threshold="calibrated")
+        settings = recipe.settings(preset=preset, sparsity=sparsity, threshold="calibrated")
         assert isinstance(settings, GTPConfig)
         config = calibrate_on(built.model, settings, data or recipe.calibration, update)
         write_recipe(recipe, config, output)

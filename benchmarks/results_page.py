@@ -14,11 +14,11 @@ dense baseline: interleaved runs in one process, one thread, batch 1. *Divergenc
 the dense to the reduced class probabilities in nats, the mean over all test images (eager PyTorch); lower is closer to
 the dense model. No model is retrained, and settings are the same for all models.
 
-*measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *tome* is token
-merging as published, in every layer, and *tome-2* is token merging in the layers of *measured*. *paper* is `--preset
-paper`, *prune* is the paper's selection without propagation, and *drop* slices off
-the last tokens, all in every layer. All methods have the same MACs budgets. Plots and tables show each at its measured
-latency. Figures between two points are interpolated: the logarithm of the divergence, and top-1, linear in latency. A
+*measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *tome* is
+token merging as published, in every layer, and *tome-2* is token merging in the layers of *measured*. *paper* is
+`--preset paper`, *prune* is the paper's selection without propagation, and *drop* slices off the last tokens, all in
+every layer. All methods have the same MACs budgets. Plots and tables show each at its measured latency. Figures between
+two points are interpolated: the logarithm of the divergence, and top-1, linear in latency. A
 dash means that there is no point on one side: with tokens removed in every layer of so small a model, a method may
 never become that fast, or not become faster than the dense model at all.
 

@@ -54,6 +54,11 @@ class RunOptions:
     defaults: Mapping[str, Any]
     precision: str | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``gtp_runtime.load`` for a directory, as the user gave them."""
+        return {"backend": self.backend, "precision": self.precision, **self.given}
+
     def load(self, path: Path) -> Model:
         """Load a file, or what suits this device of a directory. Raises as ``gtp_runtime.load`` does."""
         return load(path, self.backend, precision=self.precision, **self.options(self.file(path)))

@@ -20,8 +20,8 @@ def selftest(model: "Model", progress: Progress, min_kept: float | None) -> Pari
     parity = model.validate(progress, min_kept)
     if not parity.ok:
         raise SelfTestError(
-            f"{model.path} fails its self-test with {model.backend.name}: {parity.problems[0]}; do not use it here: "
-            "gtp-export validate shows every gate",
+            f"{model.path.name} fails its self-test with {model.backend.name}: {parity.problems[0]}; do not use it "
+            "here: gtp-export validate DIR shows every gate",
             parity,
         )
     log.info("self-test of %s: %d images in %.2f s", model.path, parity.images, time.perf_counter() - start)

@@ -15,6 +15,6 @@ An application that opened files of TARGET keeps them: their folder stays until 
 reads once where the link points, so it gets the old export or the new one, never files of both.
 """
 
-from gtp_runtime.installing.install import Installed, install, rollback
+from gtp_runtime.installing.updating import Installed, install, rollback
 
 __all__ = ["Installed", "install", "rollback"]

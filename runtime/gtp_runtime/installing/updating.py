@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def install(
         try:
             return _switch(store, version, proof)
         finally:
-            store.sweep()  # the one before the last good one; this one, if the switch failed
+            with suppress(OSError):  # the next install does it
+                store.sweep()  # the one before the last good one; this one, if the switch failed
 
 
 def rollback(

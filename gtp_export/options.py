@@ -36,7 +36,7 @@ LogJson = Annotated[
         "--log-json",
         callback=set_log_json,
         is_eager=True,
-        help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds those for debugging.",
+        help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds debugging.",
     ),
 ]
 

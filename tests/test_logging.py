@@ -43,6 +43,7 @@ def test_everything_on_stderr_is_json(command: Command, digits: Path) -> None:
     assert {record["level"] for record in found} == {"info"}
 
 
+@pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
 def test_errors_notes_and_warnings(command: Command, digits: Path, tiny: Path) -> None:
     ran = command("bench", digits, "--log-json", "--seconds", "0", "--budget-ms", "1e-6", "-q")
     assert ran.code == 5

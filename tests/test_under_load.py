@@ -40,7 +40,7 @@ def test_a_short_soak(digits: Path, script: Script, backend: str) -> None:
         phases = {
             "threads": soak.measured(400, lambda count: soak.in_threads([model], count, 8)),
             "deadlines": soak.measured(40, lambda count: soak.stop_again(model, count)),
-            "loads": soak.measured(20, lambda count: soak.load_again(digits, backend, count)),
+            "loads": soak.measured(10, lambda count: soak.load_again(digits, backend, count)),
         }
     assert {name: soak.is_steady(phase) for name, phase in phases.items()} == dict.fromkeys(phases, True), phases
 

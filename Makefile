@@ -18,7 +18,7 @@ STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full test-timm fuzz lint gpu-check wheel clean help
+.PHONY: setup export validate bench test test-full test-timm fuzz soak lint gpu-check wheel clean help
 
 setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks
 
@@ -55,6 +55,10 @@ test-timm: $(STAMP)  ## run the tests that use timm with the oldest and the newe
 SECONDS ?= 60
 fuzz: $(STAMP)  ## fuzz everything that reads files, each target for SECONDS (60) [TARGET=manifest|pack|... SECONDS=600]
 	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
+
+soak: $(STAMP)  ## run the default export 100,000 times in 8 threads, load it 1,000 times, ...; writes docs/soak.json [ARGS]
+	$(BIN)/gtp-export export digits --no-check --output build/soak
+	$(BIN)/python benchmarks/soak.py build/soak $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

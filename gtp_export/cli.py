@@ -9,7 +9,6 @@ import importlib
 import pkgutil
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -18,6 +17,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import commands, console, exit_codes
+from gtp_export.options import takes_log_json
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed; "
@@ -43,7 +43,7 @@ def _commands() -> Iterator[Callable[..., None]]:
 
 
 for _command in _commands():
-    app.command()(_command)
+    app.command()(takes_log_json(_command))
 
 
 def _version(wanted: bool) -> None:
@@ -93,7 +93,5 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the si
 def _fail(error: Exception, text: str, code: int) -> None:
     if not text:
         raise error
-    if console.Verbosity.verbose:
-        traceback.print_exception(error)
-    console.err.print(f"error: {text}", style="red", markup=False)
+    console.show_error(error, text)
     sys.exit(code)

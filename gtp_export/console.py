@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gtp_export.log_json import write_line, write_shown
 from gtp_export.pace import Pace
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.progress import Progress, quiet
@@ -25,6 +27,9 @@ class _Console(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Write as rich does."""
+        if self.stderr and Verbosity.log_json:
+            write_shown(" ".join(map(str, objects)), str(options.get("style", "")))
+            return
         shown = (visible(entry) if isinstance(entry, str) else entry for entry in objects)
         super().print(*shown, **{"markup": False, **options})
 
@@ -36,10 +41,11 @@ _shown: set[str] = set()
 
 
 class Verbosity:
-    """Whether ``-v`` and ``-q`` were given."""
+    """Whether ``-v``, ``-q`` and ``--log-json`` were given."""
 
     verbose = False
     quiet = False
+    log_json = False
 
 
 def set_verbose(value: bool) -> bool:
@@ -47,6 +53,14 @@ def set_verbose(value: bool) -> bool:
     Verbosity.verbose = Verbosity.verbose or value
     if value:
         show_logs()
+    return value
+
+
+def set_log_json(value: bool) -> bool:
+    """Show log messages, notes and errors as JSON."""
+    Verbosity.log_json = Verbosity.log_json or value
+    if value:
+        show_logs(logging.INFO)
     return value
 
 
@@ -102,7 +116,7 @@ def progress(label: str, images: int = 0) -> Iterator[Progress]:
     """
     if Verbosity.quiet:
         yield quiet
-    elif err.is_terminal:
+    elif err.is_terminal and not Verbosity.log_json:
         pace = Pace(images)
         with err.status(Text(label)) as status:
             yield lambda task, share=None: status.update(Text(_said(task, share, pace)))
@@ -128,23 +142,35 @@ def _line_a_task(pace: Pace) -> Progress:
 
 
 class LogHandler(logging.Handler):
-    """Shows the log messages of our packages on stderr, with ``-v``."""
+    """Shows the log messages of our packages on stderr, with ``-v`` or ``--log-json``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
-        if Verbosity.verbose:
+        if Verbosity.log_json:
+            write_line(record.levelname.lower(), record.name, record.getMessage(), record.created)
+        elif Verbosity.verbose:
             err.print(f"{record.name}: {record.getMessage()}", style="dim", markup=False)
 
 
 _handler = LogHandler()
 
 
-def show_logs() -> None:
-    """Show the log messages of our packages."""
+def show_logs(level: int = logging.DEBUG) -> None:
+    """Show the log messages of our packages, from this level on, or more where that was asked for."""
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.addHandler(_handler)  # once: adding it again does nothing
-        logger.setLevel(logging.DEBUG)
+        logger.setLevel(logging.DEBUG if Verbosity.verbose else level)
+
+
+def show_error(error: Exception, text: str) -> None:
+    """Show an error in one line, and with ``-v`` where it was raised."""
+    if Verbosity.verbose and Verbosity.log_json:
+        write_line("error", PACKAGES[-1], text, traceback="".join(traceback.format_exception(error)))
+        return
+    if Verbosity.verbose:
+        traceback.print_exception(error)
+    err.print(f"error: {text}", style="red", markup=False)
 
 
 def show_warning(

@@ -20,11 +20,13 @@ from gtp_models.errors import (
 )
 from gtp_runtime.errors import (
     BackendMissingError,
+    BudgetMissedError,
     DeviceError,
     GTPRuntimeError,
     InputError,
     NoClassesError,
     RandomWeightsError,
+    SelfTestError,
     first_line,
 )
 
@@ -41,7 +43,8 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         USAGE,
     ),
     ((MissingPackageError, WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
-    ((QuantizationFailedError,), GATE_FAILED),
+    ((QuantizationFailedError, SelfTestError), GATE_FAILED),
+    ((BudgetMissedError,), BUDGET_MISSED),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)

@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gtp_export.console import set_quiet, set_verbose
+from gtp_export.console import set_log_json, set_quiet, set_verbose
 
 GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
 ModelPath = Annotated[
@@ -27,3 +30,25 @@ Verbose = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=set_quiet, help="Show no progress.")]
+LogJson = Annotated[
+    bool,
+    typer.Option(
+        "--log-json",
+        callback=set_log_json,
+        is_eager=True,
+        help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds debugging.",
+    ),
+]
+
+
+def takes_log_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option ``--log-json``."""
+    added = inspect.Parameter("log_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=LogJson)
+
+    @functools.wraps(command)
+    def run(*, log_json: bool = False, **given: Any) -> None:  # noqa: ARG001 - it acts by its callback
+        command(**given)
+
+    signature = inspect.signature(command)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
+    return run

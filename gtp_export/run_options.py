@@ -54,9 +54,14 @@ class RunOptions:
     defaults: Mapping[str, Any]
     precision: str | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``gtp_runtime.load`` for a directory, as the user gave them."""
+        return {"backend": self.backend, "precision": self.precision, **self.given}
+
     def load(self, path: Path) -> Model:
-        """Load the file of a path. Raises as ``gtp_runtime.load`` does."""
-        return self.load_file(self.file(path))
+        """Load a file, or what suits this device of a directory. Raises as ``gtp_runtime.load`` does."""
+        return load(path, self.backend, precision=self.precision, **self.options(self.file(path)))
 
     def file(self, path: Path) -> Path:
         """Return the file of a path: of a directory, the graph in the given precision. Raises as ``load`` does."""
@@ -115,7 +120,8 @@ def _plain(value: Any) -> Any:
 
 def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
-    text = f"What runs the file: {', '.join(('auto', *all_backends()))}; auto depends on the file's extension."
+    names = ", ".join(("auto", *all_backends()))
+    text = f"What runs the file: {names}; auto goes by its extension, and tries a directory's engine first."
     trust = [_parameter(name, kind | None, text, None, TRUST_PANEL) for name, kind, text in TRUST]
     of_directory = "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx)."
     return [

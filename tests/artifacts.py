@@ -100,6 +100,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         monkeypatch.setattr(sys, "argv", ["gtp-export", *map(str, arguments)])
         monkeypatch.setattr(console.Verbosity, "quiet", False)
         monkeypatch.setattr(console.Verbosity, "verbose", False)
+        monkeypatch.setattr(console.Verbosity, "log_json", False)
         monkeypatch.setattr(console, "_shown", set())
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:

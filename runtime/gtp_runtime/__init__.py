@@ -12,6 +12,7 @@ from gtp_runtime.comparing import benchmark
 from gtp_runtime.evaluating import evaluate
 from gtp_runtime.frames import from_bgr, from_nv12
 from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.installing import Installed, install, rollback
 from gtp_runtime.latency import Latency
 from gtp_runtime.loading import load
 from gtp_runtime.manifest import Manifest, read_manifest
@@ -19,24 +20,29 @@ from gtp_runtime.model import Model
 from gtp_runtime.parity import Parity
 from gtp_runtime.predicting import Prediction
 from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.watch import Stats
 
 __all__ = [
     "Accuracy",
     "ImageSet",
+    "Installed",
     "Latency",
     "Manifest",
     "Model",
     "Parity",
     "Prediction",
     "Preprocessing",
+    "Stats",
     "benchmark",
     "errors",
     "evaluate",
     "find_image_set",
     "from_bgr",
     "from_nv12",
+    "install",
     "load",
     "read_manifest",
+    "rollback",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

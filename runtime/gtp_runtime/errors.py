@@ -1,5 +1,10 @@
 """Errors of the runtime. Every message says what is wrong and what to do."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gtp_runtime.parity import Parity
+
 
 class GTPRuntimeError(Exception):
     """Base of the errors that ``gtp_runtime`` raises on purpose."""
@@ -19,6 +24,30 @@ class InputError(GTPRuntimeError, ValueError):
 
 class AnswerError(GTPRuntimeError):
     """A model has non-finite outputs, which are meaningless."""
+
+
+class DeadlineError(GTPRuntimeError, TimeoutError):
+    """A call was stopped because it took longer than its ``timeout``."""
+
+
+class SelfTestError(GTPRuntimeError):
+    """A file does not answer as its parity pack says.
+
+    Attributes:
+        parity: the report, with the gates that failed.
+    """
+
+    def __init__(self, message: str, parity: "Parity") -> None:
+        super().__init__(message)
+        self.parity = parity
+
+
+class BudgetMissedError(GTPRuntimeError):
+    """A file is slower on this device than it may be."""
+
+
+class InstallError(GTPRuntimeError):
+    """A directory that cannot be installed, or gone back from; what was installed is unchanged."""
 
 
 class NoClassesError(GTPRuntimeError):

@@ -1,21 +1,24 @@
 """Loads files of an artifact directory, after checking them against the manifest."""
 
+import functools
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gtp_runtime.backends import BackendSpec, find_backend
 from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
-from gtp_runtime.manifest import check_file, find_graph, read_manifest, twin
+from gtp_runtime.fallback import Choice, choices, first_usable
+from gtp_runtime.manifest import Manifest, check_file, find_graph, read_manifest, twin
 from gtp_runtime.model import Model
 from gtp_runtime.runnable import check_runnable
 from gtp_runtime.trust import Trust, verify
 
-TRUST = ("trusted_key", "min_version", "remember")  # arguments of ``load`` that are no backend's
+OWN = ("trusted_key", "min_version", "remember", "check_inputs")  # arguments of ``load`` that are no backend's
+MOST_LINKS = 40  # that follow each other, as in Linux
 log = logging.getLogger(__name__)
 
 
@@ -27,24 +30,30 @@ def load(
     trusted_key: Any = None,
     min_version: int | None = None,
     remember: "str | os.PathLike[str] | None" = None,
+    check_inputs: bool = False,
     **options: Any,
 ) -> Model:
     """Load a file that gtp-export wrote.
 
     Args:
-        path: the file (.onnx, .engine), or its directory, which means ``model.onnx``.
-        backend: the name of a backend, or "auto": by the file's extension.
+        path: the file (.onnx, .engine), or its directory, which means ``model.onnx`` or, with the backend "auto", the
+            engine that was built from it. Of a directory that is a link, all files are read from where it points now.
+        backend: the name of a backend, or "auto". For a file, "auto" goes by its extension. For a directory it tries
+            the engine, then ONNX Runtime with CUDA, then on the CPU; those that do not take the ``options`` are left
+            out. The log has one line that says what runs, and why nothing before it does.
         precision: of a directory's graphs, the one to load ("fp32", "int8", …).
         trusted_key: the path of a public key (.pub), or a list of several, of which one must have signed the directory
             (docs/security.md); every file there is then checked. None demands no signature.
         min_version: the lowest version of a signed export that is accepted.
         remember: a file that keeps the highest version accepted so far, so that no older one is accepted again.
+        check_inputs: refuse inputs with NaN or infinite values; costs one pass over the input of each run.
         options: options of the backend; None is the default. onnxruntime: ``threads`` (0 for all), ``provider``
             ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
             (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
-        InputError: no such backend, an option that it does not have, an invalid value, or a precision with a file.
+        InputError: no such backend, an option that it does not have, an invalid value, a precision with a file, or
+            ``check_inputs`` for an export that takes uint8 pixels.
         ManifestError: no such file, no graph in this precision, no manifest, or the file differs from its manifest
             (sha256).
         SignatureError: no trusted key signed the directory, or it was changed since; nothing was loaded.
@@ -54,24 +63,41 @@ def load(
         DeviceError: CUDA or TensorRT reports an error.
     """
     file = _file(path, precision)
-    spec = find_backend(file, backend)
-    chosen = make_options(spec, options)
+    spec, given = find_backend(file, backend), {name: value for name, value in options.items() if value is not None}
     trust = Trust.of(trusted_key, min_version, remember)
-    if trust is None:
-        manifest = read_manifest(file.parent)
-        check_file(file, manifest)
-    else:
-        manifest = verify(file.parent, trust).manifest
-        chosen = _trusting(spec, chosen, options)
-    check_runnable(file, manifest)
+    manifest = read_manifest(file.parent) if trust is None else verify(file.parent, trust).manifest
+    is_auto = backend == "auto" and Path(path).is_dir()
+    found = choices(file, manifest, given) if is_auto else [Choice(file, spec)]
     if manifest.weights.source == "random":
         warnings.warn(
             f"{file} was exported with random weights ({manifest.weights.detail}): its outputs are meaningless",
             RandomWeightsWarning,
             stacklevel=2,
         )
-    log.info("loading %s with %s (backend: %s), %s", file, spec.name, backend, chosen)
-    return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
+    check = None if trust else functools.cache(lambda file: check_file(file, manifest))  # reads a file once
+    return first_usable(found, lambda choice: _open(choice, manifest, given, check, check_inputs))
+
+
+def _open(
+    choice: Choice,
+    manifest: Manifest,
+    given: Mapping[str, Any],
+    check: Callable[[Path], None] | None,
+    check_inputs: bool,
+) -> Model:
+    """Start a choice; ``check`` is None where the whole directory was verified."""
+    file, spec = choice.file, choice.spec
+    chosen = make_options(spec, {**choice.options, **given})
+    if check is None:
+        chosen = _trusting(spec, chosen, given)
+    else:
+        check(file)
+    check_runnable(file, manifest)
+    entry = manifest.entry(file.name)
+    if check_inputs and entry.inputs[0].dtype == "uint8":
+        raise InputError(f"check_inputs has no effect: {file.name} takes uint8 pixels, which are finite")
+    log.debug("opening %s with %s", choice, chosen)
+    return Model(file, manifest, spec.open(file, entry, chosen), check_inputs)
 
 
 def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:
@@ -105,14 +131,24 @@ def load_twin(
         return None
     if dense.suffix == file.suffix:
         return load(dense, backend, **options)
-    names = (*find_backend(dense).option_names, *TRUST)
+    names = (*find_backend(dense).option_names, *OWN)
     return load(dense, **{name: value for name, value in options.items() if name in names})
 
 
 def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
-    file = find_graph(Path(path), precision)
+    file = find_graph(_pinned(Path(path)), precision)
     if not file.exists():
         raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
     return file
+
+
+def _pinned(path: Path) -> Path:
+    """Return a path whose directory is no link, so that a link that is switched meanwhile mixes no two exports."""
+    directory = path if path.is_dir() else path.parent
+    for _ in range(MOST_LINKS):
+        if not directory.is_symlink():
+            break
+        directory = directory.parent / os.readlink(directory)
+    return directory if path.is_dir() else directory / path.name

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime import latency, parity, recording, timing, validating
+from gtp_runtime import latency, parity, recording, selftest, timing, validating
 from gtp_runtime import predict_each as each
 from gtp_runtime.decoding import ImageLike
 from gtp_runtime.errors import ImageError, InputError, NoClassesError
@@ -25,7 +25,13 @@ class Model(Runner):
     """
 
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], topk: int = 5, *, exif: bool = False, allow_random: bool = False
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        topk: int = 5,
+        *,
+        exif: bool = False,
+        allow_random: bool = False,
+        timeout: float | None = None,
     ) -> list[Any]:
         """Classify an image, or several.
 
@@ -35,6 +41,7 @@ class Model(Runner):
             topk: number of classes to return, best first; 1 or more.
             exif: rotate images by their EXIF orientation; off by default, as in timm's evaluation.
             allow_random: predict even if the weights are random.
+            timeout: seconds that running all the images together may take, without reading them; None for any.
 
         Returns:
             A list of ``Prediction`` for one image, a list of such lists for a list of images.
@@ -45,6 +52,7 @@ class Model(Runner):
             InputError: an invalid ``topk``.
             RandomWeightsError: the weights are random.
             AnswerError: an output is not finite.
+            DeadlineError, DeviceError: as ``run``.
         """
         self._check_prediction(topk, allow_random)
         several = isinstance(images, list | tuple)
@@ -52,7 +60,7 @@ class Model(Runner):
         if not listed:
             return []
         pixels = np.stack([self.preprocess(image, exif=exif) for image in listed])
-        answers = best_classes(self.logits(pixels, listed), self.manifest.labels, topk)
+        answers = best_classes(self.logits(pixels, listed, timeout=timeout), self.manifest.labels, topk)
         return answers if several else answers[0]
 
     def predict_each(
@@ -120,6 +128,18 @@ class Model(Runner):
         """
         return validating.validate(self, progress, min_kept)
 
+    def selftest(self, progress: Progress = quiet, min_kept: float | None = None) -> parity.Parity:
+        """Check at start-up that this file answers on this device as its parity pack says.
+
+        Args:
+            progress, min_kept: as in ``validate``.
+
+        Raises:
+            SelfTestError: a gate failed; its ``parity`` is the report.
+            ManifestError, InputError: as ``validate``.
+        """
+        return selftest.selftest(self, progress, min_kept)
+
     def logits_of(
         self, paths: Sequence[str | PathLike[str]], progress: Progress = quiet, task: str = "running images"
     ) -> np.ndarray:
@@ -138,13 +158,13 @@ class Model(Runner):
             progress(task, min(1.0, (start + self.batch) / len(paths)))
         return np.concatenate(parts)
 
-    def logits(self, pixels: np.ndarray, images: Sequence[object]) -> np.ndarray:
+    def logits(self, pixels: np.ndarray, images: Sequence[object], *, timeout: float | None = None) -> np.ndarray:
         """Return the logits (N, classes) of preprocessed images, N > 0; ``images`` names them in an error.
 
         Raises:
             AnswerError: an answer that is not finite.
         """
-        logits = self.run_all(pixels)[self.entry.outputs[0].name]
+        logits = self.run_all(pixels, timeout=timeout)[self.entry.outputs[0].name]
         check_answers(logits, images, self.path.name)
         return logits
 

@@ -1,5 +1,6 @@
 """ONNX Runtime."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from gtp_runtime.backends.options import THREADS, check_threads
-from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
+from gtp_runtime.backends.registry import Attempt, BackendSpec, register
+from gtp_runtime.deadline import Deadline
+from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.tensors import Tensor, check_tensors
@@ -50,6 +52,7 @@ class OnnxRuntimeBackend:
 
     Raises:
         BackendMissingError: onnxruntime or the provider is not installed.
+        DeviceError: the provider's device refuses.
         ManifestError: ONNX Runtime cannot load the file, or its tensors are not those that the manifest says.
     """
 
@@ -58,6 +61,7 @@ class OnnxRuntimeBackend:
     def __init__(self, path: Path, entry: FileEntry, options: OnnxRuntimeOptions) -> None:
         ort = _import()
         provider = _provider(ort, options.provider)
+        self._ort, self._name = ort, path.name
         self._session: Any = _session(ort, path, provider, options.threads)
         if provider not in self._session.get_providers():
             raise BackendMissingError(
@@ -74,9 +78,33 @@ class OnnxRuntimeBackend:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe."""
-        if self._session is None:
+        return self._run(inputs, None)
+
+    def run_within(self, inputs: Mapping[str, np.ndarray], deadline: Deadline) -> dict[str, np.ndarray]:
+        """Run once, and stop between two operators when the deadline is over.
+
+        Raises:
+            DeadlineError: it was.
+        """
+        options = self._ort.RunOptions()
+        timer = threading.Timer(deadline.left() or 0.0, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._run(inputs, options)
+        except DeviceError as error:
+            raise (deadline.missed() if options.terminate else error) from error.__cause__
+        finally:
+            timer.cancel()
+
+    def _run(self, inputs: Mapping[str, np.ndarray], options: Any) -> dict[str, np.ndarray]:
+        session = self._session  # another thread may close the model meanwhile
+        if session is None:
             raise GTPRuntimeError("this model was closed: load it again")
-        values = self._session.run(self._outputs, dict(inputs))
+        try:
+            values = session.run(self._outputs, dict(inputs), options)
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise DeviceError(f"ONNX Runtime cannot run {self._name}: {one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
@@ -115,6 +143,8 @@ def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
                 f"ONNX Runtime has no kernels for {path.name} here (bf16 on CPUs): gtp-export build-engine, "
                 "or --backend openvino"
             ) from error
+        if provider != PROVIDERS["cpu"]:
+            raise DeviceError(f"{provider} cannot load {path}: {one_line(error)}") from error
         raise ManifestError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
 
 
@@ -132,5 +162,6 @@ register(
         extras=(EXTRA,),
         options=OnnxRuntimeOptions,
         open=OnnxRuntimeBackend,
+        attempts=(Attempt(1, {"provider": "cuda"}), Attempt(2)),
     )
 )

@@ -2,7 +2,7 @@
 
 import queue
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,8 @@ import numpy as np
 
 from gtp_runtime.backends.options import THREADS, check_threads
 from gtp_runtime.backends.registry import BackendSpec, register
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, ManifestError
+from gtp_runtime.deadline import Deadline
+from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.tensors import Tensor, check_tensors
@@ -64,12 +65,12 @@ class OpenVinoBackend:
             settings["INFERENCE_NUM_THREADS"] = int(options.threads)
         try:
             core = openvino.Core()
-            self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            self._compiled: Any = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise ManifestError(f"OpenVINO cannot load {path}: {one_line(error)}") from error
         check_tensors(path, map(_tensor, self._compiled.inputs), map(_tensor, self._compiled.outputs), entry)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._closed = False
+        self._name = path.name
         self.info: dict[str, Any] = {
             "version": openvino.__version__.split("-")[0],
             "threads": int(options.threads),
@@ -79,28 +80,50 @@ class OpenVinoBackend:
     @contextmanager
     def _request(self) -> Iterator[Any]:
         """Lend an idle request, or make one: a request serves one thread at a time."""
+        compiled, requests = self._compiled, self._requests  # another thread may close the model meanwhile
+        if compiled is None:
+            raise GTPRuntimeError("this model was closed: load it again")
         try:
-            request = self._requests.get_nowait()
+            request = requests.get_nowait()
         except queue.Empty:
-            request = self._compiled.create_infer_request()
+            request = compiled.create_infer_request()
         try:
             yield request
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO cannot run {self._name}: {one_line(error)}") from error
         finally:
-            self._requests.put(request)
+            requests.put(request)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe."""
-        if self._closed:
-            raise GTPRuntimeError("this model was closed: load it again")
         with self._request() as request:
-            results = request.infer(dict(inputs), share_inputs=True)
-            return {output.any_name: np.array(value) for output, value in results.items()}
+            return _by_name(request.infer(dict(inputs), share_inputs=True))
+
+    def run_within(self, inputs: Mapping[str, np.ndarray], deadline: Deadline) -> dict[str, np.ndarray]:
+        """Run once, and stop between two operators when the deadline is over.
+
+        Raises:
+            DeadlineError: it was.
+        """
+        given = dict(inputs)  # shared with the request until it is done
+        milliseconds = max(1, round(1e3 * (deadline.left() or 0.0)))
+        with self._request() as request:
+            request.start_async(given, share_inputs=True)
+            if request.wait_for(milliseconds):
+                return _by_name(request.results)
+            request.cancel()
+            with suppress(RuntimeError):  # which says that it was cancelled
+                request.wait()
+            raise deadline.missed()
 
     def close(self) -> None:
         """Free the model."""
-        self._closed = True
         self._requests = queue.SimpleQueue()
         self._compiled = None
+
+
+def _by_name(results: Any) -> dict[str, np.ndarray]:
+    return {output.any_name: np.array(value) for output, value in results.items()}
 
 
 def _import() -> Any:

@@ -8,7 +8,7 @@ options of the command line, their help, ``doctor`` and the messages.
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,11 @@ from gtp_runtime.manifest import FileEntry
 
 
 class Backend(Protocol):
-    """A loaded file, ready to run; safe to share between threads."""
+    """A loaded file, ready to run; safe to share between threads.
+
+    A backend may have two more methods: ``run_within(inputs, deadline)``, where it can stop a run, and
+    ``stages(inputs)`` (see ``Latency.stages``).
+    """
 
     name: str
     info: dict[str, Any]  # version, threads, provider: what a measurement depends on
@@ -32,6 +36,19 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what is held; running is an error afterwards."""
         ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way in which "auto" tries to run a directory with a backend.
+
+    Attributes:
+        rank: the lowest is tried first.
+        options: of the backend, beside those that the user gives.
+    """
+
+    rank: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,7 @@ class BackendSpec:
             ``bool`` or a ``Literal`` of strings, and its metadata has a "help" in words.
         open: opens a file whose sha256 was checked: (path, its entry of the manifest, options).
         trusting: returns the options for a signed directory, with what nobody signed switched off.
+        attempts: how "auto" tries it for a directory's files that it is the default for.
         find_device: raises ``GTPRuntimeError`` where the device that it needs is missing.
     """
 
@@ -59,6 +77,7 @@ class BackendSpec:
     options: type[Any]
     open: Callable[[Path, FileEntry, Any], Backend]
     trusting: Callable[[Any], Any] = lambda options: options
+    attempts: tuple[Attempt, ...] = ()
     find_device: Callable[[], object] = lambda: None
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime import atomic
-from gtp_runtime.backends.registry import BackendSpec, register
+from gtp_runtime.backends.registry import Attempt, BackendSpec, register
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
@@ -234,6 +234,7 @@ register(
         extras=EXTRAS,
         options=TensorRTOptions,
         open=TensorRTBackend,
+        attempts=(Attempt(0),),
         trusting=lambda options: replace(options, keep_kernels=False),
         find_device=find_cuda,
     )

@@ -84,8 +84,7 @@ def verify(directory: Path, trust: Trust) -> Verified:
     content = manifest_bytes(directory)
     _check_signature(directory, signature, content, trust.keys)
     manifest = parse_manifest(content, directory / FILE_NAME)
-    known = _read_memory(trust.remember)
-    lowest = max(trust.min_version, known)
+    known, lowest = _read_memory(trust.remember), lowest_version(trust)
     if signature.version < lowest:
         raise SignatureError(
             "replayed",
@@ -96,6 +95,15 @@ def verify(directory: Path, trust: Trust) -> Verified:
     if trust.remember is not None and signature.version > known:
         _write_memory(trust.remember, signature.version)
     return Verified(manifest, signature)
+
+
+def lowest_version(trust: Trust) -> int:
+    """Return the lowest version that is accepted, that which is remembered included.
+
+    Raises:
+        SignatureError: "memory": the file cannot be read.
+    """
+    return max(trust.min_version, _read_memory(trust.remember))
 
 
 def _check_signature(directory: Path, signature: Signature, content: bytes, keys: Sequence[PublicKey]) -> None:

@@ -1,0 +1,61 @@
+"""``gtp-export install``: update a deployed directory, and go back."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gtp_export import console
+from gtp_export.numbers import finite, positive
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+
+
+@takes_run_options()
+def install(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="DIR, an artifact directory, and TARGET, which applications load; with --rollback TARGET alone.",
+            show_default=False,
+            metavar="[DIR] TARGET",
+        ),
+    ],
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the last good export, which was kept.")
+    ] = False,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Most milliseconds of a run (p50); exit code 5 above, and TARGET stays as it is.",
+            show_default=False,
+            callback=positive,
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of timing, after a warm-up.", min=0, callback=finite)] = 1.0,
+    *,
+    running: RunOptions,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put an export in place of another, in one step, after it was proven here: by its parity pack and a budget."""
+    import gtp_runtime
+
+    if len(paths) != 2 - rollback:
+        raise typer.BadParameter("give DIR and TARGET, or --rollback and TARGET")
+    demands: dict[str, Any] = {"budget_ms": budget_ms, "seconds": seconds, **running.arguments}
+    with console.progress("installing") as update:
+        act = gtp_runtime.rollback if rollback else gtp_runtime.install
+        done = act(*paths, progress=update, **demands)
+    if json:
+        console.emit(done.to_dict())
+        return
+    proof = done.proof
+    console.out.print(
+        f"{done.target} is {done.directory.name} now: {proof.file} with {proof.backend['name']}, parity ok on "
+        f"{proof.parity.images} images, p50 {proof.latency.p50_ms:.2f} ms"
+    )
+    if done.previous is not None:
+        console.out.print(f"kept {done.previous.name}: gtp-export install --rollback {done.target} goes back")
+    console.out.print(f"next: gtp-export predict {done.target} IMAGE")

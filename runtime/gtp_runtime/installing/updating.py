@@ -1,0 +1,142 @@
+"""Installs an export, and goes back to the last good one."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gtp_runtime.errors import InputError, InstallError
+from gtp_runtime.installing.copying import copy_export
+from gtp_runtime.installing.proving import Demands, Proof, prove
+from gtp_runtime.installing.store import Store
+from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.timing import check_duration
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is installed.
+
+    Attributes:
+        target: the path that applications load.
+        directory: the folder that it is a link to.
+        previous: the folder that ``rollback`` goes back to; None if there is none.
+        proof: what was measured before the switch.
+    """
+
+    target: Path
+    directory: Path
+    previous: Path | None
+    proof: Proof
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "target": str(self.target),
+            "directory": str(self.directory),
+            "previous": self.previous and str(self.previous),
+            "file": self.proof.file,
+            "backend": self.proof.backend,
+            "parity": self.proof.parity.to_dict(),
+            "latency": self.proof.latency.to_dict(),
+        }
+
+
+def install(
+    directory: "str | os.PathLike[str]",
+    target: "str | os.PathLike[str]",
+    *,
+    budget_ms: float | None = None,
+    seconds: float = 1.0,
+    progress: Progress = quiet,
+    **options: Any,
+) -> Installed:
+    """Put an export in place of the one at ``target``, after it was proven on this device; keep that one.
+
+    Args:
+        directory: the export, which is copied.
+        target: what applications load; it becomes a link. A folder there that holds an export and nothing else is kept
+            as the last good one.
+        budget_ms: the most milliseconds that a run of one batch may take (p50); None for any.
+        seconds: of timing.
+        progress: called with the current task and the share done.
+        options: arguments of ``load`` as the application gives them: ``backend``, ``precision``, ``threads``,
+            ``trusted_key``, … ``remember`` is read, and left for the application to write.
+
+    After any error, and if the process is killed, the target is as it was, or as it is to be.
+
+    Raises:
+        SelfTestError: it does not answer as its parity pack says.
+        BudgetMissedError: it is slower than ``budget_ms``.
+        InstallError: the target holds something else, another install is running, or the disk fails.
+        InputError: an invalid argument.
+        Others: as ``load``: ``ManifestError``, ``SignatureError``, ``BackendMissingError``, …
+    """
+    demands, store = _demands(budget_ms, seconds, options), Store(Path(target))
+    with _explained(store), store.held():
+        store.check_target()
+        store.sweep()
+        progress("copying")
+        copy_export(Path(directory), store.new)
+        proof = prove(store.new, demands, progress)
+        version = store.put()
+        try:
+            return _switch(store, version, proof)
+        finally:
+            with suppress(OSError):  # the next install does it
+                store.sweep()  # the one before the last good one; this one, if the switch failed
+
+
+def rollback(
+    target: "str | os.PathLike[str]",
+    *,
+    budget_ms: float | None = None,
+    seconds: float = 1.0,
+    progress: Progress = quiet,
+    **options: Any,
+) -> Installed:
+    """Go back to the last good export of ``target``, after it was proven again. Arguments and errors as ``install``.
+
+    The export that was left is removed by the next install.
+
+    Raises:
+        InstallError: there is none to go back to.
+        Others: as ``install``.
+    """
+    demands, store = _demands(budget_ms, seconds, options), Store(Path(target))
+    with _explained(store), store.held():
+        earlier = store.previous()
+        if earlier is None:
+            raise InstallError(f"nothing to go back to: no earlier export was kept at {store.target}")
+        return _switch(store, earlier, prove(earlier, demands, progress))
+
+
+def _demands(budget_ms: float | None, seconds: float, options: dict[str, Any]) -> Demands:
+    check_duration(seconds)
+    number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+    if budget_ms is not None and not (number and budget_ms > 0):
+        raise InputError(f"budget_ms={budget_ms!r}: give milliseconds, above 0")
+    return Demands(budget_ms, seconds, options)
+
+
+def _switch(store: Store, version: Path, proof: Proof) -> Installed:
+    store.switch(version)
+    log.info("%s is %s now (%s)", store.target, version.name, proof.file)
+    return Installed(store.target, version, store.previous(), proof)
+
+
+@contextmanager
+def _explained(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        at = f"{error.filename}: " if error.filename else ""
+        raise InstallError(
+            f"cannot install to {store.target}: {at}{error.strerror or error}; {store.target.parent} must be writable, "
+            "with links and with room for a copy; what is installed is whole"
+        ) from error

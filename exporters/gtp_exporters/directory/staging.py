@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.directory.contents import DONE, NEW, WORK_NAME, check_contents, refuse
+from gtp_exporters.directory.contents import DONE, NEW, check_contents, refuse
 from gtp_exporters.directory.explaining import explain
 from gtp_exporters.errors import OutputError
 from gtp_runtime import atomic
-from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.atomic import temporary_of
+from gtp_runtime.manifest import FILE_NAME, WORK_NAME
 from gtp_runtime.manifest.updating import held
-from gtp_runtime.owned import listed_files, own, temporary_of
+from gtp_runtime.owned import listed_files, own
 
 
 @dataclass

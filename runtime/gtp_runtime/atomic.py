@@ -60,7 +60,6 @@ def create_bytes(path: Path, content: bytes, mode: int) -> None:
         FileExistsError: there is one.
         OSError: it cannot be written.
     """
-    sweep(path)
     temporary, lock = _create(path, mode)
     try:
         temporary.write_bytes(content)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.atomic import create_bytes
+from gtp_runtime.atomic import create_bytes, sweep
 from gtp_runtime.errors import BackendMissingError, InputError, KeyFileError
 from gtp_runtime.extras import Extra
 from gtp_runtime.opening import read_regular
@@ -112,6 +112,8 @@ def write_key_pair(name: Path) -> tuple[Path, Path, PublicKey]:
     public = key.key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     paths = (name.with_name(name.name + PRIVATE), name.with_name(name.name + PUBLIC))
     made: list[Path] = []
+    for path in paths:  # of both, what an earlier call that was killed left
+        sweep(path)
     try:
         for path, content, mode in zip(paths, (private, public), (0o600, 0o644), strict=True):
             create_bytes(path, content, mode)

@@ -23,11 +23,16 @@ PINNED, PINNED_FROM = HERE.parent / "constraints.txt", (3, 11)  # the Python tha
 
 
 def build_runtime(place: Path) -> Path:
-    """Build the wheel of gtp-export-runtime from a copy of its sources, and return it."""
+    """Build the wheel of gtp-export-runtime from a copy of its sources, and return it.
+
+    Raises:
+        TargetError: it cannot be built.
+    """
     sources = Path(shutil.copytree(RUNTIME, place / "sources", ignore=shutil.ignore_patterns("build", "*.egg-info")))
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", place, sources], check=True, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(place), str(sources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"cannot build the runtime: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
     (found,) = place.glob("gtp_export_runtime-*.whl")
     return found
 

@@ -94,12 +94,12 @@ def state_of_signature(place: Path) -> str | None:
 
 
 def record_result(place: Path, text: str) -> None:
-    if not record(place / "model.onnx", read_manifest(place).entry("model.onnx").sha256, "parity", {"text": text}):
+    if not record(place / "model.onnx", read_manifest(place).entry("model.onnx").sha256, "test", {"text": text}):
         raise OSError("not recorded")
 
 
 def state_of_result(place: Path) -> str | None:
-    return read_manifest(place).results.get("parity", {}).get("model.onnx", {}).get("text")
+    return read_manifest(place).results.get("test", {}).get("model.onnx", {}).get("text")
 
 
 def write_thresholds(place: Path, text: str) -> None:
@@ -208,7 +208,8 @@ def write_case(place: Path, name: str, text: str, step: int) -> None:
 
 
 def serve() -> None:
-    """Answer lines with the status of a process that ran ``write_case``."""
+    """Say that all is loaded, then answer lines with the status of a process that ran ``write_case``."""
+    print("ready", flush=True)
     for line in sys.stdin:
         number, seconds, place, *arguments = json.loads(line)
         print(killed(number, seconds, write_case, Path(place), *arguments), flush=True)

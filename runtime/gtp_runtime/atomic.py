@@ -66,7 +66,16 @@ def create_bytes(path: Path, content: bytes, mode: int) -> None:
         flush(temporary)
         _name(temporary, path)
     finally:
+        _drop(temporary, lock)
+
+
+def _drop(temporary: Path, lock: int) -> None:
+    """Remove a temporary file of ours; one that cannot be removed is left to the next writer."""
+    try:
         temporary.unlink(missing_ok=True)
+    except OSError as error:
+        log.info("%s is left: %s", temporary, error)
+    finally:
         os.close(lock)
 
 
@@ -92,6 +101,7 @@ def restoring(path: Path) -> Iterator[None]:
         OSError: the temporary file cannot be made.
     """
     target = Path(os.path.realpath(path))
+    sweep(target)  # a link to this very file that was left would be taken for ours while we hold the lock
     kept = _keep(target) if target.exists() else None
     try:
         yield
@@ -103,8 +113,7 @@ def restoring(path: Path) -> Iterator[None]:
         raise
     finally:
         if kept is not None:
-            kept[0].unlink(missing_ok=True)
-            os.close(kept[1])
+            _drop(*kept)
 
 
 def _keep(target: Path) -> tuple[Path, int]:

@@ -78,7 +78,7 @@ PLATFORM      ?=
 DEVICE_PYTHON ?=
 EXTRAS        ?= onnxruntime
 bundle: $(STAMP)  ## build dist/*.pyz, which installs the runtime where no network is [PLATFORM=aarch64 DEVICE_PYTHON=3.10 EXTRAS=onnxruntime,sign]
-	$(BIN)/python bundle/build.py --extras '$(EXTRAS)' $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(DEVICE_PYTHON),--python $(DEVICE_PYTHON)) $(ARGS)
+	$(BIN)/python bundle/bundling.py --extras '$(EXTRAS)' $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(DEVICE_PYTHON),--python $(DEVICE_PYTHON)) $(ARGS)
 
 test-arm64: $(STAMP)  ## install the bundle on an emulated Cortex-A72 and prove the parity of fp32 and int8 there
 	$(BIN)/python bundle/arm64.py $(ARGS)

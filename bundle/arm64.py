@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import PINNED, make
+from bundling import PINNED, make
 from wheels import TargetError
 
 QEMU, CPU = "qemu-aarch64-static", "cortex-a72"
@@ -127,6 +127,7 @@ def check(emulator: Emulator, directories: "list[Path]") -> None:
     """Predict, and prove parity on the emulated device."""
     seven = DIGITS / "7" / "000.png"
     emulator.run("-m", "gtp_runtime", "predict", directories[0], seven, "--topk", 1, "--threads", 1)
+    emulator.run("-m", "gtp_runtime", "selftest", directories[0], "--threads", 1, "--verbose")
     for directory in directories:
         for precision in ("fp32", "int8"):
             emulator.run("-m", "gtp_runtime", "validate", directory, "--precision", precision, "--threads", 1)

@@ -25,7 +25,7 @@ HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The scripts of bundle/."""
     monkeypatch.syspath_prepend(str(ROOT / "bundle"))
-    names = ("build", "wheels", "install", "arm64")
+    names = ("bundling", "wheels", "install", "arm64")
     others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     yield {name: __import__(name) for name in names}
     for name in names:
@@ -40,7 +40,7 @@ def fresh(place: Path) -> Path:
 
 
 def test_a_device_without_an_index_installs_and_runs_it(digits_copy: Path, tmp_path: Path) -> None:
-    build = (sys.executable, ROOT / "bundle" / "build.py")
+    build = (sys.executable, ROOT / "bundle" / "bundling.py")
     said = run(*build, "--extras", "onnxruntime,sign", "--outdir", tmp_path, cwd=tmp_path)
     (bundle,) = tmp_path.glob("*.pyz")
     assert f"run there: python3 {bundle.name}" in said
@@ -55,6 +55,7 @@ def test_a_device_without_an_index_installs_and_runs_it(digits_copy: Path, tmp_p
     said = run(*command, "validate", digits_copy, "--threads", "1", cwd=tmp_path)
     assert "parity ok on 360 images" in said
     assert gtp_runtime.read_manifest(digits_copy).results["parity"]["model.onnx"]["ok"]
+    assert "model.onnx runs with onnxruntime" in run(*command, "selftest", digits_copy, "--threads", "1", cwd=tmp_path)
     said = run(*command, "predict", digits_copy, SEVEN, "--topk", "1", cwd=tmp_path)
     assert said.splitlines()[-1].split()[0] == "7"
 
@@ -64,8 +65,8 @@ def small(scripts: dict[str, ModuleType], place: Path, **target: Any) -> Path:
     wheels = place / "wheels"
     wheels.mkdir()
     (wheels / "pip-1-py3-none-any.whl").write_bytes(b"no zip")
-    here = {"python": HERE, "machine": scripts["build"].platform.machine(), "glibc": "2.17", "platform": "here"}
-    scripts["build"].pack(wheels, "nothing", {**here, **target}, place / "small.pyz")
+    here = {"python": HERE, "machine": scripts["bundling"].platform.machine(), "glibc": "2.17", "platform": "here"}
+    scripts["bundling"].pack(wheels, "nothing", {**here, **target}, place / "small.pyz")
     return place / "small.pyz"
 
 
@@ -113,10 +114,10 @@ def test_a_package_without_wheels_is_named(
         )
 
     (tmp_path / "x-1-py3-none-any.whl").touch()
-    monkeypatch.setattr(scripts["build"], "build_runtime", lambda place: tmp_path / "x-1-py3-none-any.whl")
+    monkeypatch.setattr(scripts["bundling"], "build_runtime", lambda place: tmp_path / "x-1-py3-none-any.whl")
     monkeypatch.setattr(scripts["wheels"].subprocess, "run", refuse)
-    monkeypatch.setattr(sys, "argv", ["build.py", "--platform", "aarch64", "--extras", "jetson"])
-    assert scripts["build"].main() == 1
+    monkeypatch.setattr(sys, "argv", ["bundling.py", "--platform", "aarch64", "--extras", "jetson"])
+    assert scripts["bundling"].main() == 1
     said = capsys.readouterr().err
     assert "manylinux_2_28_aarch64: No matching distribution found for pycuda" in said
 
@@ -138,8 +139,8 @@ def test_what_only_the_devices_python_needs_is_found(scripts: dict[str, ModuleTy
 
 
 def test_constraints_are_for_the_python_that_they_need(scripts: dict[str, ModuleType]) -> None:
-    assert scripts["build"].pins("3.10") == []
-    assert scripts["build"].pins("3.12") == [ROOT / "constraints.txt"]
+    assert scripts["bundling"].pins("3.10") == []
+    assert scripts["bundling"].pins("3.12") == [ROOT / "constraints.txt"]
 
 
 @pytest.mark.parametrize("missing", ["qemu-aarch64-static", "apt-get"])
@@ -185,6 +186,14 @@ def test_one_json_document(digits_copy: Path, capsys: pytest.CaptureFixture[str]
     assert "missing.png" in missing["error"]
 
 
+def test_the_self_test_says_what_runs(digits_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (digits_copy / "model.json").read_bytes()
+    assert runtime_command.main(["selftest", str(digits_copy), "--json", "--threads", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["backend"]) == (True, "onnxruntime")
+    assert (digits_copy / "model.json").read_bytes() == before
+
+
 def test_a_gate_that_fails(digits_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     report = gtp_runtime.load(digits_copy).validate()
     report.problems.append("too far off")
@@ -194,3 +203,5 @@ def test_a_gate_that_fails(digits_copy: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "  gate: too far off"
     assert "was not stored" in said.err
+    assert runtime_command.main(["selftest", str(digits_copy)]) == 3
+    assert "fails its self-test" in capsys.readouterr().err

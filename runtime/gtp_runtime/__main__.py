@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,15 @@ def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
     if not stored:
         note("note: the result was not stored in the manifest, which is signed or cannot be written")
     return report.to_dict() | {"file": str(model.path)}, DONE if report.ok else GATE_FAILED
+
+
+def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Check at start-up that the file answers as its reference says; stores nothing."""
+    report = model.selftest()
+    origin = str(model.manifest.reference.get("images", "unknown"))
+    if not given.json:
+        show(f"{model.path.name} runs with {model.backend.name}", headline(report, origin))
+    return report.to_dict() | {"file": str(model.path), "backend": model.backend.name}, DONE
 
 
 def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -60,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m gtp_runtime", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, validate)
+    _add(commands, selftest)
     added = _add(commands, predict)
     added.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     added.add_argument("--topk", type=int, default=5, help="number of classes, best first")
@@ -73,6 +84,7 @@ def _add(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
     added.set_defaults(run=run)
     added.add_argument("path", type=Path, help="a .onnx or .engine file, or an artifact directory")
     added.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    added.add_argument("-v", "--verbose", action="store_true", help="show log messages: what runs the file, and why")
     run_arguments.add(added)
     return added
 
@@ -80,6 +92,8 @@ def _add(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error is one line on stderr."""
     given = _parser().parse_args(arguments)
+    if given.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     try:
         with load(given.path, **run_arguments.given(given)) as model:

@@ -24,11 +24,16 @@ PACKAGES = (
 ONNXRUNTIME = "1.22.1"  # 1.32 crashes in the emulation as it is imported
 PRESETS = ("paper", "measured")
 DIGITS = Path(__file__).parents[1] / "models" / "gtp_models" / "digits" / "images"
+GTP_EXPORT = (sys.executable, "-m", "gtp_export")
 IMAGES = 2  # of each class: emulation is slow
 
 
 class SkippedError(Exception):
     """What is missing here."""
+
+
+class FailedError(Exception):
+    """What does not work."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,29 @@ class Emulator:
     root: Path
     site: Path
 
-    def run(self, *arguments: object, timeout: int = 600) -> None:
-        """Run Python with these arguments, and show what it prints.
+    def run(self, *arguments: object, timeout: int = 600) -> str:
+        """Run Python with these arguments; show what it prints, and return that.
 
         Raises:
-            subprocess.CalledProcessError: it fails.
+            FailedError: it fails, or takes longer than ``timeout`` seconds.
         """
         command = [QEMU, "-cpu", CPU, "-L", self.root, "-E", f"PYTHONPATH={self.site}", "-E", "LC_ALL=C.UTF-8"]
         command += [self.root / "usr" / "bin" / f"python{PYTHON}", *arguments]
         print("$ python", *arguments, flush=True)
-        subprocess.run(list(map(str, command)), check=True, timeout=timeout)
+        return _run(command, timeout)
+
+
+def _run(command: "list[object]", timeout: int = 600) -> str:
+    """Run a program; show what it prints, and return that. Raises ``FailedError``."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": timeout}
+    try:
+        done = subprocess.run(list(map(str, command)), check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        raise FailedError(f"{command[-1]} took longer than {timeout} s") from error
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        raise FailedError(f"exit code {done.returncode} of {' '.join(map(str, command))}")
+    return done.stdout
 
 
 def unpack_system(place: Path) -> Path:
@@ -105,32 +123,34 @@ def make_bundle(place: Path) -> Path:
 
 
 def export(place: Path, preset: str) -> Path:
-    """Export digits in fp32 and int8 with a reference of a few images."""
+    """Export digits in fp32 and int8, with a reference of a few images."""
     images = place / "images"
     for folder in DIGITS.iterdir():
         (images / folder.name).mkdir(parents=True, exist_ok=True)
         for image in sorted(folder.iterdir())[:IMAGES]:
             shutil.copy(image, images / folder.name)
-    command = [sys.executable, "-m", "gtp_export"]
-    options = ["--no-check", "--no-report", "--quiet"]
     directory = place / preset
-    subprocess.run(
-        [*command, "export", "digits", "--preset", preset, "--data", images, "-o", directory, *options], check=True
-    )
-    subprocess.run(
-        [*command, "quantize", directory, "--target", "onnxruntime", "--data", DIGITS, "--quiet"], check=True
-    )
+    options = ("--no-check", "--no-report", "--quiet")
+    _run([*GTP_EXPORT, "export", "digits", "--preset", preset, "--data", images, "-o", directory, *options])
+    _run([*GTP_EXPORT, "quantize", directory, "--target", "onnxruntime", "--data", DIGITS, "--quiet"])
     return directory
 
 
 def check(emulator: Emulator, directories: "list[Path]") -> None:
-    """Predict, and prove parity on the emulated device."""
-    seven = DIGITS / "7" / "000.png"
-    emulator.run("-m", "gtp_runtime", "predict", directories[0], seven, "--topk", 1, "--threads", 1)
-    emulator.run("-m", "gtp_runtime", "selftest", directories[0], "--threads", 1, "--verbose")
+    """Predict, and prove parity on the emulated device; then fall back from an engine that it cannot run.
+
+    Raises:
+        FailedError: one of these fails.
+    """
+    one_thread, first = ("--threads", 1), directories[0]
+    emulator.run("-m", "gtp_runtime", "predict", first, DIGITS / "7" / "000.png", "--topk", 1, *one_thread)
     for directory in directories:
         for precision in ("fp32", "int8"):
-            emulator.run("-m", "gtp_runtime", "validate", directory, "--precision", precision, "--threads", 1)
+            emulator.run("-m", "gtp_runtime", "validate", directory, "--precision", precision, *one_thread)
+    _run([*GTP_EXPORT, "build-engine", first, "--flavor", "rtx", "--target", "sm86", "--quiet"])
+    said = emulator.run("-m", "gtp_runtime", "selftest", first, "--verbose")
+    if "not model.engine with tensorrt" not in said:
+        raise FailedError("the log does not say why the engine does not run")
 
 
 def main() -> int:
@@ -150,7 +170,7 @@ def main() -> int:
     try:
         emulator.run(bundle, "--quiet", "--no-compile", "--target", emulator.site)
         check(emulator, [export(place, preset) for preset in PRESETS])
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+    except FailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"ok on an emulated {CPU} with ONNX Runtime {ONNXRUNTIME}")

@@ -18,15 +18,15 @@ STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full test-timm fuzz soak lint gpu-check wheel clean help
+.PHONY: setup export validate bench test test-full test-timm fuzz soak lint gpu-check wheel bundle test-arm64 clean help
 
 setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks
 
 # The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,openvino,tensorrt-rtx,sign]'
+	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[export,dev,openvino,tensorrt-rtx,sign]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
@@ -68,13 +68,23 @@ lint: $(STAMP)  ## check style and types
 gpu-check: $(STAMP)  ## build, validate and time engines on this machine's GPU; writes docs/gpu-results.md [ARGS]
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
-wheel: $(STAMP)  ## build dist/*.whl, to install on a device
-	rm -rf build/lib build/bdist.*
+wheel: $(STAMP)  ## build dist/*.whl, of gtp-export and of its runtime, to install on a device
+	rm -rf build/lib build/bdist.* runtime/build
+	$(BIN)/python -m build --wheel --outdir dist runtime
 	$(BIN)/python -m build --wheel --outdir dist .
-	rm -rf build/lib build/bdist.*
+	rm -rf build/lib build/bdist.* runtime/build
+
+PLATFORM      ?=
+DEVICE_PYTHON ?=
+EXTRAS        ?= onnxruntime
+bundle: $(STAMP)  ## build dist/*.pyz, which installs the runtime where no network is [PLATFORM=aarch64 DEVICE_PYTHON=3.10 EXTRAS=onnxruntime,sign]
+	$(BIN)/python bundle/bundling.py --extras '$(EXTRAS)' $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(DEVICE_PYTHON),--python $(DEVICE_PYTHON)) $(ARGS)
+
+test-arm64: $(STAMP)  ## install the bundle on an emulated Cortex-A72 and prove the parity of fp32 and int8 there
+	$(BIN)/python bundle/arm64.py $(ARGS)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info runtime/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

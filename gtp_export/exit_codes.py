@@ -1,7 +1,5 @@
 """The exit codes of commands, and the code for each kind of error."""
 
-import errno
-
 from gtp_export.extras import ONNX, extra_of
 from gtp_exporters.errors import (
     ExportError,
@@ -18,41 +16,45 @@ from gtp_models.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from gtp_runtime.errors import (
-    BackendMissingError,
-    BudgetMissedError,
-    DeviceError,
-    GTPRuntimeError,
-    InputError,
-    NoClassesError,
-    RandomWeightsError,
-    SelfTestError,
-    first_line,
+from gtp_runtime import exit_codes as runtime
+from gtp_runtime.exit_codes import (
+    BUDGET_MISSED,
+    DONE,
+    FAILED,
+    GATE_FAILED,
+    MISSING,
+    RUNTIME_CODES,
+    USAGE,
+    Codes,
+    system_error,
 )
 
-DONE = 0
-FAILED = 1
-USAGE = 2
-GATE_FAILED = 3
-MISSING = 4
-BUDGET_MISSED = 5
+__all__ = [
+    "BUDGET_MISSED",
+    "DONE",
+    "FAILED",
+    "GATE_FAILED",
+    "KNOWN",
+    "MISSING",
+    "USAGE",
+    "code_of",
+    "missing_extra",
+    "system_error",
+]
 
-_CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-    (
-        (ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError, NoClassesError),
-        USAGE,
-    ),
-    ((MissingPackageError, WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
-    ((QuantizationFailedError, SelfTestError), GATE_FAILED),
-    ((BudgetMissedError,), BUDGET_MISSED),
-    ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
+_CODES: Codes = (
+    ((ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError), USAGE),
+    ((MissingPackageError, WeightsUnavailableError), MISSING),
+    ((QuantizationFailedError,), GATE_FAILED),
+    ((OutputError, ExportError, ModelsError), FAILED),
+    *RUNTIME_CODES,
 )
 KNOWN = tuple(kind for kinds, _ in _CODES for kind in kinds)
 
 
 def code_of(error: Exception) -> int:
     """Return the exit code of one of the ``KNOWN`` errors."""
-    return next(code for kinds, code in _CODES if isinstance(error, kinds))
+    return runtime.code_of(error, _CODES)
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:
@@ -62,13 +64,3 @@ def missing_extra(error: ModuleNotFoundError) -> str:
         return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"
     extra = extra_of(package)
     return f"{package} is not installed: {extra.command}" if extra else ""
-
-
-def system_error(error: OSError) -> str:
-    """Return an error of the operating system as one line that says what to do."""
-    reason = error.strerror or first_line(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{reason}: make room on the disk of the output and on that of temporary files (TMPDIR)"
-    if error.filename is None:
-        return f"{reason}: check the files, the disks and the devices of this machine (-v shows where)"
-    return f"{error.filename}: {reason}: check that this user may read and write it"

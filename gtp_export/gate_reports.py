@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
-from gtp_export.reports import number, percent
 from gtp_runtime.quantization_info import QuantizationInfo
+from gtp_runtime.text import number, percent
 
 if TYPE_CHECKING:
     from gtp_exporters import QuantizationFailedError

@@ -5,16 +5,8 @@ from collections.abc import Sequence
 from gtp_export import console
 from gtp_runtime import Accuracy, Latency, Parity
 from gtp_runtime.engine_info import EngineInfo
-
-
-def percent(value: "float | None", digits: int = 1) -> str:
-    """A share as a percentage, a dash where unknown."""
-    return "-" if value is None else f"{value:.{digits}%}"
-
-
-def number(value: "float | None", digits: int = 2) -> str:
-    """A number, a dash where unknown."""
-    return "-" if value is None else f"{value:.{digits}f}"
+from gtp_runtime.parity_text import details, headline
+from gtp_runtime.text import number, percent
 
 
 def latency_table(results: Sequence[Latency], title: str) -> None:
@@ -58,34 +50,9 @@ def _latency_row(result: Latency) -> tuple[str, ...]:
 
 def parity_lines(parity: Parity, images: str) -> None:
     """Show a parity report in a few lines, the failed gates last."""
-    what = "feature" if parity.top1_agreement is None else "logit"
-    parts = [
-        None if parity.top1_agreement is None else f"top-1 agrees on {percent(parity.top1_agreement)}",
-        None if parity.kept_agreement is None else f"kept sets agree on {percent(parity.kept_agreement)}",
-        None if parity.receiver_agreement is None else f"receivers on {percent(parity.receiver_agreement)} of these",
-        None if parity.kept_overlap in (None, 1) else f"token overlap {number(parity.kept_overlap, 3)}",
-        f"{what} error {parity.max_abs_fraction_all:.1e} of max|{what}|",
-        f"cosine {parity.cosine:.6f}",
-    ]
-    console.out.print(
-        f"parity {'ok' if parity.ok else 'FAILED'} on {parity.images} images ({images}): "
-        f"{', '.join(part for part in parts if part)}",
-        style="" if parity.ok else "red",
-        markup=False,
-    )
-    for layer in parity.layers:
-        if layer.flipped_gap is not None:
-            console.out.print(
-                f"  layer {layer.layer}: kept sets agree on {percent(layer.agreement)}; "
-                f"those that flip were within {layer.flipped_gap:.1e} of a tie"
-            )
-    if parity.top1 is not None:
-        dense = "" if parity.dense_top1 is None else f" (dense {percent(parity.dense_top1, 2)})"
-        console.out.print(f"top-1 accuracy {percent(parity.top1, 2)}{dense} on the same images")
-    if parity.dense_cosine is not None:
-        console.out.print(f"mean cosine to the dense model's features: {parity.dense_cosine:.4f}")
-    for text in parity.notes:
-        console.out.print(f"  note: {text}", markup=False)
+    console.out.print(headline(parity, images), style="" if parity.ok else "red", markup=False)
+    for text in details(parity):
+        console.out.print(text, markup=False)
     for problem in parity.problems:
         console.out.print(f"  gate: {problem}", style="red", markup=False)
 

@@ -20,18 +20,10 @@ from gtp_runtime.backends import all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import find_graph
+from gtp_runtime.run_arguments import TRUST
 
 PANEL = "How files run"
 TRUST_PANEL = "What is trusted"
-TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load``
-    ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
-    ("min_version", int, "With --trusted-key: the lowest version of a signed export that is accepted."),
-    (
-        "remember",
-        str,
-        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.",
-    ),
-)
 NOT_KEPT = (
     "note: the result was not stored in the manifest: it is signed or cannot be written, or the file was replaced "
     "during the run (-v shows which)"

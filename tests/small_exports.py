@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steps import counted
+
 from gtp_exporters.directory import staged
 from gtp_exporters.errors import OutputError
 
 NAMES = ("model.onnx", "dense.onnx", "reference.npz")
-STEPS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "unlink", "write")
 
 
 def write(place: Path, text: str, names: tuple[str, ...] = NAMES) -> None:
@@ -63,21 +64,8 @@ def replace_for_ever(place: Path, number: int) -> None:
 
 def die_at(place: Path, step: int, text: str) -> None:
     """Replace the export, and be killed before the given call to the file system."""
-    left = step
-
-    def counted(call: Any) -> Any:
-        def counting(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **options)
-
-        return counting
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
-    replace(place, text)
+    with counted(lambda number, _: os.kill(os.getpid(), signal.SIGKILL) if number == step else None):
+        replace(place, text)
 
 
 def killed(number: int, seconds: float, call: Callable[..., None], *arguments: Any) -> int:

@@ -23,13 +23,19 @@ from gtp_runtime.extras import Extra, is_installed
 from gtp_runtime.loading import load_twin
 
 CORES = os.cpu_count() or 1
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PROJECT, RUNTIME = (
+    tomllib.loads((ROOT / name).read_text("utf-8"))["project"] for name in ("pyproject.toml", "runtime/pyproject.toml")
+)
 RUN_COMMANDS = ("validate", "bench", "predict")
 
 
 def packages(extra: str) -> set[str]:
-    """Distribution names of an extra of pyproject.toml."""
-    return {re.split(r"[<>=!\[; ]", text)[0] for text in PROJECT["optional-dependencies"][extra]}
+    """Distribution names of an extra of pyproject.toml, those of the runtime's extra of this name included."""
+    texts = PROJECT["optional-dependencies"][extra]
+    own = f"gtp-export-runtime[{extra}]"
+    if own in texts:
+        texts = [text for text in texts if text != own] + RUNTIME["optional-dependencies"][extra]
+    return {re.split(r"[<>=!\[; ]", text)[0] for text in texts}
 
 
 def test_every_module_of_the_package_registers_a_backend_or_serves_them() -> None:
@@ -64,6 +70,16 @@ def test_extras_are_those_of_pyproject() -> None:
     for name, wanted in declared.items():
         assert wanted == packages(name) - {"pillow"}, name  # a base dependency; export needs a newer one
     assert EXPORT.name in declared
+
+
+def test_gtp_export_depends_on_its_runtime_of_the_same_version() -> None:
+    assert f"gtp-export-runtime=={RUNTIME['version']}" in PROJECT["dependencies"]
+    assert RUNTIME["version"] == PROJECT["version"]
+    assert RUNTIME["requires-python"] == PROJECT["requires-python"].split()[0]
+    for extra in RUNTIME["optional-dependencies"]:
+        assert f"gtp-export-runtime[{extra}]" in PROJECT["optional-dependencies"][extra]
+    runs = {extra.name for spec in all_backends().values() for extra in spec.extras}
+    assert {*runs, "sign"} == set(RUNTIME["optional-dependencies"])
 
 
 def test_every_extra_that_is_named_exists() -> None:

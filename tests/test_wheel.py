@@ -25,14 +25,15 @@ def run(*arguments: object, cwd: Path, code: int = 0) -> str:
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """Built from a copy, so that nothing is left in the repository."""
+    """Built from a copy, so that nothing is left in the repository; its runtime's is beside it."""
     sources = tmp_path / "sources"
     sources.mkdir()
     for name in PARTS:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, sources / name)
     isolation = ["--no-isolation"] if find_spec("setuptools") else []
-    run(sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", tmp_path, sources, cwd=tmp_path)
+    for place in (sources / "runtime", sources):
+        run(sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", tmp_path, place, cwd=tmp_path)
     (found,) = tmp_path.glob("gtp_export-*.whl")
     return found
 
@@ -42,7 +43,7 @@ def device(wheel: Path, tmp_path: Path) -> Path:
     """A fresh environment with the wheel and ONNX Runtime; returns the folder of its programs."""
     run(sys.executable, "-m", "venv", "device", cwd=tmp_path)
     programs = tmp_path / "device" / "bin"
-    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--find-links", wheel.parent)
     run(programs / "python", *install, "--constraint", ROOT / "constraints.txt", f"{wheel}[onnxruntime]", cwd=tmp_path)
     return programs
 
@@ -55,8 +56,9 @@ def test_the_wheel_works_on_a_device(device: Path, wheel: Path, digits_copy: Pat
         len([path for path in data if DIGITS in path.parents]) == 461
     )  # weights, 360 test images, 100 calibration images
     assert not [name for name in names if not name.startswith("gtp_")]
+    assert not [name for name in names if name.startswith("gtp_runtime/")], "a file has one distribution that owns it"
     assert {f"{package}/__init__.pyi" for package in ("gtp_models", "gtp_exporters", "gtp_export")} <= names
-    assert {f"{package}/py.typed" for package in ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")} <= names
+    assert {f"{package}/py.typed" for package in ("gtp_models", "gtp_exporters", "gtp_export")} <= names
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -11,11 +11,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 _numbers = itertools.count()
+_TEMPORARY = re.compile(r"\.(.+)\.tmp-\d+-\d+")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -52,6 +53,44 @@ def replacing(path: Path) -> Iterator[Path]:
         log.debug("%s is not flushed: %s", target.parent, error)
 
 
+def create_bytes(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file with these permissions, whole or not at all; an earlier one is never replaced.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError: it cannot be written.
+    """
+    temporary, lock = _create(path, mode)
+    try:
+        temporary.write_bytes(content)
+        flush(temporary)
+        _name(temporary, path)
+    finally:
+        _drop(temporary, lock)
+
+
+def _drop(temporary: Path, lock: int) -> None:
+    """Remove a temporary file of ours; one that cannot be removed is left to the next writer."""
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        log.info("%s is left: %s", temporary, error)
+    finally:
+        os.close(lock)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name if no other has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        log.debug("%s is renamed because it cannot be linked: %s", temporary, error)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
 @contextlib.contextmanager
 def restoring(path: Path) -> Iterator[None]:
     """If the block fails, restore the file at ``path``, or remove a new file there.
@@ -62,6 +101,7 @@ def restoring(path: Path) -> Iterator[None]:
         OSError: the temporary file cannot be made.
     """
     target = Path(os.path.realpath(path))
+    sweep(target)  # a link to this very file that was left would be taken for ours while we hold the lock
     kept = _keep(target) if target.exists() else None
     try:
         yield
@@ -73,8 +113,7 @@ def restoring(path: Path) -> Iterator[None]:
         raise
     finally:
         if kept is not None:
-            kept[0].unlink(missing_ok=True)
-            os.close(kept[1])
+            _drop(*kept)
 
 
 def _keep(target: Path) -> tuple[Path, int]:
@@ -105,12 +144,12 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".{target.name}.tmp-{os.getpid()}-{next(_numbers)}")
 
 
-def _create(target: Path) -> tuple[Path, int]:
+def _create(target: Path, mode: int = 0o666) -> tuple[Path, int]:
     """Make a temporary of ours and hold it: the lock lasts until the descriptor is closed."""
     while True:
         temporary = _temporary(target)
         try:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
         except FileExistsError:  # of an earlier process with this id
             continue
         if _held(descriptor) and temporary.exists():
@@ -129,20 +168,48 @@ def _held(descriptor: int) -> bool:
     return True
 
 
+def temporary_of(name: str) -> str | None:
+    """Return the name of the file for which a temporary of this name was made; None for other files."""
+    found = _TEMPORARY.fullmatch(name)
+    return found and found[1]
+
+
 def sweep(target: Path) -> None:
     """Remove temporary files of this file that no process has locked."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.tmp-\d+-\d+")
+    for found in _left(target):
+        with contextlib.suppress(OSError):  # another sweeper was faster
+            found.unlink()
+            log.info("removed %s, which a process that was killed left", found)
+
+
+def finish(target: Path, is_wanted: Callable[[Path], bool]) -> bool:
+    """Move the temporary file that is wanted to its place, where a process was killed before it did so.
+
+    Returns:
+        False if there is none, or it cannot be moved.
+    """
+    for found in _left(target):
+        with contextlib.suppress(OSError):  # a directory that cannot be written, or another was faster
+            if is_wanted(found):
+                os.replace(found, target)
+                log.info("moved %s to its place, which a process that was killed left", found)
+                return True
+    return False
+
+
+def _left(target: Path) -> Iterator[Path]:
+    """Yield the temporary files of this file that no process has locked, each while it is locked here."""
     entries: list[str] = []
     with contextlib.suppress(OSError):  # a folder that is missing is the writer's to report
         entries = os.listdir(target.parent)
-    for name in filter(ours.fullmatch, entries):
-        found = target.parent / name
-        with contextlib.suppress(OSError):  # held, or another sweeper was faster
-            descriptor = os.open(found, os.O_RDWR | os.O_NOFOLLOW)
+    for name in entries:
+        if temporary_of(name) != target.name:
+            continue
+        with contextlib.suppress(OSError):  # held, or a link
+            descriptor = os.open(target.parent / name, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 _lock(descriptor)
-                found.unlink()
-                log.info("removed %s, which a process that was killed left", found)
+                yield target.parent / name
             finally:
                 os.close(descriptor)
 

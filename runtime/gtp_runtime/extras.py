@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 @dataclass(frozen=True)
 class Extra:
-    """An extra of pyproject.toml.
+    """An extra of pyproject.toml, and of runtime/pyproject.toml where the runtime alone needs it.
 
     Attributes:
         name: as pip is given it.
@@ -21,8 +21,9 @@ class Extra:
 
     @property
     def command(self) -> str:
-        """The command that installs it."""
-        return f"pip install 'gtp-export[{self.name}]'"
+        """The command that installs it, for the distribution that is here."""
+        distribution = "gtp-export" if is_installed("gtp_export") else "gtp-export-runtime"
+        return f"pip install '{distribution}[{self.name}]'"
 
     def missing(self) -> list[str]:
         """Return what is not installed here, by distribution name."""

@@ -1,10 +1,10 @@
 """The files of an artifact directory that are gtp-export's, so that nothing else is ever replaced or removed."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from gtp_runtime.atomic import temporary_of
 from gtp_runtime.engine_info import CACHE_SUFFIX
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.manifest.reading import LARGEST
@@ -13,7 +13,6 @@ from gtp_runtime.trust import SIGNATURE_NAME
 
 SYSTEM = {"lost+found"}  # a file system's own, at its root
 _SECTIONS = {"schema_version", "model", "weights", "preprocessing", "files"}
-_TEMPORARY = re.compile(r"\.(.+)\.tmp-\d+-\d+")  # of gtp_runtime.atomic
 _LATER = (".engine", CACHE_SUFFIX)  # files that are made after the export
 
 
@@ -37,12 +36,6 @@ def _is_side_file(name: str) -> bool:
 def _is_temporary(name: str, listed: frozenset[str]) -> bool:
     base = temporary_of(name)
     return base is not None and (base in listed or base == SIGNATURE_NAME or base.endswith(_LATER))
-
-
-def temporary_of(name: str) -> str | None:
-    """Return the name of the file for which ``gtp_runtime.atomic`` made this temporary; None for other files."""
-    found = _TEMPORARY.fullmatch(name)
-    return found and found.group(1)
 
 
 def listed_files(directory: Path) -> frozenset[str]:

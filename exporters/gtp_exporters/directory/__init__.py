@@ -25,11 +25,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gtp_exporters.directory.contents import WORK_NAME, check_place
+from gtp_exporters.directory.contents import check_place
 from gtp_exporters.directory.explaining import explain, is_about
 from gtp_exporters.directory.lock import held
 from gtp_exporters.directory.staging import Staging
 from gtp_exporters.errors import OutputError
+from gtp_runtime.manifest import WORK_NAME
 
 __all__ = ["Staging", "staged"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gtp_exporters.errors import OutputError
+from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.owned import SYSTEM, own
 
-WORK_NAME = ".gtp-export"  # the hidden folder in which an export is written
-NEW, DONE = "new", "done"  # in it: an export being written, and one that counts and is not yet wholly in its place
+NEW, DONE = "new", "done"  # in WORK_NAME: an export being written; one that counts, not wholly in its place yet
 SHOWN = 3  # names of the user's files in a message
 
 

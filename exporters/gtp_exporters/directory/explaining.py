@@ -5,8 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from gtp_exporters.directory.contents import DONE, WORK_NAME
-from gtp_runtime.manifest import FILE_NAME
+from gtp_exporters.directory.contents import DONE
+from gtp_runtime.manifest import FILE_NAME, WORK_NAME
 from gtp_runtime.owned import listed_files
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -1,18 +1,20 @@
 """An export on its way, and the move to its place."""
 
+import errno
 import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtp_exporters.directory.contents import DONE, NEW, WORK_NAME, check_contents, refuse
+from gtp_exporters.directory.contents import DONE, NEW, check_contents, refuse
 from gtp_exporters.directory.explaining import explain
 from gtp_exporters.errors import OutputError
 from gtp_runtime import atomic
-from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.atomic import temporary_of
+from gtp_runtime.manifest import FILE_NAME, WORK_NAME
 from gtp_runtime.manifest.updating import held
-from gtp_runtime.owned import listed_files, own, temporary_of
+from gtp_runtime.owned import listed_files, own
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Staging:
             OutputError: a file cannot be moved, or one of the user's has come to stand in its place.
             ValueError: no manifest was written, or a file that it lists is missing.
         """
-        names = listed_files(self.path)
+        names = _listed(self.path)
         missing = [name for name in names if not (self.path / name).is_file()]
         if missing or not names:
             raise ValueError(f"{self.path} is no whole export: {', '.join(missing) or FILE_NAME} is missing")
@@ -84,9 +86,10 @@ class Staging:
     def _finish(self) -> None:
         with held(self.directory):  # against what is recorded in the earlier manifest meanwhile
             if (self.done / FILE_NAME).exists():
+                names = _listed(self.done)
                 self._check_free(self.done)
                 _flush_folder(self.done.parent)
-                self._move(listed_files(self.done))
+                self._move(names)
         shutil.rmtree(self.done)
 
     def _move(self, names: frozenset[str]) -> None:
@@ -105,6 +108,18 @@ class Staging:
         coming = {name for name in listed_files(source) if (source / name).exists()}
         standing = {entry.name for entry in self.directory.iterdir()}
         refuse(self.directory, (coming & standing) - own(self.directory))
+
+
+def _listed(folder: Path) -> frozenset[str]:
+    """Return the names in a manifest of ours; none without one.
+
+    Raises:
+        OSError: it cannot be read, and what it lists would be taken for what it does not list.
+    """
+    names = listed_files(folder)
+    if not names and (folder / FILE_NAME).exists():
+        raise OSError(errno.EIO, "the manifest cannot be read", str(folder / FILE_NAME))
+    return names
 
 
 def _flush_folder(path: Path) -> None:

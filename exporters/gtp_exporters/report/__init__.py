@@ -42,6 +42,7 @@ def write_report(directory: Path, output: Path | None = None, samples: list[Samp
     try:
         with atomic.replacing(place) as temporary:
             temporary.write_bytes(content)
+            atomic.flush(temporary)
             if output is None:  # listed first: a file that is listed is never taken for one of the user's
                 _list(content, directory)
     except OSError as error:

@@ -13,9 +13,17 @@ from gtp_exporters.precision import precision_of, to_precision
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
-from gtp_runtime.atomic import replacing, restoring
+from gtp_runtime.atomic import flush, replacing, restoring
 from gtp_runtime.engine_info import EngineInfo
-from gtp_runtime.manifest import FileEntry, Manifest, check_file, file_sha256, read_manifest, write_manifest
+from gtp_runtime.manifest import (
+    FILE_NAME,
+    FileEntry,
+    Manifest,
+    check_file,
+    file_sha256,
+    read_manifest,
+    write_manifest,
+)
 from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
@@ -149,14 +157,18 @@ def _entry(graph: FileEntry, precision: str, info: EngineInfo) -> FileEntry:
 
 
 def _write(target: Path, plan: bytes, entry: FileEntry, info: EngineInfo) -> FileEntry:
-    """Write engine and manifest, or neither; an engine that was there comes back."""
+    """Write engine and manifest, or neither.
+
+    The engine is on the disk, under a temporary name, before the manifest lists it. Where the process is killed before
+    the engine has its own name, whoever checks the file moves it (``atomic.finish``).
+    """
     try:
-        with held(target.parent), restoring(target):
+        with held(target.parent), restoring(target.parent / FILE_NAME), replacing(target) as temporary:
             manifest = read_manifest(target.parent)
             _check_graph(manifest, info)
-            with replacing(target) as temporary:
-                temporary.write_bytes(plan)
-                entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
+            temporary.write_bytes(plan)
+            flush(temporary)
+            entry = replace(entry, sha256=file_sha256(temporary), size=len(plan))
             write_manifest(_with_entry(manifest, target.name, entry), target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error

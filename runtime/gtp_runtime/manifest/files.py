@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from gtp_runtime import atomic
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
@@ -80,17 +81,32 @@ def _check_data(path: Path, name: str, manifest: Manifest) -> None:
 
 
 def _check_hash(path: Path, entry: FileEntry) -> None:
+    """Check a file. One whose writer was killed between manifest and file is moved to its place first."""
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            same = size == entry.size and _sha256(file) == entry.sha256
+        problem = _difference(path, entry)
     except FileNotFoundError as error:
-        raise ManifestError(f"no file {path}, though the manifest lists it: copy it there, or export again") from error
+        if not _finished(path, entry):
+            raise ManifestError(
+                f"no file {path}, though the manifest lists it: copy it there, or export again"
+            ) from error
+        return
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error
-    if not same:
-        what = "sha256 differs" if size == entry.size else f"{size} bytes, not {entry.size}: sha256 differs"
-        raise ManifestError(f"{path} is not the file that its manifest describes ({what}): export again")
+    if problem and not _finished(path, entry):
+        raise ManifestError(f"{path} is not the file that its manifest describes ({problem}): export again")
+
+
+def _finished(path: Path, entry: FileEntry) -> bool:
+    return atomic.finish(path, lambda found: not _difference(found, entry))
+
+
+def _difference(path: Path, entry: FileEntry) -> str:
+    """Return in what a file differs from its entry; "" where it does not. Raises ``OSError`` as ``open_regular``."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.size:
+            return f"{size} bytes, not {entry.size}: sha256 differs"
+        return "" if _sha256(file) == entry.sha256 else "sha256 differs"
 
 
 def read_checked(path: Path, entry: FileEntry) -> bytes:

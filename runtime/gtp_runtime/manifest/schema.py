@@ -11,6 +11,7 @@ from gtp_runtime.text import one_line
 
 SCHEMA_VERSION = "2.1"
 FILE_NAME = "model.json"
+WORK_NAME = ".gtp-export"  # the hidden folder of an artifact directory in which an export is written
 MODEL_NAME = "model.onnx"
 REFERENCE_NAME = "reference.npz"
 

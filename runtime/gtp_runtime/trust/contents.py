@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from gtp_runtime.atomic import temporary_of
 from gtp_runtime.errors import ManifestError, SignatureError
-from gtp_runtime.manifest import FILE_NAME, Manifest, check_file
+from gtp_runtime.manifest import FILE_NAME, WORK_NAME, Manifest, check_file
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import open_regular
 
@@ -29,7 +30,7 @@ def manifest_bytes(directory: Path) -> bytes:
 
 
 def check_contents(directory: Path, manifest: Manifest, own: Collection[str]) -> None:
-    """Check every file of a directory.
+    """Check every file of a directory, but what writers of ours that were killed left: nothing reads that.
 
     Args:
         directory: where they are.
@@ -39,10 +40,11 @@ def check_contents(directory: Path, manifest: Manifest, own: Collection[str]) ->
     Raises:
         SignatureError: "missing", "added" or "changed"; names the file.
     """
-    names = {entry.name for entry in directory.iterdir()}
-    if missing := sorted(set(manifest.files) - names):
+    known = {*manifest.files, *own}
+    names = {entry.name for entry in directory.iterdir() if not _is_leftover(entry, known)}
+    if missing := [name for name in sorted(set(manifest.files) - names) if not _is_whole(directory / name, manifest)]:
         raise SignatureError("missing", f"{directory / missing[0]} was taken away: {AGAIN}")
-    if added := sorted(names - set(manifest.files) - set(own)):
+    if added := sorted(names - known):
         raise SignatureError("added", f"{directory / added[0]} was added, the manifest does not list it: remove it")
     for name in manifest.files:
         path = directory / name
@@ -52,3 +54,19 @@ def check_contents(directory: Path, manifest: Manifest, own: Collection[str]) ->
             check_file(path, manifest)
         except ManifestError as error:
             raise SignatureError("changed", f"{error}".replace("export again", AGAIN)) from error
+
+
+def _is_leftover(path: Path, known: Collection[str]) -> bool:
+    """Whether it is a temporary file of a file that is known, or the folder in which an export is written."""
+    if path.name == WORK_NAME:
+        return path.is_dir() and not path.is_symlink()
+    return temporary_of(path.name) in known and path.is_file() and not path.is_symlink()
+
+
+def _is_whole(path: Path, manifest: Manifest) -> bool:
+    """Whether a file that was not there is, now that it was checked."""
+    try:
+        check_file(path, manifest)
+    except ManifestError:
+        return False
+    return True

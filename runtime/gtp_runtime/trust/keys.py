@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gtp_runtime.atomic import create_bytes, sweep
 from gtp_runtime.errors import BackendMissingError, InputError, KeyFileError
 from gtp_runtime.extras import Extra
 from gtp_runtime.opening import read_regular
@@ -111,19 +112,17 @@ def write_key_pair(name: Path) -> tuple[Path, Path, PublicKey]:
     public = key.key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     paths = (name.with_name(name.name + PRIVATE), name.with_name(name.name + PUBLIC))
     made: list[Path] = []
+    for path in paths:  # of both, what an earlier call that was killed left
+        sweep(path)
     try:
         for path, content, mode in zip(paths, (private, public), (0o600, 0o644), strict=True):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            create_bytes(path, content, mode)
             made.append(path)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
     except OSError as error:
-        for path in made:
-            path.unlink(missing_ok=True)
+        for earlier in made:
+            earlier.unlink(missing_ok=True)
         what = "exists, and a key is never replaced" if isinstance(error, FileExistsError) else error.strerror
-        raise KeyFileError(f"cannot write the key {error.filename or name}: {what}; choose another name") from error
+        raise KeyFileError(f"cannot write the key {path}: {what}; choose another name") from error
     return *paths, key.public
 
 

@@ -1,0 +1,113 @@
+"""``python -m gtp_runtime``: what a device without the command line of gtp-export needs, one function a command."""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gtp_runtime import Model, load, run_arguments
+from gtp_runtime.errors import GTPRuntimeError, ImageError
+from gtp_runtime.exit_codes import DONE, FAILED, GATE_FAILED, code_of, system_error
+from gtp_runtime.parity_text import details, headline
+from gtp_runtime.text import percent, visible
+
+DESCRIPTION = "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing."
+
+
+def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Prove parity with the eager model on the images of the reference."""
+    report = model.validate()
+    stored = model.record("parity", report.to_dict())
+    if not given.json:
+        origin = str(model.manifest.reference.get("images", "unknown"))
+        show(headline(report, origin), *details(report), *(f"  gate: {problem}" for problem in report.problems))
+    if not stored:
+        note("note: the result was not stored in the manifest, which is signed or cannot be written")
+    return report.to_dict() | {"file": str(model.path)}, DONE if report.ok else GATE_FAILED
+
+
+def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Check at start-up that the file answers as its reference says; stores nothing."""
+    report = model.selftest()
+    origin = str(model.manifest.reference.get("images", "unknown"))
+    if not given.json:
+        show(f"{model.path.name} runs with {model.backend.name}", headline(report, origin))
+    return report.to_dict() | {"file": str(model.path), "backend": model.backend.name}, DONE
+
+
+def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Classify images; one that cannot be read does not lose the others (exit code 1)."""
+    found: list[dict[str, Any]] = []
+    options = {"exif": given.exif, "allow_random": given.allow_random}
+    for image, answer in model.predict_each(given.images, given.topk, **options, workers=1):
+        if isinstance(answer, ImageError):
+            note(f"error: {answer}")
+            found.append({"image": str(image), "error": str(answer)})
+            continue
+        found.append({"image": str(image), "predictions": [asdict(entry) for entry in answer]})
+        if not given.json:
+            show(str(image), *(f"  {entry.label}  {percent(entry.probability)}" for entry in answer))
+    return {"images": found}, FAILED if any("error" in entry for entry in found) else DONE
+
+
+def show(*lines: str) -> None:
+    """Write lines to stdout."""
+    for line in lines:
+        print(visible(line))
+
+
+def note(text: str) -> None:
+    """Write what is not part of the result to stderr."""
+    print(visible(text), file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m gtp_runtime", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(commands, validate)
+    _add(commands, selftest)
+    added = _add(commands, predict)
+    added.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    added.add_argument("--topk", type=int, default=5, help="number of classes, best first")
+    added.add_argument("--exif", action="store_true", help="rotate images by their EXIF orientation")
+    added.add_argument("--allow-random", action="store_true", help="predict even if the weights are random")
+    return parser
+
+
+def _add(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+    added.set_defaults(run=run)
+    added.add_argument("path", type=Path, help="a .onnx or .engine file, or an artifact directory")
+    added.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    added.add_argument("-v", "--verbose", action="store_true", help="show log messages: what runs the file, and why")
+    run_arguments.add(added)
+    return added
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code; an error is one line on stderr."""
+    given = _parser().parse_args(arguments)
+    if given.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    try:
+        with load(given.path, **run_arguments.given(given)) as model:
+            document, code = given.run(model, given)
+    except GTPRuntimeError as error:
+        note(f"error: {error}")
+        return code_of(error)
+    except OSError as error:
+        note(f"error: {system_error(error)}")
+        return FAILED
+    if given.json:
+        print(json.dumps(document, indent=1))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,7 +31,7 @@ from gtp_exporters.directory.lock import held
 from gtp_exporters.directory.staging import Staging
 from gtp_exporters.errors import OutputError
 
-__all__ = ["Staging", "staged"]
+__all__ = ["Staging", "staged", "tidied"]
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def staged(directory: Path | str) -> Iterator[Staging]:
     staging = Staging(_resolved(directory))
     try:
         check_place(staging.directory)
-        with _tidied(staging.directory), held(staging.directory / WORK_NAME):
+        with tidied(staging.directory), held(staging.directory / WORK_NAME):
             staging.open()
             try:
                 yield staging
@@ -68,7 +68,7 @@ def _resolved(directory: Path | str) -> Path:
 
 
 @contextmanager
-def _tidied(directory: Path) -> Iterator[None]:
+def tidied(directory: Path) -> Iterator[None]:
     """Remove, at the end, those of ``directory`` and its parents that are made meanwhile and empty."""
     made = [place for place in (directory, *directory.parents) if not place.exists()]
     try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gtp_exporters.comparing.methods import Budget
     from gtp_exporters.comparing.rows import Comparison
 
+BACKENDS = ", ".join(graph_backends())
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
 
@@ -44,9 +45,7 @@ def compare(
         str | None,
         typer.Option(help="Instead of --budgets: tokens removed in every layer, 4,8,12.", show_default=False),
     ] = None,
-    backends: Annotated[
-        str, typer.Option(help=f"What runs the graphs: {', '.join(graph_backends())}.")
-    ] = "onnxruntime",
+    backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
     precisions: Annotated[str, typer.Option(help=f"{', '.join(precision_names())}.")] = "fp32",
     weights: Annotated[str, typer.Option(help="pretrained, a file, random or auto, as for export.")] = "pretrained",
     output: Annotated[

@@ -161,7 +161,7 @@ def _show(found: "Comparison", model: str, output: Path | None) -> None:
 
 
 def _next(found: "Comparison") -> str:
-    """Return the options that export the row of the front that saves most time, or what is nearest to it."""
+    """Return the options that export the row nearest to the dense model, of those on the front if any is."""
     rows = [row for row in found.rows if row.budget]
     best = min(rows, key=lambda row: (not row.front, row.divergence))
     return "".join(f" {part}" for part in best.command)

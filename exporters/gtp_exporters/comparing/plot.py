@@ -139,7 +139,7 @@ class Axis:
             powers = range(math.ceil(self.low), math.floor(self.high) + 1)
             return [10.0**power for power in powers]
         low, high = (10**self.low, 10**self.high) if self.logarithmic else (self.low, self.high)
-        rough = (high - low) / 4
+        rough = (high - low) / 5
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
         first = math.ceil(low / step)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gtp_exporters.comparing.rows import Comparison, Row
+from gtp_exporters.comparing.runs import COMPUTE
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def columns(comparison: Comparison) -> list[Column]:
 
 def title(comparison: Comparison, backend: str, precision: str) -> str:
     """Return the title of a table."""
-    options = "".join(f", {name} {value}" for name, value in comparison.options.get(backend, {}).items())
-    return f"{backend} {precision}{options.replace('compute fp32', '').rstrip(', ')}, batch {comparison.batch}"
+    options = {name: value for name, value in comparison.options.get(backend, {}).items() if name != COMPUTE}
+    said = "".join(f", {name} {value}" for name, value in options.items())
+    return f"{backend} {precision}{said}, batch {comparison.batch}"
 
 
 def data(comparison: Comparison) -> str:

@@ -31,7 +31,7 @@ from gtp_models.weights import outline
 from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
 from gtp_runtime.label_files import ILSVRC, META
 
-QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "limit": 24}
+QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "limit": 24, "footprint": False}
 MARKUP = "<b>&amp;</b> | `x`"
 
 

@@ -86,6 +86,7 @@ def compare(
         float, typer.Option(help="Seconds of timing in each round, for a budget's files.", min=0, callback=finite)
     ] = 3.0,
     rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; medians are shown.", min=1)] = 3,
+    footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     *,
     backend_options: dict[str, Any],
@@ -119,6 +120,7 @@ def compare(
             calib_data=calib_data,
             seconds=seconds,
             rounds=rounds,
+            footprint=footprint,
             backend_options=backend_options,
         )
         found = run(model, output, options=options, weights=weights, img_size=size, seed=seed or 0, progress=update)

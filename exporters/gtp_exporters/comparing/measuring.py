@@ -1,5 +1,6 @@
 """Measures the cases of one budget on one backend: accuracy on the same images, latency in turn with the dense one."""
 
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,12 +9,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from gtp_exporters.comparing.cases import Case
+from gtp_exporters.comparing.figures import Timed, make_row, of_baseline
 from gtp_exporters.comparing.graphs import Graphs
 from gtp_exporters.comparing.rows import Row
 from gtp_exporters.comparing.runs import Run
-from gtp_runtime import Accuracy, ImageSet, Latency, Model, benchmark, load
+from gtp_runtime import Accuracy, Footprint, ImageSet, Latency, Model, benchmark, load, measure_footprint
+from gtp_runtime.errors import DeviceError
 from gtp_runtime.evaluating import evaluate_each
+from gtp_runtime.footprint import file_bytes
 from gtp_runtime.progress import Progress
+
+STARTS = 1  # processes for each file
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Measuring:
         seconds: of timing for all files together, in each round.
         rounds: how often files are loaded anew and timed.
         workers: threads that read images; None is one for each CPU.
+        footprint: measure memory and cold start, in a process of its own for each file.
         progress: told what is being done.
     """
 
@@ -36,6 +44,7 @@ class Measuring:
     seconds: float
     rounds: int
     workers: int | None
+    footprint: bool
     progress: Progress
 
     def measure(self, dense: Case, cases: Sequence[Case], runs: Sequence[Run], what: str) -> list[Row]:
@@ -65,40 +74,32 @@ class Measuring:
             with _loaded(paths, [run for _, run in pairs]) as models:
                 if not number:
                     accuracies = self._accuracies(models, told)
-                    sizes = [_size(model) for model in models]
                 results.append(benchmark(models, self.seconds, told))
         latencies = [_middle(found) for found in zip(*results, strict=True)]
         ratios = {(case.label, run.label): ratio for (case, run), (_, ratio) in zip(pairs, latencies, strict=True)}
+        costs = [self._cost(path, run, told) for path, (_, run) in zip(paths, pairs, strict=True)]
         return [
-            _row(case, run, accuracy, latency, ratios[dense.label, run.label], size)
-            for (case, run), accuracy, latency, size in zip(pairs, accuracies, latencies, sizes, strict=True)
+            make_row(case, run, accuracy, cost, Timed(*latency, ratios[dense.label, run.label]))
+            for (case, run), accuracy, latency, cost in zip(pairs, accuracies, latencies, costs, strict=True)
         ]
+
+    def _cost(self, path: Path, run: Run, progress: Progress) -> Footprint:
+        """Return the size of a file and, if wanted, what a process of its own takes, where one can run it."""
+        if not self.footprint:
+            return Footprint(file_bytes(path))
+        progress("measuring memory and cold start")
+        try:
+            return measure_footprint(path, run.backend, starts=STARTS, **run.options)
+        except DeviceError as error:
+            log.info("memory and cold start of %s on %s are not measured: %s", path, run.label, error)
+            return Footprint(file_bytes(path))
 
     def _accuracies(self, models: Sequence[Model], progress: Progress) -> list[Accuracy]:
         """Return the accuracy of each file, the dense baseline's first: from what it is in the others' comparison."""
         baseline, *others = models
         kept = [self.kept / f"{_name(model, baseline, self.images)}.json" for model in others]
         found = evaluate_each(others, baseline, self.images, progress, workers=self.workers, resume=kept)
-        return [_of_baseline(found[0]), *found]
-
-
-def _of_baseline(compared: Accuracy) -> Accuracy:
-    """Return the dense baseline's accuracy from that of a file beside it."""
-    top1, images = compared.dense_top1, compared.images
-    error = None if top1 is None or images < 2 else (top1 * (1 - top1) / (images - 1)) ** 0.5
-    return Accuracy(
-        images,
-        top1=top1,
-        top1_se=error,
-        top5=compared.dense_top5,
-        top1_drop=None if top1 is None else 0.0,
-        top1_drop_se=None if error is None else 0.0,
-        agreement=1.0,
-        divergence=0.0,
-        divergence_se=None if images < 2 else 0.0,
-        unreadable=compared.unreadable,
-        unreadable_images=compared.unreadable_images,
-    )
+        return [of_baseline(found[0]), *found]
 
 
 @contextmanager
@@ -115,42 +116,6 @@ def _name(model: Model, baseline: Model, images: ImageSet) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _size(model: Model) -> int:
-    data = model.entry.external_data
-    return model.entry.size + (0 if data is None else model.manifest.entry(data).size)
-
-
 def _middle(results: Sequence[Latency]) -> tuple[float, float]:
     """Return the medians of p50 in milliseconds and of its ratio to the dense baseline's over the rounds."""
     return statistics.median(found.p50_ms for found in results), statistics.median(found.ratio for found in results)
-
-
-def _row(case: Case, run: Run, accuracy: Accuracy, latency: tuple[float, float], dense_ratio: float, size: int) -> Row:
-    plan, (p50, ratio) = case.plan, latency
-    saved = 1 - plan.ratio
-    return Row(
-        method=case.method,
-        budget={} if case.budget is None else case.budget.given,
-        backend=run.backend,
-        precision=run.precision,
-        num_prop=list(plan.num_prop),
-        settings=plan.settings.to_dict(),
-        command=list(case.command),
-        macs=plan.backbone,
-        macs_ratio=plan.ratio,
-        top1=accuracy.top1,
-        top1_se=accuracy.top1_se,
-        top5=accuracy.top5,
-        top1_drop=accuracy.top1_drop,
-        top1_drop_se=accuracy.top1_drop_se,
-        images=accuracy.images,
-        unreadable=accuracy.unreadable,
-        agreement=accuracy.agreement or 0.0,
-        divergence=accuracy.divergence or 0.0,
-        divergence_se=accuracy.divergence_se,
-        p50_ms=p50,
-        ratio=ratio,
-        share=(1 - ratio / dense_ratio) / saved if saved > 0 else None,
-        file_bytes=size,
-        published=case.published,
-    )

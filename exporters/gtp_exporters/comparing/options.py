@@ -31,6 +31,7 @@ class CompareOptions:
         calib_data: training images that int8 is calibrated on (default: the recipe's own).
         seconds: of timing in each round, for all files of a budget together.
         rounds: how often files are loaded anew and timed; medians are reported.
+        footprint: measure peak memory and cold start, in a process of its own for each file.
         backend_options: options of the backends; ``threads`` is 1 by default.
 
     Raises:
@@ -50,6 +51,7 @@ class CompareOptions:
     calib_data: Path | None = None
     seconds: float = SECONDS
     rounds: int = ROUNDS
+    footprint: bool = True
     backend_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

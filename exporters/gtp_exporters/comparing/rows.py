@@ -32,6 +32,7 @@ class Row:
         ratio: p50 over that of the dense fp32 model in the same runs.
         share: share of the saved MACs that becomes saved time, against the dense model of the same precision.
         file_bytes: size of the graph with its weights.
+        peak_mib, cold_start_ms: as in ``gtp_runtime.Footprint``.
         front: whether no row of this backend is both faster and closer to the dense model.
         published: published top-1 of these settings, in percent.
     """
@@ -59,6 +60,8 @@ class Row:
     ratio: float
     share: float | None
     file_bytes: int
+    peak_mib: float | None = None
+    cold_start_ms: float | None = None
     front: bool = False
     published: float | None = None
 

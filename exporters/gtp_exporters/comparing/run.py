@@ -114,7 +114,14 @@ def _compare(
     images = images if options.limit is None else images.spread(options.limit)
     runs, skipped = possible_runs(runs, cases.dense, graphs)
     measuring = Measuring(
-        graphs, images, work.evaluations, options.seconds, options.rounds, options.workers, graphs.progress
+        graphs=graphs,
+        images=images,
+        kept=work.evaluations,
+        seconds=options.seconds,
+        rounds=options.rounds,
+        workers=options.workers,
+        footprint=options.footprint,
+        progress=graphs.progress,
     )
     work.open(_key(manifest.files[first.name].sha256, images, options))
     rows = measure_all(cases, runs, options.budgets, measuring, work)
@@ -145,5 +152,6 @@ def _key(dense: str, images: ImageSet, options: CompareOptions) -> dict[str, Any
         "batch": options.batch,
         "seconds": options.seconds,
         "rounds": options.rounds,
+        "footprint": options.footprint,
         "tools": tool_versions(),
     }

@@ -47,6 +47,7 @@ COLUMNS = (
     Column("ratio", lambda row: f"{row.ratio:.3f}"),
     Column("realised, %", lambda row: "-" if row.share is None else f"{100 * row.share:.0f}"),
     Column("MB", lambda row: f"{row.file_bytes / 1e6:.1f}"),
+    Column("peak MiB", lambda row: _number(row.peak_mib, 0), lambda row: row.peak_mib is not None),
     Column("front", lambda row: "*" if row.front else ""),
 )
 WORDS = """\
@@ -54,7 +55,8 @@ WORDS = """\
 fp32 model, with the standard error of the paired differences. *agrees*: images with the dense fp32 model's class.
 *divergence*: of the dense to these class probabilities, in nats. *p50 ms* and *ratio*: median latency, and over the
 dense fp32 model's, timed in turn in one process. *realised*: share of the saved MACs that becomes saved time, against
-the dense model of the same precision. *front*: no row of this backend is both faster and closer to the dense model."""
+the dense model of the same precision. *peak MiB*: memory of a process that runs it. *front*: no row of this backend is
+both faster and closer to the dense model."""
 
 
 def columns(comparison: Comparison) -> list[Column]:

@@ -68,20 +68,26 @@ class Measuring:
         def told(task: str, share: float | None = None) -> None:
             self.progress(f"{what}: {task}", share)
 
-        results: list[list[Latency]] = []
-        for number in range(self.rounds):
-            told(f"loading {len(paths)} graphs")
-            with _loaded(paths, [run for _, run in pairs]) as models:
-                if not number:
-                    accuracies = self._accuracies(models, told)
-                results.append(benchmark(models, self.seconds, told))
-        latencies = [_middle(found) for found in zip(*results, strict=True)]
+        accuracies, latencies = self._run(paths, [run for _, run in pairs], told)
         ratios = {(case.label, run.label): ratio for (case, run), (_, ratio) in zip(pairs, latencies, strict=True)}
         costs = [self._cost(path, run, told) for path, (_, run) in zip(paths, pairs, strict=True)]
         return [
             make_row(case, run, accuracy, cost, Timed(*latency, ratios[dense.label, run.label]))
             for (case, run), accuracy, latency, cost in zip(pairs, accuracies, latencies, costs, strict=True)
         ]
+
+    def _run(
+        self, paths: Sequence[Path], runs: Sequence[Run], progress: Progress
+    ) -> tuple[list[Accuracy], list[tuple[float, float]]]:
+        """Return the accuracy of each file, and its median latency and ratio over rounds of loading all anew."""
+        accuracies: list[Accuracy] = []
+        results: list[list[Latency]] = []
+        for _ in range(self.rounds):
+            progress(f"loading {len(paths)} graphs")
+            with _loaded(paths, runs) as models:
+                accuracies = accuracies or self._accuracies(models, progress)
+                results.append(benchmark(models, self.seconds, progress))
+        return accuracies, [_middle(found) for found in zip(*results, strict=True)]
 
     def _cost(self, path: Path, run: Run, progress: Progress) -> Footprint:
         """Return the size of a file and, if wanted, what a process of its own takes, where one can run it."""

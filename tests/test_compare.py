@@ -27,6 +27,7 @@ from gtp_exporters.comparing.rows import FORMAT, Comparison, Row, with_front
 from gtp_exporters.comparing.runs import Form, make_runs
 from gtp_exporters.errors import OutputError
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
+from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import outline
 from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
 from gtp_runtime.label_files import ILSVRC, META
@@ -163,7 +164,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_is_left_of_what_fails_at_once(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="nothing"):
+    with pytest.raises(WeightsUnavailableError, match="nothing"):
         compare("digits", tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))
     assert not (tmp_path / "out").exists()
 

@@ -82,7 +82,7 @@ def plan_cases(recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequen
     settings = make_settings(DENSE)
     dense = Case(DENSE, None, settings, make_plan(model, settings), ("--method", DENSE), published.dense)
     others, skipped = [], []
-    for budget in budgets:
+    for budget in dict.fromkeys(budgets):
         for name in names:
             try:
                 choice = choose(name, recipe, budget)

@@ -386,6 +386,7 @@ WRONG = {
     "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, published, gtp, ",
     "--methods dense": "methods=dense cannot be chosen: the dense model is always compared",
     "--methods ,": "methods is empty: name at least one",
+    "--budgets ,": "budgets is empty: name at least one",
     "--budgets 1.5": "budget 1.5: give shares of the dense model's MACs between 0 and 1, like 0.75",
     "--budgets much": "--budgets takes numbers like 0.85,0.6, not 'much'",
     "--num-prop 0": "num_prop 0: give numbers of tokens of at least 1",

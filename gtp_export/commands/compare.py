@@ -1,7 +1,8 @@
 """``gtp-export compare``: token reduction methods beside the dense model, in one table and a plot."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gtp_exporters.comparing.rows import Comparison
 
 BACKENDS = ", ".join(graph_backends())
+Number = TypeVar("Number", int, float)
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
 
@@ -104,11 +106,10 @@ def compare(
         update("loading torch")
         from gtp_exporters import CompareOptions
         from gtp_exporters import compare as run
-        from gtp_exporters.comparing.options import BUDGETS
 
         options = CompareOptions(
             methods=None if methods is None else _words(methods),
-            budgets=_budgets(budgets, num_prop) or BUDGETS,
+            budgets=_budgets(budgets, num_prop),
             backends=_words(backends),
             precisions=_words(precisions),
             data=data,
@@ -136,14 +137,20 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _budgets(shares: str | None, amounts: str | None) -> "tuple[Budget, ...]":
     from gtp_exporters.comparing.methods import Budget
+    from gtp_exporters.comparing.options import BUDGETS
 
+    if amounts is not None:
+        return tuple(Budget(num_prop=number) for number in _numbers(amounts, int, "--num-prop", "4,8,12"))
+    if shares is not None:
+        return tuple(Budget(keep=number) for number in _numbers(shares, float, "--budgets", "0.85,0.6"))
+    return BUDGETS
+
+
+def _numbers(text: str, kind: Callable[[str], Number], option: str, example: str) -> list[Number]:
     try:
-        if amounts is not None:
-            return tuple(Budget(num_prop=int(word)) for word in _words(amounts))
-        return tuple(Budget(keep=float(word)) for word in _words(shares or ""))
+        return [kind(word) for word in _words(text)]
     except ValueError:
-        option, example = ("--num-prop", "4,8,12") if amounts is not None else ("--budgets", "0.85,0.6")
-        raise typer.BadParameter(f"{option} takes numbers like {example}, not {amounts or shares!r}") from None
+        raise typer.BadParameter(f"{option} takes numbers like {example}, not {text!r}") from None
 
 
 def _show(found: "Comparison", model: str, output: Path | None) -> None:

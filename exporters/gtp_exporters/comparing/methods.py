@@ -14,6 +14,7 @@ GTP, DENSE, PUBLISHED = "gtp", "dense", "published"
 SPECIAL = {
     **{name: f"GTP, --preset {name}" for name in PRESETS},
     "prune": "GTP, --preset paper without propagation",
+    "tome-2": "token merging in the layers of --preset measured",
     PUBLISHED: "GTP with the published settings of this num_prop, where the recipe has them",
 }
 
@@ -94,6 +95,8 @@ def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
         return Choice(GTP, name)
     if name == "prune":
         return Choice(GTP, "paper", {"propagation": "None"})
+    if name == "tome-2":
+        return Choice("tome", None, {"schedule": PRESETS["measured"]["schedule"]})
     if name != PUBLISHED:
         return Choice(name)
     from gtp_exporters.comparing.published import published_settings

@@ -6,7 +6,7 @@ option that a backend declares. One that is not given is not passed on, so a bac
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -86,19 +86,44 @@ def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callab
         defaults: options whose default differs from the backend's in this command.
     """
 
+    def made(values: dict[str, Any]) -> RunOptions:
+        backend, precision = values.pop("backend"), values.pop("precision")
+        return RunOptions(backend, _given(values), defaults, precision)
+
+    return _mark("running", _parameters(defaults), made)
+
+
+def takes_backend_options(
+    without: Collection[str] = (), **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Mark a command that chooses backends itself; it gets their options that were given as ``backend_options``.
+
+    Args:
+        without: options that it does not take.
+        defaults: options whose default differs from the backend's in this command.
+    """
+    return _mark("backend_options", [entry for entry in _of_backends(defaults) if entry.name not in without], _given)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _mark(
+    name: str, added: list[inspect.Parameter], make: Callable[[dict[str, Any]], Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put parameters in place of a command's argument ``name``, which is made from their values."""
+
     def mark(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
-        added = _parameters(defaults)
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {entry.name: _plain(given.pop(entry.name)) for entry in added}
-            backend, precision = values.pop("backend"), values.pop("precision")
-            chosen = {name: value for name, value in values.items() if value is not None}
-            command(**given, running=RunOptions(backend, chosen, defaults, precision))
+            command(**given, **{name: make(values)})
 
         own = list(signature.parameters.values())
-        place = list(signature.parameters).index("running")
+        place = list(signature.parameters).index(name)
         parameters = [*own[:place], *added, *own[place + 1 :]]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return run

@@ -18,6 +18,7 @@ import gtp_runtime
 from gtp_runtime import Model, checkpoint, find_image_set
 from gtp_runtime.accuracy import NAMED, Accuracy, Tally, measure, score
 from gtp_runtime.errors import ImageError, InputError
+from gtp_runtime.evaluating import evaluate_each
 from gtp_runtime.read_ahead import AHEAD, count_workers, read_ahead
 
 
@@ -105,6 +106,33 @@ def test_an_evaluation_goes_on_where_it_was_killed(
     for image in data.rglob("*.png"):
         image.write_bytes(b"")
     assert gtp_runtime.evaluate(model, dense, data, resume=kept) == found, "nothing is read again"
+
+
+def test_several_files_are_measured_in_one_reading(
+    model: Model, dense: Model, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, kept = find_image_set(data, model.manifest), [tmp_path / "0.json", tmp_path / "1.json"]
+    alone = [gtp_runtime.evaluate(file, dense, images) for file in (model, dense)]
+    gtp_runtime.evaluate(model, dense, images, resume=kept[0])
+    monkeypatch.setattr("gtp_runtime.evaluating.CHUNK", 5)
+    runs: list[int] = []
+    outputs = Model.outputs
+    monkeypatch.setattr(Model, "outputs", lambda self, given: (runs.append(id(self)), outputs(self, given))[1])
+    for kept_in in (kept, None):
+        found = evaluate_each([model, dense], dense, images, resume=kept_in)
+        assert [numbers(one) for one in found] == [pytest.approx(numbers(one)) for one in alone]
+        assert [one.unreadable_images for one in found] == [one.unreadable_images for one in alone]
+        assert (id(model) in runs) == (kept_in is None), "that one was done"
+    with pytest.raises(InputError, match="keeps another evaluation"):
+        evaluate_each([dense, model], dense, images, resume=kept)
+
+
+def test_a_part_is_spread_over_the_folder(model: Model, data: Path) -> None:
+    images = find_image_set(data, model.manifest)
+    few = images.spread(3)
+    assert [few.name(index).partition("/")[0] for index in range(3)] == ["0", "5", "9"]
+    assert list(few.classes) == [0, 5, 9] and images.spread(99) is images
+    assert few.digest() != images.digest()
 
 
 def test_a_process_that_is_killed_leaves_what_was_done(digits: Path, tmp_path: Path) -> None:

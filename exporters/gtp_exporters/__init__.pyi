@@ -1,3 +1,6 @@
+from gtp_exporters.comparing.options import CompareOptions as CompareOptions
+from gtp_exporters.comparing.rows import Comparison as Comparison
+from gtp_exporters.comparing.run import compare as compare
 from gtp_exporters.errors import EngineError as EngineError
 from gtp_exporters.errors import ExportError as ExportError
 from gtp_exporters.errors import LimitError as LimitError

@@ -10,6 +10,7 @@ from gtp_runtime import errors
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.comparing import benchmark
 from gtp_runtime.evaluating import evaluate
+from gtp_runtime.footprint import Footprint, measure_footprint
 from gtp_runtime.frames import from_bgr, from_nv12
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.installing import Installed, install, rollback
@@ -24,6 +25,7 @@ from gtp_runtime.watch import Stats
 
 __all__ = [
     "Accuracy",
+    "Footprint",
     "ImageSet",
     "Installed",
     "Latency",
@@ -41,6 +43,7 @@ __all__ = [
     "from_nv12",
     "install",
     "load",
+    "measure_footprint",
     "read_manifest",
     "rollback",
 ]

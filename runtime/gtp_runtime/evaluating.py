@@ -1,6 +1,6 @@
 """Measures accuracy on a folder of any size: images are read in threads, and what is kept does not grow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import Any
@@ -55,17 +55,49 @@ def evaluate(
         AnswerError: an answer that is not finite.
     """
     model.check_classes("accuracy")
-    threads = count_workers(workers)
     images = data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, by_order=by_order)
-    state = Checkpoint(resume, _key(model, dense, images))
-    state.write()  # a place that cannot be written is said before the work
+    kept = None if resume is None else [resume]
+    return evaluate_each([model], dense, images, progress, strict=strict, workers=workers, resume=kept)[0]
+
+
+def evaluate_each(
+    models: Sequence[Model],
+    dense: Model | None,
+    images: ImageSet,
+    progress: Progress = quiet,
+    *,
+    strict: bool = False,
+    workers: int | None = None,
+    resume: Sequence[str | PathLike[str]] | None = None,
+) -> list[Accuracy]:
+    """Accuracy of several files, each beside the same dense baseline: as ``evaluate``, reading every image once.
+
+    Args:
+        models: the files, one or more.
+        dense: the dense baseline of all; it runs once for each image.
+        images: what ``find_image_set`` found.
+        progress, strict, workers: as for ``evaluate``.
+        resume: for each of ``models`` a file of its own, as for ``evaluate``.
+
+    Raises:
+        as ``evaluate``.
+    """
+    for model in models:
+        model.check_classes("accuracy")
+    threads = count_workers(workers)
+    places = [None] * len(models) if resume is None else list(resume)
+    states = [Checkpoint(place, _key(model, dense, images)) for model, place in zip(models, places, strict=True)]
+    for state in states:
+        state.write()  # a place that cannot be written is said before the work
     try:
-        _run([model] if dense is None else [model, dense], images, state, progress, strict, threads)
+        _run([*models, *([] if dense is None else [dense])], images, states, progress, strict, threads)
     finally:
-        state.write()
-    if not state.tally.images:
-        raise ImageError(f"none of the {len(images)} images can be read: {state.tally.unreadable_images[0]}")
-    return state.tally.accuracy(images.by_order)
+        for state in states:
+            state.write()
+    tally = states[0].tally
+    if not tally.images:
+        raise ImageError(f"none of the {len(images)} images can be read: {tally.unreadable_images[0]}")
+    return [state.tally.accuracy(images.by_order) for state in states]
 
 
 def _key(model: Model, dense: Model | None, images: ImageSet) -> dict[str, Any]:
@@ -83,8 +115,10 @@ def _key(model: Model, dense: Model | None, images: ImageSet) -> dict[str, Any]:
 
 
 def _run(
-    files: list[Model], images: ImageSet, state: Checkpoint, progress: Progress, strict: bool, workers: int
+    files: list[Model], images: ImageSet, states: list[Checkpoint], progress: Progress, strict: bool, workers: int
 ) -> None:
+    """Score ``files``, one for each of ``states`` and then the dense baseline, from where the first of them is."""
+
     def read(index: int) -> Inputs | ImageError:
         try:
             return _preprocess(files, images.path(index))
@@ -93,11 +127,14 @@ def _run(
 
     batch = max(file.batch for file in files)
     size = -(-CHUNK // batch) * batch
-    with closing(read_ahead(read, range(state.done, len(images)), workers)) as found:
+    start = min(state.done for state in states)
+    with closing(read_ahead(read, range(start, len(images)), workers)) as found:
         for part in _chunks(found, size):
-            _score(files, images, part, state, strict)
-            state.advance(part[-1][0] + 1)
-            progress("measuring accuracy", state.done / len(images))
+            done = part[-1][0] + 1
+            _score(files, images, part, states, strict)
+            for state in states:
+                state.advance(max(done, state.done))
+            progress("measuring accuracy", done / len(images))
 
 
 def _preprocess(files: list[Model], path: Any) -> Inputs:
@@ -125,7 +162,7 @@ def _chunks(found: Iterable[tuple[int, "Inputs | ImageError"]], size: int) -> It
         yield part
 
 
-def _score(files: list[Model], images: ImageSet, part: Part, state: Checkpoint, strict: bool) -> None:
+def _score(files: list[Model], images: ImageSet, part: Part, states: list[Checkpoint], strict: bool) -> None:
     readable: list[tuple[int, Inputs]] = []
     for index, entry in part:
         if not isinstance(entry, ImageError):
@@ -133,13 +170,25 @@ def _score(files: list[Model], images: ImageSet, part: Part, state: Checkpoint, 
         elif strict:
             raise entry
         else:
-            state.tally.add_unreadable(str(entry))
-    if not readable:
-        return
-    indices = [index for index, _ in readable]
+            for state in states:
+                if index >= state.done:
+                    state.tally.add_unreadable(str(entry))
+    if readable:
+        _add(files, images, readable, states)
+
+
+def _add(files: list[Model], images: ImageSet, part: list[tuple[int, Inputs]], states: list[Checkpoint]) -> None:
+    """Add the scores of images to the sums of each file that does not have them yet."""
+    indices = np.array([index for index, _ in part])
     names = [images.path(index) for index in indices]
-    logits = [
-        file.logits(np.stack([inputs[number] for _, inputs in readable]), names) for number, file in enumerate(files)
-    ]
-    classes = None if images.classes is None else images.classes[indices]
-    state.tally.add(score(logits[0], logits[1] if len(files) > 1 else None, classes), len(indices))
+
+    def logits(number: int) -> np.ndarray:
+        return files[number].logits(np.stack([inputs[number] for _, inputs in part]), names)
+
+    dense = logits(-1) if len(files) > len(states) else None
+    for number, state in enumerate(states):
+        new = indices >= state.done
+        if new.any():
+            classes = None if images.classes is None else images.classes[indices[new]]
+            scores = score(logits(number)[new], None if dense is None else dense[new], classes)
+            state.tally.add(scores, int(new.sum()))

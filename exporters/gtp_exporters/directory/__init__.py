@@ -32,7 +32,7 @@ from gtp_exporters.directory.staging import Staging
 from gtp_exporters.errors import OutputError
 from gtp_runtime.manifest import WORK_NAME
 
-__all__ = ["Staging", "staged"]
+__all__ = ["Staging", "staged", "tidied"]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def staged(directory: Path | str) -> Iterator[Staging]:
     staging = Staging(_resolved(directory))
     try:
         check_place(staging.directory)
-        with _tidied(staging.directory), held(staging.directory / WORK_NAME):
+        with tidied(staging.directory), held(staging.directory / WORK_NAME):
             staging.open()
             try:
                 yield staging
@@ -69,7 +69,7 @@ def _resolved(directory: Path | str) -> Path:
 
 
 @contextmanager
-def _tidied(directory: Path) -> Iterator[None]:
+def tidied(directory: Path) -> Iterator[None]:
     """Remove, at the end, those of ``directory`` and its parents that are made meanwhile and empty."""
     made = [place for place in (directory, *directory.parents) if not place.exists()]
     try:

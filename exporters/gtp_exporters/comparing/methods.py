@@ -1,0 +1,110 @@
+"""What can be compared, by name: GTP's presets, pruning, settings that its authors published, and every method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gtp_exporters.errors import LimitError
+from gtp_models.errors import ConfigError
+from gtp_models.methods.gtp.config import PRESETS
+from gtp_models.methods.settings import Settings
+from gtp_models.recipes import Recipe
+
+GTP, DENSE, PUBLISHED = "gtp", "dense", "published"
+SPECIAL = {
+    **{name: f"GTP, --preset {name}" for name in PRESETS},
+    "prune": "GTP, --preset paper without propagation",
+    "tome-2": "token merging in the layers of --preset measured",
+    PUBLISHED: "GTP with the published settings of this num_prop, where the recipe has them",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a method may spend: ``keep``, a share of the dense model's MACs, or ``num_prop`` tokens a layer.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    keep: float | None = None
+    num_prop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and not 0 < self.keep < 1:
+            raise ConfigError(f"budget {self.keep:g}: give shares of the dense model's MACs between 0 and 1, like 0.75")
+        if self.num_prop is not None and self.num_prop < 1:
+            raise ConfigError(f"num_prop {self.num_prop}: give numbers of tokens of at least 1")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The setting by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def label(self) -> str:
+        """It in words: "0.75", or "8 a layer"."""
+        return f"{self.keep:g}" if self.keep is not None else f"{self.num_prop} a layer"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with its preset and further settings; the budget is still open."""
+
+    method: str
+    preset: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, recipe: Recipe, budget: Budget) -> Settings:
+        """Return the settings for a recipe. Raises as ``Recipe.settings``."""
+        return recipe.settings(self.method, self.preset, **self.given, **budget.given)
+
+    def command(self, budget: Budget) -> list[str]:
+        """Return the options of ``gtp-export export`` that mean the same."""
+        own = {"preset": self.preset} if self.method == GTP else {"method": self.method}
+        options = {**own, **self.given, **budget.given}
+        return [
+            part
+            for name, value in options.items()
+            if value is not None
+            for part in (f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value))
+        ]
+
+
+def default_names() -> tuple[str, ...]:
+    """Return what is compared by default: each form of GTP once, then every other method."""
+    return (*(name for name in SPECIAL if name != PUBLISHED), *_methods())
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raise ``LimitError`` unless every name can be compared."""
+    known = (*SPECIAL, GTP, *_methods())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        extra = ": the dense model is always compared" if unknown == [DENSE] else ""
+        raise LimitError(f"methods={', '.join(unknown)} cannot be chosen{extra}; choose from {', '.join(known)}")
+
+
+def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
+    """Return what a name means for a recipe and a budget.
+
+    Raises:
+        ConfigError: the recipe has no published settings for this budget.
+    """
+    if name in PRESETS:
+        return Choice(GTP, name)
+    if name == "prune":
+        return Choice(GTP, "paper", {"propagation": "None"})
+    if name == "tome-2":
+        return Choice("tome", None, {"schedule": PRESETS["measured"]["schedule"]})
+    if name != PUBLISHED:
+        return Choice(name)
+    from gtp_exporters.comparing.published import published_settings
+
+    return Choice(GTP, "paper", published_settings(recipe, budget))
+
+
+def _methods() -> tuple[str, ...]:
+    from gtp_models.methods import METHODS  # its entries need torch
+
+    return tuple(name for name in METHODS.names() if name not in (GTP, DENSE))

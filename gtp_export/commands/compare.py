@@ -1,0 +1,176 @@
+"""``gtp-export compare``: token reduction methods beside the dense model, in one table and a plot."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from gtp_export import console
+from gtp_export.numbers import finite
+from gtp_export.options import Json, Quiet, Verbose, Workers
+from gtp_export.run_options import takes_backend_options
+from gtp_export.settings_options import read_size
+from gtp_exporters.comparing.methods import SPECIAL
+from gtp_exporters.comparing.runs import graph_backends
+from gtp_exporters.precisions import precision_names
+
+if TYPE_CHECKING:
+    from gtp_exporters.comparing.methods import Budget
+    from gtp_exporters.comparing.rows import Comparison
+
+BACKENDS = ", ".join(graph_backends())
+Number = TypeVar("Number", int, float)
+METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
+
+
+@takes_backend_options(without=("compute",), threads=1)
+def compare(
+    model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Test images, one sub-folder per class where known (default: the recipe's own).",
+            show_default=False,
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"{METHODS} (default: all but published and gtp).", show_default=False),
+    ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(help="Shares of the dense model's MACs (default: 0.85,0.75,0.6).", show_default=False),
+    ] = None,
+    num_prop: Annotated[
+        str | None,
+        typer.Option(help="Instead of --budgets: tokens removed in every layer, 4,8,12.", show_default=False),
+    ] = None,
+    backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
+    precisions: Annotated[str, typer.Option(help=f"{', '.join(precision_names())}.")] = "fp32",
+    weights: Annotated[str, typer.Option(help="pretrained, a file, random or auto, as for export.")] = "pretrained",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
+            "stopped goes on from there.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
+            show_default=False,
+        ),
+    ] = None,
+    by_order: Annotated[
+        bool,
+        typer.Option("--by-order", help="With --data: its sub-folders in alphabetical order are classes 0, 1, …."),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Images at most, spread over the folder.", min=1, show_default=False)
+    ] = None,
+    workers: Workers = None,
+    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
+    img_size: Annotated[
+        str | None,
+        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
+    ] = None,
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(help="Training images to calibrate int8 on (default: the recipe's own).", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds of timing in each round, for a budget's files.", min=0, callback=finite)
+    ] = 3.0,
+    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; medians are shown.", min=1)] = 3,
+    footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
+    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
+    *,
+    backend_options: dict[str, Any],
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods with the dense model: accuracy, divergence, latency and size, as a table and a plot."""
+    if budgets is not None and num_prop is not None:
+        raise typer.BadParameter("--budgets and --num-prop both say how much is removed: give one of the two")
+    if seed is not None and weights not in ("random", "auto"):
+        raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    size = read_size(img_size)
+    with console.progress("comparing") as update:
+        update("loading torch")
+        from gtp_exporters import CompareOptions
+        from gtp_exporters import compare as run
+
+        options = CompareOptions(
+            methods=None if methods is None else _words(methods),
+            budgets=_budgets(budgets, num_prop),
+            backends=_words(backends),
+            precisions=_words(precisions),
+            data=data,
+            labels=labels,
+            by_order=by_order,
+            limit=limit,
+            workers=workers,
+            batch=batch,
+            calib_data=calib_data,
+            seconds=seconds,
+            rounds=rounds,
+            footprint=footprint,
+            backend_options=backend_options,
+        )
+        found = run(model, output, options=options, weights=weights, img_size=size, seed=seed or 0, progress=update)
+    if json:
+        console.emit(found.to_dict())
+    else:
+        _show(found, model, output)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _budgets(shares: str | None, amounts: str | None) -> "tuple[Budget, ...]":
+    from gtp_exporters.comparing.methods import Budget
+    from gtp_exporters.comparing.options import BUDGETS
+
+    if amounts is not None:
+        return tuple(Budget(num_prop=number) for number in _numbers(amounts, int, "--num-prop", "4,8,12"))
+    if shares is not None:
+        return tuple(Budget(keep=number) for number in _numbers(shares, float, "--budgets", "0.85,0.6"))
+    return BUDGETS
+
+
+def _numbers(text: str, kind: Callable[[str], Number], option: str, example: str) -> list[Number]:
+    try:
+        return [kind(word) for word in _words(text)]
+    except ValueError:
+        raise typer.BadParameter(f"{option} takes numbers like {example}, not {text!r}") from None
+
+
+def _show(found: "Comparison", model: str, output: Path | None) -> None:
+    from gtp_exporters.comparing.run import default_output
+    from gtp_exporters.comparing.table import columns, data, title
+
+    console.out.print(f"{found.title}: {data(found)}", markup=False)
+    chosen = columns(found)
+    for backend, precision in found.runs():
+        rows = [[column.cell(row) for column in chosen] for row in found.of(backend, precision)]
+        console.table(title(found, backend, precision), [column.head for column in chosen], rows)
+    for entry in found.skipped:
+        console.note(f"note: not compared: {entry.what}: {entry.why}")
+    place = output or default_output(found.model)
+    console.out.print(f"wrote {place}: compare.json compare.md compare.svg", markup=False)
+    console.out.print(f"next: gtp-export export {model}{_next(found)}", markup=False)
+
+
+def _next(found: "Comparison") -> str:
+    """Return the options that export the row nearest to the dense model, of those on the front if any is."""
+    rows = [row for row in found.rows if row.budget]
+    best = min(rows, key=lambda row: (not row.front, row.divergence))
+    return "".join(f" {part}" for part in best.command)

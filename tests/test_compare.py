@@ -1,0 +1,436 @@
+"""``compare``: methods beside the dense model, measured once each, resumed, in tables, a plot and a document."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifacts import DIGITS, ONE_OF_EACH, SEVEN, TINY, Command
+from PIL import Image
+from scipy.io import savemat
+
+import gtp_runtime
+from gtp_exporters import CompareOptions, ExportOptions, compare, export
+from gtp_exporters.comparing import measuring
+from gtp_exporters.comparing.cases import Skipped, plan_cases
+from gtp_exporters.comparing.methods import Budget, choose, default_names
+from gtp_exporters.comparing.output import write
+from gtp_exporters.comparing.page import page
+from gtp_exporters.comparing.plot import Axis, plot
+from gtp_exporters.comparing.published import read_published
+from gtp_exporters.comparing.rows import FORMAT, Comparison, Row, with_front
+from gtp_exporters.comparing.runs import Form, make_runs
+from gtp_exporters.errors import OutputError
+from gtp_models import ConfigError, Recipe, load_recipe, make_settings
+from gtp_models.errors import WeightsUnavailableError
+from gtp_models.weights import outline
+from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
+from gtp_runtime.label_files import ILSVRC, META
+
+QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "limit": 24, "footprint": False}
+MARKUP = "<b>&amp;</b> | `x`"
+
+
+def row(method: str = "tome", **values: Any) -> Row:
+    given: dict[str, Any] = {
+        "method": method,
+        "budget": {"keep": 0.75},
+        "backend": "onnxruntime",
+        "precision": "fp32",
+        "num_prop": [1],
+        "settings": {},
+        "command": ["--method", method],
+        "macs": 75,
+        "macs_ratio": 0.75,
+        "images": 8,
+        "unreadable": 0,
+        "top1": 0.5,
+        "top1_se": 0.1,
+        "top5": 0.9,
+        "top1_drop": 0.1,
+        "top1_drop_se": 0.05,
+        "agreement": 0.8,
+        "divergence": 0.01,
+        "divergence_se": 0.001,
+        "p50_ms": 2.0,
+        "ratio": 0.8,
+        "share": 0.8,
+        "file_bytes": 1000,
+    }
+    return Row(**given | values)
+
+
+def made(rows: list[Row], **values: Any) -> Comparison:
+    given: dict[str, Any] = {name: name for name in ("model", "title", "timm", "weights", "data")}
+    given |= {"images": 8, "unreadable": 0, "batch": 1, "seconds": 0.0, "rounds": 1, "options": {}, "tools": {}}
+    return Comparison(rows=rows, **given | values)
+
+
+def named(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    return [(row.method, row.backend, row.precision) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    """Two methods on two backends in two precisions, one of which ONNX Runtime does not run."""
+    place = tmp_path_factory.mktemp("compared") / "out"
+    options = CompareOptions(
+        methods=("measured", "tome"),
+        budgets=(Budget(keep=0.75),),
+        backends=("onnxruntime", "openvino"),
+        precisions=("fp32", "bf16"),
+        **QUICK,
+    )
+    return compare("digits", place, options=options), place
+
+
+def test_every_method_is_measured_on_every_backend_in_every_precision(compared: tuple[Comparison, Path]) -> None:
+    found, _ = compared
+    runs = [("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+    assert found.runs() == runs
+    assert [entry.what for entry in found.skipped] == ["onnxruntime bf16"]
+    assert "no kernels" in found.skipped[0].why
+    for run in runs:
+        dense, *others = found.of(*run)
+        assert [dense.method, *(row.method for row in others)] == ["dense", "measured", "tome"]
+        assert all(0.7 < row.macs_ratio < 0.8 and row.divergence > 0 and row.share is not None for row in others)
+        assert all(row.top1_se is not None and row.top1_drop_se is not None for row in (dense, *others))
+    first = found.rows[0]
+    assert (first.ratio, first.divergence, first.agreement, first.top1_drop, first.macs_ratio) == (1, 0, 1, 0, 1)
+    assert found.of("openvino", "bf16")[0].divergence > 0, "of fp32 from bf16"
+    assert any(row.front for row in found.rows)
+    assert (found.images, found.data, found.options["openvino"]["threads"]) == (24, "the recipe's own", 1)
+
+
+def test_figures_are_those_of_evaluate(compared: tuple[Comparison, Path], digits: Path, tmp_path: Path) -> None:
+    tome = next(row for row in compared[0].rows if row.method == "tome")
+    recipe = load_recipe("digits")
+    options = ExportOptions(target="onnxruntime")
+    export(recipe, tmp_path / "tome", settings=make_settings("tome", keep=0.75), options=options, check=False)
+    with (
+        gtp_runtime.load(tmp_path / "tome", threads=1) as model,
+        gtp_runtime.load(tmp_path / "tome" / "dense.onnx", threads=1) as dense,
+    ):
+        images = gtp_runtime.find_image_set(DIGITS / "images", model.manifest).spread(24)
+        truth = gtp_runtime.evaluate(model, dense, images)
+        plain = gtp_runtime.evaluate(dense, None, images)
+    values = {name: getattr(tome, name) for name in ("images", "top1", "top1_se", "top1_drop", "agreement")}
+    assert values == {name: getattr(truth, name) for name in values}
+    assert tome.divergence == pytest.approx(truth.divergence, rel=1e-3)
+    base = compared[0].rows[0]
+    assert (base.top1, base.top5) == (plain.top1, plain.top5)
+    assert base.top1_se == pytest.approx(plain.top1_se)
+    assert tome.num_prop == model.manifest.num_prop
+    assert tome.file_bytes == pytest.approx(model.entry.size, rel=0.05)
+
+
+def test_files_say_the_same(compared: tuple[Comparison, Path]) -> None:
+    found, place = compared
+    assert sorted(path.name for path in place.iterdir()) == ["compare.json", "compare.md", "compare.svg"]
+    document = json.loads((place / "compare.json").read_text("utf-8"))
+    assert document == found.to_dict() and document["format"] == FORMAT
+    text = (place / "compare.md").read_text("utf-8")
+    assert text.count("| tome | 0.75 |") == 3 and "onnxruntime bf16: " in text
+    drawn = ET.fromstring((place / "compare.svg").read_text("utf-8"))
+    names = [entry.tag.partition("}")[2] for entry in drawn.iter()]
+    assert names.count("circle") == 2 + 2 * 6, "the legend's, and each row for divergence and top-1"
+
+
+def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
+    measure, seen = measuring.Measuring.measure, []
+
+    def stopped(self: Any, *arguments: Any) -> Any:
+        seen.append(arguments[-1])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(measuring.Measuring, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare("digits", tmp_path, options=options)
+    assert [path.name for path in tmp_path.iterdir()] == [".gtp-export"], "no result yet"
+    found = compare("digits", tmp_path, options=options)
+    assert [what.partition(",")[0] for what in seen] == ["part 1 of 2", "part 2 of 2", "part 2 of 2"]
+    assert [row.budget for row in found.rows] == [{}, {"keep": 0.8}, {"keep": 0.6}]
+    assert not (tmp_path / ".gtp-export").exists()
+    compare("digits", tmp_path, options=replace(options, budgets=options.budgets[:1]))
+    assert len(seen) == 4, "one that was finished is measured anew"
+
+
+def test_nothing_is_left_of_what_fails_at_once(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match="nothing"):
+        compare("digits", tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for index, image in enumerate(ONE_OF_EACH):
+        shutil.copy(image, tmp_path / "flat" / f"{index}.png")
+    (tmp_path / "flat" / "broken.png").write_bytes(SEVEN.read_bytes()[:80])
+    options = CompareOptions(("prune",), (Budget(num_prop=4),), data=tmp_path / "flat", seconds=0.0, rounds=1)
+    found = compare("digits", tmp_path / "out", options=options)
+    dense, prune = found.rows
+    assert (found.images, found.unreadable, found.data) == (10, 1, "flat")
+    assert (dense.top1, prune.top1, prune.top1_drop) == (None, None, None)
+    assert prune.divergence > 0 and 0 <= prune.agreement <= 1 and prune.num_prop == [4] * 6
+    text = (tmp_path / "out" / "compare.md").read_text("utf-8")
+    assert "below dense |" not in text and "| prune | 4 a layer |" in text and "1 more cannot be read" in text
+
+
+def imagenet(place: Path, wnids: Sequence[str]) -> Path:
+    """Make validation images and the development kit's ground truth as ImageNet has them."""
+    (place / "val").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(len(wnids)):
+        pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / "val" / f"ILSVRC2012_val_{index + 1:08d}.JPEG")
+    known = sorted(set(wnids), reverse=True)  # its own ids are not in WordNet's order
+    synsets = np.array(list(enumerate(known, 1)), [("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    savemat(place / META, {"synsets": synsets})
+    (place / ILSVRC).write_text("".join(f"{known.index(wnid) + 1}\n" for wnid in wnids), "utf-8")
+    return place
+
+
+def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command: Command) -> None:
+    place = imagenet(tmp_path / "imagenet", ["n01440764", "n02099601", "n01440764", "n15075141", "n02123045"])
+    arguments = "{img_size: 32, patch_size: 4, embed_dim: 24, depth: 6, num_heads: 3}"
+    published = "gtp: [{num_prop: 4, sparsity: 0.6, alpha: 0.2, top1: 81.46}], tome: [{num_prop: 4, top1: 80.5}]"
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        f"timm: deit_small_patch16_224.fb_in1k\nmodel_args: {arguments}\nlabels: imagenet-1k\n"
+        f"reference: {{dense_top1: 81.8, dense_source: a paper, gtp_source: another, {published}}}\n",
+        encoding="utf-8",
+    )
+    ran = command(
+        *("compare", recipe, "--weights", "random", "--data", place / "val", "--labels", place / ILSVRC),
+        *("--methods", "published,paper,measured,tome", "--num-prop", "4,5", "--seconds", "0", "--rounds", "1"),
+        *("-o", tmp_path / "out", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert "warning: " in ran.err and "random weights" in ran.err
+    found = json.loads(ran.out)
+    rows = {(row["method"], row["budget"].get("num_prop")): row for row in found["rows"]}
+    assert list(rows) == [
+        *(("dense", None), ("published", 4), ("paper", 4), ("measured", 4), ("tome", 4)),
+        *(("paper", 5), ("measured", 5), ("tome", 5)),
+    ]
+    assert [entry["what"] for entry in found["skipped"]] == ["published at 5 a layer"]
+    assert "recipe small has no published settings for 5 a layer" in found["skipped"][0]["why"]
+    figures = {key: row["published"] for key, row in rows.items() if row["published"] is not None}
+    assert figures == {("dense", None): 81.8, ("published", 4): 81.46, ("tome", 4): 80.5}
+    assert (rows["published", 4]["settings"]["sparsity"], rows["published", 4]["settings"]["alpha"]) == (0.6, 0.2)
+    assert found["sources"] == {"dense": "a paper", "gtp": "another"}
+    assert all(row["images"] == 5 and row["top1"] is not None for row in found["rows"])
+    text = (tmp_path / "out" / "compare.md").read_text("utf-8")
+    assert "| published | 4 a layer |" in text and "| 81.46 |" in text and "- gtp: another" in text
+
+
+def test_the_recipes_published_figures() -> None:
+    recipe = load_recipe("deit_b")
+    budgets = [Budget(num_prop=amount) for amount in range(1, 15)]
+    cases = plan_cases(recipe, outline(recipe), ["published", "paper", "tome"], budgets)
+    assert cases.skipped == [] and cases.dense.published == recipe.reference["dense_top1"]
+    figures = [case.published for case in cases.others if case.method == "published"]
+    assert figures == [entry["top1"] for entry in recipe.reference["gtp"]] and figures[7] == 81.46
+    assert all(case.published is None for case in cases.others if case.method != "published"), "of other settings"
+    assert all(len({case.plan.backbone for case in cases.of(budget)}) == 1 for budget in budgets), "at equal MACs"
+    large = load_recipe("vit_l16")
+    tome = plan_cases(large, outline(large), ["tome"], [Budget(num_prop=7)]).others[0]
+    assert tome.published == 84.26 and read_published(large).sources["tome"]
+
+
+def test_a_recipe_may_note_what_it_likes() -> None:
+    recipe = Recipe("own", "own", "vit", reference={"dense_top1": "good", "gtp": ["", {"num_prop": 3}], "tome": 4})
+    found = read_published(recipe)
+    assert (found.dense, found.rows, found.sources) == (None, [], {})
+
+
+@pytest.mark.parametrize("budget", [Budget(keep=0.75), Budget(num_prop=4)])
+@pytest.mark.parametrize("name", [*default_names(), "gtp"])
+def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> None:
+    from gtp_export.settings_options import read_num_prop
+
+    recipe = load_recipe("digits")
+    choice = choose(name, recipe, budget)
+    parts = iter(choice.command(budget))
+    given: dict[str, Any] = {option.removeprefix("--").replace("-", "_"): next(parts) for option in parts}
+    method, preset = given.pop("method", "gtp"), given.pop("preset", None)
+    given = {key: float(value) if key == "keep" else value for key, value in given.items()}
+    given |= {key: read_num_prop(value) for key, value in given.items() if key == "num_prop"}
+    assert recipe.settings(method, preset, **given) == choice.settings(recipe, budget)
+
+
+def test_forms_of_graphs() -> None:
+    runs = make_runs(["onnxruntime", "openvino"], ["int8", "bf16"], {}, {"threads": 1, "other": 2})
+    assert [(run.label, run.form, run.is_wanted) for run in runs] == [
+        ("onnxruntime fp32", Form("fp32", "onnxruntime"), False),
+        ("onnxruntime int8", Form("int8", "onnxruntime"), True),
+        ("onnxruntime bf16", Form("bf16", "onnxruntime"), True),
+        ("openvino fp32", Form("fp32", "onnxruntime"), False),
+        ("openvino int8", Form("int8", "openvino"), True),
+        ("openvino bf16", Form("fp32", "onnxruntime"), True),
+    ]
+    assert [run.options for run in runs[3:]] == [
+        {"threads": 1, "compute": "fp32"},
+        {"threads": 1},
+        {"threads": 1, "compute": "bf16"},
+    ]
+
+
+@pytest.mark.full
+def test_int8_is_made_for_each_backend(tmp_path: Path) -> None:
+    options = CompareOptions(("measured",), (Budget(keep=0.75),), ("onnxruntime", "openvino"), ("int8",), **QUICK)
+    found = compare("digits", tmp_path, options=options)
+    names = [(row.backend, row.precision, row.method) for row in found.rows]
+    assert names == [
+        *((backend, precision, "dense") for backend in options.backends for precision in ("fp32", "int8")),
+        *((backend, "int8", "measured") for backend in options.backends),
+    ]
+    assert all(row.file_bytes < 0.6 * found.rows[0].file_bytes for row in found.rows if row.precision == "int8")
+    assert all(0 < row.divergence < 1 for row in found.rows if row.precision == "int8")
+
+
+def test_the_front() -> None:
+    rows = [
+        row("dense", ratio=1.0, divergence=0.0, budget={}),
+        row("fast", ratio=0.5, divergence=0.1),
+        row("worse", ratio=0.6, divergence=0.2),
+        row("equal", ratio=0.5, divergence=0.1),
+        row("elsewhere", ratio=0.9, divergence=0.9, backend="openvino"),
+    ]
+    assert [entry.front for entry in with_front(rows)] == [True, True, False, True, True]
+
+
+def test_text_from_files_is_escaped() -> None:
+    found = made(
+        [row("dense", budget={}, ratio=1.0, divergence=0.0), row(MARKUP), row("empty", backend=MARKUP)],
+        title=MARKUP,
+        skipped=[Skipped(MARKUP, MARKUP)],
+        sources={MARKUP: MARKUP},
+    )
+    drawn = plot(found)
+    assert "<b>" not in drawn and ET.fromstring(drawn).find("{*}title") is not None
+    assert MARKUP in "".join(ET.fromstring(drawn).itertext())
+    text = page(found, "compare.svg")
+    assert "<b>" not in text and "\\|" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "logarithmic", "ticks"),
+    [
+        ([0.5, 1.0], False, [0.6, 0.8, 1.0]),
+        ([1e-5, 1e-1], True, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]),
+        ([90.0, 90.0], False, [86.0, 88.0, 90.0, 92.0, 94.0]),
+        ([0.0], False, [-1.0, -0.5, 0.0, 0.5, 1.0]),
+    ],
+)
+def test_axes(values: list[float], logarithmic: bool, ticks: list[float]) -> None:
+    axis = Axis.of(values, logarithmic)
+    assert axis.ticks() == pytest.approx(ticks)
+    assert all(0 < axis.share(value) < 1 for value in values)
+
+
+def test_files_of_the_users_stay(tmp_path: Path) -> None:
+    found = made([row("dense", budget={}, ratio=1.0, divergence=0.0), row()])
+    write(found, tmp_path)
+    write(found, tmp_path)  # ours
+    for text in ("{}", "[", '{"format": "another"}'):
+        (tmp_path / "compare.json").write_text(text, encoding="utf-8")
+        with pytest.raises(
+            OutputError, match=r"holds compare\.svg, compare\.md, compare\.json, not written by gtp-export"
+        ):
+            compare("digits", tmp_path, options=CompareOptions(**QUICK))
+        assert (tmp_path / "compare.json").read_text("utf-8") == text
+    (tmp_path / "compare.json").unlink()
+    with pytest.raises(OutputError, match=r"holds compare\.svg, compare\.md, not written"):
+        compare("digits", tmp_path, options=CompareOptions(**QUICK))
+
+
+def test_a_model_without_classes(tmp_path: Path) -> None:
+    recipe = replace(TINY, model_args=TINY.model_args | {"num_classes": 0}, gtp={"num_prop": 2, "num_neighbours": 2})
+    options = CompareOptions(methods=("tome",), budgets=(Budget(num_prop=2),), data=DIGITS / "images", **QUICK)
+    with (
+        pytest.raises(NoClassesError, match="but accuracy needs classes"),
+        pytest.warns(RandomWeightsWarning),
+    ):
+        compare(recipe, tmp_path, weights="random", options=options)
+
+
+def test_no_backend_runs_the_precision(tmp_path: Path) -> None:
+    options = CompareOptions(methods=("tome",), precisions=("bf16",), **QUICK)
+    with pytest.raises(BackendMissingError, match="no kernels"):
+        compare("digits", tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: False)
+    with pytest.raises(BackendMissingError, match=r"openvino is not installed: pip install 'gtp-export\[openvino\]'"):
+        make_runs(["openvino"], ["fp32"], {}, {})
+
+
+def test_nothing_fits() -> None:
+    recipe = replace(TINY, gtp={})
+    with pytest.raises(ConfigError, match=r"no method fits: tome at 40 a layer: "):
+        plan_cases(recipe, outline(recipe), ["tome"], [Budget(num_prop=40)])
+
+
+WRONG = {
+    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, published, gtp, ",
+    "--methods dense": "methods=dense cannot be chosen: the dense model is always compared",
+    "--methods ,": "methods is empty: name at least one",
+    "--budgets ,": "budgets is empty: name at least one",
+    "--budgets 1.5": "budget 1.5: give shares of the dense model's MACs between 0 and 1, like 0.75",
+    "--budgets much": "--budgets takes numbers like 0.85,0.6, not 'much'",
+    "--num-prop 0": "num_prop 0: give numbers of tokens of at least 1",
+    "--num-prop 3.5": "--num-prop takes numbers like 4,8,12, not '3.5'",
+    "--num-prop 3 --budgets 0.5": "--budgets and --num-prop both say how much is removed: give one of the two",
+    "--num-prop 50 --methods paper": "no method fits: paper at 50 a layer: ",
+    "--backends cpu": "backend 'cpu' cannot be compared: choose from onnxruntime, openvino, which run ONNX files",
+    "--backends tensorrt": "backend 'tensorrt' cannot be compared: choose from",
+    "--precisions int4": "precisions=int4 are unknown: choose from fp32, ",
+    "--threads 999": "threads=999: give 1 to",
+    "--backends openvino --provider cuda": "openvino takes no option provider: it takes threads, compute",
+    "--labels val.txt": "give --data DIR as well",
+    "--by-order": "give --data DIR as well",
+    "--calib-data images": "calib_data has no effect: none of the precisions is calibrated",
+    "--seed 3": "--seed has no effect with --weights pretrained",
+    "--data nowhere": "no folder nowhere: give a folder of images",
+    "--rounds 0": "Invalid value for '--rounds'",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_wrong_options(options: str, command: Command) -> None:
+    ran = command("compare", "digits", *options.split())
+    assert ran.code in ((1,) if "nowhere" in options else (2,)), ran.err
+    assert WRONG[options] in ran.error
+    assert not Path("build").exists()
+
+
+def test_images_are_needed(command: Command) -> None:
+    ran = command("compare", "deit_ti", "--weights", "random")
+    assert (ran.code, "deit_ti has no test images of its own: give --data DIR" in ran.error) == (2, True)
+    ran = command("compare", "deit_ti", "--weights", "random", "--data", DIGITS / "images", "--precisions", "int8")
+    assert (ran.code, "deit_ti has no images of its own to calibrate int8 on" in ran.error) == (2, True)
+
+
+def test_the_command_shows_tables_and_the_next_one(command: Command) -> None:
+    ran = command(
+        "compare", "digits", "--methods", "tome", "--budgets", "0.7", "--limit", 10, "--seconds", 0, "--rounds", 1
+    )
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[0].endswith("10 images (the recipe's own); weights: pretrained (weights.safetensors)")
+    assert lines[1] == "onnxruntime fp32, threads 1, batch 1"
+    assert [line.split()[0] for line in lines[2:5]] == ["method", "dense", "tome"]
+    assert lines[-2] == "wrote build/digits-compare: compare.json compare.md compare.svg"
+    assert ran.last == "next: gtp-export export digits --method tome --keep 0.7"
+    assert Path("build/digits-compare/compare.svg").exists()

@@ -5,7 +5,7 @@ A process keeps the model, and the pixels of the images that it has read as far 
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from gtp_runtime.errors import ImageError
 from gtp_runtime.predicting import check_answers
 
 KEPT = 1 << 29  # bytes of pixels
+Read = tuple[np.ndarray, np.ndarray | None, list[str]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class _Process:
 
     source: ModelSource | None = None
     subject: Any = None
-    pixels: "OrderedDict[Shard, tuple[np.ndarray, np.ndarray | None, list[str]]]" = OrderedDict()
+    pixels: ClassVar["OrderedDict[Shard, Read]"] = OrderedDict()
 
 
 def subject_of(source: ModelSource) -> Subject:
@@ -108,8 +109,8 @@ def subject_of(source: ModelSource) -> Subject:
     return _Process.subject
 
 
-def _read(job: Job) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Return (N, H, W, 3) uint8 pixels, (N,) classes where known, and what is wrong with the images that are left out."""
+def _read(job: Job) -> Read:
+    """Return (N, H, W, 3) uint8 pixels, (N,) classes where known, and what is wrong with the images left out."""
     preprocessing, kept = subject_of(job.model).preprocessing, _Process.pixels
     if job.shard not in kept:
         kept[job.shard] = _decoded(job.shard, preprocessing)
@@ -119,7 +120,7 @@ def _read(job: Job) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     return kept[job.shard]
 
 
-def _decoded(shard: Shard, preprocessing: Any) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def _decoded(shard: Shard, preprocessing: Any) -> Read:
     images, pixels, readable, problems = shard.images(), [], [], []
     for index in range(len(images)):
         try:

@@ -1,6 +1,7 @@
 """The images of a search: those that it sees, in an order that mixes the classes, and those that are held out."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ class Split:
     held_out: ImageSet
 
     def shards(self, start: int, stop: int) -> list[Shard]:
-        """Return the search's images from ``start`` to before ``stop``, in parts that are always cut in the same places."""
+        """Return the search's images from ``start`` to before ``stop``, always cut in the same places."""
         edges = [start, *range((start // SHARD + 1) * SHARD, stop, SHARD), stop]
-        return [self._shard(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if first < last]
+        return [self._shard(first, last) for first, last in pairwise(edges) if first < last]
 
     def _shard(self, start: int, stop: int) -> Shard:
         images = self.search

@@ -61,12 +61,12 @@ class Outcome:
         if self.limit.max_drop is not None and found.loss.limited > self.limit.max_drop:
             lost = f"{found.loss.limited:.2f} ± {found.loss.limited_se:.2f} points"
             return (
-                f"trial {self.chosen.trial} loses {lost} on the {found.loss.images} images that were held out, "
+                f"{called(self.chosen)} loses {lost} on the {found.loss.images} images that were held out, "
                 f"--max-drop allows {self.limit.max_drop:g}: give more images, or a smaller drop"
             )
         if self.limit.latency_ms is not None and found.p50_ms > self.limit.latency_ms:
             return (
-                f"trial {self.chosen.trial} takes {found.p50_ms:.2f} ms (median) when timed again, --latency-budget "
+                f"{called(self.chosen)} takes {found.p50_ms:.2f} ms (median) when timed again, --latency-budget "
                 f"allows {self.limit.latency_ms:g} ms: a smaller budget leaves room for noise"
             )
         return ""

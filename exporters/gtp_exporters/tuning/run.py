@@ -16,7 +16,7 @@ from gtp_exporters.tuning.estimating import macs_ratio
 from gtp_exporters.tuning.front import beating, front
 from gtp_exporters.tuning.judging import Judge, loss_of
 from gtp_exporters.tuning.options import TuneOptions
-from gtp_exporters.tuning.outcome import Outcome, write_outcome
+from gtp_exporters.tuning.outcome import Outcome, called, write_outcome
 from gtp_exporters.tuning.results import Result
 from gtp_exporters.tuning.rungs import rungs
 from gtp_exporters.tuning.scoring import ModelSource, subject_of
@@ -176,15 +176,16 @@ class _Run:
         timed = search.timed
         chosen = self.options.limit.best(timed)
         better = next(iter(beating(timed, default)), None)
-        wanted = {"default": default, "chosen": chosen, "better": better}
-        graphs = {
-            name: self.timer.export(name, result.proposal.settings, result.precision)
-            for name, result in wanted.items()
-            if result is not None and not (name == "better" and result is chosen)
-        }
+        graphs = {"default": self.place / BASELINE / MODEL_NAME}
+        for name, result in (("chosen", chosen), ("better", better)):
+            if result is not None and result is not default and (name == "chosen" or result is not chosen):
+                self.progress(f"exporting {called(result)} for its validation")
+                graphs[name] = self.timer.export(name, result.proposal.settings, result.precision)
         found: dict[str, Validated] = validate_graphs(
             self.timer.baseline, graphs, self.split.held_out, self.options.running, self._tell
         )
+        if chosen is default:
+            found["chosen"] = found["default"]
         if better is not None and better is chosen:
             found["better"] = found["chosen"]
         outcome = Outcome(

@@ -270,7 +270,7 @@ def test_times_have_units() -> None:
         (("--latency-budget", "20"), 2, "--latency-budget takes a time above 0 with its unit, like 20ms"),
         (("--latency-budget", "0ms"), 2, "not '0ms'"),
         (("--max-drop", "1", "--timeout", "2 days"), 2, "--timeout takes a time above 0 with its unit"),
-        (("--max-drop", "nan"), 2, "not a finite number"),
+        (("--max-drop", "inf"), 2, "not a finite number"),
         (("--max-drop", "1", "--by-order"), 2, "--by-order needs --data DIR"),
         (("--max-drop", "1", "--precisions", "fp32,int8"), 2, "precision int8: a search tries fp32, bf16, fp16"),
         (("--max-drop", "1", "--backend", "tensorrt"), 2, "backend 'tensorrt' does not run model.onnx"),

@@ -42,6 +42,11 @@ class ImageSet:
         """Return the path of an image below the folder, in words."""
         return os.fsdecode(self.names[index].replace(SEPARATOR, b"/"))
 
+    def part(self, places: "np.ndarray | slice") -> "ImageSet":
+        """Return the images at these places, in their order."""
+        classes = None if self.classes is None else self.classes[places]
+        return ImageSet(self.folder, self.names[places], classes, self.by_order)
+
     def digest(self) -> str:
         """Return a hash of all names and classes; hexadecimal digits."""
         found = hashlib.sha256(self.names.view(np.uint8).data)  # no copy

@@ -120,6 +120,7 @@ class _Run:
         self.timer = Timer(self.subject, options.running, options.batch, self.place, workers)
         self.progress("exporting the dense baseline and the recipe's default")
         graph = self.timer.export(BASELINE, settings, dense=True)
+        self.timer.check_precisions(settings, options.precisions)
         images = self._images(graph.parent)
         self.split = split(images, options.images, options.seed)
         answers = self.place / "dense"

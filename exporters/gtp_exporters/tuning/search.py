@@ -123,8 +123,9 @@ class Search:
             candidates, begin = self._kept(candidates, self._hopeless), end
         for candidate in candidates:
             if self._kept([candidate], self._dominated):
-                timing = self.timer.measure(candidate.proposal, candidate.plan)
-                self._end(candidate.trial, replace(candidate.result, timing=timing))
+                timing, loss = self.timer.measure(candidate.proposal, candidate.plan, self.judge.images.search)
+                result = replace(candidate.result, timing=timing, loss=loss or candidate.result.loss)
+                self._end(candidate.trial, result)
 
     def _kept(self, candidates: list[Candidate], reason: Callable[[Result], str]) -> list[Candidate]:
         """Return the trials for which there is no reason to end them, and end the others."""

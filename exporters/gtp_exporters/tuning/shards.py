@@ -70,9 +70,4 @@ def split(images: ImageSet, limit: int | None = None, seed: int = 0) -> Split:
         )
     places = np.arange(len(images))
     held_out, rest = places[::HELD_OUT], np.random.default_rng(seed).permutation(places[places % HELD_OUT != 0])
-    return Split(_part(images, rest[:limit]), _part(images, held_out))
-
-
-def _part(images: ImageSet, places: np.ndarray) -> ImageSet:
-    classes = None if images.classes is None else images.classes[places]
-    return ImageSet(images.folder, images.names[places], classes, images.by_order)
+    return Split(images.part(rest[:limit]), images.part(held_out))

@@ -12,17 +12,19 @@ from gtp_exporters.artifacts import DENSE_NAME, write_artifacts
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject
-from gtp_exporters.tuning.results import Result, Timing
+from gtp_exporters.tuning.results import Loss, Result, Timing
 from gtp_exporters.tuning.space import Proposal, token_counts
 from gtp_exporters.tuning.workers import Workers
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan
-from gtp_runtime import benchmark, load
+from gtp_runtime import benchmark, evaluate, load
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.image_set import ImageSet
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import quiet
 
 BASELINE = "baseline"  # folder of the dense baseline and the recipe's default
+GRAPH_IMAGES = 1024  # that the loss of a graph in a lower precision is measured on
 SECONDS = 2.0  # of timing, for two files together
 
 
@@ -55,6 +57,18 @@ def time_files(job: TimingJob) -> list[float]:
         models = [load(file, running.backend, **running.options) for file in job.files]
     try:
         return [result.p50_ms for result in benchmark(models, running.seconds)]
+    finally:
+        for model in models:
+            model.close()
+
+
+def loss_of_graph(graph: Path, dense: Path, images: ImageSet, running: Running) -> Loss:
+    """Return what a graph loses against the dense baseline's; both run here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RandomWeightsWarning)
+        models = [load(file, running.backend, **running.options) for file in (graph, dense)]
+    try:
+        return Loss.of(evaluate(*models, images))
     finally:
         for model in models:
             model.close()
@@ -99,15 +113,34 @@ class Timer:
         found = self._known.get(self.key(proposal, plan))
         return None if found is None else replace(found, cached=True)
 
-    def measure(self, proposal: Proposal, plan: Plan) -> Timing:
-        """Return the latency of settings: exported and timed, or known of others with the same shapes."""
-        found = self.known(proposal, plan)
-        if found is not None:
-            return found
+    def measure(self, proposal: Proposal, plan: Plan, images: ImageSet) -> tuple[Timing, Loss | None]:
+        """Return the latency of settings: timed, or known of others with the same shapes; and the loss of the graph.
+
+        Args:
+            proposal: the settings.
+            plan: theirs.
+            images: to measure the loss of a graph on, at most ``GRAPH_IMAGES``. It is None for a float32 graph, which
+                answers as eager PyTorch does.
+        """
+        known, lowered = self.known(proposal, plan), proposal.precision != "fp32"
+        if known is not None and not lowered:
+            return known, None
         graph = self.export("candidate", proposal.settings, proposal.precision)
-        timing = self.time(graph, self.key(proposal, plan))
+        timing = known or self.time(graph, self.key(proposal, plan))
+        loss = loss_of_graph(graph, self.baseline, images.part(slice(GRAPH_IMAGES)), self.running) if lowered else None
         shutil.rmtree(graph.parent)
-        return timing
+        return timing, loss
+
+    def check_precisions(self, settings: Settings, precisions: Iterable[str]) -> None:
+        """Check that the backend runs graphs in these precisions, before a search begins.
+
+        Raises:
+            BackendMissingError: it does not run one of them.
+        """
+        for precision in precisions:
+            if precision != "fp32":
+                graph = self.export("candidate", settings, precision)
+                self.workers.on_device(time_files, TimingJob((graph,), replace(self.running, seconds=0.0)))
 
     def time(self, graph: Path, key: str) -> Timing:
         """Time a graph beside the dense baseline."""

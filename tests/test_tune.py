@@ -10,27 +10,38 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import DIGITS, Command, python
+from artifacts import DIGITS, TINY, Command, python
 
 from gtp_export.units import read_seconds
 from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.tuning.estimating import Estimator
 from gtp_exporters.tuning.front import Limit, beating, front
+from gtp_exporters.tuning.judging import Judge
 from gtp_exporters.tuning.options import TuneOptions
+from gtp_exporters.tuning.outcome import Outcome, write_outcome
 from gtp_exporters.tuning.results import Loss, Result, Timing
+from gtp_exporters.tuning.run import described, tune
 from gtp_exporters.tuning.rungs import dominated, hopeless, rungs
+from gtp_exporters.tuning.scoring import ModelSource, subject_of
+from gtp_exporters.tuning.search import Search
 from gtp_exporters.tuning.shards import split
 from gtp_exporters.tuning.space import make_space
 from gtp_exporters.tuning.storage import Journal
+from gtp_exporters.tuning.timing import Running, Timer
+from gtp_exporters.tuning.validation import Validated
+from gtp_exporters.tuning.workers import Local, Workers
 from gtp_models import GTPConfig, load_recipe
 from gtp_models.methods.settings import ModelShape
+from gtp_models.plan import model_shape
 from gtp_models.recipes import Recipe
+from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
 NO_CLASS_TOKEN = replace(SHAPE, num_prefix=0, has_class_token=False)
-QUICK = ("--trials", "2", "--images", "64", "--threads", "1")
+QUICK = ("--trials", "1", "--images", "64", "--threads", "1")
 
 
 @pytest.fixture
@@ -70,58 +81,159 @@ def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path) -
     ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place, "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert (found["ok"], found["trials"], found["search_images"]) == (True, 2, 64)
-    assert found["chosen"]["timing"]["p50_ms"] > 0
+    assert (found["ok"], found["trials"], found["search_images"]) == (True, 1, 64)
+    assert found["default"]["timing"]["p50_ms"] > 0
     assert found["validated"]["chosen"]["images"] == 120, "those that were held out"
     assert {path.name for path in place.iterdir()} >= {"tune.journal", "tune.html", "tune.json", "recipe.yaml"}
-    assert found["chosen"]["num_prop"] == list(load_recipe(str(place / "recipe.yaml")).settings().num_prop)  # type: ignore[call-overload]
+    assert found["chosen"]["num_prop"] == list(num_prop_of(place / "recipe.yaml"))
     page = (place / "tune.html").read_text("utf-8")
     assert "<svg" in page and "http" not in page.replace("http-equiv", "")
     assert page.count("<circle") == 1 + found["timed"]
     assert "searching" in ran.err
-    first = (place / "tune.journal").read_bytes()
-    ran = command("tune", "digits", "--latency-budget", "0.001ms", *QUICK, "-o", place)
-    assert ran.code == 5, "nothing is that fast"
-    assert "nothing that was timed is within 0.001 ms; the fastest is" in ran.error
-    assert (place / "tune.journal").read_bytes().startswith(first), "gone on with"
-    assert "front of 2 trials" in ran.out, "no trial was done again"
-    assert ran.last == f"next: open {place / 'tune.html'}"
     ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65")
     assert (ran.code, "keeps another search (searched differ)" in ran.error) == (1, True)
 
 
-def test_a_search_goes_on_where_it_was_killed(quick: None, tmp_path: Path) -> None:
+def num_prop_of(path: Path) -> Any:
+    found = load_recipe(str(path)).settings().num_prop
+    return (found,) * 6 if isinstance(found, int) else found
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "words"),
+    [
+        (Limit(latency_ms=0.001), 5, "nothing that was timed is within 0.001 ms; the fastest is trial 1: 5.00 ms"),
+        (Limit(max_drop=0.0), 3, "nothing that is faster than dense loses at most 0 points"),
+        (Limit(max_drop=0.2), 3, "trial 2 loses 2.00 ± 0.50 points on the 50 images that were held out"),
+        (Limit(latency_ms=8), 5, "trial 2 takes 8.50 ms (median) when timed again"),
+        (Limit(max_drop=4), 0, ""),
+    ],
+)
+def test_a_limit_that_is_not_kept_has_its_exit_code(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: Limit, code: int, words: str
+) -> None:
+    def found(recipe: Recipe, output: Path, options: TuneOptions, **others: Any) -> Outcome:
+        made = outcome(recipe, output, options.limit)
+        write_outcome(made)
+        return made
+
+    monkeypatch.setattr("gtp_exporters.tuning.run.tune", found)
+    wanted = (
+        ("--max-drop", limit.max_drop) if limit.latency_ms is None else ("--latency-budget", f"{limit.latency_ms}ms")
+    )
+    ran = command("tune", "digits", *wanted, "-o", tmp_path)
+    assert ran.code == code, ran.err
+    assert words in ran.error
+    assert (tmp_path / "recipe.yaml").exists() == (code == 0)
+    assert json.loads((tmp_path / "tune.json").read_text("utf-8"))["ok"] == (code == 0)
+    assert "front of 2 trials on 100 images of images" in ran.out
+    assert "trial 2 loses less than the recipe's default and is faster" in ran.out
+    wrote = "gtp-export export" if code == 0 else "open"
+    assert ran.last.startswith(f"next: {wrote} {tmp_path}")
+
+
+def outcome(recipe: Recipe, place: Path, limit: Limit) -> Outcome:
+    config = GTPConfig.measured(num_prop=(0, 9, 0, 9, 0, 0)).to_dict()
+    default = result(None, 0.01, 0.9, drop=0.1)
+    timed = [default, result(1, 0.1, 0.5, drop=3.0, settings=config), result(2, 0.005, 0.8, settings=config)]
+    chosen = limit.best(timed)
+    held_out = Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5)
+    validated = Validated(held_out, Accuracy(50, top1=0.5), 8.5, 0.85)
+    return Outcome(
+        recipe=recipe,
+        directory=place,
+        limit=limit,
+        running=Running("onnxruntime", {"threads": 1}),
+        search_images=100,
+        origin="images",
+        trials=2,
+        results=timed,
+        front=front(timed),
+        default=default,
+        chosen=chosen,
+        better=beating(timed, default)[0],
+        nearest=None if chosen else limit.nearest(timed),
+        validated=dict.fromkeys(("default", "chosen", "better"), validated),
+    )
+
+
+def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     folder = tiny_images(tmp_path / "images")
     code = f"""
-import os, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
-from test_tune import Killed, run_tiny
-run_tiny(Path({os.fspath(tmp_path / "found")!r}), Path({os.fspath(folder)!r}), Killed(after=3))
+from test_tune import search_tiny
+search_tiny(Path({os.fspath(tmp_path)!r}), Path({os.fspath(folder)!r}), kill_after=2)
 """
     ran = python(code)
     assert ran.code == -signal.SIGKILL, ran.err
-    journal = tmp_path / "found" / "tune.journal"
-    with journal.open("ab") as file:
+    with (tmp_path / "tune.journal").open("ab") as file:
         file.write(b'{"op_code": 4')  # cut off
-    outcome = run_tiny(tmp_path / "found", folder, Killed(after=1000))
-    assert outcome.trials == 4
-    numbers = [found.trial for found in outcome.results]
-    assert len(set(numbers)) == len(numbers) == 5
-    assert max(number for number in numbers if number is not None) == 4, "one was under way, and was done again"
-    assert all(found.timing is not None or found.why for found in outcome.results)
+    answered = {path: path.stat().st_mtime_ns for path in (tmp_path / "dense").iterdir()}
+    search = search_tiny(tmp_path, folder, kill_after=None)
+    assert {path: path.stat().st_mtime_ns for path in answered} == answered, "the dense model's answers are kept"
+    assert search.done == 6
+    numbers = [found.trial for found in search.results[1:]]
+    assert len(set(numbers)) == 6
+    assert max(number for number in numbers if number is not None) == 6, "one was under way, and was done again"
+    assert all(found.timing is not None or found.why for found in search.results)
+    assert {found.loss.images for found in search.results[1:] if found.loss} == {19}, "one cannot be read"
 
 
-class Killed:
-    """Local workers that kill their process instead of the last of so many timings."""
+def search_tiny(place: Path, folder: Path, kill_after: int | None) -> Search:
+    """Search on a tiny model whose latency is its MACs, and be killed at a timing."""
+    source = ModelSource(TINY, "random")
+    subject = subject_of(source)
+    images = split(find_image_set(folder, described(subject)))
+    judge = Judge(source, images, Local(), place / "dense", subject.classes)
+    timer = Counted(subject, Running(), 1, place, Local())
+    timer.left = kill_after
+    journal = Journal(place, {}, 3, 0)
+    default = journal.default() or result(None, 0.01, 0.99)
+    journal.keep_default(default)
+    timer.learn(journal.results())
+    search = Search(journal, make_space(model_shape(subject.model), 4, ("fp32",)), judge, timer, Limit(90), default)
+    search.run(6, None, quiet)
+    return search
 
-    trials = 1
+
+class Counted(Timer):
+    """Takes the ratio of MACs for that of latency; the last of so many measurements kills the process."""
+
+    left: int | None = None
+
+    def measure(self, proposal: Any, plan: Any, images: Any) -> Any:
+        if self.left is not None:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return Timing(plan.ratio, 1.0, self.key(proposal, plan)), None
+
+
+@pytest.mark.full
+def test_a_whole_search_is_killed_and_gone_on_with(tmp_path: Path) -> None:
+    folder = tiny_images(tmp_path / "images")
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
+from test_tune import Killed, run_tiny
+run_tiny(Path({os.fspath(tmp_path / "found")!r}), Path({os.fspath(folder)!r}), Killed(after=2))
+"""
+    ran = python(code)
+    assert ran.code == -signal.SIGKILL, ran.err
+    found = run_tiny(tmp_path / "found", folder, Killed(after=1000))
+    assert found.trials == 4
+    assert len({one.trial for one in found.results}) == len(found.results) == 5
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"tune.html", "tune.json", "recipe.yaml"}
+
+
+class Killed(Local):
+    """Kills its process instead of the last of so many timings."""
 
     def __init__(self, after: int) -> None:
         self.left = after
-
-    def map(self, function: Any, items: Any) -> Any:
-        return ((item, function(item)) for item in items)
 
     def on_device(self, function: Any, item: Any) -> Any:
         self.left -= 1
@@ -130,12 +242,7 @@ class Killed:
         return function(item)
 
 
-def run_tiny(place: Path, folder: Path, workers: Any) -> Any:
-    from artifacts import TINY
-
-    from gtp_exporters.tuning.run import tune
-    from gtp_exporters.tuning.timing import Running
-
+def run_tiny(place: Path, folder: Path, workers: Workers) -> Outcome:
     options = TuneOptions(
         Limit(max_drop=100), folder, trials=4, running=Running("onnxruntime", {"threads": 1}, seconds=0)
     )
@@ -147,7 +254,7 @@ def tiny_images(folder: Path) -> Path:
         (folder / str(digit)).mkdir(parents=True)
         for path in sorted((DIGITS / "images" / str(digit)).iterdir())[:6]:
             (folder / str(digit) / path.name).write_bytes(path.read_bytes())
-    (folder / "0" / "broken.png").write_bytes(b"no image")
+    (folder / "0" / "000_broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -180,7 +287,7 @@ def test_images_that_are_held_out_are_not_searched() -> None:
     parts = split(images, seed=1)
     assert (len(parts.search), len(parts.held_out)) == (40, 20)
     assert not set(parts.search.names) & set(parts.held_out.names)
-    assert set(parts.search.classes[:12]) == {0, 1, 2}, "mixed"  # type: ignore[index]
+    assert set(parts.search.classes[:12]) == {0, 1, 2}, "mixed"
     shards = [*parts.shards(0, 10), *parts.shards(10, 40)]
     assert [len(shard.names) for shard in shards] == [10, 22, 8]
     assert b"".join(name for shard in shards for name in shard.names) == b"".join(parts.search.names)

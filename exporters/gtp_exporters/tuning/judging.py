@@ -29,6 +29,7 @@ class Judge:
     def __init__(self, source: ModelSource, images: Split, workers: Workers, place: Path, classes: int) -> None:
         self.source, self.images, self.workers, self.place, self.classes = source, images, workers, place, classes
         self._dense: dict[Shard, np.ndarray] = {}
+        place.mkdir(exist_ok=True)
 
     def judge(self, trials: Sequence[tuple[int, Settings]], start: int, stop: int) -> dict[int, Tally]:
         """Return the sums over the images from ``start`` to before ``stop`` for each trial, by its number.

@@ -12,6 +12,7 @@ from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory.contents import refuse
 from gtp_exporters.directory.lock import held
 from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.subject import Subject
 from gtp_exporters.tuning.estimating import macs_ratio
 from gtp_exporters.tuning.front import beating, front
 from gtp_exporters.tuning.judging import Judge, loss_of
@@ -35,7 +36,7 @@ from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import NoClassesError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.images import image_names
-from gtp_runtime.manifest import MODEL_NAME, read_manifest
+from gtp_runtime.manifest import MODEL_NAME, Manifest, ModelInfo, WeightsInfo
 from gtp_runtime.progress import Progress, quiet
 
 WORK = ".tune"  # the hidden folder with exports and the dense model's answers
@@ -114,30 +115,28 @@ class _Run:
         self.subject = subject_of(self.source)
         if not self.subject.classes:
             raise NoClassesError(f"{self.recipe.name} outputs features, and a search compares classes: tune another")
+        images = self._images()
+        self.split = split(images, options.images, options.seed)
+        journal = Journal(self.output, self._key(images), 2 if images.classes is None else 3, options.seed)
         settings = calibrated(self.subject, self.recipe.settings(), None, self.progress)
         assert isinstance(settings, GTPConfig)
-        space = make_space(model_shape(self.subject.model), settings.num_neighbours, options.precisions)
         self.timer = Timer(self.subject, options.running, options.batch, self.place, workers)
         self.progress("exporting the dense baseline and the recipe's default")
         graph = self.timer.export(BASELINE, settings, dense=True)
         self.timer.check_precisions(settings, options.precisions)
-        images = self._images(graph.parent)
-        self.split = split(images, options.images, options.seed)
-        answers = self.place / "dense"
-        answers.mkdir(exist_ok=True)
-        judge = Judge(self.source, self.split, workers, answers, self.subject.classes)
-        journal = Journal(self.output, self._key(images), 2 if images.classes is None else 3, options.seed)
+        judge = Judge(self.source, self.split, workers, self.place / "dense", self.subject.classes)
         default = journal.default() or self._default(settings, judge, graph)
         journal.keep_default(default)
         self.timer.learn([default, *journal.results()])
+        space = make_space(model_shape(self.subject.model), settings.num_neighbours, options.precisions)
         search = Search(journal, space, judge, self.timer, options.limit, default)
         search.run(options.trials, options.seconds, self.progress)
         return self._finish(search, default)
 
-    def _images(self, baseline: Path) -> ImageSet:
+    def _images(self) -> ImageSet:
         options, folder = self.options, self.options.data or self.recipe.images
         assert folder is not None
-        return find_image_set(folder, read_manifest(baseline), options.labels, by_order=options.by_order)
+        return find_image_set(folder, described(self.subject), options.labels, by_order=options.by_order)
 
     def _key(self, images: ImageSet) -> dict[str, Any]:
         """What the figures of a search depend on."""
@@ -219,3 +218,14 @@ class _Run:
         """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
         built = self.subject.built
         return replace(self.recipe, weights=Path(self.source.weights)) if built.source == "file" else self.recipe
+
+
+def described(subject: Subject) -> Manifest:
+    """Return the manifest of a model of which nothing is exported yet: its classes."""
+    built, shape = subject.built, model_shape(subject.model)
+    model = ModelInfo(
+        built.recipe.name, built.recipe.title, built.recipe.timm, subject.classes, shape.num_prefix, list(shape.grid)
+    )
+    weights = WeightsInfo(built.source, built.detail, built.sha256)
+    known = (subject.labels, subject.label_ids)
+    return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, labels=known[0], label_ids=known[1])

@@ -178,7 +178,8 @@ search_tiny(Path({os.fspath(tmp_path)!r}), Path({os.fspath(folder)!r}), kill_aft
     assert len(set(numbers)) == 6
     assert max(number for number in numbers if number is not None) == 6, "one was under way, and was done again"
     assert all(found.timing is not None or found.why for found in search.results)
-    assert {found.loss.images for found in search.results[1:] if found.loss} == {19}, "one cannot be read"
+    judged = {found.loss.images for found in search.results[1:] if found.loss}
+    assert max(judged) < len(search.judge.images.search), "some cannot be read"
 
 
 def search_tiny(place: Path, folder: Path, kill_after: int | None) -> Search:
@@ -254,7 +255,8 @@ def tiny_images(folder: Path) -> Path:
         (folder / str(digit)).mkdir(parents=True)
         for path in sorted((DIGITS / "images" / str(digit)).iterdir())[:6]:
             (folder / str(digit) / path.name).write_bytes(path.read_bytes())
-    (folder / "0" / "000_broken.png").write_bytes(b"no image")
+    for name in ("000_broken.png", "zzz_broken.png"):  # one of them is held out at most
+        (folder / "4" / name).write_bytes(b"no image")
     return folder
 
 

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,14 @@ def _work(directory: Path) -> Iterator[Path]:
     try:
         if directory.exists() and not (directory / NAME).exists():
             refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK})
-        with held(directory / WORK):
-            yield directory / WORK
+        is_new = not directory.exists()
+        try:
+            with held(directory / WORK):
+                yield directory / WORK
+        finally:
+            if is_new:
+                with suppress(OSError):  # it holds something, as it should
+                    directory.rmdir()
     except OSError as error:
         if error.filename is None or not str(error.filename).startswith(os.fspath(directory)):
             raise
@@ -111,6 +118,7 @@ class _Run:
     def run(self) -> Outcome:
         """Search, choose, validate, and write."""
         options, workers = self.options, self.workers or Local()
+        until = None if options.seconds is None else time.monotonic() + options.seconds
         self.progress(f"building {self.recipe.timm}")
         self.subject = subject_of(self.source)
         if not self.subject.classes:
@@ -130,7 +138,7 @@ class _Run:
         self.timer.learn([default, *journal.results()])
         space = make_space(model_shape(self.subject.model), settings.num_neighbours, options.precisions)
         search = Search(journal, space, judge, self.timer, options.limit, default)
-        search.run(options.trials, options.seconds, self.progress)
+        search.run(options.trials, until, self.progress)
         return self._finish(search, default)
 
     def _images(self) -> ImageSet:

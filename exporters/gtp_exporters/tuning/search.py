@@ -76,13 +76,12 @@ class Search:
         """Trials that ended."""
         return len(self.results) - 1
 
-    def run(self, trials: int, seconds: float | None, progress: Progress) -> None:
-        """Go on until so many trials ended in all, or until so much time passed."""
-        start = time.monotonic()
+    def run(self, trials: int, until: float | None, progress: Progress) -> None:
+        """Go on until so many trials ended in all, or until a time of ``time.monotonic``."""
         if not self.journal.study.trials:
             for parameters in self.space.starts():
                 self.journal.study.enqueue_trial(parameters)
-        while self.done < trials and (seconds is None or time.monotonic() - start < seconds):
+        while self.done < trials and (until is None or time.monotonic() < until):
             asked = [self._ask() for _ in range(min(self.judge.workers.trials, trials - self.done))]
             self._evaluate([candidate for candidate in asked if candidate is not None])
             progress(TASK, min(1.0, self.done / trials))

@@ -105,7 +105,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str, images: int = 0) -> Iterator[Progress]:
+def progress(label: str, images: int = 0, unit: str = "images", seconds: float | None = None) -> Iterator[Progress]:
     """Yield a ``Progress`` that shows the current task on stderr: a status line on a terminal, else one line per
     task, nothing with ``-q``.
 
@@ -113,15 +113,17 @@ def progress(label: str, images: int = 0) -> Iterator[Progress]:
         label: what a terminal shows before the first task.
         images: how many images the task goes through, where it does: their rate and the time left are shown as well,
             elsewhere than on a terminal twice a minute.
+        unit: what is counted instead of images.
+        seconds: after which the work ends in any case.
     """
     if Verbosity.quiet:
         yield quiet
     elif err.is_terminal and not Verbosity.log_json:
-        pace = Pace(images)
+        pace = Pace(images, unit=unit, seconds=seconds)
         with err.status(Text(label)) as status:
             yield lambda task, share=None: status.update(Text(_said(task, share, pace)))
     else:
-        yield _line_a_task(Pace(images))
+        yield _line_a_task(Pace(images, unit=unit, seconds=seconds))
 
 
 def _said(task: str, share: float | None, pace: Pace) -> str:

@@ -28,6 +28,7 @@ EXPORT = Extra(
 
 
 REPORT = Extra("report", {"jinja2": "jinja2"})
+TUNE = Extra("tune", {"optuna": "optuna"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,15 @@ def abilities() -> list[Ability]:
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
     report = Ability("write reports", (REPORT,))
     signing = Ability("sign exports, and verify signatures", (SIGN,))
-    return [Ability("export models", (EXPORT,)), report, Ability("build TensorRT engines", build), *running, signing]
+    tuning = Ability("search for settings", (TUNE,))
+    return [
+        Ability("export models", (EXPORT,)),
+        tuning,
+        report,
+        Ability("build TensorRT engines", build),
+        *running,
+        signing,
+    ]
 
 
 def extra_of(module: str) -> Extra | None:

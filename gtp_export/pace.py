@@ -12,10 +12,19 @@ class Pace:
     Args:
         images: how many there are; 0 where the work is not counted in images, which has no pace.
         clock: seconds.
+        unit: what is counted instead of images.
+        seconds: after which the work ends in any case.
     """
 
-    def __init__(self, images: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._images, self._clock = images, clock
+    def __init__(
+        self,
+        images: int,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "images",
+        seconds: float | None = None,
+    ) -> None:
+        self._images, self._clock, self._unit = images, clock, unit
+        self._end = None if seconds is None else clock() + seconds
         self._start: tuple[float, float] | None = None  # time and share when first told: work may be resumed
         self._said_at = clock()
 
@@ -23,14 +32,18 @@ class Pace:
         """Return ", 12,400 of 50,000 images, 431 a second, 1 min 27 s left"; less where it is not known yet."""
         if not self._images:
             return ""
-        now, done = self._clock(), f", {round(share * self._images):,} of {self._images:,} images"
+        now, done = self._clock(), f", {round(share * self._images):,} of {self._images:,} {self._unit}"
         if self._start is None:
             self._start = now, share
         seconds, gone = now - self._start[0], share - self._start[1]
         if seconds <= 0 or gone <= 0:
             return done
         rate = gone / seconds
-        return f"{done}, {rate * self._images:.{0 if rate * self._images >= 10 else 1}f} a second, {_time(share, rate)}"
+        return f"{done}, {_rate(rate * self._images)}, {_time(self._left(share, rate, now))}"
+
+    def _left(self, share: float, rate: float, now: float) -> float:
+        left = (1 - share) / rate
+        return left if self._end is None else max(0.0, min(left, self._end - now))
 
     def is_due(self) -> bool:
         """Whether a log should hear of it again: every ``LOG_SECONDS``, where there are images."""
@@ -40,8 +53,12 @@ class Pace:
         return True
 
 
-def _time(share: float, rate: float) -> str:
-    seconds = round((1 - share) / rate)
+def _rate(rate: float) -> str:
+    return f"{rate:.{0 if rate >= 10 else 1}f} a second" if rate >= 0.5 else f"{60 * rate:.1f} a minute"
+
+
+def _time(left: float) -> str:
+    seconds = round(left)
     minutes, hours = seconds // 60, seconds // 3600
     if hours:
         return f"{hours} h {minutes % 60} min left"

@@ -16,7 +16,7 @@ import typer
 
 from gtp_export import console
 from gtp_runtime import Model, load
-from gtp_runtime.backends import all_backends, find_backend
+from gtp_runtime.backends import BackendSpec, all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import find_graph
@@ -73,24 +73,31 @@ class RunOptions:
 
     def options(self, file: Path) -> dict[str, Any]:
         """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
-        if not file.exists():
-            return dict(self.given)  # for load to report
-        names = find_backend(file, self.backend).option_names
+        return self.options_of(file) if file.exists() else dict(self.given)  # for load to report
+
+    def options_of(self, file: Path) -> dict[str, Any]:
+        """Return the same of a file that need not exist. Raises as ``gtp_runtime.load`` does of backends."""
+        names = self.spec(file).option_names
         return {**{name: value for name, value in self.defaults.items() if name in names}, **self.given}
 
+    def spec(self, file: Path) -> BackendSpec:
+        """Return the backend that runs a file, which need not exist. Raises as ``gtp_runtime.load`` does."""
+        return find_backend(file, self.backend)
 
-def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+
+def takes_run_options(*, files: bool = True, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Mark a command that runs files; it gets its ``RunOptions`` as the argument ``running``.
 
     Args:
+        files: whether the command takes files; one that makes them has no use for --precision and what is trusted.
         defaults: options whose default differs from the backend's in this command.
     """
 
     def made(values: dict[str, Any]) -> RunOptions:
-        backend, precision = values.pop("backend"), values.pop("precision")
+        backend, precision = values.pop("backend"), values.pop("precision", None)
         return RunOptions(backend, _given(values), defaults, precision)
 
-    return _mark("running", _parameters(defaults), made)
+    return _mark("running", _parameters(defaults, files), made)
 
 
 def takes_backend_options(
@@ -135,7 +142,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+def _parameters(defaults: Mapping[str, Any], files: bool) -> list[inspect.Parameter]:
     backends = _choices("backend", ("auto", *all_backends()))
     names = ", ".join(("auto", *all_backends()))
     text = f"What runs the file: {names}; auto goes by its extension, and tries a directory's engine first."
@@ -143,9 +150,9 @@ def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     of_directory = "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx)."
     return [
         _parameter("backend", backends, text, backends("auto")),
-        _parameter("precision", str | None, of_directory, None),
+        *([_parameter("precision", str | None, of_directory, None)] if files else []),
         *_of_backends(defaults),
-        *trust,
+        *(trust if files else []),
     ]
 
 

@@ -38,3 +38,11 @@ def test_a_log_hears_of_it_twice_a_minute(monkeypatch: pytest.MonkeyPatch, capsy
         update("measuring", 0.1)
         update("measuring", 0.3)
     assert capsys.readouterr().err.splitlines() == ["measuring", "measuring 30%, 3 of 10 images", "measuring"]
+
+
+def test_other_work_has_its_own_unit_and_may_end_by_time() -> None:
+    now = 100.0
+    found = Pace(100, lambda: now, unit="trials", seconds=60)
+    assert found.said(0.0) == ", 0 of 100 trials"
+    now = 130.0
+    assert found.said(0.1) == ", 10 of 100 trials, 20.0 a minute, 30 s left"

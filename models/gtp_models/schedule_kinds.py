@@ -1,6 +1,6 @@
 """Kinds of schedules: from the total share of tokens to remove to the number of tokens to remove in each layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from gtp_models.errors import ConfigError
@@ -27,9 +27,9 @@ def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
             "+aligned or +aligned:16 after any of them rounds the tokens of each layer to multiples"
         )
     if not aligned:
-        return lambda share: _spread(weights, share * shape.patches)
+        return lambda share: spread(weights, share * shape.patches)
     start = shape.patches + shape.num_prefix
-    return lambda share: _aligned(_spread(weights, share * shape.patches), start, int(multiple))
+    return lambda share: rounded(spread(weights, share * shape.patches), start, int(multiple))
 
 
 def _weights(kind: str, depth: int) -> list[int] | None:
@@ -61,17 +61,17 @@ def _positive(text: str) -> bool:
     return text.isdecimal() and int(text) > 0
 
 
-def _spread(weights: list[int], total: float) -> Amounts:
+def spread(weights: Sequence[float], total: float) -> Amounts:
     """Divide ``total`` by weight, rounded so that the running sums are as close as whole numbers allow."""
     so_far = [sum(weights[:layer]) * total / sum(weights) for layer in range(len(weights) + 1)]
     return tuple(round(after) - round(before) for before, after in pairwise(so_far))
 
 
-def _aligned(amounts: Amounts, start: int, multiple: int) -> Amounts:
-    """Round the tokens after each reduction to a multiple."""
+def rounded(amounts: Amounts, start: int, multiple: int) -> Amounts:
+    """Round the tokens after each reduction to a multiple; ``start`` is their number before the first layer."""
     counts, wanted = [start], start
     for amount in amounts:
         wanted -= amount
-        rounded = max(multiple, multiple * round(wanted / multiple))
-        counts.append(min(counts[-1], rounded) if amount else counts[-1])
+        nearest = max(multiple, multiple * round(wanted / multiple))
+        counts.append(min(counts[-1], nearest) if amount else counts[-1])
     return tuple(before - after for before, after in pairwise(counts))

@@ -89,6 +89,15 @@ class Tally:
             self.sums[name] = self.sums.get(name, 0.0) + float(exact.sum())
             self.squares[name] = self.squares.get(name, 0.0) + float((exact**2).sum())
 
+    def merge(self, other: "Tally") -> None:
+        """Add the sums over other images."""
+        self.images += other.images
+        for name, total in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.squares[name] = self.squares.get(name, 0.0) + other.squares[name]
+        self.unreadable += other.unreadable
+        self.unreadable_images = [*self.unreadable_images, *other.unreadable_images][:NAMED]
+
     def add_unreadable(self, why: str) -> None:
         """Count an image that cannot be read."""
         self.unreadable += 1

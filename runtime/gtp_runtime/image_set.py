@@ -42,12 +42,14 @@ class ImageSet:
         """Return the path of an image below the folder, in words."""
         return os.fsdecode(self.names[index].replace(SEPARATOR, b"/"))
 
+    def part(self, places: "np.ndarray | slice") -> "ImageSet":
+        """Return the images at these places, in their order."""
+        classes = None if self.classes is None else self.classes[places]
+        return replace(self, names=self.names[places], classes=classes)
+
     def spread(self, limit: int) -> "ImageSet":
         """Return at most ``limit`` of the images, 1 or more, spread evenly over them."""
-        if len(self) <= limit:
-            return self
-        chosen = np.array(spread(range(len(self)), limit))
-        return replace(self, names=self.names[chosen], classes=None if self.classes is None else self.classes[chosen])
+        return self if len(self) <= limit else self.part(np.array(spread(range(len(self)), limit)))
 
     def digest(self) -> str:
         """Return a hash of all names and classes; hexadecimal digits."""

@@ -20,17 +20,7 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
     Raises:
         MissingPackageError: Jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingPackageError("jinja2 is not installed: pip install 'gtp-export[report]'") from error
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_environment(Path(__file__).parent)
     environment.filters |= {"percent": _percent, "number": _number, "setting": _setting}
     return environment.get_template(TEMPLATE).render(
         manifest=manifest,
@@ -42,6 +32,25 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         ratio=_ratio(manifest),
         layers=_layers(manifest),
         maps=[make_map(sample, manifest.model.grid) for sample in samples],
+    )
+
+
+def make_environment(templates: Path) -> Any:
+    """Return Jinja's environment for the templates of a folder; whatever they show is escaped.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingPackageError("jinja2 is not installed: pip install 'gtp-export[report]'") from error
+    return Environment(
+        autoescape=True,
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -1,0 +1,82 @@
+"""The front of what was timed, and the choice from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gtp_exporters.tuning.results import Result
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the user asked for: one of the two.
+
+    Attributes:
+        max_drop: points of top-1.
+        latency_ms: milliseconds per run, median.
+    """
+
+    max_drop: float | None = None
+    latency_ms: float | None = None
+
+    def holds(self, result: Result) -> bool:
+        """Whether a timed trial keeps it: a drop with its standard error, and then something is gained by it."""
+        assert result.loss is not None and result.timing is not None
+        if self.max_drop is not None:
+            return result.loss.limited + result.loss.limited_se <= self.max_drop and result.timing.ratio < 1
+        assert self.latency_ms is not None
+        return result.timing.p50_ms <= self.latency_ms
+
+    def violation(self, result: Result) -> float | None:
+        """Return by how much a trial misses it, 0 or less if it does not; None where too little is known."""
+        if self.max_drop is not None:
+            return None if result.loss is None else result.loss.limited + result.loss.limited_se - self.max_drop
+        assert self.latency_ms is not None
+        return None if result.timing is None else result.timing.p50_ms / self.latency_ms - 1
+
+    def best(self, results: Sequence[Result]) -> Result | None:
+        """Return the choice: the fastest within the drop, or the least divergence within the latency; None if none."""
+        kept = [result for result in results if self.holds(result)]
+        return min(kept, key=self._preferred, default=None)
+
+    def nearest(self, results: Sequence[Result]) -> Result:
+        """Return what comes nearest where nothing keeps the limit."""
+        if self.latency_ms is not None:
+            return min(results, key=lambda result: result.objectives[-1])
+        gaining = [result for result in results if result.objectives[-1] < 1] or list(results)
+        return min(gaining, key=lambda result: (_loss(result), result.objectives))
+
+    def _preferred(self, result: Result) -> tuple[float, ...]:
+        *losses, ratio = result.objectives
+        return (ratio, *losses) if self.max_drop is not None else (losses[-1], ratio)
+
+
+def _loss(result: Result) -> float:
+    assert result.loss is not None
+    return result.loss.limited + result.loss.limited_se
+
+
+def front(results: Sequence[Result]) -> list[Result]:
+    """Return the timed results that no other beats or equals in every objective, the fastest first."""
+    found: list[Result] = []
+    for result in sorted(results, key=lambda result: tuple(reversed(result.objectives))):
+        if not any(_covers(other, result) for other in found):
+            found.append(result)
+    return found
+
+
+def _covers(one: Result, other: Result) -> bool:
+    return all(left <= right for left, right in zip(one.objectives, other.objectives, strict=True))
+
+
+def beating(results: Sequence[Result], default: Result) -> list[Result]:
+    """Return the timed results that lose less than the recipe's default and are faster, the fastest first."""
+    assert default.loss is not None
+    base = default.objectives
+    better = [
+        result
+        for result in results
+        if result.objectives[-1] < base[-1]
+        and all(left <= right for left, right in zip(result.objectives, base, strict=True))
+        and result.objectives[-2] < base[-2]
+    ]
+    return sorted(better, key=lambda result: result.objectives[-1])

@@ -1,0 +1,239 @@
+"""``tune``: from a model, images and a limit to a recipe that was validated on other images."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gtp_exporters.calibrating import calibrated
+from gtp_exporters.directory.contents import refuse
+from gtp_exporters.directory.lock import held
+from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.subject import Subject
+from gtp_exporters.tuning.estimating import macs_ratio
+from gtp_exporters.tuning.front import beating, front
+from gtp_exporters.tuning.judging import Judge, loss_of
+from gtp_exporters.tuning.options import TuneOptions
+from gtp_exporters.tuning.outcome import Outcome, called, write_outcome
+from gtp_exporters.tuning.results import Result
+from gtp_exporters.tuning.rungs import rungs
+from gtp_exporters.tuning.scoring import ModelSource, subject_of
+from gtp_exporters.tuning.search import TASK, Search
+from gtp_exporters.tuning.shards import split
+from gtp_exporters.tuning.space import Proposal, make_space
+from gtp_exporters.tuning.storage import NAME, Journal
+from gtp_exporters.tuning.timing import BASELINE, Timer
+from gtp_exporters.tuning.validation import Validated, validate_graphs
+from gtp_exporters.tuning.workers import Local, Workers
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.plan import make_plan, model_shape
+from gtp_models.recipes import Recipe
+from gtp_runtime.backends import find_backend
+from gtp_runtime.backends.options import make_options
+from gtp_runtime.errors import NoClassesError
+from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.images import image_names
+from gtp_runtime.manifest import MODEL_NAME, Manifest, ModelInfo, WeightsInfo
+from gtp_runtime.progress import Progress, quiet
+
+WORK = ".tune"  # the hidden folder with exports and the dense model's answers
+
+
+def tune(
+    recipe: Recipe,
+    output: Path | str,
+    options: TuneOptions,
+    *,
+    weights: str = "pretrained",
+    seed: int = 0,
+    workers: Workers | None = None,
+    progress: Progress = quiet,
+) -> Outcome:
+    """Search for GTP settings of a recipe's model, and write what was found.
+
+    Args:
+        recipe: the model; its own settings are what is to be beaten.
+        output: the directory of the journal, the page and the recipe. A search there is gone on with.
+        options: what is searched, and where latency is measured.
+        weights, seed: as for ``gtp_models.build_model``.
+        workers: what computes (default: this process).
+        progress: told what is being done.
+
+    Raises:
+        LimitError: options that do not go together.
+        ImageError: too few images, or classes that do not fit.
+        OutputError: the directory cannot be written, holds other files, or another search.
+        MissingPackageError: Optuna is not installed.
+        ModelsError, GTPRuntimeError: errors of the model, its weights, and the backend.
+    """
+    make_options(find_backend(Path(MODEL_NAME), options.running.backend), options.running.options)  # fail early
+    folder = options.data or recipe.images
+    if folder is None:
+        raise LimitError(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class if known")
+    image_names(folder)  # fail early
+    with _work(Path(output)) as place:
+        return _Run(recipe, Path(output), options, ModelSource(recipe, weights, seed), workers, place, progress).run()
+
+
+@contextmanager
+def _work(directory: Path) -> Iterator[Path]:
+    """Hold the directory, which holds nothing but an earlier search, and yield the folder to work in.
+
+    Raises:
+        OutputError: it holds other files, cannot be written, or another search runs there.
+    """
+    try:
+        if directory.exists() and not (directory / NAME).exists():
+            refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK})
+        is_new = not directory.exists()
+        try:
+            with held(directory / WORK):
+                yield directory / WORK
+        finally:
+            if is_new:
+                with suppress(OSError):  # it holds something, as it should
+                    directory.rmdir()
+    except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(os.fspath(directory)):
+            raise
+        raise OutputError(f"cannot write {directory}: {error.strerror}; choose another -o") from error
+
+
+@dataclass
+class _Run:
+    """What a search goes through, one step after another."""
+
+    recipe: Recipe
+    output: Path
+    options: TuneOptions
+    source: ModelSource
+    workers: Workers | None
+    place: Path
+    progress: Progress
+
+    def run(self) -> Outcome:
+        """Search, choose, validate, and write."""
+        options, workers = self.options, self.workers or Local()
+        until = None if options.seconds is None else time.monotonic() + options.seconds
+        self.progress(f"building {self.recipe.timm}")
+        self.subject = subject_of(self.source)
+        if not self.subject.classes:
+            raise NoClassesError(f"{self.recipe.name} outputs features, and a search compares classes: tune another")
+        images = self._images()
+        self.split = split(images, options.images, options.seed)
+        journal = Journal(self.output, self._key(images), 2 if images.classes is None else 3, options.seed)
+        settings = calibrated(self.subject, self.recipe.settings(), None, self.progress)
+        assert isinstance(settings, GTPConfig)
+        self.timer = Timer(self.subject, options.running, options.batch, self.place, workers)
+        self.progress("exporting the dense baseline and the recipe's default")
+        graph = self.timer.export(BASELINE, settings, dense=True)
+        self.timer.check_precisions(settings, options.precisions)
+        judge = Judge(self.source, self.split, workers, self.place / "dense", self.subject.classes)
+        default = journal.default() or self._default(settings, judge, graph)
+        journal.keep_default(default)
+        self.timer.learn([default, *journal.results()])
+        space = make_space(model_shape(self.subject.model), settings.num_neighbours, options.precisions)
+        search = Search(journal, space, judge, self.timer, options.limit, default)
+        search.run(options.trials, until, self.progress)
+        return self._finish(search, default)
+
+    def _images(self) -> ImageSet:
+        options, folder = self.options, self.options.data or self.recipe.images
+        assert folder is not None
+        return find_image_set(folder, described(self.subject), options.labels, by_order=options.by_order)
+
+    def _key(self, images: ImageSet) -> dict[str, Any]:
+        """What the figures of a search depend on."""
+        options = self.options
+        return {
+            "model": self.recipe.timm,
+            "weights": self.subject.built.sha256,
+            "images": f"{len(images)} {images.digest()}",
+            "searched": len(self.split.search),
+            "seed": options.seed,
+            "precisions": list(options.precisions),
+            "batch": options.batch,
+            "backend": [options.running.backend, *map(str, sorted(options.running.options.items()))],
+        }
+
+    def _default(self, settings: GTPConfig, judge: Judge, graph: Path) -> Result:
+        """Judge and time the recipe's default, which was exported with the dense baseline."""
+        self.progress("measuring the recipe's default")
+        plan = make_plan(self.subject.model, settings)
+        assert isinstance(plan.settings, GTPConfig)
+        proposal = Proposal(plan.settings, "fp32")
+        result = Result(plan.settings.to_dict(), "fp32", list(plan.num_prop), macs_ratio(plan), macs_ratio(plan))
+        total, begin = None, 0
+        for end in rungs(len(self.split.search)):
+            tally = judge.judge([(0, plan.settings)], begin, end)[0]
+            if total is None:
+                total = tally
+            else:
+                total.merge(tally)
+            loss = loss_of(total)
+            result, begin = replace(result, loss=loss, rungs=[*result.rungs, loss.divergence]), end
+        timing = self.timer.time(graph, self.timer.key(proposal, plan))
+        return replace(result, timing=timing)
+
+    def _finish(self, search: Search, default: Result) -> Outcome:
+        """Choose, validate on the images that were held out, and write."""
+        timed = search.timed
+        chosen = self.options.limit.best(timed)
+        better = next(iter(beating(timed, default)), None)
+        graphs = {"default": self.place / BASELINE / MODEL_NAME}
+        for name, result in (("chosen", chosen), ("better", better)):
+            if result is not None and result is not default and (name == "chosen" or result is not chosen):
+                self.progress(f"exporting {called(result)} for its validation")
+                graphs[name] = self.timer.export(name, result.proposal.settings, result.precision)
+        found: dict[str, Validated] = validate_graphs(
+            self.timer.baseline, graphs, self.split.held_out, self.options.running, self._tell
+        )
+        if chosen is default:
+            found["chosen"] = found["default"]
+        if better is not None and better is chosen:
+            found["better"] = found["chosen"]
+        outcome = Outcome(
+            recipe=self._own_weights(),
+            directory=self.output,
+            limit=self.options.limit,
+            running=self.options.running,
+            search_images=len(self.split.search),
+            origin=self.split.search.folder.name,
+            trials=search.done,
+            results=search.results,
+            front=front(timed),
+            default=default,
+            chosen=chosen,
+            better=better,
+            nearest=None if chosen is not None else self.options.limit.nearest(timed),
+            validated=found,
+        )
+        self.progress("writing the page and the recipe")
+        write_outcome(outcome)
+        for name in ("candidate", BASELINE, *graphs):
+            shutil.rmtree(self.place / name, ignore_errors=True)
+        return outcome
+
+    def _tell(self, task: str, share: float | None = None) -> None:
+        """Progress of other tasks than the search, whose shares count no trials."""
+        self.progress(task, share if task == TASK else None)
+
+    def _own_weights(self) -> Recipe:
+        """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
+        built = self.subject.built
+        return replace(self.recipe, weights=Path(self.source.weights)) if built.source == "file" else self.recipe
+
+
+def described(subject: Subject) -> Manifest:
+    """Return the manifest of a model of which nothing is exported yet: its classes."""
+    built, shape = subject.built, model_shape(subject.model)
+    model = ModelInfo(
+        built.recipe.name, built.recipe.title, built.recipe.timm, subject.classes, shape.num_prefix, list(shape.grid)
+    )
+    weights = WeightsInfo(built.source, built.detail, built.sha256)
+    known = (subject.labels, subject.label_ids)
+    return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, labels=known[0], label_ids=known[1])

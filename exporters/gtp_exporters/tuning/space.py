@@ -1,0 +1,134 @@
+"""The search space: from Optuna's parameters to GTP's settings."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from gtp_exporters.limits import MAX_TOPK
+from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS
+from gtp_models.methods.gtp.config import PRESETS, GTPConfig
+from gtp_models.methods.settings import LayerShape, ModelShape
+from gtp_models.schedule_kinds import Amounts, rounded, spread
+from gtp_models.schedules import TILES, TILES_IN
+
+SPARSITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+STARTS = (0.25, 0.45, 0.65)  # shares of the tokens that are removed in the first trials of each preset
+
+
+class Suggests(Protocol):
+    """What an Optuna trial offers, as far as it is used here."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Return one of the choices."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from low to high."""
+        ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number from low to high."""
+        ...
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a trial tries: settings with the number of removed tokens for each layer, and the precision of the graph."""
+
+    settings: GTPConfig
+    precision: str
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be tried on a model.
+
+    Attributes:
+        shape: the properties of the model.
+        num_neighbours: of all trials.
+        precisions: of the graph.
+        presets, selections, alignments, sparsities: choices of these settings.
+    """
+
+    shape: ModelShape
+    num_neighbours: int
+    precisions: tuple[str, ...]
+    presets: tuple[str, ...]
+    selections: tuple[str, ...]
+    alignments: tuple[int, ...]
+    sparsities: tuple[float, ...]
+
+    def propose(self, trial: Suggests) -> Proposal:
+        """Return what Optuna proposes."""
+        preset = trial.suggest_categorical("preset", self.presets)
+        values: dict[str, Any] = {"num_prop": self._amounts(trial), "num_neighbours": self.num_neighbours}
+        values["selection"] = trial.suggest_categorical(f"{preset}_selection", self.selections)
+        if PROPAGATIONS[PRESETS[preset]["propagation"]].uses_alpha:
+            values["alpha"] = round(trial.suggest_float("alpha", 0.05, 1.0, log=True), 3)
+        if len(self.sparsities) > 1 and SELECTIONS[values["selection"]].needs == "map":
+            values["sparsity"] = trial.suggest_categorical("sparsity", self.sparsities)
+        precision = self.precisions[0]
+        if len(self.precisions) > 1:
+            precision = trial.suggest_categorical("precision", self.precisions)
+        return Proposal(GTPConfig.preset(preset, **values), precision)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return parameters to begin with: both presets in the layers that they are meant for."""
+        depth = self.shape.depth
+        layers = {"paper": (depth, 0, 1.0)}
+        return [
+            {"preset": preset, f"{preset}_selection": PRESETS[preset]["selection"], "removed": removed, "tilt": 0.0}
+            | dict(
+                zip(
+                    ("steps", "first", "span"),
+                    layers.get(preset, (min(2, depth), min(1, depth // 2), 0.4)),
+                    strict=True,
+                )
+            )
+            | {"alignment": self.alignments[-1 if preset != "paper" else 0], "alpha": 0.1, "sparsity": 1.0}
+            | {"precision": self.precisions[0]}
+            for removed in STARTS
+            for preset in self.presets
+            if PRESETS[preset]["selection"] in self.selections
+        ]
+
+    def _amounts(self, trial: Suggests) -> Amounts:
+        depth = self.shape.depth
+        steps = trial.suggest_int("steps", 1, depth)
+        first = trial.suggest_int("first", 0, depth // 2)
+        last = first + round(trial.suggest_float("span", 0.0, 1.0) * (depth - 1 - first))
+        removed = trial.suggest_float("removed", 0.05, 0.85) * self.shape.patches
+        weights = _weights(steps, first, last, depth, trial.suggest_float("tilt", -1.0, 1.0))
+        multiple = trial.suggest_categorical("alignment", self.alignments)
+        amounts = spread(weights, removed)
+        return amounts if multiple == 1 else rounded(amounts, self.shape.patches + self.shape.num_prefix, multiple)
+
+
+def _weights(steps: int, first: int, last: int, depth: int, tilt: float) -> list[float]:
+    """Return each layer's share: ``steps`` layers from first to last, tilted towards the first (-1) or the last (1)."""
+    count = min(steps, last - first + 1)
+    chosen = [first + round(step * (last - first) / max(1, count - 1)) for step in range(count)]
+    weights = [0.0] * depth
+    for step, layer in enumerate(chosen):
+        weights[layer] = 1 + tilt * (2 * step / (count - 1) - 1) if count > 1 else 1.0
+    return weights
+
+
+def make_space(shape: ModelShape, num_neighbours: int, precisions: tuple[str, ...]) -> Space:
+    """Return what may be tried on a model of this shape, so that TensorRT, the strictest target, can build it."""
+    tokens = shape.patches + shape.num_prefix
+    selections = SELECTIONS.names()
+    known = tuple(name for name in selections if shape.has_class_token or not SELECTIONS[name].needs_class_token)
+    tiles = tuple(tile for tile in reversed(TILES) if tile * TILES_IN <= tokens)
+    layer = LayerShape(shape, tokens, 1)
+    sparsities = tuple(share for share in SPARSITIES if GTPConfig(sparsity=share).topk(layer) <= MAX_TOPK)
+    return Space(shape, num_neighbours, precisions, tuple(PRESETS), known, (1, *tiles), sparsities)
+
+
+def token_counts(amounts: Amounts, start: int) -> list[int]:
+    """Return the tokens before each layer and after the last."""
+    counts = [start]
+    for amount in amounts:
+        counts.append(counts[-1] - amount)
+    assert all(before >= after for before, after in pairwise(counts))
+    return counts

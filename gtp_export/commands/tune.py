@@ -1,0 +1,149 @@
+"""``gtp-export tune``: search for the settings that keep a limit, and prove them on other images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export import settings_options as of_method
+from gtp_export.exit_codes import BUDGET_MISSED, GATE_FAILED
+from gtp_export.numbers import finite
+from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.units import read_seconds
+from gtp_exporters.precisions import converted_names
+
+if TYPE_CHECKING:
+    from gtp_exporters.tuning.outcome import Outcome
+
+
+@takes_run_options(files=False, threads=1)
+def tune(
+    model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="A directory for the search. One that is there is gone on with."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="A folder of images, one sub-folder per class where known (default: the recipe's images).",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data: a file that says the class of each image, as for validate.", show_default=False
+        ),
+    ] = None,
+    by_order: Annotated[
+        bool,
+        typer.Option(
+            "--by-order", help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order."
+        ),
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Find the fastest that loses at most so many percentage points of top-1 against the dense model.",
+            min=0,
+            show_default=False,
+            callback=finite,
+        ),
+    ] = None,
+    latency_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Find the nearest to the dense model whose median latency is at most this: 20ms.", show_default=False
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Settings to try in all.", min=1)] = 100,
+    timeout: Annotated[
+        str | None, typer.Option(help="Begin no further trial after this time: 10min, 2h.", show_default=False)
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            help="Images that the search sees at most (default: all but the one in three that is held out).",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    precisions: Annotated[
+        str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names())}.")
+    ] = "fp32",
+    weights: Annotated[
+        str, typer.Option(help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto.")
+    ] = "pretrained",
+    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
+    img_size: Annotated[
+        str | None,
+        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search, and of random weights.", min=0)] = 0,
+    *,
+    running: RunOptions,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for GTP settings of MODEL that keep a limit of accuracy or latency, both measured."""
+    budget = read_seconds(latency_budget, "--latency-budget")
+    seconds = read_seconds(timeout, "--timeout")
+    if (max_drop is None) == (budget is None):
+        said = "neither was given" if budget is None else "both were given"
+        raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")
+    if data is None and (labels is not None or by_order):
+        raise typer.BadParameter(f"{'--labels' if labels else '--by-order'} needs --data DIR: it says its classes")
+    size = of_method.read_size(img_size)
+    with console.progress("tuning", trials, unit="trials", seconds=seconds) as update:
+        update("loading torch")
+        from gtp_exporters.tuning.front import Limit
+        from gtp_exporters.tuning.options import TuneOptions
+        from gtp_exporters.tuning.run import tune as run
+        from gtp_exporters.tuning.timing import Running
+        from gtp_models import load_recipe
+        from gtp_runtime.manifest import MODEL_NAME
+
+        name = running.spec(Path(MODEL_NAME)).name
+        options = TuneOptions(
+            limit=Limit(max_drop, None if budget is None else 1e3 * budget),
+            data=data,
+            labels=labels,
+            by_order=by_order,
+            trials=trials,
+            seconds=seconds,
+            images=images,
+            precisions=tuple(part.strip() for part in precisions.split(",")),
+            batch=batch,
+            running=Running(name, running.options_of(Path(MODEL_NAME))),
+            seed=seed,
+        )
+        outcome = run(load_recipe(model, size), output, options, weights=weights, seed=seed, progress=update)
+    if json:
+        console.emit(outcome.to_dict())
+    else:
+        _show(outcome, weights)
+    if outcome.problem:
+        console.err.print(f"error: {outcome.problem}", style="red", markup=False)
+        raise typer.Exit(GATE_FAILED if max_drop is not None else BUDGET_MISSED)
+
+
+def _show(outcome: "Outcome", weights: str) -> None:
+    from gtp_export.tune_reports import front_table, validation_table, verdict
+    from gtp_exporters.tuning.outcome import PAGE, RECIPE
+
+    front_table(outcome)
+    validation_table(outcome)
+    console.out.print(verdict(outcome), markup=False)
+    if outcome.problem:
+        console.out.print(f"next: open {outcome.directory / PAGE}", markup=False)
+        return
+    console.out.print(f"wrote {outcome.directory}: {PAGE}, {RECIPE}", markup=False)
+    random = " --weights random" if weights == "random" else ""
+    assert outcome.chosen is not None
+    precision = "" if outcome.chosen.precision == "fp32" else f" --precision {outcome.chosen.precision}"
+    console.out.print(f"next: gtp-export export {outcome.directory / RECIPE}{random}{precision}", markup=False)

@@ -21,6 +21,7 @@ from gtp_models.errors import (
 from gtp_runtime.errors import (
     BackendMissingError,
     DeviceError,
+    FleetError,
     GTPRuntimeError,
     InputError,
     NoClassesError,
@@ -40,7 +41,17 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         (ConfigError, LimitError, UnknownModelError, UnsupportedModelError, WeightsError, InputError, NoClassesError),
         USAGE,
     ),
-    ((MissingPackageError, WeightsUnavailableError, BackendMissingError, DeviceError, RandomWeightsError), MISSING),
+    (
+        (
+            MissingPackageError,
+            WeightsUnavailableError,
+            BackendMissingError,
+            DeviceError,
+            FleetError,
+            RandomWeightsError,
+        ),
+        MISSING,
+    ),
     ((QuantizationFailedError,), GATE_FAILED),
     ((OutputError, ExportError, ModelsError, GTPRuntimeError), FAILED),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from gtp_runtime.backends import all_backends
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
+from gtp_runtime.fleet.connecting import EXTRA as RAY
 from gtp_runtime.trust.keys import EXTRA as SIGN
 
 ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
@@ -64,7 +65,15 @@ def abilities() -> list[Ability]:
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
     report = Ability("write reports", (REPORT,))
     signing = Ability("sign exports, and verify signatures", (SIGN,))
-    return [Ability("export models", (EXPORT,)), report, Ability("build TensorRT engines", build), *running, signing]
+    fleet = Ability("spread work over a Ray cluster", (RAY,))
+    return [
+        Ability("export models", (EXPORT,)),
+        report,
+        Ability("build TensorRT engines", build),
+        *running,
+        signing,
+        fleet,
+    ]
 
 
 def extra_of(module: str) -> Extra | None:

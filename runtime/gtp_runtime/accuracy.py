@@ -65,6 +65,23 @@ def score(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | No
     return scores
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Scores of images that are next to each other.
+
+    Attributes:
+        stop: index after the last of them.
+        images: how many were scored.
+        scores: theirs.
+        unreadable: why each of the others cannot be read.
+    """
+
+    stop: int
+    images: int
+    scores: Scores
+    unreadable: list[str]
+
+
 @dataclass
 class Tally:
     """Sums of scores over any number of images, from which means and their standard errors follow.

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gtp_runtime import atomic
-from gtp_runtime.accuracy import Tally
+from gtp_runtime.accuracy import Scored, Tally
 from gtp_runtime.errors import InputError
 from gtp_runtime.opening import read_regular
 
@@ -45,13 +45,17 @@ class Checkpoint:
             self._read(self.path)
         self._written = time.monotonic()
 
-    def advance(self, done: int) -> None:
-        """Take note that so many images are done; writes from time to time.
+    def add(self, scored: Scored) -> None:
+        """Add the scores of the images that come next; writes from time to time.
 
         Raises:
             InputError: the file cannot be written.
         """
-        self.done = done
+        for why in scored.unreadable:
+            self.tally.add_unreadable(why)
+        if scored.images:
+            self.tally.add(scored.scores, scored.images)
+        self.done = scored.stop
         if time.monotonic() - self._written >= SECONDS:
             self.write()
 

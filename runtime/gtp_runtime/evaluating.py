@@ -1,22 +1,17 @@
 """Measures accuracy on a folder of any size: images are read in threads, and what is kept does not grow."""
 
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
-from gtp_runtime.accuracy import Accuracy, score
+from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.checkpoint import Checkpoint
 from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.model import Model
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.read_ahead import count_workers, read_ahead
-
-Inputs = list[np.ndarray]  # one image, preprocessed for each file
-CHUNK = 16  # images that are scored at once, at least
+from gtp_runtime.read_ahead import count_workers
+from gtp_runtime.scoring import Job, Scoring, score_images
 
 
 def evaluate(
@@ -30,6 +25,7 @@ def evaluate(
     strict: bool = False,
     workers: int | None = None,
     resume: str | PathLike[str] | None = None,
+    scoring: Scoring = score_images,
 ) -> Accuracy:
     """Accuracy on a folder of images of any size, beside the dense baseline's.
 
@@ -46,6 +42,7 @@ def evaluate(
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
         resume: a file that keeps how far the evaluation is. If it is there, the evaluation goes on from it.
+        scoring: what scores the images: this process, or a fleet's nodes (``gtp_runtime.fleet``).
 
     Raises:
         NoClassesError: a model that gives features.
@@ -55,12 +52,16 @@ def evaluate(
         AnswerError: an answer that is not finite.
     """
     model.check_classes("accuracy")
-    threads = count_workers(workers)
+    count_workers(workers)  # refused before the work
     images = data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, by_order=by_order)
     state = Checkpoint(resume, _key(model, dense, images))
     state.write()  # a place that cannot be written is said before the work
+    job = Job([model] if dense is None else [model, dense], images, strict, workers)
     try:
-        _run([model] if dense is None else [model, dense], images, state, progress, strict, threads)
+        with closing(scoring(job, range(state.done, len(images)))) as found:
+            for scored in found:
+                state.add(scored)
+                progress("measuring accuracy", state.done / len(images))
     finally:
         state.write()
     if not state.tally.images:
@@ -80,66 +81,3 @@ def _key(model: Model, dense: Model | None, images: ImageSet) -> dict[str, Any]:
         for name, file in files.items()
     }
     return {**answers, "images": len(images), "names_and_classes": images.digest()}
-
-
-def _run(
-    files: list[Model], images: ImageSet, state: Checkpoint, progress: Progress, strict: bool, workers: int
-) -> None:
-    def read(index: int) -> Inputs | ImageError:
-        try:
-            return _preprocess(files, images.path(index))
-        except ImageError as error:
-            return error
-
-    batch = max(file.batch for file in files)
-    size = -(-CHUNK // batch) * batch
-    with closing(read_ahead(read, range(state.done, len(images)), workers)) as found:
-        for part in _chunks(found, size):
-            _score(files, images, part, state, strict)
-            state.advance(part[-1][0] + 1)
-            progress("measuring accuracy", state.done / len(images))
-
-
-def _preprocess(files: list[Model], path: Any) -> Inputs:
-    """Preprocess an image once for all files that take it alike."""
-    first = files[0].preprocess(path)
-    alike = [_takes(file) == _takes(files[0]) for file in files]
-    return [first if same else file.preprocess(path) for file, same in zip(files, alike, strict=True)]
-
-
-def _takes(file: Model) -> Any:
-    return file.manifest.preprocessing, file.entry.inputs[0].dtype
-
-
-Part = list[tuple[int, "Inputs | ImageError"]]
-
-
-def _chunks(found: Iterable[tuple[int, "Inputs | ImageError"]], size: int) -> Iterator[Part]:
-    part: Part = []
-    for entry in found:
-        part.append(entry)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
-
-
-def _score(files: list[Model], images: ImageSet, part: Part, state: Checkpoint, strict: bool) -> None:
-    readable: list[tuple[int, Inputs]] = []
-    for index, entry in part:
-        if not isinstance(entry, ImageError):
-            readable.append((index, entry))
-        elif strict:
-            raise entry
-        else:
-            state.tally.add_unreadable(str(entry))
-    if not readable:
-        return
-    indices = [index for index, _ in readable]
-    names = [images.path(index) for index in indices]
-    logits = [
-        file.logits(np.stack([inputs[number] for _, inputs in readable]), names) for number, file in enumerate(files)
-    ]
-    classes = None if images.classes is None else images.classes[indices]
-    state.tally.add(score(logits[0], logits[1] if len(files) > 1 else None, classes), len(indices))

@@ -71,7 +71,7 @@ def load(
             stacklevel=2,
         )
     log.info("loading %s with %s (backend: %s), %s", file, spec.name, backend, chosen)
-    return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen))
+    return Model(file, manifest, spec.open(file, manifest.entry(file.name), chosen), chosen)
 
 
 def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,10 +23,11 @@ class Runner:
         manifest: the manifest of its directory.
         entry: the entry of this file in the manifest.
         backend: the backend that runs it.
+        options: how: the backend's own dataclass.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, backend: Backend) -> None:
-        self.path, self.manifest, self.backend = path, manifest, backend
+    def __init__(self, path: Path, manifest: Manifest, backend: Backend, options: Any) -> None:
+        self.path, self.manifest, self.backend, self.options = path, manifest, backend, options
         self.entry: FileEntry = manifest.entry(path.name)
 
     def __enter__(self: Self) -> Self:

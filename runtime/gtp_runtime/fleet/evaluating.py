@@ -1,0 +1,54 @@
+"""Evaluates on a fleet: each node loads the files once, and scores shards of the images."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gtp_runtime.accuracy import Scored
+from gtp_runtime.fleet.fleet import Fleet
+from gtp_runtime.fleet.parcels import Parcel, pack_model, unpacked
+from gtp_runtime.image_set import ImageSet
+from gtp_runtime.model import Model
+from gtp_runtime.scoring import Job, Scoring, score_images
+
+CHUNKS = 8  # of a shard
+
+
+def fleet_scoring(fleet: Fleet) -> Scoring:
+    """Return what ``gtp_runtime.evaluate(scoring=)`` takes, so that a fleet's nodes score the images.
+
+    Chunks are the same as in one process, and their sums are added in the same order: the result is the same, bit by
+    bit, where a file answers the same on every node. The evaluation raises ``FleetError`` where no node is left.
+    """
+    return partial(_score, fleet)
+
+
+def _score(fleet: Fleet, job: Job, indices: range) -> Generator[Scored, None, None]:
+    size = CHUNKS * job.chunk
+    shards = (range(start, min(start + size, indices.stop)) for start in range(indices.start, indices.stop, size))
+    images = replace(job.images, folder=job.images.folder.resolve())
+    scorer = _Scorer([pack_model(file) for file in job.files], images, job.strict, job.workers)
+    for _, found in fleet.map_with(scorer, shards):
+        for scored in found:
+            said = [why.replace(str(images.folder), str(job.images.folder)) for why in scored.unreadable]
+            yield replace(scored, unreadable=said)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Makes a node's function: from the indices of a shard to the scores of its chunks."""
+
+    parcels: list[Parcel]
+    images: ImageSet
+    strict: bool
+    workers: int | None
+
+    def __call__(self) -> Callable[[range], list[Scored]]:
+        job = Job([_loaded(parcel) for parcel in self.parcels], self.images, self.strict, self.workers)
+        return lambda shard: list(score_images(job, shard))
+
+
+def _loaded(parcel: Parcel) -> Model:
+    """Load a file; nothing of it is left on the disk, for a node's process is ended without notice."""
+    with unpacked(parcel) as model:
+        return model

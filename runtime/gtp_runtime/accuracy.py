@@ -71,15 +71,15 @@ class Scored:
 
     Attributes:
         stop: index after the last of them.
-        images: how many were scored.
-        scores: theirs.
-        unreadable: why each of the others cannot be read.
+        indices: (N,) of those that were scored.
+        scores: theirs, for each file.
+        unreadable: the others' indices, and why each cannot be read.
     """
 
     stop: int
-    images: int
-    scores: Scores
-    unreadable: list[str]
+    indices: np.ndarray
+    scores: list[Scores]
+    unreadable: list[tuple[int, str]]
 
 
 @dataclass

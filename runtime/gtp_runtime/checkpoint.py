@@ -45,17 +45,20 @@ class Checkpoint:
             self._read(self.path)
         self._written = time.monotonic()
 
-    def add(self, scored: Scored) -> None:
-        """Add the scores of the images that come next; writes from time to time.
+    def add(self, scored: Scored, number: int = 0) -> None:
+        """Add the scores that the file of this number has on images that are not done; writes from time to time.
 
         Raises:
             InputError: the file cannot be written.
         """
-        for why in scored.unreadable:
-            self.tally.add_unreadable(why)
-        if scored.images:
-            self.tally.add(scored.scores, scored.images)
-        self.done = scored.stop
+        for index, why in scored.unreadable:
+            if index >= self.done:
+                self.tally.add_unreadable(why)
+        new = scored.indices >= self.done
+        if new.any():
+            scores = {name: values[new] for name, values in scored.scores[number].items()}
+            self.tally.add(scores, int(new.sum()))
+        self.done = max(self.done, scored.stop)
         if time.monotonic() - self._written >= SECONDS:
             self.write()
 

@@ -1,5 +1,6 @@
 """Measures accuracy on a folder of any size: images are read in threads, and what is kept does not grow."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from os import PathLike
 from typing import Any
@@ -52,21 +53,60 @@ def evaluate(
         AnswerError: an answer that is not finite.
     """
     model.check_classes("accuracy")
-    count_workers(workers)  # refused before the work
     images = data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, by_order=by_order)
-    state = Checkpoint(resume, _key(model, dense, images))
-    state.write()  # a place that cannot be written is said before the work
-    job = Job([model] if dense is None else [model, dense], images, strict, workers)
+    kept = None if resume is None else [resume]
+    reading: Any = {"strict": strict, "workers": workers, "scoring": scoring}
+    return evaluate_each([model], dense, images, progress, resume=kept, **reading)[0]
+
+
+def evaluate_each(
+    models: Sequence[Model],
+    dense: Model | None,
+    images: ImageSet,
+    progress: Progress = quiet,
+    *,
+    strict: bool = False,
+    workers: int | None = None,
+    resume: Sequence[str | PathLike[str]] | None = None,
+    scoring: Scoring = score_images,
+) -> list[Accuracy]:
+    """Accuracy of several files, each beside the same dense baseline: as ``evaluate``, reading every image once.
+
+    Args:
+        models: the files, one or more.
+        dense: the dense baseline of all; it runs once for each image.
+        images: what ``find_image_set`` found.
+        progress, strict, workers, scoring: as for ``evaluate``.
+        resume: for each of ``models`` a file of its own, as for ``evaluate``.
+
+    Raises:
+        as ``evaluate``.
+    """
+    for model in models:
+        model.check_classes("accuracy")
+    count_workers(workers)  # refused before the work
+    places = [None] * len(models) if resume is None else list(resume)
+    states = [Checkpoint(place, _key(model, dense, images)) for model, place in zip(models, places, strict=True)]
+    for state in states:
+        state.write()  # a place that cannot be written is said before the work
+    job = Job(list(models), dense, images, [state.done for state in states], strict, workers)
     try:
-        with closing(scoring(job, range(state.done, len(images)))) as found:
-            for scored in found:
-                state.add(scored)
-                progress("measuring accuracy", state.done / len(images))
+        _run(job, states, scoring, progress)
     finally:
-        state.write()
-    if not state.tally.images:
-        raise ImageError(f"none of the {len(images)} images can be read: {state.tally.unreadable_images[0]}")
-    return state.tally.accuracy(images.by_order)
+        for state in states:
+            state.write()
+    tally = states[0].tally
+    if not tally.images:
+        raise ImageError(f"none of the {len(images)} images can be read: {tally.unreadable_images[0]}")
+    return [state.tally.accuracy(images.by_order) for state in states]
+
+
+def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Progress) -> None:
+    with closing(scoring(job, range(min(job.done), len(job.images)))) as found:
+        for scored in found:
+            for number, state in enumerate(states):
+                state.add(scored, number)
+            progress("measuring accuracy", scored.stop / len(job.images))
 
 
 def _key(model: Model, dense: Model | None, images: ImageSet) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gtp_runtime.class_folders import classes_of_folders
 from gtp_runtime.errors import InputError
-from gtp_runtime.images import SEPARATOR, image_names, image_path
+from gtp_runtime.images import SEPARATOR, image_names, image_path, spread
 from gtp_runtime.label_files import read_classes
 from gtp_runtime.manifest import Manifest
 
@@ -41,6 +41,13 @@ class ImageSet:
     def name(self, index: int) -> str:
         """Return the path of an image below the folder, in words."""
         return os.fsdecode(self.names[index].replace(SEPARATOR, b"/"))
+
+    def spread(self, limit: int) -> "ImageSet":
+        """Return at most ``limit`` of the images, 1 or more, spread evenly over them."""
+        if len(self) <= limit:
+            return self
+        chosen = np.array(spread(range(len(self)), limit))
+        return replace(self, names=self.names[chosen], classes=None if self.classes is None else self.classes[chosen])
 
     def digest(self) -> str:
         """Return a hash of all names and classes; hexadecimal digits."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gtp_runtime.accuracy import Scored, score
+from gtp_runtime.accuracy import Scored, Scores, score
 from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet
 from gtp_runtime.model import Model
@@ -23,21 +23,30 @@ class Job:
     """An evaluation.
 
     Attributes:
-        files: the file, and its dense baseline where there is one.
+        files: the files that are evaluated.
+        dense: the dense baseline of all; None without one.
         images: what they are evaluated on.
+        done: for each of ``files``, how many images need not be scored again.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
     """
 
     files: list[Model]
+    dense: Model | None
     images: ImageSet
+    done: list[int]
     strict: bool = False
     workers: int | None = None
 
     @property
+    def all_files(self) -> list[Model]:
+        """The files, and the dense baseline last."""
+        return [*self.files, *([] if self.dense is None else [self.dense])]
+
+    @property
     def chunk(self) -> int:
         """Images that are scored at once: sums over them are the same wherever the chunks are scored."""
-        batch = max(file.batch for file in self.files)
+        batch = max(file.batch for file in self.all_files)
         return -(-CHUNK // batch) * batch
 
 
@@ -57,9 +66,11 @@ def score_images(job: Job, indices: range) -> Generator[Scored, None, None]:
         AnswerError: an answer that is not finite.
     """
 
+    files = job.all_files
+
     def read(index: int) -> Inputs | ImageError:
         try:
-            return _preprocess(job.files, job.images.path(index))
+            return _preprocess(files, job.images.path(index))
         except ImageError as error:
             return error
 
@@ -92,22 +103,28 @@ def _chunks(found: Iterable[tuple[int, "Inputs | ImageError"]], size: int) -> It
 
 def _score(job: Job, part: Part) -> Scored:
     readable: list[tuple[int, Inputs]] = []
-    unreadable: list[str] = []
+    unreadable: list[tuple[int, str]] = []
     for index, entry in part:
         if not isinstance(entry, ImageError):
             readable.append((index, entry))
         elif job.strict:
             raise entry
         else:
-            unreadable.append(str(entry))
+            unreadable.append((index, str(entry)))
     stop = part[-1][0] + 1
-    if not readable:
-        return Scored(stop, 0, {}, unreadable)
+    scores = _scores(job, readable, stop) if readable else [{}] * len(job.files)
+    return Scored(stop, np.array([index for index, _ in readable], np.int64), scores, unreadable)
+
+
+def _scores(job: Job, readable: list[tuple[int, Inputs]], stop: int) -> list[Scores]:
+    """Score images for each file; nothing for one that has them already."""
     indices = [index for index, _ in readable]
     names = [job.images.path(index) for index in indices]
-    logits = [
-        file.logits(np.stack([inputs[number] for _, inputs in readable]), names)
-        for number, file in enumerate(job.files)
-    ]
     classes = None if job.images.classes is None else job.images.classes[indices]
-    return Scored(stop, len(indices), score(logits[0], logits[1] if len(logits) > 1 else None, classes), unreadable)
+
+    def logits(number: int) -> np.ndarray:
+        pixels = np.stack([inputs[number] for _, inputs in readable])
+        return job.all_files[number].logits(pixels, names)
+
+    dense = None if job.dense is None else logits(-1)
+    return [score(logits(number), dense, classes) if done < stop else {} for number, done in enumerate(job.done)]

@@ -26,26 +26,39 @@ def fleet_scoring(fleet: Fleet) -> Scoring:
 def _score(fleet: Fleet, job: Job, indices: range) -> Generator[Scored, None, None]:
     size = CHUNKS * job.chunk
     shards = (range(start, min(start + size, indices.stop)) for start in range(indices.start, indices.stop, size))
-    images = replace(job.images, folder=job.images.folder.resolve())
-    scorer = _Scorer([pack_model(file) for file in job.files], images, job.strict, job.workers)
-    for _, found in fleet.map_with(scorer, shards):
+    for _, found in fleet.map_with(_scorer(job), shards):
         for scored in found:
-            said = [why.replace(str(images.folder), str(job.images.folder)) for why in scored.unreadable]
-            yield replace(scored, unreadable=said)
+            yield replace(scored, unreadable=[(index, _said(job.images, why)) for index, why in scored.unreadable])
+
+
+def _said(images: ImageSet, why: str) -> str:
+    """Name an image by the path that was given."""
+    return why.replace(str(images.folder.resolve()), str(images.folder))
 
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Makes a node's function: from the indices of a shard to the scores of its chunks."""
+    """Makes a node's function: from the indices of a shard to the scores of its chunks.
 
-    parcels: list[Parcel]
-    images: ImageSet
-    strict: bool
-    workers: int | None
+    Attributes:
+        files, dense: of the job, as they are sent.
+        job: the rest of it.
+    """
+
+    files: list[Parcel]
+    dense: Parcel | None
+    job: Job
 
     def __call__(self) -> Callable[[range], list[Scored]]:
-        job = Job([_loaded(parcel) for parcel in self.parcels], self.images, self.strict, self.workers)
+        dense = None if self.dense is None else _loaded(self.dense)
+        job = replace(self.job, files=[_loaded(parcel) for parcel in self.files], dense=dense)
         return lambda shard: list(score_images(job, shard))
+
+
+def _scorer(job: Job) -> _Scorer:
+    images = replace(job.images, folder=job.images.folder.resolve())
+    dense = None if job.dense is None else pack_model(job.dense)
+    return _Scorer([pack_model(file) for file in job.files], dense, replace(job, files=[], dense=None, images=images))
 
 
 def _loaded(parcel: Parcel) -> Model:

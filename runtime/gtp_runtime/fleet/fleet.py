@@ -20,10 +20,14 @@ class Fleet:
     """The nodes of a cluster; made by ``connect``, and to be closed.
 
     Functions and items are pickled; functions are those of modules that every node has.
+
+    Attributes:
+        trials: how many items are worth being worked on at a time: the number of nodes that worked at first.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._crew = Crew(cluster)
+        self.trials = max(1, len(self._crew.work_nodes()))
 
     def __enter__(self: Self) -> Self:
         return self
@@ -37,11 +41,6 @@ class Fleet:
         """End the processes on the nodes, and leave the cluster."""
         self._crew.close()
         self._crew.cluster.close()
-
-    @property
-    def trials(self) -> int:
-        """How many items are worth being worked on at a time: the number of nodes that work."""
-        return max(1, len(self._crew.work_nodes()))
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[tuple[T, R], None, None]:
         """Yield each item with its result, in order; an exception comes in the place of its item.

@@ -23,6 +23,7 @@ class Worker:
     def __init__(self, code: str, images: tuple[str, str] | None = None) -> None:
         self._code, self._images = code, images
         self._tasks: dict[str, Function] = {}
+        self._has_images = images is None
 
     def begin(self, task: str, make: Callable[[], Function]) -> None:
         """Let ``make`` make the function of a task.
@@ -31,8 +32,9 @@ class Worker:
             InputError: this node has another gtp-export, or other images.
         """
         self._check_code()
-        if self._images is not None:
+        if not self._has_images and self._images is not None:
             check_images(*self._images)
+            self._has_images = True
         self._tasks[task] = make()
 
     def do(self, task: str, item: Any) -> Any:

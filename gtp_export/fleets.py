@@ -37,8 +37,10 @@ def show(fleet: "Fleet | None") -> None:
     if fleet is None:
         return
     report = fleet.report()
-    counts = ", ".join(f"{name} ({count})" for name, count in report.counts.items())
-    console.out.print(f"done by {len(report.counts)} nodes (shards): {counts or 'none'}")
+    counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
+    console.out.print(f"parts done by {len(report.counts)} nodes: {counts or 'none'}")
+    if report.timed:
+        console.out.print(f"latency measured on: {', '.join(report.timed)}")
     if report.lost:
         console.note(f"note: lost during the run: {', '.join(report.lost)}; what they had was done again")
     for name, why in report.left_out.items():

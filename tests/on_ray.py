@@ -8,13 +8,14 @@ import os
 import sys
 import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
 
 import gtp_runtime
-from gtp_runtime.fleet import Fleet, Timing, connect, fleet_scoring, pack_model, time_parcels
+from gtp_runtime.fleet import Fleet, Timing, connect, fleet_scoring, time_files
 
 SECONDS = 150.0  # that this process may take
 STORE = 80 << 20  # bytes of shared memory for each node
@@ -41,8 +42,8 @@ def evaluate(fleet: Fleet, kill: Any, export: str, data: str) -> Any:
 
 def benchmark(fleet: Fleet, kill: Any, export: str) -> Any:
     """Latency of a file beside its baseline, on the device, and where it was measured."""
-    with gtp_runtime.load(f"{export}/dense.onnx", threads=1) as dense, gtp_runtime.load(export, threads=1) as model:
-        found = fleet.on_device(time_parcels, Timing([pack_model(dense), pack_model(model)], 0.0, rounds=3))
+    files = Path(export) / "dense.onnx", Path(export) / "model.onnx"
+    found = fleet.on_device(time_files, Timing(files, options={"threads": 1}, seconds=0.0, rounds=3))
     return {"latency": [asdict(latency) for latency in found], "node": fleet.on_device(node_name, None)}
 
 

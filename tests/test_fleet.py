@@ -12,7 +12,7 @@ from fake_cluster import FakeCluster
 import gtp_runtime
 from gtp_runtime import Model
 from gtp_runtime.errors import BackendMissingError, FleetError, ImageError, InputError, ManifestError
-from gtp_runtime.fleet import Fleet, Timing, connect, fleet_scoring, pack, pack_model, spreading, time_parcels
+from gtp_runtime.fleet import Fleet, Timing, connect, fleet_scoring, spreading, time_files
 from gtp_runtime.fleet.hands import names_digest
 from gtp_runtime.fleet.nodes import LostError
 
@@ -149,6 +149,7 @@ def test_latency_is_measured_on_the_device_alone() -> None:
     assert fleet.trials == 1, "a device is kept for timing"
     assert fleet.on_device(square, 5) == 25
     assert len(list(fleet.map(square, range(9)))) == 9
+    assert (fleet.report().counts, fleet.report().timed) == ({"server": 9}, {"board": 1})
     assert (cluster.hands["board"].done, len(cluster.hands["server"].done)) == ([], 9)
     alone = Fleet(FakeCluster("board", device="board"))
     assert [result for _, result in alone.map(square, [2, 3])] == [4, 9], "a device works where there is nothing else"
@@ -217,14 +218,22 @@ def test_an_evaluation_goes_on_on_a_fleet(model: Model, tmp_path: Path, monkeypa
     assert gtp_runtime.evaluate(model, None, IMAGES, resume=kept) == whole
 
 
-def test_a_parcel_is_timed_as_the_file_itself(model: Model, dense: Model, digits_copy: Path) -> None:
-    timing = Timing([pack_model(dense), pack(digits_copy / "model.onnx", options={"threads": 1})], 0.0, rounds=3)
+def test_files_are_sent_to_the_device(digits_copy: Path) -> None:
+    timing = Timing((digits_copy / "dense.onnx", digits_copy / "model.onnx"), "auto", {"threads": 1}, 0.0, rounds=3)
     fleet = Fleet(FakeCluster("board", device="board"))
-    first, second = fleet.on_device(time_parcels, timing)
+    first, second = fleet.on_device(time_files, timing)
     assert (first.file, second.file, first.runs, second.macs_ratio) == ("dense.onnx", "model.onnx", 3, 0.7)
+    found, copies = fleet.on_device(where, timing)
+    assert set(found) == {"model.json", "reference.npz", "dense.onnx"}
+    assert not any(copy.exists() for copy in copies), "copies are removed"
     (digits_copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(ManifestError, match="sha256 differs"):
-        pack(digits_copy / "model.onnx")
+        fleet.on_device(time_files, timing)
+
+
+def where(timing: Timing) -> tuple[list[str], tuple[Path, ...]]:
+    """Return what lies beside the first of the files, and where they are."""
+    return [path.name for path in timing.files[0].parent.iterdir()], timing.files
 
 
 @pytest.mark.parametrize("address", ["", "here", "ray://host:10001", "host:", ":1", "local"])

@@ -6,7 +6,7 @@ a node that carries the resource ``gtp_device``, where latency is measured. Ever
 
     with connect("auto", images="imagenet/val") as fleet:
         accuracy = gtp_runtime.evaluate(model, dense, "imagenet/val", scoring=fleet_scoring(fleet))
-        latencies = fleet.on_device(time_parcels, Timing([pack_model(dense), pack_model(model)]))
+        latencies = fleet.on_device(time_files, Timing((dense.path, model.path)))
 
 Ray unpickles what its nodes send: whoever reaches the ports of a cluster can run code on all of its machines.
 """
@@ -15,7 +15,6 @@ from gtp_runtime.fleet.connecting import connect
 from gtp_runtime.fleet.evaluating import fleet_scoring
 from gtp_runtime.fleet.fleet import Fleet
 from gtp_runtime.fleet.nodes import DEVICE
-from gtp_runtime.fleet.parcels import Parcel, pack, pack_model
-from gtp_runtime.fleet.timing import Timing, time_parcels
+from gtp_runtime.fleet.timing import Timing, time_files
 
-__all__ = ["DEVICE", "Fleet", "Parcel", "Timing", "connect", "fleet_scoring", "pack", "pack_model", "time_parcels"]
+__all__ = ["DEVICE", "Fleet", "Timing", "connect", "fleet_scoring", "time_files"]

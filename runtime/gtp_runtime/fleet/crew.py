@@ -13,11 +13,13 @@ class Report:
 
     Attributes:
         counts: how many items each did, by its name.
+        timed: likewise, how many calls each did as the device.
         lost: names of those that were lost, or whose process was.
         left_out: why nodes did nothing more, by name.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
+    timed: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -53,9 +55,9 @@ class Crew:
             self._hands[node.id] = self.cluster.hire(node)
         return self._hands[node.id]
 
-    def count(self, node: Node) -> None:
-        """Count an item that a node did."""
-        counts = self.report.counts
+    def count(self, node: Node, timed: bool = False) -> None:
+        """Count an item that a node did, or what it did as the device."""
+        counts = self.report.timed if timed else self.report.counts
         counts[node.name] = counts.get(node.name, 0) + 1
 
     def lose(self, node: Node, why: str) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from gtp_runtime.errors import FleetError, first_line
 from gtp_runtime.fleet.crew import Crew, Report
 from gtp_runtime.fleet.nodes import DEVICE, Cluster, LostError
+from gtp_runtime.fleet.parcels import call_sent, send
 from gtp_runtime.fleet.spreading import LOSSES, WINDOW, spread
 
 Self = TypeVar("Self", bound="Fleet")  # typing.Self needs Python 3.11
@@ -63,22 +64,26 @@ class Fleet:
     def on_device(self, function: Callable[[T], R], item: T) -> R:
         """Call a function on a node that carries the resource ``gtp_device``, with nothing else of ours there.
 
-        It is always the same node while that is alive, so that latencies can be compared.
+        It is always the same node while that is alive, so that latencies can be compared. Where ``item`` is a
+        dataclass with ``files``, paths of files of artifact directories, they are sent with it, and the function gets
+        the paths of copies.
 
         Raises:
+            ManifestError: one of these files is not what its manifest says.
             FleetError: no node carries it, or the call lost its process several times.
             Exception: what the function raised.
         """
-        crew = self._crew
+        crew, sent = self._crew, send(function, item)
         for _ in range(LOSSES):
             devices = crew.device_nodes()
             if not devices:
                 break
             try:
-                value: R = crew.cluster.result(crew.hand(devices[0]).call(function, item))
+                value: R = crew.cluster.result(crew.hand(devices[0]).call(call_sent, sent))
             except LostError as error:
                 crew.lose(devices[0], first_line(error))
             else:
+                crew.count(devices[0], timed=True)
                 return value
         raise FleetError(
             f"no node of the cluster measures latency: start one with ray start --resources '{{\"{DEVICE}\": 1}}' on "

@@ -1,39 +1,42 @@
-"""Measures latency on a fleet's device: the files are sent there, and timed in turn in one process."""
+"""Measures latency: files in turn in one process, as ``Fleet.on_device`` calls it on a board."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from gtp_runtime.comparing import benchmark
-from gtp_runtime.fleet.parcels import Parcel, unpacked
 from gtp_runtime.latency import Latency
+from gtp_runtime.loading import load
 from gtp_runtime.timing import MIN_RUNS
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Files to be timed, for ``Fleet.on_device(time_parcels, timing)``.
+    """Files to be timed in turn.
 
     Attributes:
-        parcels: the files; the dense baseline first.
-        seconds, rounds: as ``gtp_runtime.benchmark`` takes them.
+        files: files of artifact directories; the dense baseline first.
+        backend, options: as ``load`` takes them.
+        seconds, rounds: as ``benchmark`` takes them.
     """
 
-    parcels: Sequence[Parcel]
+    files: tuple[Path, ...]
+    backend: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 3.0
     rounds: int = MIN_RUNS
 
 
-def time_parcels(timing: Timing) -> list[Latency]:
-    """Time files in turn in this process; ``Latency.file`` is the name of each.
+def time_files(timing: Timing) -> list[Latency]:
+    """Time files in this process; ``Latency.file`` is the name of each.
 
     Raises:
         BackendMissingError, EngineMismatchError, DeviceError: this machine cannot run one of them.
-        InputError: files of different batch sizes.
+        InputError: files of different batch sizes, or options that the backend does not take.
     """
     with ExitStack() as stack:
-        models = [stack.enter_context(unpacked(parcel)) for parcel in timing.parcels]
-        for model in models:
-            stack.callback(model.close)
+        models = [stack.enter_context(load(file, timing.backend, **timing.options)) for file in timing.files]
         found = benchmark(models, timing.seconds, rounds=timing.rounds)
-    return [replace(result, file=parcel.name) for result, parcel in zip(found, timing.parcels, strict=True)]
+    return [replace(result, file=file.name) for result, file in zip(found, timing.files, strict=True)]

@@ -43,7 +43,7 @@ def evaluate(fleet: Fleet, kill: Any, export: str, data: str) -> Any:
 def benchmark(fleet: Fleet, kill: Any, export: str) -> Any:
     """Latency of a file beside its baseline, on the device, and where it was measured."""
     files = Path(export) / "dense.onnx", Path(export) / "model.onnx"
-    found = fleet.on_device(time_files, Timing(files, options={"threads": 1}, seconds=0.0, rounds=3))
+    found = fleet.on_device(time_files, Timing(files, options=({"threads": 1},) * 2, seconds=0.0, rounds=3))
     return {"latency": [asdict(latency) for latency in found], "node": fleet.on_device(node_name, None)}
 
 

@@ -155,7 +155,10 @@ def test_latency_is_measured_on_the_device_alone() -> None:
     assert [result for _, result in alone.map(square, [2, 3])] == [4, 9], "a device works where there is nothing else"
     with pytest.raises(ZeroDivisionError):
         fleet.on_device(inverse, 0)
+    fleet.check_device()
     del cluster.alive["board"]
+    with pytest.raises(FleetError, match="no node of the cluster measures latency"):
+        fleet.check_device()
     with pytest.raises(FleetError, match="no node of the cluster measures latency: start one with ray start --resourc"):
         fleet.on_device(square, 5)
 
@@ -219,7 +222,9 @@ def test_an_evaluation_goes_on_on_a_fleet(model: Model, tmp_path: Path, monkeypa
 
 
 def test_files_are_sent_to_the_device(digits_copy: Path) -> None:
-    timing = Timing((digits_copy / "dense.onnx", digits_copy / "model.onnx"), "auto", {"threads": 1}, 0.0, rounds=3)
+    timing = Timing(
+        (digits_copy / "dense.onnx", digits_copy / "model.onnx"), "auto", ({"threads": 1},) * 2, 0.0, rounds=3
+    )
     fleet = Fleet(FakeCluster("board", device="board"))
     first, second = fleet.on_device(time_files, timing)
     assert (first.file, second.file, first.runs, second.macs_ratio) == ("dense.onnx", "model.onnx", 3, 0.7)

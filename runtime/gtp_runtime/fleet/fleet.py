@@ -15,6 +15,10 @@ from gtp_runtime.fleet.spreading import LOSSES, WINDOW, spread
 Self = TypeVar("Self", bound="Fleet")  # typing.Self needs Python 3.11
 T = TypeVar("T")
 R = TypeVar("R")
+NO_DEVICE = (
+    "no node of the cluster measures latency: start one with "
+    f"ray start --address HOST:PORT --resources '{{\"{DEVICE}\": 1}}' on the device"
+)
 
 
 class Fleet:
@@ -85,10 +89,12 @@ class Fleet:
             else:
                 crew.count(devices[0], timed=True)
                 return value
-        raise FleetError(
-            f"no node of the cluster measures latency: start one with ray start --resources '{{\"{DEVICE}\": 1}}' on "
-            f"the device{_lost(crew.report)}"
-        )
+        raise FleetError(NO_DEVICE + _lost(crew.report))
+
+    def check_device(self) -> None:
+        """Raise ``FleetError`` if no node carries the resource ``gtp_device``, before work that needs one."""
+        if not self._crew.device_nodes():
+            raise FleetError(NO_DEVICE)
 
     def report(self) -> Report:
         """Return what each node did, which were lost, and which were left out and why."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ class Timing:
 
     Attributes:
         files: files of artifact directories; the dense baseline first.
-        backend, options: as ``load`` takes them.
+        backend: as ``load`` takes it.
+        options: for each of ``files``, as ``load`` takes them; none of them without.
         seconds, rounds: as ``benchmark`` takes them.
     """
 
     files: tuple[Path, ...]
     backend: str = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[Mapping[str, Any], ...] = ()
     seconds: float = 3.0
     rounds: int = MIN_RUNS
 
@@ -37,6 +38,7 @@ def time_files(timing: Timing) -> list[Latency]:
         InputError: files of different batch sizes, or options that the backend does not take.
     """
     with ExitStack() as stack:
-        models = [stack.enter_context(load(file, timing.backend, **timing.options)) for file in timing.files]
+        pairs = zip(timing.files, timing.options or [{}] * len(timing.files), strict=True)
+        models = [stack.enter_context(load(file, timing.backend, **options)) for file, options in pairs]
         found = benchmark(models, timing.seconds, rounds=timing.rounds)
     return [replace(result, file=file.name) for result, file in zip(found, timing.files, strict=True)]

@@ -23,11 +23,12 @@ QUICK = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "h
 
 
 def start(nodes: dict[str, dict[str, Any]]) -> tuple[Cluster, dict[str, Any]]:
-    """Start a head without CPUs, and nodes by name, each with a Ray node's options."""
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE, "_system_config": QUICK}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    return cluster, {name: cluster.add_node(node_name=name, **options, **more) for name, more in nodes.items()}
+    """Start nodes by name, each with options of Ray's; the first is the head."""
+    cluster, found = Cluster(), {}
+    for name, more in nodes.items():
+        options = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "node_name": name, **more}
+        found[name] = cluster.add_node(**options, **({} if found else {"_system_config": QUICK}))
+    return cluster, found
 
 
 def evaluate(fleet: Fleet, kill: Any, export: str, data: str) -> Any:
@@ -69,9 +70,7 @@ def node_name(_: None) -> str:
     return next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == here)
 
 
-def main(
-    nodes: dict[str, dict[str, Any]], images: str, kills: str | None, scenarios: dict[str, dict[str, Any]]
-) -> None:
+def main(nodes: dict[str, Any], scenarios: dict[str, Any], images: str | None = None, kills: str = "") -> None:
     """Do the scenarios, one after another; the node ``kills`` is killed by the first that takes the chance."""
     cluster, found = start(nodes)
 

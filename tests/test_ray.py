@@ -55,29 +55,32 @@ def whole(model: Model, export: Path, folder: Path) -> dict[str, Any]:
         return gtp_runtime.evaluate(model, dense, folder).to_dict()
 
 
-def test_a_cluster_gives_the_same_accuracy_and_times_on_its_device(model: Model, digits: Path, tmp_path: Path) -> None:
-    scenarios = {
-        "evaluate": {"export": str(digits), "data": str(IMAGES)},
-        "benchmark": {"export": str(digits)},
-        "fail": {},
-        "die": {},
-    }
-    nodes = {"server": {}, "board": {"resources": {"gtp_device": 1}}}
+def test_a_cluster_gives_the_same_accuracy_and_times_files(model: Model, digits: Path, tmp_path: Path) -> None:
+    scenarios = {"evaluate": {"export": str(digits), "data": str(IMAGES)}, "benchmark": {"export": str(digits)}}
+    nodes = {"board": {"resources": {"gtp_device": 1}}}
     found = on_ray(tmp_path, nodes=nodes, scenarios=scenarios, images=str(IMAGES))
     assert found["evaluate"] == whole(model, digits, IMAGES)
     first, second = found["benchmark"]["latency"]
     assert (first["file"], second["file"], second["macs_ratio"]) == ("dense.onnx", "model.onnx", 0.7)
-    assert found["benchmark"]["node"] == "board"
-    assert found["fail"] == "invalid literal for int() with base 10: 'x'"
-    assert found["die"].startswith("FleetError: an item lost its process 3 times: ")
-    assert set(found["report"]["counts"]) == {"server"}, "the device is kept for timing"
+    assert found["report"]["timed"] == {"board": 2}
 
 
 @pytest.mark.full
 def test_a_node_that_is_killed_midway_changes_nothing(model: Model, digits: Path, folder: Path, tmp_path: Path) -> None:
-    scenarios = {"evaluate": {"export": str(digits), "data": str(folder)}}
-    found = on_ray(tmp_path, nodes={"a": {}, "b": {}}, scenarios=scenarios, images=str(folder), kills="a")
+    nodes: dict[str, Any] = {"head": {"num_cpus": 0}, "a": {}, "b": {}, "board": {"resources": {"gtp_device": 1}}}
+    scenarios: dict[str, Any] = {
+        "evaluate": {"export": str(digits), "data": str(folder)},
+        "benchmark": {"export": str(digits)},
+        "fail": {},
+        "die": {},
+    }
+    found = on_ray(tmp_path, nodes=nodes, scenarios=scenarios, images=str(folder), kills="a")
     assert found["evaluate"] == whole(model, digits, folder)
     assert (found["evaluate"]["images"], found["evaluate"]["unreadable"]) == (1440, 1)
-    assert found["report"]["lost"] == ["a"]
-    assert found["report"]["counts"]["b"] > found["report"]["counts"].get("a", 0)
+    assert found["benchmark"]["node"] == "board"
+    assert found["fail"] == "invalid literal for int() with base 10: 'x'"
+    assert found["die"].startswith("FleetError: an item lost its process 3 times: ")
+    report = found["report"]
+    assert report["lost"][0] == "a"
+    assert report["counts"]["b"] > report["counts"].get("a", 0)
+    assert "board" not in report["counts"], "the device is kept for timing"

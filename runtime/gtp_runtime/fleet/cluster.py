@@ -1,6 +1,8 @@
 """Access to a Ray cluster: everything that is Ray's."""
 
+import logging
 from collections.abc import Callable, Collection
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -9,6 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gtp_runtime.fleet.hands import Worker
 from gtp_runtime.fleet.nodes import DEVICE, Hand, LostError, Node
+from gtp_runtime.text import one_line
+
+log = logging.getLogger(__name__)
 
 # Of the process or its node. An exception of the function itself is a RayTaskError.
 LOST = (
@@ -52,6 +57,7 @@ class RayCluster:
     """
 
     def __init__(self, code: str, images: tuple[str, str] | None) -> None:
+        _log_messages()
         self._worker = ray.remote(Worker)
         self._arguments = (code, images)
 
@@ -91,6 +97,17 @@ class RayCluster:
     def close(self) -> None:
         """Leave the cluster."""
         ray.shutdown()
+
+
+def _log_messages() -> None:
+    """Log what Ray says of nodes: it prints that on stdout, where a command may write a JSON document."""
+    module: Any = import_module("ray._private.worker")
+
+    def tell(data: dict[str, Any], *_: Any, **__: Any) -> None:
+        for text in data.get("lines", []):
+            log.info("Ray: %s", one_line(text))
+
+    module.print_to_stdstream = tell  # Ray has no option for it
 
 
 def _node(entry: dict[str, Any]) -> Node:

@@ -38,7 +38,7 @@ def show(fleet: "Fleet | None") -> None:
         return
     report = fleet.report()
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
-    console.out.print(f"parts done by {len(report.counts)} nodes: {counts or 'none'}")
+    console.out.print(f"parts done by each node: {counts or 'none'}")
     if report.timed:
         console.out.print(f"latency measured on: {', '.join(report.timed)}")
     if report.lost:

@@ -54,7 +54,11 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise FleetError(f"no cluster at {address} ({first_line(error)}): ray start --head starts one") from error
+        raise FleetError(f"no cluster at {address} ({_reason(error)}): ray start --head starts one") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _import() -> Any:

@@ -9,6 +9,7 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gtp_runtime.errors import FleetError
 from gtp_runtime.fleet.hands import Worker
 from gtp_runtime.fleet.nodes import DEVICE, Hand, LostError, Node
 from gtp_runtime.text import one_line
@@ -92,6 +93,9 @@ class RayCluster:
         except exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
         except LOST as error:
+            if getattr(error, "actor_init_failed", False):
+                why = one_line(str(error).strip().splitlines()[-1])
+                raise FleetError(f"its process cannot start ({why}): install the same gtp-export there") from error
             raise LostError(str(error)) from error
 
     def close(self) -> None:

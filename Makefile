@@ -26,7 +26,7 @@ setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmar
 $(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[export,tune,dev,openvino,tensorrt-rtx,sign]'
+	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[export,tune,dev,openvino,tensorrt-rtx,sign,ray]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from gtp_runtime.backends import all_backends
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
+from gtp_runtime.fleet.connecting import EXTRA as RAY
 from gtp_runtime.trust.keys import EXTRA as SIGN
 
 ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
@@ -66,6 +67,7 @@ def abilities() -> list[Ability]:
     report = Ability("write reports", (REPORT,))
     signing = Ability("sign exports, and verify signatures", (SIGN,))
     tuning = Ability("search for settings", (TUNE,))
+    fleet = Ability("spread work over a Ray cluster", (RAY,))
     return [
         Ability("export models", (EXPORT,)),
         tuning,
@@ -73,6 +75,7 @@ def abilities() -> list[Ability]:
         Ability("build TensorRT engines", build),
         *running,
         signing,
+        fleet,
     ]
 
 

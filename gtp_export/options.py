@@ -23,6 +23,15 @@ Workers = Annotated[
     int | None,
     typer.Option(help="Threads that read images (default: one per CPU).", min=1, show_default=False),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/fleet.md).",
+        show_default=False,
+    ),
+]
 Verbose = Annotated[
     bool,
     typer.Option(

@@ -87,7 +87,7 @@ def test_an_evaluation_goes_on_where_it_was_killed(
 ) -> None:
     whole = gtp_runtime.evaluate(model, dense, data)
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr("gtp_runtime.evaluating.CHUNK", 4)
+    monkeypatch.setattr("gtp_runtime.scoring.CHUNK", 4)
     kept, shares = tmp_path / "kept.json", []
 
     def killed(task: str, share: float | None = None) -> None:

@@ -10,7 +10,7 @@ from artifacts import COMMANDS, ROOT, python
 
 EXPORT = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxsim"}
 ENGINES = {"onnxruntime", "openvino", "pycuda", "tensorrt", "tensorrt_rtx"}
-HEAVY = EXPORT | ENGINES
+HEAVY = EXPORT | ENGINES | {"ray"}
 PACKAGES = {
     "gtp_runtime": ROOT / "runtime",
     "gtp_models": ROOT / "models",

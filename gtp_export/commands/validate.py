@@ -1,15 +1,16 @@
 """``gtp-export validate``: compare the outputs of a file with those of eager PyTorch."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gtp_export import console
+from gtp_export import console, fleets
 from gtp_export.exit_codes import DONE, GATE_FAILED, MISSING
 from gtp_export.numbers import finite
-from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Verbose, Workers
+from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.parity_gates import LIMITS
@@ -50,6 +51,7 @@ def validate(
         ),
     ] = None,
     workers: Workers = None,
+    ray: Ray = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -79,13 +81,13 @@ def validate(
     from gtp_export.reports import accuracy_lines, parity_lines
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
-    _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, **reading)
-    with running.load(path) as model:
+    _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, ray=ray, **reading)
+    with running.load(path) as model, fleets.joined(ray, data) as fleet:
         images = None if data is None else _images(model, data, labels, by_order)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict())
-        accuracy = None if images is None else _accuracy(model, images, running, reading)
+        accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleets.scoring(fleet)})
         if accuracy is not None and images is not None:
             model.record("accuracy", {**accuracy.to_dict(), "data": images.folder.resolve().name})
         reference = str(model.manifest.reference.get("images", "unknown"))
@@ -94,12 +96,15 @@ def validate(
     if json:
         document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
+        if fleet is not None:
+            document["fleet"] = asdict(fleet.report())
         document["ok"] = code == DONE
         console.emit(document)
     else:
         parity_lines(report, reference)
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))
+        fleets.show(fleet)
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
         console.note(NOT_KEPT)
@@ -131,6 +136,7 @@ NEEDS_DATA = {
     "strict": "it says what becomes of images that cannot be read",
     "resume": "it keeps how far the measuring of accuracy is",
     "workers": "they read these images",
+    "ray": "its nodes read these images",
 }
 
 

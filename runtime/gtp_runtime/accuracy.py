@@ -65,6 +65,23 @@ def score(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | No
     return scores
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Scores of images that are next to each other.
+
+    Attributes:
+        stop: index after the last of them.
+        indices: (N,) of those that were scored.
+        scores: theirs, for each file.
+        unreadable: the others' indices, and why each cannot be read.
+    """
+
+    stop: int
+    indices: np.ndarray
+    scores: list[Scores]
+    unreadable: list[tuple[int, str]]
+
+
 @dataclass
 class Tally:
     """Sums of scores over any number of images, from which means and their standard errors follow.

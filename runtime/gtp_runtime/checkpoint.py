@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gtp_runtime import atomic
-from gtp_runtime.accuracy import Tally
+from gtp_runtime.accuracy import Scored, Tally
 from gtp_runtime.errors import InputError
 from gtp_runtime.opening import read_regular
 
@@ -45,13 +45,20 @@ class Checkpoint:
             self._read(self.path)
         self._written = time.monotonic()
 
-    def advance(self, done: int) -> None:
-        """Take note that so many images are done; writes from time to time.
+    def add(self, scored: Scored, number: int = 0) -> None:
+        """Add the scores that the file of this number has on images that are not done; writes from time to time.
 
         Raises:
             InputError: the file cannot be written.
         """
-        self.done = done
+        for index, why in scored.unreadable:
+            if index >= self.done:
+                self.tally.add_unreadable(why)
+        new = scored.indices >= self.done
+        if new.any():
+            scores = {name: values[new] for name, values in scored.scores[number].items()}
+            self.tally.add(scores, int(new.sum()))
+        self.done = max(self.done, scored.stop)
         if time.monotonic() - self._written >= SECONDS:
             self.write()
 

@@ -74,6 +74,10 @@ class EngineMismatchError(GTPRuntimeError):
     """An engine was built for another TensorRT or another GPU than this machine has."""
 
 
+class FleetError(GTPRuntimeError):
+    """A cluster that cannot be joined, or that has no node left that can do what is asked."""
+
+
 class KeyFileError(GTPRuntimeError):
     """A key file that cannot be read or written, or that holds no Ed25519 key."""
 

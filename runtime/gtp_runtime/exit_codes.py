@@ -6,6 +6,7 @@ from gtp_runtime.errors import (
     BackendMissingError,
     BudgetMissedError,
     DeviceError,
+    FleetError,
     GTPRuntimeError,
     InputError,
     NoClassesError,
@@ -24,7 +25,7 @@ BUDGET_MISSED = 5
 Codes = tuple[tuple[tuple[type[Exception], ...], int], ...]
 RUNTIME_CODES: Codes = (  # the first that fits
     ((InputError, NoClassesError), USAGE),
-    ((BackendMissingError, DeviceError, RandomWeightsError), MISSING),
+    ((BackendMissingError, DeviceError, FleetError, RandomWeightsError), MISSING),
     ((SelfTestError,), GATE_FAILED),
     ((BudgetMissedError,), BUDGET_MISSED),
     ((GTPRuntimeError,), FAILED),

@@ -97,7 +97,7 @@ def _open(
     if check_inputs and entry.inputs[0].dtype == "uint8":
         raise InputError(f"check_inputs has no effect: {file.name} takes uint8 pixels, which are finite")
     log.debug("opening %s with %s", choice, chosen)
-    return Model(file, manifest, spec.open(file, entry, chosen), check_inputs)
+    return Model(file, manifest, spec.open(file, entry, chosen), chosen, check_inputs)
 
 
 def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:

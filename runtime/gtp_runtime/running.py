@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -27,10 +27,13 @@ class Runner:
         manifest: the manifest of its directory.
         entry: the entry of this file in the manifest.
         backend: the backend that runs it.
+        options: how: the backend's own dataclass.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, backend: Backend, check_inputs: bool = False) -> None:
-        self.path, self.manifest, self.backend = path, manifest, backend
+    def __init__(
+        self, path: Path, manifest: Manifest, backend: Backend, options: Any, check_inputs: bool = False
+    ) -> None:
+        self.path, self.manifest, self.backend, self.options = path, manifest, backend, options
         self.entry: FileEntry = manifest.entry(path.name)
         self._check_inputs, self._process, self._watch = check_inputs, os.getpid(), Watch(str(path))
 

@@ -1,0 +1,97 @@
+"""The processes on the nodes, and which nodes may work."""
+
+from dataclasses import dataclass, field
+
+from gtp_runtime.fleet.nodes import Cluster, Hand, Node
+
+LOSSES = 3  # processes that a node may lose before it is left out
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the nodes.
+
+    Attributes:
+        counts: how many items each did, by its name.
+        timed: likewise, how many calls each did as the device.
+        lost: names of those that were lost, or whose process was.
+        left_out: why nodes did nothing more, by name.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    timed: dict[str, int] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+class Crew:
+    """One process for each node that works.
+
+    Attributes:
+        cluster: where the nodes are.
+        report: what became of them.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.report = Report()
+        self._hands: dict[str, Hand] = {}
+        self._losses: dict[str, int] = {}
+        self._out: set[str] = set()
+
+    def work_nodes(self) -> list[Node]:
+        """Return the nodes for everything but latency. Devices work only where there is nothing else."""
+        able = [node for node in self.cluster.nodes() if node.cpus and node.id not in self._out]
+        return [node for node in able if not node.device] or able
+
+    def device_nodes(self) -> list[Node]:
+        """Return the nodes where latency is measured, in an order that stays."""
+        able = [node for node in self.cluster.nodes() if node.device and node.id not in self._out]
+        return sorted(able, key=lambda node: (node.name, node.id))
+
+    def hand(self, node: Node) -> Hand:
+        """Return the process of a node."""
+        if node.id not in self._hands:
+            self._hands[node.id] = self.cluster.hire(node)
+        return self._hands[node.id]
+
+    def count(self, node: Node, timed: bool = False) -> None:
+        """Count an item that a node did, or what it did as the device."""
+        counts = self.report.timed if timed else self.report.counts
+        counts[node.name] = counts.get(node.name, 0) + 1
+
+    def lose(self, node: Node, why: str) -> None:
+        """Take note that a node, or its process, is gone."""
+        if node.name not in self.report.lost:
+            self.report.lost.append(node.name)
+        self._drop(node)
+        self._losses[node.id] = self._losses.get(node.id, 0) + 1
+        if self._losses[node.id] >= LOSSES:
+            self.leave_out(node, f"its process was lost {LOSSES} times: {why}")
+
+    def leave_out(self, node: Node, why: str) -> None:
+        """Ask nothing of a node any more."""
+        self._drop(node)
+        self._out.add(node.id)
+        self.report.left_out[node.name] = why
+
+    def why_none(self) -> str:
+        """Say why no node works."""
+        reasons = "; ".join(f"{name}: {why}" for name, why in self.report.left_out.items())
+        if reasons:
+            return f"no node of the cluster can do this: {reasons}"
+        if self.report.lost:
+            lost = ", ".join(self.report.lost)
+            return f"no node of the cluster is left, lost: {lost}; start nodes, and run the command again"
+        return "no node of the cluster has CPUs to use: start one with ray start --address HOST:PORT"
+
+    def close(self) -> None:
+        """End all processes."""
+        for hand in self._hands.values():
+            self.cluster.dismiss(hand)
+        self._hands.clear()
+
+    def _drop(self, node: Node) -> None:
+        hand = self._hands.pop(node.id, None)
+        if hand is not None:
+            self.cluster.dismiss(hand)

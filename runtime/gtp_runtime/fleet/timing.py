@@ -1,0 +1,44 @@
+"""Measures latency: files in turn in one process, as ``Fleet.on_device`` calls it on a board."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gtp_runtime.comparing import benchmark
+from gtp_runtime.latency import Latency
+from gtp_runtime.loading import load
+from gtp_runtime.timing import MIN_RUNS
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Files to be timed in turn.
+
+    Attributes:
+        files: files of artifact directories; the dense baseline first.
+        backend: as ``load`` takes it.
+        options: for each of ``files``, as ``load`` takes them; none of them without.
+        seconds, rounds: as ``benchmark`` takes them.
+    """
+
+    files: tuple[Path, ...]
+    backend: str = "auto"
+    options: tuple[Mapping[str, Any], ...] = ()
+    seconds: float = 3.0
+    rounds: int = MIN_RUNS
+
+
+def time_files(timing: Timing) -> list[Latency]:
+    """Time files in this process; ``Latency.file`` is the name of each.
+
+    Raises:
+        BackendMissingError, EngineMismatchError, DeviceError: this machine cannot run one of them.
+        InputError: files of different batch sizes, or options that the backend does not take.
+    """
+    with ExitStack() as stack:
+        pairs = zip(timing.files, timing.options or [{}] * len(timing.files), strict=True)
+        models = [stack.enter_context(load(file, timing.backend, **options)) for file, options in pairs]
+        found = benchmark(models, timing.seconds, rounds=timing.rounds)
+    return [replace(result, file=file.name) for result, file in zip(found, timing.files, strict=True)]

@@ -42,6 +42,21 @@ def latency_table(results: Sequence[Latency], title: str) -> None:
         )
 
 
+def footprint_table(results: Sequence[Latency]) -> None:
+    """Show size, peak memory and cold start of each file, where they were measured."""
+    rows = [(result.file, result.footprint) for result in results if result.footprint is not None]
+    if rows:
+        starts = max(cost.starts for _, cost in rows)
+        console.table(
+            f"in a process of its own, median of {starts}; cold start is from its start to its first answer",
+            ("file", "MB", "peak memory MiB", "cold start ms"),
+            [
+                (file, number(cost.file_bytes / 1e6), number(cost.peak_mib, 0), number(cost.cold_start_ms, 0))
+                for file, cost in rows
+            ],
+        )
+
+
 def _latency_row(result: Latency) -> tuple[str, ...]:
     times = (result.p50_ms, result.p90_ms, result.p95_ms, result.p99_ms, result.mean_ms)
     return (

@@ -10,6 +10,7 @@ from gtp_runtime import errors
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.comparing import benchmark
 from gtp_runtime.evaluating import evaluate
+from gtp_runtime.footprint import Footprint, measure_footprint
 from gtp_runtime.frames import from_bgr, from_nv12
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.latency import Latency
@@ -22,6 +23,7 @@ from gtp_runtime.preprocessing import Preprocessing
 
 __all__ = [
     "Accuracy",
+    "Footprint",
     "ImageSet",
     "Latency",
     "Manifest",
@@ -36,6 +38,7 @@ __all__ = [
     "from_bgr",
     "from_nv12",
     "load",
+    "measure_footprint",
     "read_manifest",
 ]
 

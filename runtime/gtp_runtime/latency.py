@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gtp_runtime.footprint import Footprint
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -27,6 +29,7 @@ class Latency:
         stages: medians of an engine's stages in milliseconds, as trtexec defines them: "h2d", "compute", "d2h",
             "enqueue"; None for other files.
         quantiles_ms: the distribution: the times that 0, 5, 10, ..., 100 % of the runs do not exceed.
+        footprint: size, peak memory and cold start; None if not measured.
     """
 
     file: str
@@ -45,6 +48,7 @@ class Latency:
     overhead: float | None = None
     stages: dict[str, float] | None = None
     quantiles_ms: list[float] | None = None
+    footprint: Footprint | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

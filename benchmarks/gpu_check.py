@@ -31,7 +31,7 @@ from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.tensorrt_flavor import find_flavor
 from gtp_runtime.timing import in_turn
 
-PRECISIONS = converted_names()
+PRECISIONS = converted_names("tensorrt")
 SECONDS = 3.0
 
 

@@ -128,7 +128,7 @@ def test_bf16_answers_stay_near_for_every_image(settings: dict[str, Any]) -> Non
 
 def test_lowering_leaves_the_graph_given_as_it_was(gtp: tuple[Any, ir.Model]) -> None:
     before = ir.to_proto(gtp[1])
-    for precision in converted_names():
+    for precision in converted_names("tensorrt"):
         to_precision(gtp[1], precision)
         assert ir.to_proto(gtp[1]) == before
 
@@ -140,7 +140,7 @@ def test_fp32_is_a_copy(gtp: tuple[Any, ir.Model]) -> None:
 
 
 def test_what_cannot_be_converted_is_refused(gtp: tuple[Any, ir.Model]) -> None:
-    with pytest.raises(LimitError, match="choose one of fp32, bf16, fp16"):
+    with pytest.raises(LimitError, match="choose one of fp32, bf16, fp16, int4_weights"):
         to_precision(gtp[1], "int4")
     with pytest.raises(LimitError, match="is fp16 and cannot be converted to fp32"):
         to_precision(to_precision(gtp[1], "fp16"), "fp32")

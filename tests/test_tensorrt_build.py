@@ -30,7 +30,7 @@ from gtp_runtime.tensorrt_flavor import find_flavor
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))
-PRECISIONS = converted_names()
+PRECISIONS = converted_names("tensorrt")
 ROOT = Path(__file__).parents[1]
 
 

@@ -1,19 +1,19 @@
-"""Latency, accuracy, size and memory of GTP and its dense baseline in every precision, on ONNX Runtime and OpenVINO.
+"""Latency, accuracy, size, memory and start of GTP and its dense baseline in every precision, on two runtimes.
 
     python benchmarks/precision.py MODEL [--data DIR] [--calib-data DIR] [--weights pretrained|random|FILE] [--rounds 2]
                                    [--keep 0.743,0.6,0.5] [--forms measured,paper] [--output docs/precision]
+                                   [--place DIR] [--parts files,latency,footprint,accuracy]
 
 Accuracy needs images: a recipe's own, or DIR with one sub-folder a class. int8 is calibrated on the recipe's own
 images, on --calib-data, or, where only time counts (random weights), on synthetic ones. Latency is taken in turn in one
-process, one thread; peak memory in a process of its own for each file. Writes OUTPUT.json (what it holds of other
-models is kept) and OUTPUT.md.
+process, one thread; peak memory and cold start in processes of their own. Exports that --place has are not made again,
+and parts that are not asked for stay as OUTPUT.json has them: a machine may be quiet for a while only. Writes
+OUTPUT.json (what it holds of other models is kept) and OUTPUT.md.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -33,26 +33,27 @@ from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
 from gtp_exporters.reference import synthetic_images
 from gtp_models import GTPConfig, Recipe, Settings, load_recipe
 from gtp_models.weights import outline
-from gtp_runtime import Latency, Model, benchmark, load
+from gtp_runtime import Latency, Model, benchmark, load, measure_footprint
 from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.images import find_images, spread
 
-PEAK = Path(__file__).with_name("peak.py")
+PARTS = ("files", "latency", "footprint", "accuracy")
+CONVERTED = ("fp32", "fp16", "int8_weights", "int4_weights")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A precision on a runtime: the target or precision that the graphs are made for, and how they are loaded."""
+    """A precision on a runtime: the precision or the target of int8 that the graphs are made for, and how they run."""
 
     backend: str
     label: str
-    made: str  # fp32, fp16, or the target of int8
+    made: str  # one of CONVERTED, or the target of int8
     options: dict[str, str]
 
     def files(self, place: Path) -> list[Path]:
         """Return the dense file and the reduced one."""
-        int8 = "int8." if self.made not in ("fp32", "fp16") else ""
+        int8 = "" if self.made in CONVERTED else "int8."
         return [place / self.made / f"{name}.{int8}onnx" for name in ("dense", "model")]
 
     def load(self, path: Path) -> Model:
@@ -64,6 +65,8 @@ CASES = (
     Case("onnxruntime", "fp32", "fp32", {}),
     Case("onnxruntime", "fp16", "fp16", {}),
     Case("onnxruntime", "int8", "onnxruntime", {}),
+    Case("onnxruntime", "int8 weights", "int8_weights", {}),
+    Case("onnxruntime", "int4 weights", "int4_weights", {}),
     Case("openvino", "fp32", "fp32", {}),
     Case("openvino", "bf16", "fp32", {"compute": "bf16"}),
     Case("openvino", "int8", "openvino", {}),
@@ -71,17 +74,27 @@ CASES = (
 )
 
 
-def made(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path) -> None:
-    """Export a model in every form that the cases need, each in a folder of its own."""
-    for precision in ("fp32", "fp16"):
-        options = ExportOptions(target="onnxruntime", precision=precision, trace=False, data=given.data)
-        export(recipe, place / precision, settings=settings, weights=given.weights, options=options, check=False)
-    for target in dict.fromkeys(case.made for case in CASES if case.made not in ("fp32", "fp16")):
-        shutil.copytree(place / "fp32", place / target)
-        found = quantize(
-            place / target, QuantizeOptions(target, calibration, given.calib_size, given.calibration, gate=False)
-        )
-        print(f"int8 for {target}", [(report.divergence, report.problems) for report in found.reports], flush=True)
+def make(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path) -> None:
+    """Export a model in every form that the cases need, each in a folder of its own, but for those that are there."""
+    for name in dict.fromkeys(case.made for case in CASES):
+        if not (place / name / "model.json").exists():
+            print(f"making {place.name}, {name}", flush=True)
+            _make(name, recipe, settings, given, calibration, place)
+
+
+def _make(
+    name: str, recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path
+) -> None:
+    if name in CONVERTED:
+        options = ExportOptions(target="onnxruntime", precision=name, trace=False, data=given.data)
+        export(recipe, place / name, settings=settings, weights=given.weights, options=options, check=False)
+        return
+    half = place / f"{name}.part"
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(place / "fp32", half)
+    found = quantize(half, QuantizeOptions(name, calibration, given.calib_size, given.calibration, gate=False))
+    half.rename(place / name)
+    print(f"int8 for {name}", [(report.divergence, report.problems) for report in found.reports], flush=True)
 
 
 def latencies(place: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
@@ -115,20 +128,14 @@ def _timed(cases: Sequence[Case], place: Path, seconds: float) -> list[Latency]:
             model.close()
 
 
-def memory(place: Path) -> list[dict[str, Any]]:
-    """Return the size and the peak memory of each file."""
-    return memory_of(place, CASES)
-
-
-def memory_of(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Return the size of each file and the peak memory of a process that loads it and runs it."""
+def footprints(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return the size of each file, and the peak memory and cold start of processes that load it and run it."""
     rows = []
     for case in cases:
         for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
-            command = [sys.executable, str(PEAK), str(path), case.backend, json.dumps(case.options)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            sizes = {"mb": path.stat().st_size / 1e6, "peak_mib": int(done.stdout) / 1024}
-            rows.append({"backend": case.backend, "precision": case.label, "file": name, **sizes})
+            found = measure_footprint(path, case.backend, threads=1, **case.options)
+            rows.append({"backend": case.backend, "precision": case.label, "file": name, **found.to_dict()})
+            print(rows[-1], flush=True)
     return rows
 
 
@@ -160,6 +167,8 @@ def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) 
     if given.weights != "random":
         raise SystemExit(f"{recipe.name} has no calibration images of its own: give --calib-data DIR")
     folder = place / "synthetic"
+    if folder.exists():
+        return folder
     folder.mkdir()
     for index, pixels in enumerate(synthetic_images([224, 224], 128).pixels):
         Image.fromarray(np.asarray(pixels)).save(folder / f"{index}.png")
@@ -177,38 +186,53 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", default="0.743,0.6,0.5", help="shares of the MACs (default: %(default)s)")
     parser.add_argument("--forms", default="measured,paper", help="of benchmarks/cases.py (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=10_000, help="test images at most, spread over the folder")
-    parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a backend together")
+    parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a runtime together")
     parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
+    parser.add_argument("--place", type=Path, help="folder of the exports (default: a temporary one)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to do (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/precision"))
     return parser.parse_args(arguments)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    arguments = parse(given)
+def measure(case: Path, given: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
+    """Return what the parts that are asked for find of one setting."""
+    parts, found = given.parts.split(","), {}
+    if "latency" in parts:
+        found["latency"] = latencies(case, given.seconds, given.rounds)
+    if "footprint" in parts:
+        found["footprint"] = footprints(case, CASES)
+    if "accuracy" in parts and folder is not None:
+        found["accuracy"] = accuracies(case, folder, given.limit)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parse(arguments)
     warnings.simplefilter("ignore", RandomWeightsWarning)
     torch.set_num_threads(1)
-    recipe = load_recipe(arguments.model)
-    folder = arguments.data or recipe.images
-    choice = Choice(recipe, outline(recipe))
-    forms = {"measured": GTPConfig.measured, "paper": choice.paper}
-    rows = []
-    with tempfile.TemporaryDirectory() as place:
-        calibration = images_to_calibrate(recipe, arguments, Path(place))
-        for form in arguments.forms.split(","):
-            for keep in map(float, arguments.keep.split(",")):
-                print(f"{form} at {keep}", flush=True)
-                case = Path(place) / f"{form}{keep}"
-                made(recipe, forms[form](keep=keep), arguments, calibration, case)
-                row: dict[str, Any] = {"form": form, "keep": keep}
-                row["latency"] = latencies(case, arguments.seconds, arguments.rounds)
-                row["memory"] = memory(case)
-                row["accuracy"] = accuracies(case, folder, arguments.limit) if folder is not None else []
-                rows.append(row)
-    saved = arguments.output.with_suffix(".json")
+    recipe = load_recipe(given.model)
+    saved = given.output.with_suffix(".json")
     known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
-    known[recipe.name] = {"title": recipe.title, "rows": rows}
-    saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    write(known, arguments.output)
+    model = known.setdefault(recipe.name, {"title": recipe.title, "rows": {}})
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.place or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        for form in given.forms.split(","):
+            for keep in given.keep.split(","):
+                name = f"{form} {keep}"
+                made = place / f"{recipe.name} {name}"
+                if "files" in given.parts:
+                    prepare(recipe, form, float(keep), given, made)
+                model["rows"].setdefault(name, {}).update(measure(made, given, given.data or recipe.images))
+                saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write(known, given.output)
+
+
+def prepare(recipe: Recipe, form: str, keep: float, given: argparse.Namespace, place: Path) -> None:
+    """Make the files of one setting."""
+    forms = {"measured": GTPConfig.measured, "paper": Choice(recipe, outline(recipe)).paper}
+    place.mkdir(exist_ok=True)
+    make(recipe, forms[form](keep=keep), given, images_to_calibrate(recipe, given, place.parent), place)
 
 
 if __name__ == "__main__":

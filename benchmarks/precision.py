@@ -17,28 +17,33 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cases import Choice
+from folders import synthetic
 from latency import middle
-from PIL import Image
 from precision_page import write
 from scores import compare
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
-from gtp_exporters.reference import synthetic_images
+from gtp_exporters.describe import write_graph
+from gtp_exporters.graphs import read
+from gtp_exporters.precision import to_precision
+from gtp_exporters.static_check import infer_shapes
 from gtp_models import GTPConfig, Recipe, Settings, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import Latency, Model, benchmark, load, measure_footprint
 from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.images import find_images, spread
+from gtp_runtime.manifest import read_manifest, write_manifest
 
 PARTS = ("files", "latency", "footprint", "accuracy")
+FILES = ("dense", "model")
 CONVERTED = ("fp32", "fp16", "int8_weights", "int4_weights")
 
 
@@ -54,7 +59,7 @@ class Case:
     def files(self, place: Path) -> list[Path]:
         """Return the dense file and the reduced one."""
         int8 = "" if self.made in CONVERTED else "int8."
-        return [place / self.made / f"{name}.{int8}onnx" for name in ("dense", "model")]
+        return [place / self.made / f"{name}.{int8}onnx" for name in FILES]
 
     def load(self, path: Path) -> Model:
         """Load a file with one thread."""
@@ -70,7 +75,7 @@ CASES = (
     Case("openvino", "fp32", "fp32", {}),
     Case("openvino", "bf16", "fp32", {"compute": "bf16"}),
     Case("openvino", "int8", "openvino", {}),
-    Case("openvino", "int8, rest bf16", "openvino", {"compute": "bf16"}),
+    Case("openvino", "int8 and bf16", "openvino", {"compute": "bf16"}),
 )
 
 
@@ -85,31 +90,55 @@ def make(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibrat
 def _make(
     name: str, recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path
 ) -> None:
-    if name in CONVERTED:
-        options = ExportOptions(target="onnxruntime", precision=name, trace=False, data=given.data)
+    """Export in fp32; the other forms are made from these files."""
+    if name == "fp32":
+        options = ExportOptions(target="onnxruntime", trace=False, data=given.data)
         export(recipe, place / name, settings=settings, weights=given.weights, options=options, check=False)
         return
     half = place / f"{name}.part"
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(place / "fp32", half)
-    found = quantize(half, QuantizeOptions(name, calibration, given.calib_size, given.calibration, gate=False))
+    if name in CONVERTED:
+        _convert(half, name)
+    else:
+        options = QuantizeOptions(name, calibration, given.calib_size, given.calibration, gate=False)
+        found = quantize(half, options)
+        print(f"int8 for {name}", [(report.divergence, report.problems) for report in found.reports], flush=True)
     half.rename(place / name)
-    print(f"int8 for {name}", [(report.divergence, report.problems) for report in found.reports], flush=True)
 
 
-def latencies(place: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
+def _convert(place: Path, precision: str) -> None:
+    """Write the graphs of an export in another precision."""
+    manifest = read_manifest(place)
+    files = dict(manifest.files)
+    for name in FILES:
+        entry = files[f"{name}.onnx"]
+        graph = to_precision(infer_shapes(read(place / f"{name}.onnx", entry.external_data)), precision)
+        files |= write_graph(place / f"{name}.onnx", graph, entry.role, entry.method, entry.macs)
+    write_manifest(replace(manifest, files=files), place)
+
+
+def chosen(given: argparse.Namespace) -> list[Case]:
+    """Return the cases of the precisions and runtimes that are asked for; float32 is always among them."""
+    names, backends = given.precisions.split(","), given.backends.split(",")
+    return [case for case in CASES if case.backend in backends and case.label in ("fp32", *names)]
+
+
+def latencies(place: Path, cases: Sequence[Case], seconds: float, rounds: int) -> list[dict[str, Any]]:
     """Time all files of a backend in turn; ratios are against its dense float32 file, medians over rounds."""
     rows = []
-    for backend in dict.fromkeys(case.backend for case in CASES):
-        cases = [case for case in CASES if case.backend == backend]
-        results = [middle(found) for found in zip(*(_timed(cases, place, seconds) for _ in range(rounds)), strict=True)]
+    for backend in dict.fromkeys(case.backend for case in cases):
+        own = [case for case in cases if case.backend == backend]
+        results = [middle(found) for found in zip(*(_timed(own, place, seconds) for _ in range(rounds)), strict=True)]
         pairs = zip(results[::2], results[1::2], strict=True)
-        for case, (dense, reduced) in zip(cases, pairs, strict=True):
+        for case, (dense, reduced) in zip(own, pairs, strict=True):
             share = (1 - reduced.ratio / dense.ratio) / (1 - (reduced.macs_ratio or 0))
             rows.append(
                 {
                     "backend": backend,
                     "precision": case.label,
+                    "macs": reduced.macs_ratio,
+                    "dense_ms": dense.p50_ms,
                     "dense": dense.ratio,
                     "gtp": reduced.ratio,
                     "share": share,
@@ -139,25 +168,34 @@ def footprints(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
     return rows
 
 
-def accuracies(place: Path, folder: Path, limit: int) -> list[dict[str, Any]]:
+def accuracies(place: Path, cases: Sequence[Case], folder: Path, limit: int) -> list[dict[str, Any]]:
     """Score every file on labelled images, against the dense float32 file and against its own float32 twin."""
-    rows = []
-    logits: dict[tuple[str, str, str], torch.Tensor] = {}
-    for case in CASES:
+    rows, logits = [], {}
+    paths = spread(find_images(folder), limit)
+    for case in cases:
         for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
-            with case.load(path) as model:
-                paths = spread(find_images(folder), limit)
-                manifest = model.manifest
-                known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
-                labels = torch.tensor(class_indices(folder, paths, *known))
-                logits[case.backend, case.label, name] = found = torch.from_numpy(model.logits_of(paths))
+            manifest = read_manifest(path.parent)
+            known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
+            labels = torch.tensor(class_indices(folder, paths, *known))
+            logits[case.backend, case.label, name] = found = _logits(case, path, paths, place.parent)
             dense = compare(found, logits[case.backend, "fp32", "dense"], labels)
             twin = compare(found, logits[case.backend, "fp32", name], labels)
             own = {"twin_divergence": twin.divergence, "twin_agreement": twin.agreement, "twin_change": twin.change}
-            row = {"backend": case.backend, "precision": case.label, "file": name, **asdict(dense), **own}
-            rows.append({**row, "twin_change_error": twin.change_error})
+            row = {"backend": case.backend, "precision": case.label, "file": name, "images": len(paths)}
+            rows.append({**row, **asdict(dense), **own, "twin_change_error": twin.change_error})
             print(rows[-1], flush=True)
     return rows
+
+
+def _logits(case: Case, path: Path, paths: Sequence[Path], place: Path) -> torch.Tensor:
+    """Return (N, classes) logits; those that another run has left there are read: dense files are often the same."""
+    manifest = read_manifest(path.parent)
+    compute = case.options.get("compute", "fp32")
+    kept = place / f"{manifest.entry(path.name).sha256[:16]}-{case.backend}-{compute}-{len(paths)}.npy"
+    if not kept.exists():
+        with case.load(path) as model:
+            np.save(kept, model.logits_of(paths))
+    return torch.from_numpy(np.load(kept))
 
 
 def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) -> Path | None:
@@ -166,13 +204,7 @@ def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) 
         return given.calib_data
     if given.weights != "random":
         raise SystemExit(f"{recipe.name} has no calibration images of its own: give --calib-data DIR")
-    folder = place / "synthetic"
-    if folder.exists():
-        return folder
-    folder.mkdir()
-    for index, pixels in enumerate(synthetic_images([224, 224], 128).pixels):
-        Image.fromarray(np.asarray(pixels)).save(folder / f"{index}.png")
-    return folder
+    return synthetic(place / "synthetic")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,6 +217,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--keep", default="0.743,0.6,0.5", help="shares of the MACs (default: %(default)s)")
     parser.add_argument("--forms", default="measured,paper", help="of benchmarks/cases.py (default: %(default)s)")
+    parser.add_argument("--precisions", default=",".join(dict.fromkeys(case.label for case in CASES)))
+    parser.add_argument("--backends", default=",".join(dict.fromkeys(case.backend for case in CASES)))
     parser.add_argument("--limit", type=int, default=10_000, help="test images at most, spread over the folder")
     parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a runtime together")
     parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
@@ -196,13 +230,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(case: Path, given: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
     """Return what the parts that are asked for find of one setting."""
-    parts, found = given.parts.split(","), {}
+    parts, cases = given.parts.split(","), chosen(given)
+    found: dict[str, Any] = {}
     if "latency" in parts:
-        found["latency"] = latencies(case, given.seconds, given.rounds)
+        found["latency"] = latencies(case, cases, given.seconds, given.rounds)
     if "footprint" in parts:
-        found["footprint"] = footprints(case, CASES)
+        found["footprint"] = footprints(case, cases)
     if "accuracy" in parts and folder is not None:
-        found["accuracy"] = accuracies(case, folder, given.limit)
+        found["accuracy"] = accuracies(case, cases, folder, given.limit)
     return found
 
 

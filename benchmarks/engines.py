@@ -14,7 +14,7 @@ from gtp_models import GTPConfig, Settings, load_recipe, make_plan
 from gtp_models.weights import outline
 from gtp_runtime.engine_info import EngineInfo
 
-PRECISIONS = converted_names()
+PRECISIONS = converted_names("tensorrt")
 TARGETS = ("sm86", "sm120")
 HEAD = """# Engines built ahead of time
 

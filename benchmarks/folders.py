@@ -1,13 +1,15 @@
-"""Reads folders of labelled images for the scripts here."""
+"""Folders of images for the scripts here."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gtp_exporters.data_config import labels_of, preprocessing_of
-from gtp_exporters.reference import ReferenceImages, folder_images
+from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
 from gtp_models import Recipe
 
 
@@ -18,3 +20,12 @@ def labelled(folder: Path, recipe: Recipe, model: Any, limit: int | None = None)
     if images.labels is None:
         raise SystemExit(f"{folder} needs one sub-folder per class, named like the recipe's labels")
     return images, torch.from_numpy(images.labels)
+
+
+def synthetic(folder: Path, count: int = 128) -> Path:
+    """Fill a folder with synthetic images, where it is not there yet: to calibrate on where only time counts."""
+    if not folder.exists():
+        folder.mkdir()
+        for index, pixels in enumerate(synthetic_images([224, 224], count).pixels):
+            Image.fromarray(np.asarray(pixels)).save(folder / f"{index}.png")
+    return folder

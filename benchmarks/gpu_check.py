@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from folders import synthetic
 
-from gtp_exporters import ExportOptions, build_engine, export
+from gtp_exporters import ExportOptions, QuantizeOptions, build_engine, export, quantize
 from gtp_exporters.errors import ExportError
 from gtp_exporters.precisions import converted_names
 from gtp_models import Recipe, apply, build_model, load_recipe, remove
@@ -31,7 +32,7 @@ from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.tensorrt_flavor import find_flavor
 from gtp_runtime.timing import in_turn
 
-PRECISIONS = converted_names()
+PRECISIONS = converted_names("tensorrt")
 SECONDS = 3.0
 
 
@@ -103,6 +104,7 @@ def check_model(report: Report, recipe: Recipe, batch: int, place: Path) -> None
     report.lines.append(f"\n## {recipe.title}, batch {batch}, {weights} weights")
     for precision in PRECISIONS:
         report.attempt(f"{recipe.name} TensorRT {precision}", partial(engines, report, directory, precision))
+    report.attempt(f"{recipe.name} TensorRT int8", partial(int8_engines, report, directory, recipe, place))
     report.attempt(f"{recipe.name} ONNX Runtime CUDA", lambda: onnxruntime_cuda(report, directory))
     report.attempt(f"{recipe.name} eager PyTorch", lambda: eager(report, recipe, weights, batch))
 
@@ -115,6 +117,15 @@ def engines(report: Report, directory: Path, precision: str) -> None:
         for graph in ("dense", "model")
     ]
     measure(report, f"{flavor.name} {flavor.version}, {precision}", paths)
+
+
+def int8_engines(report: Report, directory: Path, recipe: Recipe, place: Path) -> None:
+    flavor = find_flavor()
+    find_cuda()
+    images = recipe.calibration or synthetic(place / "synthetic")
+    quantize(directory, QuantizeOptions("tensorrt", images, gate=recipe.calibration is not None))
+    paths = [build_engine(directory / f"{graph}.int8.onnx").path for graph in ("dense", "model")]
+    measure(report, f"{flavor.name} {flavor.version}, int8", paths)
 
 
 def onnxruntime_cuda(report: Report, directory: Path) -> None:

@@ -1,59 +1,65 @@
-"""Latency, accuracy, size and memory of GTP and its dense baseline in every precision, on ONNX Runtime and OpenVINO.
+"""Latency, accuracy, size, memory and start of GTP and its dense baseline in every precision, on two runtimes.
 
     python benchmarks/precision.py MODEL [--data DIR] [--calib-data DIR] [--weights pretrained|random|FILE] [--rounds 2]
                                    [--keep 0.743,0.6,0.5] [--forms measured,paper] [--output docs/precision]
+                                   [--place DIR] [--parts files,latency,footprint,accuracy]
 
 Accuracy needs images: a recipe's own, or DIR with one sub-folder a class. int8 is calibrated on the recipe's own
 images, on --calib-data, or, where only time counts (random weights), on synthetic ones. Latency is taken in turn in one
-process, one thread; peak memory in a process of its own for each file. Writes OUTPUT.json (what it holds of other
-models is kept) and OUTPUT.md.
+process, one thread; peak memory and cold start in processes of their own. Exports that --place has are not made again,
+and parts that are not asked for stay as OUTPUT.json has them: a machine may be quiet for a while only. Writes
+OUTPUT.json (what it holds of other models is kept) and OUTPUT.md.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cases import Choice
+from folders import synthetic
 from latency import middle
-from PIL import Image
 from precision_page import write
 from scores import compare
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
-from gtp_exporters.reference import synthetic_images
+from gtp_exporters.describe import write_graph
+from gtp_exporters.graphs import read
+from gtp_exporters.precision import to_precision
+from gtp_exporters.static_check import infer_shapes
 from gtp_models import GTPConfig, Recipe, Settings, load_recipe
 from gtp_models.weights import outline
-from gtp_runtime import Latency, Model, benchmark, load
+from gtp_runtime import Latency, Model, benchmark, load, measure_footprint
 from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.images import find_images, spread
+from gtp_runtime.manifest import read_manifest, write_manifest
 
-PEAK = Path(__file__).with_name("peak.py")
+PARTS = ("files", "latency", "footprint", "accuracy")
+FILES = ("dense", "model")
+CONVERTED = ("fp32", "fp16", "int8_weights", "int4_weights")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A precision on a runtime: the target or precision that the graphs are made for, and how they are loaded."""
+    """A precision on a runtime: the precision or the target of int8 that the graphs are made for, and how they run."""
 
     backend: str
     label: str
-    made: str  # fp32, fp16, or the target of int8
+    made: str  # one of CONVERTED, or the target of int8
     options: dict[str, str]
 
     def files(self, place: Path) -> list[Path]:
         """Return the dense file and the reduced one."""
-        int8 = "int8." if self.made not in ("fp32", "fp16") else ""
-        return [place / self.made / f"{name}.{int8}onnx" for name in ("dense", "model")]
+        int8 = "" if self.made in CONVERTED else "int8."
+        return [place / self.made / f"{name}.{int8}onnx" for name in FILES]
 
     def load(self, path: Path) -> Model:
         """Load a file with one thread."""
@@ -64,39 +70,75 @@ CASES = (
     Case("onnxruntime", "fp32", "fp32", {}),
     Case("onnxruntime", "fp16", "fp16", {}),
     Case("onnxruntime", "int8", "onnxruntime", {}),
+    Case("onnxruntime", "int8 weights", "int8_weights", {}),
+    Case("onnxruntime", "int4 weights", "int4_weights", {}),
     Case("openvino", "fp32", "fp32", {}),
     Case("openvino", "bf16", "fp32", {"compute": "bf16"}),
     Case("openvino", "int8", "openvino", {}),
-    Case("openvino", "int8, rest bf16", "openvino", {"compute": "bf16"}),
+    Case("openvino", "int8 and bf16", "openvino", {"compute": "bf16"}),
 )
 
 
-def made(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path) -> None:
-    """Export a model in every form that the cases need, each in a folder of its own."""
-    for precision in ("fp32", "fp16"):
-        options = ExportOptions(target="onnxruntime", precision=precision, trace=False, data=given.data)
-        export(recipe, place / precision, settings=settings, weights=given.weights, options=options, check=False)
-    for target in dict.fromkeys(case.made for case in CASES if case.made not in ("fp32", "fp16")):
-        shutil.copytree(place / "fp32", place / target)
-        found = quantize(
-            place / target, QuantizeOptions(target, calibration, given.calib_size, given.calibration, gate=False)
-        )
-        print(f"int8 for {target}", [(report.divergence, report.problems) for report in found.reports], flush=True)
+def make(recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path) -> None:
+    """Export a model in every form that the cases need, each in a folder of its own, but for those that are there."""
+    for name in dict.fromkeys(case.made for case in CASES):
+        if not (place / name / "model.json").exists():
+            print(f"making {place.name}, {name}", flush=True)
+            _make(name, recipe, settings, given, calibration, place)
 
 
-def latencies(place: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
+def _make(
+    name: str, recipe: Recipe, settings: Settings, given: argparse.Namespace, calibration: Path | None, place: Path
+) -> None:
+    """Export in fp32; the other forms are made from these files."""
+    if name == "fp32":
+        options = ExportOptions(target="onnxruntime", trace=False, data=given.data)
+        export(recipe, place / name, settings=settings, weights=given.weights, options=options, check=False)
+        return
+    half = place / f"{name}.part"
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(place / "fp32", half)
+    if name in CONVERTED:
+        _convert(half, name)
+    else:
+        options = QuantizeOptions(name, calibration, given.calib_size, given.calibration, gate=False)
+        found = quantize(half, options)
+        print(f"int8 for {name}", [(report.divergence, report.problems) for report in found.reports], flush=True)
+    half.rename(place / name)
+
+
+def _convert(place: Path, precision: str) -> None:
+    """Write the graphs of an export in another precision."""
+    manifest = read_manifest(place)
+    files = dict(manifest.files)
+    for name in FILES:
+        entry = files[f"{name}.onnx"]
+        graph = to_precision(infer_shapes(read(place / f"{name}.onnx", entry.external_data)), precision)
+        files |= write_graph(place / f"{name}.onnx", graph, entry.role, entry.method, entry.macs)
+    write_manifest(replace(manifest, files=files), place)
+
+
+def chosen(given: argparse.Namespace) -> list[Case]:
+    """Return the cases of the precisions and runtimes that are asked for; float32 is always among them."""
+    names, backends = given.precisions.split(","), given.backends.split(",")
+    return [case for case in CASES if case.backend in backends and case.label in ("fp32", *names)]
+
+
+def latencies(place: Path, cases: Sequence[Case], seconds: float, rounds: int) -> list[dict[str, Any]]:
     """Time all files of a backend in turn; ratios are against its dense float32 file, medians over rounds."""
     rows = []
-    for backend in dict.fromkeys(case.backend for case in CASES):
-        cases = [case for case in CASES if case.backend == backend]
-        results = [middle(found) for found in zip(*(_timed(cases, place, seconds) for _ in range(rounds)), strict=True)]
+    for backend in dict.fromkeys(case.backend for case in cases):
+        own = [case for case in cases if case.backend == backend]
+        results = [middle(found) for found in zip(*(_timed(own, place, seconds) for _ in range(rounds)), strict=True)]
         pairs = zip(results[::2], results[1::2], strict=True)
-        for case, (dense, reduced) in zip(cases, pairs, strict=True):
+        for case, (dense, reduced) in zip(own, pairs, strict=True):
             share = (1 - reduced.ratio / dense.ratio) / (1 - (reduced.macs_ratio or 0))
             rows.append(
                 {
                     "backend": backend,
                     "precision": case.label,
+                    "macs": reduced.macs_ratio,
+                    "dense_ms": dense.p50_ms,
                     "dense": dense.ratio,
                     "gtp": reduced.ratio,
                     "share": share,
@@ -115,42 +157,45 @@ def _timed(cases: Sequence[Case], place: Path, seconds: float) -> list[Latency]:
             model.close()
 
 
-def memory(place: Path) -> list[dict[str, Any]]:
-    """Return the size and the peak memory of each file."""
-    return memory_of(place, CASES)
-
-
-def memory_of(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Return the size of each file and the peak memory of a process that loads it and runs it."""
+def footprints(place: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return the size of each file, and the peak memory and cold start of processes that load it and run it."""
     rows = []
     for case in cases:
         for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
-            command = [sys.executable, str(PEAK), str(path), case.backend, json.dumps(case.options)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            sizes = {"mb": path.stat().st_size / 1e6, "peak_mib": int(done.stdout) / 1024}
-            rows.append({"backend": case.backend, "precision": case.label, "file": name, **sizes})
+            found = measure_footprint(path, case.backend, threads=1, **case.options)
+            rows.append({"backend": case.backend, "precision": case.label, "file": name, **found.to_dict()})
+            print(rows[-1], flush=True)
     return rows
 
 
-def accuracies(place: Path, folder: Path, limit: int) -> list[dict[str, Any]]:
+def accuracies(place: Path, cases: Sequence[Case], folder: Path, limit: int) -> list[dict[str, Any]]:
     """Score every file on labelled images, against the dense float32 file and against its own float32 twin."""
-    rows = []
-    logits: dict[tuple[str, str, str], torch.Tensor] = {}
-    for case in CASES:
+    rows, logits = [], {}
+    paths = spread(find_images(folder), limit)
+    for case in cases:
         for name, path in zip(("dense", "gtp"), case.files(place), strict=True):
-            with case.load(path) as model:
-                paths = spread(find_images(folder), limit)
-                manifest = model.manifest
-                known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
-                labels = torch.tensor(class_indices(folder, paths, *known))
-                logits[case.backend, case.label, name] = found = torch.from_numpy(model.logits_of(paths))
+            manifest = read_manifest(path.parent)
+            known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
+            labels = torch.tensor(class_indices(folder, paths, *known))
+            logits[case.backend, case.label, name] = found = _logits(case, path, paths, place.parent)
             dense = compare(found, logits[case.backend, "fp32", "dense"], labels)
             twin = compare(found, logits[case.backend, "fp32", name], labels)
             own = {"twin_divergence": twin.divergence, "twin_agreement": twin.agreement, "twin_change": twin.change}
-            row = {"backend": case.backend, "precision": case.label, "file": name, **asdict(dense), **own}
-            rows.append({**row, "twin_change_error": twin.change_error})
+            row = {"backend": case.backend, "precision": case.label, "file": name, "images": len(paths)}
+            rows.append({**row, **asdict(dense), **own, "twin_change_error": twin.change_error})
             print(rows[-1], flush=True)
     return rows
+
+
+def _logits(case: Case, path: Path, paths: Sequence[Path], place: Path) -> torch.Tensor:
+    """Return (N, classes) logits; those that another run has left there are read: dense files are often the same."""
+    manifest = read_manifest(path.parent)
+    compute = case.options.get("compute", "fp32")
+    kept = place / f"{manifest.entry(path.name).sha256[:16]}-{case.backend}-{compute}-{len(paths)}.npy"
+    if not kept.exists():
+        with case.load(path) as model:
+            np.save(kept, model.logits_of(paths))
+    return torch.from_numpy(np.load(kept))
 
 
 def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) -> Path | None:
@@ -159,11 +204,7 @@ def images_to_calibrate(recipe: Recipe, given: argparse.Namespace, place: Path) 
         return given.calib_data
     if given.weights != "random":
         raise SystemExit(f"{recipe.name} has no calibration images of its own: give --calib-data DIR")
-    folder = place / "synthetic"
-    folder.mkdir()
-    for index, pixels in enumerate(synthetic_images([224, 224], 128).pixels):
-        Image.fromarray(np.asarray(pixels)).save(folder / f"{index}.png")
-    return folder
+    return synthetic(place / "synthetic")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -176,39 +217,57 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--keep", default="0.743,0.6,0.5", help="shares of the MACs (default: %(default)s)")
     parser.add_argument("--forms", default="measured,paper", help="of benchmarks/cases.py (default: %(default)s)")
+    parser.add_argument("--precisions", default=",".join(dict.fromkeys(case.label for case in CASES)))
+    parser.add_argument("--backends", default=",".join(dict.fromkeys(case.backend for case in CASES)))
     parser.add_argument("--limit", type=int, default=10_000, help="test images at most, spread over the folder")
-    parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a backend together")
+    parser.add_argument("--seconds", type=float, default=15, help="of timing, for the files of a runtime together")
     parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
+    parser.add_argument("--place", type=Path, help="folder of the exports (default: a temporary one)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to do (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/precision"))
     return parser.parse_args(arguments)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    arguments = parse(given)
+def measure(case: Path, given: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
+    """Return what the parts that are asked for find of one setting."""
+    parts, cases = given.parts.split(","), chosen(given)
+    found: dict[str, Any] = {}
+    if "latency" in parts:
+        found["latency"] = latencies(case, cases, given.seconds, given.rounds)
+    if "footprint" in parts:
+        found["footprint"] = footprints(case, cases)
+    if "accuracy" in parts and folder is not None:
+        found["accuracy"] = accuracies(case, cases, folder, given.limit)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parse(arguments)
     warnings.simplefilter("ignore", RandomWeightsWarning)
     torch.set_num_threads(1)
-    recipe = load_recipe(arguments.model)
-    folder = arguments.data or recipe.images
-    choice = Choice(recipe, outline(recipe))
-    forms = {"measured": GTPConfig.measured, "paper": choice.paper}
-    rows = []
-    with tempfile.TemporaryDirectory() as place:
-        calibration = images_to_calibrate(recipe, arguments, Path(place))
-        for form in arguments.forms.split(","):
-            for keep in map(float, arguments.keep.split(",")):
-                print(f"{form} at {keep}", flush=True)
-                case = Path(place) / f"{form}{keep}"
-                made(recipe, forms[form](keep=keep), arguments, calibration, case)
-                row: dict[str, Any] = {"form": form, "keep": keep}
-                row["latency"] = latencies(case, arguments.seconds, arguments.rounds)
-                row["memory"] = memory(case)
-                row["accuracy"] = accuracies(case, folder, arguments.limit) if folder is not None else []
-                rows.append(row)
-    saved = arguments.output.with_suffix(".json")
+    recipe = load_recipe(given.model)
+    saved = given.output.with_suffix(".json")
     known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
-    known[recipe.name] = {"title": recipe.title, "rows": rows}
-    saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    write(known, arguments.output)
+    model = known.setdefault(recipe.name, {"title": recipe.title, "rows": {}})
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.place or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        for form in given.forms.split(","):
+            for keep in given.keep.split(","):
+                name = f"{form} {keep}"
+                made = place / f"{recipe.name} {name}"
+                if "files" in given.parts:
+                    prepare(recipe, form, float(keep), given, made)
+                model["rows"].setdefault(name, {}).update(measure(made, given, given.data or recipe.images))
+                saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write(known, given.output)
+
+
+def prepare(recipe: Recipe, form: str, keep: float, given: argparse.Namespace, place: Path) -> None:
+    """Make the files of one setting."""
+    forms = {"measured": GTPConfig.measured, "paper": Choice(recipe, outline(recipe)).paper}
+    place.mkdir(exist_ok=True)
+    make(recipe, forms[form](keep=keep), given, images_to_calibrate(recipe, given, place.parent), place)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def test_answers_and_inputs_are_the_callers(on_openvino: Model) -> None:
 def test_bf16_runs(digits: Path) -> None:
     with gtp_runtime.load(digits, "openvino", compute="bf16") as loaded:
         assert np.isfinite(loaded.run(loaded.sample())).all()
-        assert loaded.validate().precision == "bf16"
+        parity = loaded.validate()
+        assert (parity.precision, parity.ok) == ("bf16", True), parity.problems
         assert loaded.backend.info["compute"] == "bf16"
 
 

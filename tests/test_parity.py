@@ -76,9 +76,9 @@ def test_error_is_gated_only_where_kept_sets_agree() -> None:
 def test_where_no_set_agrees_in_bf16_the_task_decides() -> None:
     near = kept([[1, 9, 3]] * 4)
     assert compare(shifted(0.002), LOGITS, "bf16", kept=near).ok
-    parity = compare(shifted(0.2), LOGITS, "bf16", kept=near)
+    parity = compare(shifted(0.9), LOGITS, "bf16", kept=near)
     assert parity.max_abs_fraction is None
-    assert [problem.split()[0] for problem in parity.problems] == ["cosine", "KL"]
+    assert [problem.split()[0] for problem in parity.problems] == ["cosine", "KL", "top-1"]
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 3), ("fp16", 2), ("bf16", 0)])
@@ -174,8 +174,8 @@ def test_each_precision_has_its_limit(precision: str, limit: float) -> None:
 
 def test_cosine_gate() -> None:
     flat = np.full((4, 100), 0.1, np.float32)
-    turned = flat * np.where(np.arange(100) < 5, 1.5, 1)
-    assert only_problem(compare(turned, flat, "bf16", kept=kept([[1, 9, 3]] * 4))) == "cosine 0.99440, limit 0.999"
+    turned = flat * np.where(np.arange(100) < 5, 3, 1)
+    assert only_problem(compare(turned, flat, "bf16", kept=kept([[1, 9, 3]] * 4))) == "cosine 0.92967, limit 0.95"
 
 
 def test_kl_gate() -> None:

@@ -13,7 +13,7 @@ import pytest
 from helpers import VARIANTS, tiny_vit
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
+from gtp_exporters import EngineOptions, ExportOptions, QuantizeOptions, build_engine, export, quantize
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
 from gtp_exporters.precision import to_precision
 from gtp_exporters.precisions import converted_names
@@ -30,7 +30,7 @@ from gtp_runtime.tensorrt_flavor import find_flavor
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))
-PRECISIONS = converted_names()
+PRECISIONS = converted_names("tensorrt")
 ROOT = Path(__file__).parents[1]
 
 
@@ -47,10 +47,11 @@ def test_digits_for_two_targets(digits_copy: Path, precision: str) -> None:
     assert read_manifest(digits_copy).entry("model.engine") == engine.entry
 
 
-def test_dense_and_a_name_of_its_own(digits_copy: Path) -> None:
-    output = digits_copy / "dense_fp16.engine"
-    engine = build_engine(digits_copy / "dense.onnx", output, precision="fp16", flavor="rtx", options=TARGETS)
-    assert engine.entry.role == "dense"
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_dense_and_a_name_of_its_own(digits_copy: Path, precision: str) -> None:
+    output = digits_copy / f"dense_{precision}.engine"
+    engine = build_engine(digits_copy / "dense.onnx", output, precision=precision, flavor="rtx", options=TARGETS)
+    assert (engine.entry.role, engine.entry.precision) == ("dense", precision)
     assert engine.entry.engine is not None
     assert engine.entry.engine.onnx == "dense.onnx"
     assert engine.entry.engine.layers < 400
@@ -73,6 +74,11 @@ def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
             )
             assert engine.entry.size > 1_000_000
             assert engine.entry.inputs[0].shape[0] == batch
+    if model == "digits":
+        quantize(directory, QuantizeOptions("tensorrt"))
+        for name in ("model", "dense"):
+            engine = build_engine(directory / f"{name}.int8.onnx", flavor="rtx", options=TARGETS)
+            assert (engine.entry.precision, engine.entry.inputs[0].shape[0]) == ("int8", batch)
 
 
 @pytest.mark.full

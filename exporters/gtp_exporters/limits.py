@@ -16,6 +16,9 @@ OPSETS = range(18, 24)
 # Sizes or control flow that depend on data, or operators that TensorRT's parser refuses in some form.
 FORBIDDEN = frozenset("Compress GatherND If Loop NonZero Range Scan ScatterElements ScatterND Shape Unique".split())
 
+# Operators beside ONNX's own that a target's runtime has, by domain.
+OWN_OPERATORS = {"onnxruntime": {"com.microsoft": frozenset(["MatMulNBits"])}}
+
 # What TensorRT 10's parser takes, of the operators that Vision Transformers are made of.
 TENSORRT_OPERATORS = frozenset(
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gtp_exporters.errors import LimitError
 from gtp_exporters.limits import TARGETS, check_opset
-from gtp_exporters.precisions import find_precision
+from gtp_exporters.precisions import check_target, find_precision
 from gtp_models.heads import HEADS
 from gtp_models.methods.settings import is_int
 
@@ -55,7 +55,7 @@ class ExportOptions:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
-        find_precision(self.precision)
+        check_target(self.precision, self.target)
         check_opset(self.opset)
 
     @property

@@ -23,7 +23,6 @@ def to_precision(model: ir.Model, precision: str) -> ir.Model:
 
 
 def precision_of(model: ir.Model) -> str:
-    """Return the precision that a graph is written in: that of its weights."""
-    kinds = {value.dtype.name for value in model.graph.initializers.values() if value.dtype is not None}
+    """Return the precision that a graph is written in."""
     lower = (name for name in precision_names() if name != "fp32")
-    return next((name for name in lower if find_precision(name).WEIGHTS in kinds), "fp32")
+    return next((name for name in lower if find_precision(name).matches(model)), "fp32")

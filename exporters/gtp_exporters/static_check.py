@@ -1,13 +1,13 @@
 """The strict check of every graph we call exportable: fixed shapes, and only what the target takes."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
 
 from gtp_exporters.errors import StaticCheckError
 from gtp_exporters.graphs import restore, skeleton
-from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, OPSETS, TENSORRT_OPERATORS
+from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, OPSETS, OWN_OPERATORS, TENSORRT_OPERATORS
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
@@ -42,7 +42,8 @@ def check_static(model: ir.Model, target: str = "tensorrt") -> None:
 
 def problems(model: ir.Model, target: str) -> Iterator[str]:
     """Yield what does not fit, a line a finding."""
-    yield from _opset_problems(model)
+    own = OWN_OPERATORS.get(target, {})
+    yield from _opset_problems(model, own)
     for value in (*model.graph.inputs, *model.graph.outputs):
         yield from _shape_problems(value, "graph")
     for node in model.graph:
@@ -54,8 +55,10 @@ def problems(model: ir.Model, target: str) -> Iterator[str]:
             yield from _shape_problems(value, who)
 
 
-def _opset_problems(model: ir.Model) -> Iterator[str]:
+def _opset_problems(model: ir.Model, own: Mapping[str, Collection[str]]) -> Iterator[str]:
     for domain, version in model.opset_imports.items():
+        if domain in own:
+            continue
         if domain:
             yield f"operator domain {domain!r}: only ONNX's own operators are portable"
         elif version not in OPSETS:
@@ -63,7 +66,7 @@ def _opset_problems(model: ir.Model) -> Iterator[str]:
 
 
 def _operator_problems(node: ir.Node, who: str, target: str) -> Iterator[str]:
-    if node.domain:
+    if node.domain and node.op_type not in OWN_OPERATORS.get(target, {}).get(node.domain, ()):
         yield f"{who}: from the domain {node.domain!r}, which is not portable"
     elif node.op_type in FORBIDDEN:
         yield f"{who}: sizes or control flow that depend on data are never static"

@@ -30,7 +30,7 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(converted_names())}: converts the graph before the build (default: the graph's).",
+            help=f"{', '.join(converted_names('tensorrt'))}: converts the graph before the build (default: its own).",
             show_default=False,
         ),
     ] = None,

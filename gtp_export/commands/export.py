@@ -50,7 +50,7 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help=f"Precision of the graphs: {', '.join(precision_names())}; TensorRT runs all. Inputs stay float32. "
+            help=f"Precision of the graphs: {', '.join(precision_names())}. Inputs stay float32. "
             "int8 graphs are for --target, calibrated on --calib-data, and added to the fp32 ones."
         ),
     ] = "fp32",

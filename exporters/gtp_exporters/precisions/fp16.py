@@ -2,8 +2,16 @@
 
 from typing import Any
 
-WEIGHTS = "FLOAT16"
+from gtp_exporters import limits
+from gtp_exporters.precisions import has_weights
+
+TARGETS = limits.TARGETS
 CALIBRATED = False
+
+
+def matches(model: Any) -> bool:
+    """Whether a graph is written in it."""
+    return has_weights(model, "FLOAT16")
 
 
 def convert(model: Any) -> Any:

@@ -2,10 +2,17 @@
 
 from typing import Any
 
+from gtp_exporters import limits
 from gtp_exporters.errors import LimitError
+from gtp_exporters.precisions import has_weights
 
-WEIGHTS = "INT8"
+TARGETS = limits.TARGETS
 CALIBRATED = True
+
+
+def matches(model: Any) -> bool:
+    """Whether a graph is written in it."""
+    return has_weights(model, "INT8")
 
 
 def convert(model: Any) -> Any:  # noqa: ARG001 - the signature of a precision

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from gtp_exporters.errors import EngineError, LimitError, OutputError
 from gtp_exporters.graphs import read
 from gtp_exporters.precision import precision_of, to_precision
+from gtp_exporters.precisions import check_target
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
@@ -116,6 +117,7 @@ def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.M
     check_static(graph, "tensorrt")
     if precision is None or precision == precision_of(graph):
         return graph
+    check_target(precision, "tensorrt")
     progress(f"writing {precision} into the graph")
     return to_precision(graph, precision)
 

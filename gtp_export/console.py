@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gtp_export.log_json import write_line, write_shown
+from gtp_export.log_json import write_shown
 from gtp_export.pace import Pace
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.text import visible
 
@@ -143,13 +144,13 @@ def _line_a_task(pace: Pace) -> Progress:
     return tell
 
 
-class LogHandler(logging.Handler):
+class LogHandler(JsonHandler):
     """Shows the log messages of our packages on stderr, with ``-v`` or ``--log-json``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
         if Verbosity.log_json:
-            write_line(record.levelname.lower(), record.name, record.getMessage(), record.created)
+            super().emit(record)
         elif Verbosity.verbose:
             err.print(f"{record.name}: {record.getMessage()}", style="dim", markup=False)
 

@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from test_cli import document
 
 import gtp_runtime
+from gtp_runtime import __main__ as runtime_command
 from gtp_runtime import install, read_manifest, rollback
 from gtp_runtime.errors import BudgetMissedError, InputError, InstallError, ManifestError, SelfTestError, SignatureError
 from gtp_runtime.installing import store
@@ -298,3 +299,23 @@ def test_the_command(command: Command, old: Path, wrong: Path, tmp_path: Path) -
     assert command("install", "--rollback", target, *quick).code == 1
     for arguments in ([old], [old, target, target], ["--rollback", old, target]):
         assert command("install", *arguments).code == 2
+
+
+def test_the_command_of_the_runtime(
+    old: Path, wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_command.LOG, "handlers", [])
+    target, quick = str(tmp_path / "vit"), ("--seconds", "0", "--threads", "1")
+    assert runtime_command.main(["install", str(old), target, *quick]) == 0
+    assert f"{target} is " in capsys.readouterr().out
+    assert runtime_command.main(["install", str(wrong), target, *quick, "--log-json"]) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (lines[-1]["level"], lines[-1]["logger"]) == ("error", "gtp_runtime")
+    assert lines[-1]["message"].startswith("model.onnx fails its self-test")
+    assert runtime_command.main(["install", str(old), target, *quick, "--budget-ms", "1e-6"]) == 5
+    assert runtime_command.main(["install", "--rollback", target, *quick]) == 1
+    assert runtime_command.main(["install", str(old), target, *quick, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["previous"]
+    assert runtime_command.main(["install", "--rollback", target, *quick]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        runtime_command.main(["install", target])

@@ -14,7 +14,7 @@ from gtp_export import console
 from gtp_export.options import takes_log_json
 
 KEYS = {"time", "level", "logger", "message"}
-PROGRAMS = {"train.py"}  # run by hand
+PROGRAMS = {"train.py", "__main__.py"}
 
 
 def records(ran: Ran) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """``python -m gtp_runtime``: what a device without the command line of gtp-export needs, one function a command."""
 
 import argparse
+import functools
 import json
 import logging
 import sys
@@ -11,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from gtp_runtime import Model, load, run_arguments
+from gtp_runtime import install as install_export
+from gtp_runtime import rollback as go_back
 from gtp_runtime.errors import GTPRuntimeError, ImageError
 from gtp_runtime.exit_codes import DONE, FAILED, GATE_FAILED, code_of, system_error
+from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.parity_text import details, headline
 from gtp_runtime.text import percent, visible
 
-DESCRIPTION = "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing."
+DESCRIPTION = (
+    "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."
+)
+LOG = logging.getLogger("gtp_runtime")
 
 
 def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -55,6 +62,19 @@ def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], in
     return {"images": found}, FAILED if any("error" in entry for entry in found) else DONE
 
 
+def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Put an export in place of another, in one step, after it was proven here; or go back to the last good one."""
+    act = go_back if given.rollback else install_export
+    demands = {"budget_ms": given.budget_ms, "seconds": given.seconds}
+    done = act(*given.paths, **demands, **run_arguments.given(given))
+    if not given.json:
+        kept = f"; kept {done.previous.name}" if done.previous else ""
+        show(
+            f"{done.target} is {done.directory.name} now: {done.proof.file}, p50 {done.proof.latency.p50_ms:.2f} ms{kept}"
+        )
+    return done.to_dict(), DONE
+
+
 def show(*lines: str) -> None:
     """Write lines to stdout."""
     for line in lines:
@@ -63,7 +83,11 @@ def show(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Write what is not part of the result to stderr."""
-    print(visible(text), file=sys.stderr)
+    level, _, message = text.partition(": ")
+    if any(isinstance(handler, JsonHandler) for handler in LOG.handlers):
+        write_line({"note": "info"}.get(level, level), LOG.name, message)
+    else:
+        print(visible(text), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,28 +100,53 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--topk", type=int, default=5, help="number of classes, best first")
     added.add_argument("--exif", action="store_true", help="rotate images by their EXIF orientation")
     added.add_argument("--allow-random", action="store_true", help="predict even if the weights are random")
+    added = _common(commands, install)
+    added.set_defaults(run=install)
+    added.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DIR TARGET, or --rollback TARGET")
+    added.add_argument("--rollback", action="store_true", help="go back to the last good export")
+    added.add_argument("--budget-ms", type=float, help="most milliseconds of a run (p50)")
+    added.add_argument("--seconds", type=float, default=1.0, help="seconds of timing")
     return parser
 
 
 def _add(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
-    added.set_defaults(run=run)
+    added = _common(commands, run)
+    added.set_defaults(run=functools.partial(_loaded, run))
     added.add_argument("path", type=Path, help="a .onnx or .engine file, or an artifact directory")
+    return added
+
+
+def _common(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
     added.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     added.add_argument("-v", "--verbose", action="store_true", help="show log messages: what runs the file, and why")
+    added.add_argument("--log-json", action="store_true", help="write log messages, notes and errors as lines of JSON")
     run_arguments.add(added)
     return added
 
 
+def _loaded(run: Callable[..., Any], given: argparse.Namespace) -> Any:
+    with load(given.path, **run_arguments.given(given)) as model:
+        return run(model, given)
+
+
+def _show_logs(given: argparse.Namespace) -> None:
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    LOG.handlers = [JsonHandler() if given.log_json else shown if given.verbose else logging.NullHandler()]
+    LOG.setLevel(logging.INFO)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error is one line on stderr."""
-    given = _parser().parse_args(arguments)
-    if given.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.run is install and len(given.paths) != 2 - given.rollback:
+        parser.error("give DIR and TARGET, or --rollback and TARGET")
+    _show_logs(given)
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     try:
-        with load(given.path, **run_arguments.given(given)) as model:
-            document, code = given.run(model, given)
+        document, code = given.run(given)
     except GTPRuntimeError as error:
         note(f"error: {error}")
         return code_of(error)

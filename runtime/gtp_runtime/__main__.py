@@ -69,9 +69,8 @@ def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     done = act(*given.paths, **demands, **run_arguments.given(given))
     if not given.json:
         kept = f"; kept {done.previous.name}" if done.previous else ""
-        show(
-            f"{done.target} is {done.directory.name} now: {done.proof.file}, p50 {done.proof.latency.p50_ms:.2f} ms{kept}"
-        )
+        took = f"{done.proof.file}, p50 {done.proof.latency.p50_ms:.2f} ms"
+        show(f"{done.target} is {done.directory.name} now: {took}{kept}")
     return done.to_dict(), DONE
 
 

@@ -65,8 +65,8 @@ def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], in
 def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Put an export in place of another, in one step, after it was proven here; or go back to the last good one."""
     act = go_back if given.rollback else install_export
-    demands = {"budget_ms": given.budget_ms, "seconds": given.seconds}
-    done = act(*given.paths, **demands, **run_arguments.given(given))
+    demands: dict[str, Any] = {"budget_ms": given.budget_ms, "seconds": given.seconds}
+    done = act(*given.paths, **demands | run_arguments.given(given))
     if not given.json:
         kept = f"; kept {done.previous.name}" if done.previous else ""
         took = f"{done.proof.file}, p50 {done.proof.latency.p50_ms:.2f} ms"

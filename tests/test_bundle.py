@@ -197,7 +197,7 @@ def test_the_self_test_says_what_runs(digits_copy: Path, capsys: pytest.CaptureF
 def test_a_gate_that_fails(digits_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     report = gtp_runtime.load(digits_copy).validate()
     report.problems.append("too far off")
-    monkeypatch.setattr(gtp_runtime.Model, "validate", lambda model: report)
+    monkeypatch.setattr(gtp_runtime.Model, "validate", lambda model, *_: report)
     monkeypatch.setattr(gtp_runtime.Model, "record", lambda *arguments: False)
     assert runtime_command.main(["validate", str(digits_copy)]) == 3
     said = capsys.readouterr()

@@ -383,7 +383,7 @@ def test_nothing_fits() -> None:
 
 
 WRONG = {
-    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, published, gtp, ",
+    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, ",
     "--methods dense": "methods=dense cannot be chosen: the dense model is always compared",
     "--methods ,": "methods is empty: name at least one",
     "--budgets ,": "budgets is empty: name at least one",

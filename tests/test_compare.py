@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from artifacts import DIGITS, ONE_OF_EACH, SEVEN, TINY, Command
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.io import savemat
 
 import gtp_runtime
@@ -28,11 +29,11 @@ from gtp_exporters.comparing.runs import Form, make_runs
 from gtp_exporters.errors import OutputError
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
-from gtp_models.weights import outline
+from gtp_models.weights import build_model, outline
 from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
 from gtp_runtime.label_files import ILSVRC, META
 
-QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "limit": 24, "footprint": False}
+QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "footprint": False}
 MARKUP = "<b>&amp;</b> | `x`"
 
 
@@ -76,7 +77,25 @@ def named(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a recipe of a tiny model, with weights and ten images of its own."""
+    place = tmp_path_factory.mktemp("small")
+    arguments = "{img_size: 16, patch_size: 2, embed_dim: 24, depth: 3, num_heads: 3, num_classes: 5}"
+    text = f"timm: vit_tiny_patch16_224\nmodel_args: {arguments}\nlabels: ['0', '1', '2', '3', '4']\nimages: images\n"
+    recipe = place / "small.yaml"
+    recipe.write_text(f"{text}gtp: {{num_prop: 4, num_neighbours: 4}}\n", encoding="utf-8")
+    model = build_model(load_recipe(str(recipe)), "random", seed=1).model
+    save_file(model.state_dict(), place / "small.safetensors")
+    recipe.write_text(f"{recipe.read_text('utf-8')}weights: small.safetensors\n", encoding="utf-8")
+    for digit in range(5):
+        (place / "images" / str(digit)).mkdir(parents=True)
+        for image in sorted((DIGITS / "images" / str(digit)).iterdir())[:2]:
+            shutil.copy(image, place / "images" / str(digit))
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def compared(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     """Two methods on two backends in two precisions, one of which ONNX Runtime does not run."""
     place = tmp_path_factory.mktemp("compared") / "out"
     options = CompareOptions(
@@ -84,9 +103,10 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path
         budgets=(Budget(keep=0.75),),
         backends=("onnxruntime", "openvino"),
         precisions=("fp32", "bf16"),
-        **QUICK,
+        seconds=0.0,
+        rounds=2,
     )
-    return compare("digits", place, options=options), place
+    return compare(str(small), place, options=options), place
 
 
 def test_every_method_is_measured_on_every_backend_in_every_precision(compared: tuple[Comparison, Path]) -> None:
@@ -104,19 +124,20 @@ def test_every_method_is_measured_on_every_backend_in_every_precision(compared: 
     assert (first.ratio, first.divergence, first.agreement, first.top1_drop, first.macs_ratio) == (1, 0, 1, 0, 1)
     assert found.of("openvino", "bf16")[0].divergence > 0, "of fp32 from bf16"
     assert any(row.front for row in found.rows)
-    assert (found.images, found.data, found.options["openvino"]["threads"]) == (24, "the recipe's own", 1)
+    assert (found.images, found.data, found.options["openvino"]["threads"]) == (10, "the recipe's own", 1)
+    assert all(row.peak_mib > 10 and row.cold_start_ms > 1 for row in found.rows)
 
 
-def test_figures_are_those_of_evaluate(compared: tuple[Comparison, Path], digits: Path, tmp_path: Path) -> None:
+def test_figures_are_those_of_evaluate(compared: tuple[Comparison, Path], small: Path, tmp_path: Path) -> None:
     tome = next(row for row in compared[0].rows if row.method == "tome")
-    recipe = load_recipe("digits")
-    options = ExportOptions(target="onnxruntime")
+    recipe = load_recipe(str(small))
+    options = ExportOptions(target="onnxruntime", trace=False)
     export(recipe, tmp_path / "tome", settings=make_settings("tome", keep=0.75), options=options, check=False)
     with (
         gtp_runtime.load(tmp_path / "tome", threads=1) as model,
         gtp_runtime.load(tmp_path / "tome" / "dense.onnx", threads=1) as dense,
     ):
-        images = gtp_runtime.find_image_set(DIGITS / "images", model.manifest).spread(24)
+        images = gtp_runtime.find_image_set(small.parent / "images", model.manifest)
         truth = gtp_runtime.evaluate(model, dense, images)
         plain = gtp_runtime.evaluate(dense, None, images)
     values = {name: getattr(tome, name) for name in ("images", "top1", "top1_se", "top1_drop", "agreement")}
@@ -141,7 +162,7 @@ def test_files_say_the_same(compared: tuple[Comparison, Path]) -> None:
     assert names.count("circle") == 2 + 2 * 6, "the legend's, and each row for divergence and top-1"
 
 
-def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
     measure, seen = measuring.Measuring.measure, []
 
@@ -153,33 +174,33 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(measuring.Measuring, "measure", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compare("digits", tmp_path, options=options)
+        compare(str(small), tmp_path, options=options)
     assert [path.name for path in tmp_path.iterdir()] == [".gtp-export"], "no result yet"
-    found = compare("digits", tmp_path, options=options)
+    found = compare(str(small), tmp_path, options=options)
     assert [what.partition(",")[0] for what in seen] == ["part 1 of 2", "part 2 of 2", "part 2 of 2"]
     assert [row.budget for row in found.rows] == [{}, {"keep": 0.8}, {"keep": 0.6}]
     assert not (tmp_path / ".gtp-export").exists()
-    compare("digits", tmp_path, options=replace(options, budgets=options.budgets[:1]))
+    compare(str(small), tmp_path, options=replace(options, budgets=options.budgets[:1]))
     assert len(seen) == 4, "one that was finished is measured anew"
 
 
-def test_nothing_is_left_of_what_fails_at_once(tmp_path: Path) -> None:
+def test_nothing_is_left_of_what_fails_at_once(small: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match="nothing"):
-        compare("digits", tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))
+        compare(str(small), tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))
     assert not (tmp_path / "out").exists()
 
 
-def test_images_without_classes(tmp_path: Path) -> None:
+def test_images_without_classes(small: Path, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     for index, image in enumerate(ONE_OF_EACH):
         shutil.copy(image, tmp_path / "flat" / f"{index}.png")
     (tmp_path / "flat" / "broken.png").write_bytes(SEVEN.read_bytes()[:80])
     options = CompareOptions(("prune",), (Budget(num_prop=4),), data=tmp_path / "flat", seconds=0.0, rounds=1)
-    found = compare("digits", tmp_path / "out", options=options)
+    found = compare(str(small), tmp_path / "out", options=options)
     dense, prune = found.rows
     assert (found.images, found.unreadable, found.data) == (10, 1, "flat")
     assert (dense.top1, prune.top1, prune.top1_drop) == (None, None, None)
-    assert prune.divergence > 0 and 0 <= prune.agreement <= 1 and prune.num_prop == [4] * 6
+    assert prune.divergence > 0 and 0 <= prune.agreement <= 1 and prune.num_prop == [4] * 3
     text = (tmp_path / "out" / "compare.md").read_text("utf-8")
     assert "below dense |" not in text and "| prune | 4 a layer |" in text and "1 more cannot be read" in text
 
@@ -200,7 +221,7 @@ def imagenet(place: Path, wnids: Sequence[str]) -> Path:
 
 def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command: Command) -> None:
     place = imagenet(tmp_path / "imagenet", ["n01440764", "n02099601", "n01440764", "n15075141", "n02123045"])
-    arguments = "{img_size: 32, patch_size: 4, embed_dim: 24, depth: 6, num_heads: 3}"
+    arguments = "{img_size: 16, patch_size: 2, embed_dim: 24, depth: 3, num_heads: 3}"
     published = "gtp: [{num_prop: 4, sparsity: 0.6, alpha: 0.2, top1: 81.46}], tome: [{num_prop: 4, top1: 80.5}]"
     recipe = tmp_path / "small.yaml"
     recipe.write_text(
@@ -211,6 +232,7 @@ def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command:
     ran = command(
         *("compare", recipe, "--weights", "random", "--data", place / "val", "--labels", place / ILSVRC),
         *("--methods", "published,paper,measured,tome", "--num-prop", "4,5", "--seconds", "0", "--rounds", "1"),
+        "--no-footprint",
         *("-o", tmp_path / "out", "--json"),
     )
     assert ran.code == 0, ran.err
@@ -363,10 +385,10 @@ def test_a_model_without_classes(tmp_path: Path) -> None:
         compare(recipe, tmp_path, weights="random", options=options)
 
 
-def test_no_backend_runs_the_precision(tmp_path: Path) -> None:
+def test_no_backend_runs_the_precision(small: Path, tmp_path: Path) -> None:
     options = CompareOptions(methods=("tome",), precisions=("bf16",), **QUICK)
     with pytest.raises(BackendMissingError, match="no kernels"):
-        compare("digits", tmp_path / "out", options=options)
+        compare(str(small), tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 
 
@@ -383,7 +405,7 @@ def test_nothing_fits() -> None:
 
 
 WRONG = {
-    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, published, ",
+    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, ",
     "--methods dense": "methods=dense cannot be chosen: the dense model is always compared",
     "--methods ,": "methods is empty: name at least one",
     "--budgets ,": "budgets is empty: name at least one",

@@ -46,7 +46,7 @@ def make_row(case: Case, run: Run, accuracy: Accuracy, cost: Footprint, timed: T
         backend=run.backend,
         precision=run.precision,
         num_prop=list(plan.num_prop),
-        settings=plan.settings.to_dict(),
+        settings=plan.settings.described(),
         command=list(case.command),
         macs=plan.backbone,
         macs_ratio=plan.ratio,

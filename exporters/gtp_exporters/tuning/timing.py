@@ -68,7 +68,7 @@ def loss_of_graph(graph: Path, dense: Path, images: ImageSet, running: Running) 
         warnings.simplefilter("ignore", RandomWeightsWarning)
         models = [load(file, running.backend, **running.options) for file in (graph, dense)]
     try:
-        return Loss.of(evaluate(*models, images))
+        return Loss.of(evaluate(models[0], models[1], images))
     finally:
         for model in models:
             model.close()

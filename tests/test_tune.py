@@ -189,13 +189,14 @@ search_tiny(Path({os.fspath(tmp_path)!r}), Path({os.fspath(folder)!r}), kill_aft
     assert max(judged) < len(search.judge.images.search), "some cannot be read"
 
 
-def search_tiny(place: Path, folder: Path, kill_after: int | None) -> Search:
+def search_tiny(place: Path, folder: Path, kill_after: int | None, workers: Workers | None = None) -> Search:
     """Search on a tiny model whose latency is its MACs, and be killed at a timing."""
     source = ModelSource(TINY, "random")
     subject = subject_of(source)
     images = split(find_image_set(folder, described(subject)))
-    judge = Judge(source, images, Local(), place / "dense", subject.classes)
-    timer = Counted(subject, Running(), 1, place, Local())
+    workers = workers or Local()
+    judge = Judge(source, images, workers, place / "dense", subject.classes)
+    timer = Counted(subject, Running(), 1, place, workers)
     timer.left = kill_after
     journal = Journal(place, {}, 3, 0)
     default = journal.default() or result(None, 0.01, 0.99)

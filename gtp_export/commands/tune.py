@@ -73,7 +73,7 @@ def tune(
         ),
     ] = None,
     precisions: Annotated[
-        str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names())}.")
+        str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names('onnxruntime'))}.")
     ] = "fp32",
     weights: Annotated[
         str, typer.Option(help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def joined(address: str | None, images: Path | None) -> "Iterator[Fleet | None]":
-    """Yield the nodes of a cluster; None without an address. Raises as ``gtp_runtime.fleet.connect`` does."""
+def joined(address: str | None, images: Path | None, device: bool = False) -> "Iterator[Fleet | None]":
+    """Yield the nodes of a cluster; None without an address.
+
+    Args:
+        address, images: as ``gtp_runtime.fleet.connect`` takes them, and raises.
+        device: whether latency will be measured; without a node for it, ``FleetError`` is raised at once.
+    """
     if address is None:
         yield None
         return
     from gtp_runtime.fleet import connect
 
     with connect(address, images) as fleet:
+        if device:
+            fleet.check_device()
         yield fleet
 
 
@@ -30,6 +38,11 @@ def scoring(fleet: "Fleet | None") -> dict[str, Any]:
     from gtp_runtime.fleet import fleet_scoring
 
     return {"scoring": fleet_scoring(fleet)}
+
+
+def document(fleet: "Fleet | None") -> dict[str, Any]:
+    """Return what a JSON document says of the nodes."""
+    return {} if fleet is None else {"fleet": asdict(fleet.report())}
 
 
 def show(fleet: "Fleet | None") -> None:

@@ -41,6 +41,22 @@ def evaluate(fleet: Fleet, kill: Any, export: str, data: str) -> Any:
         return gtp_runtime.evaluate(model, dense, data, tell, scoring=fleet_scoring(fleet)).to_dict()
 
 
+def search(fleet: Fleet, kill: Any, place: str, images: str) -> Any:
+    """All trials of a search; ``kill`` is called once, after the first answer of a node."""
+    from test_tune import search_tiny
+
+    class Killing:
+        trials = fleet.trials
+
+        def map(self, function: Any, items: Any) -> Any:
+            for found in fleet.map(function, items):
+                kill()
+                yield found
+
+    workers: Any = Killing()
+    return [asdict(result) for result in search_tiny(Path(place), Path(images), None, workers).results]
+
+
 def benchmark(fleet: Fleet, kill: Any, export: str) -> Any:
     """Latency of a file beside its baseline, on the device, and where it was measured."""
     files = Path(export) / "dense.onnx", Path(export) / "model.onnx"

@@ -159,7 +159,7 @@ def test_latency_is_measured_on_the_device_alone() -> None:
     del cluster.alive["board"]
     with pytest.raises(FleetError, match="no node of the cluster measures latency"):
         fleet.check_device()
-    with pytest.raises(FleetError, match="no node of the cluster measures latency: start one with ray start --resourc"):
+    with pytest.raises(FleetError, match="no node of the cluster measures latency: start one with ray start --address"):
         fleet.on_device(square, 5)
 
 
@@ -227,7 +227,8 @@ def test_files_are_sent_to_the_device(digits_copy: Path) -> None:
     )
     fleet = Fleet(FakeCluster("board", device="board"))
     first, second = fleet.on_device(time_files, timing)
-    assert (first.file, second.file, first.runs, second.macs_ratio) == ("dense.onnx", "model.onnx", 3, 0.7)
+    assert (first.file, second.file, first.runs) == ("dense.onnx", "model.onnx", 3)
+    assert second.macs_ratio == pytest.approx(0.7, abs=0.02)
     found, copies = fleet.on_device(where, timing)
     assert set(found) == {"model.json", "reference.npz", "dense.onnx"}
     assert not any(copy.exists() for copy in copies), "copies are removed"

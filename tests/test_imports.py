@@ -64,6 +64,11 @@ def test_public_names_are_sorted_and_there(package: str) -> None:
         module.nothing  # noqa: B018
 
 
+def test_ray_is_imported_in_one_place() -> None:
+    found = {path.name for package in PACKAGES for path in sources(package) if "ray" in imported(path)}
+    assert found == {"cluster.py"}
+
+
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_imports_run_one_way_down(package: str) -> None:
     found = {(path.name, name) for path in sources(package) for name in imported(path)}

@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from artifacts import DIGITS, ROOT, SEVEN
+from test_tune import search_tiny, tiny_images
 
 import gtp_runtime
+from gtp_exporters.tuning.workers import Local
 from gtp_runtime import Model
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
@@ -61,7 +64,7 @@ def test_a_cluster_gives_the_same_accuracy_and_times_files(model: Model, digits:
     found = on_ray(tmp_path, nodes=nodes, scenarios=scenarios, images=str(IMAGES))
     assert found["evaluate"] == whole(model, digits, IMAGES)
     first, second = found["benchmark"]["latency"]
-    assert (first["file"], second["file"], second["macs_ratio"]) == ("dense.onnx", "model.onnx", 0.7)
+    assert (first["file"], second["file"], first["runs"]) == ("dense.onnx", "model.onnx", 3)
     assert found["report"]["timed"] == {"board": 2}
 
 
@@ -84,3 +87,17 @@ def test_a_node_that_is_killed_midway_changes_nothing(model: Model, digits: Path
     assert report["lost"][0] == "a"
     assert report["counts"]["b"] > report["counts"].get("a", 0)
     assert "board" not in report["counts"], "the device is kept for timing"
+
+
+@pytest.mark.full
+def test_a_search_finds_the_same_when_a_node_is_killed(tmp_path: Path) -> None:
+    folder = tiny_images(tmp_path / "images")
+    nodes: dict[str, Any] = {"head": {"num_cpus": 0}, "a": {}, "b": {}}
+    scenarios = {"search": {"place": str(tmp_path / "spread"), "images": str(folder)}}
+    found = on_ray(tmp_path, nodes=nodes, scenarios=scenarios, images=str(folder), kills="a")
+    alone = Local()
+    alone.trials = 2  # as many at a time as there were nodes
+    search = search_tiny(tmp_path / "alone", folder, None, alone)
+    assert found["search"] == json.loads(json.dumps([asdict(result) for result in search.results]))
+    assert found["report"]["lost"] == ["a"]
+    assert set(found["report"]["counts"]) >= {"b"}

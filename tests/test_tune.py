@@ -27,7 +27,7 @@ from gtp_exporters.tuning.search import Search
 from gtp_exporters.tuning.shards import split
 from gtp_exporters.tuning.space import make_space
 from gtp_exporters.tuning.storage import Journal
-from gtp_exporters.tuning.timing import Running, Timer, TimingJob, time_files
+from gtp_exporters.tuning.timing import InTurn, Running, Timer, time_files
 from gtp_exporters.tuning.validation import Validated
 from gtp_exporters.tuning.workers import Local, Workers
 from gtp_models import GTPConfig, load_recipe
@@ -37,6 +37,7 @@ from gtp_models.recipes import Recipe
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.latency import Latency
 from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
@@ -52,9 +53,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gtp_exporters.tuning.timing.time_files", same_times)
 
 
-def same_times(job: TimingJob) -> list[float]:
-    assert all(taken > 0 for taken in time_files(job))
-    return [10.0, *[8.0] * (len(job.files) - 1)]
+def same_times(timing: InTurn) -> list[Latency]:
+    dense, *others = time_files(timing)
+    assert all(taken.p50_ms > 0 for taken in (dense, *others))
+    return [replace(dense, p50_ms=10.0), *(replace(other, p50_ms=8.0) for other in others)]
 
 
 class Drawn:
@@ -189,13 +191,15 @@ search_tiny(Path({os.fspath(tmp_path)!r}), Path({os.fspath(folder)!r}), kill_aft
     assert max(judged) < len(search.judge.images.search), "some cannot be read"
 
 
-def search_tiny(place: Path, folder: Path, kill_after: int | None) -> Search:
+def search_tiny(place: Path, folder: Path, kill_after: int | None, workers: Workers | None = None) -> Search:
     """Search on a tiny model whose latency is its MACs, and be killed at a timing."""
     source = ModelSource(TINY, "random")
     subject = subject_of(source)
     images = split(find_image_set(folder, described(subject)))
-    judge = Judge(source, images, Local(), place / "dense", subject.classes)
-    timer = Counted(subject, Running(), 1, place, Local())
+    workers = workers or Local()
+    place.mkdir(exist_ok=True)
+    judge = Judge(source, images, workers, place / "dense", subject.classes)
+    timer = Counted(subject, Running(), 1, place, workers)
     timer.left = kill_after
     journal = Journal(place, {}, 3, 0)
     default = journal.default() or result(None, 0.01, 0.99)

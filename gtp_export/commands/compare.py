@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gtp_export import console
+from gtp_export import console, fleets
 from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Verbose, Workers
+from gtp_export.options import Json, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import takes_backend_options
 from gtp_export.settings_options import read_size
 from gtp_exporters.comparing.methods import SPECIAL
@@ -75,6 +75,7 @@ def compare(
         int | None, typer.Option(help="Images at most, spread over the folder.", min=1, show_default=False)
     ] = None,
     workers: Workers = None,
+    ray: Ray = None,
     batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
     img_size: Annotated[
         str | None,
@@ -106,6 +107,7 @@ def compare(
         update("loading torch")
         from gtp_exporters import CompareOptions
         from gtp_exporters import compare as run
+        from gtp_models import load_recipe
 
         options = CompareOptions(
             methods=None if methods is None else _words(methods),
@@ -124,10 +126,13 @@ def compare(
             footprint=footprint,
             backend_options=backend_options,
         )
-        found = run(model, output, options=options, weights=weights, img_size=size, seed=seed or 0, progress=update)
+        recipe = load_recipe(model, size)
+        with fleets.joined(ray, data or recipe.images, device=True) as fleet:
+            found = run(recipe, output, options=options, weights=weights, seed=seed or 0, fleet=fleet, progress=update)
     if json:
-        console.emit(found.to_dict())
+        console.emit(found.to_dict() | fleets.document(fleet))
     else:
+        fleets.show(fleet)
         _show(found, model, output)
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gtp_export import console
+from gtp_export import console, fleets
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import BUDGET_MISSED, GATE_FAILED
 from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.options import Json, Quiet, Ray, Verbose
 from gtp_export.run_options import RunOptions, takes_run_options
 from gtp_export.units import read_seconds
 from gtp_exporters.precisions import converted_names
@@ -73,7 +73,7 @@ def tune(
         ),
     ] = None,
     precisions: Annotated[
-        str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names())}.")
+        str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names('onnxruntime'))}.")
     ] = "fp32",
     weights: Annotated[
         str, typer.Option(help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto.")
@@ -83,6 +83,7 @@ def tune(
         str | None,
         typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
     ] = None,
+    ray: Ray = None,
     seed: Annotated[int, typer.Option(help="Seed of the search, and of random weights.", min=0)] = 0,
     *,
     running: RunOptions,
@@ -111,7 +112,7 @@ def tune(
         name = running.spec(Path(MODEL_NAME)).name
         options = TuneOptions(
             limit=Limit(max_drop, None if budget is None else 1e3 * budget),
-            data=data,
+            data=data if ray is None or data is None else data.resolve(),
             labels=labels,
             by_order=by_order,
             trials=trials,
@@ -122,10 +123,13 @@ def tune(
             running=Running(name, running.options_of(Path(MODEL_NAME))),
             seed=seed,
         )
-        outcome = run(load_recipe(model, size), output, options, weights=weights, seed=seed, progress=update)
+        recipe = load_recipe(model, size)
+        with fleets.joined(ray, options.data or recipe.images, device=True) as fleet:
+            outcome = run(recipe, output, options, weights=weights, seed=seed, workers=fleet, progress=update)
     if json:
-        console.emit(outcome.to_dict())
+        console.emit(outcome.to_dict() | fleets.document(fleet))
     else:
+        fleets.show(fleet)
         _show(outcome, weights)
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)

@@ -1,7 +1,6 @@
 """``gtp-export validate``: compare the outputs of a file with those of eager PyTorch."""
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,8 +95,7 @@ def validate(
     if json:
         document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
-        if fleet is not None:
-            document["fleet"] = asdict(fleet.report())
+        document |= fleets.document(fleet)
         document["ok"] = code == DONE
         console.emit(document)
     else:

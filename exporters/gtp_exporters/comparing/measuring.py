@@ -7,17 +7,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from gtp_exporters.comparing.cases import Case
 from gtp_exporters.comparing.figures import Timed, make_row, of_baseline
 from gtp_exporters.comparing.graphs import Graphs
 from gtp_exporters.comparing.rows import Row
 from gtp_exporters.comparing.runs import Run
-from gtp_runtime import Accuracy, Footprint, ImageSet, Latency, Model, benchmark, load, measure_footprint
+from gtp_runtime import Accuracy, Footprint, ImageSet, Latency, Model, benchmark, load
 from gtp_runtime.errors import DeviceError
 from gtp_runtime.evaluating import evaluate_each
+from gtp_runtime.fleet import Fleet, Timing, fleet_scoring, time_files
+from gtp_runtime.fleet.timing import Start, start_file
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.progress import Progress
+from gtp_runtime.scoring import score_images
 
 STARTS = 1  # processes for each file
 log = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ class Measuring:
         workers: threads that read images; None is one for each CPU.
         footprint: measure memory and cold start, in a process of its own for each file.
         progress: told what is being done.
+        fleet: nodes that score the images, and one that measures latency, memory and cold start; None is this machine.
     """
 
     graphs: Graphs
@@ -46,6 +51,7 @@ class Measuring:
     workers: int | None
     footprint: bool
     progress: Progress
+    fleet: Fleet | None = None
 
     def measure(self, dense: Case, cases: Sequence[Case], runs: Sequence[Run], what: str) -> list[Row]:
         """Measure cases and the dense model in all runs of one backend; the first run is the baseline's.
@@ -86,8 +92,17 @@ class Measuring:
             progress(f"loading {len(paths)} graphs")
             with _loaded(paths, runs) as models:
                 accuracies = accuracies or self._accuracies(models, progress)
-                results.append(benchmark(models, self.seconds, progress))
+                results.append(self._times(models, runs, progress))
         return accuracies, [_middle(found) for found in zip(*results, strict=True)]
+
+    def _times(self, models: Sequence[Model], runs: Sequence[Run], progress: Progress) -> list[Latency]:
+        """Time files in turn, here or on the device."""
+        if self.fleet is None:
+            return benchmark(models, self.seconds, progress)
+        progress("timing on the device")
+        options = tuple(run.options for run in runs)
+        timing = Timing(tuple(model.path for model in models), runs[0].backend, options, self.seconds)
+        return self.fleet.on_device(time_files, timing)
 
     def _cost(self, path: Path, run: Run, progress: Progress) -> Footprint:
         """Return the size of a file and, if wanted, what a process of its own takes, where one can run it."""
@@ -95,7 +110,8 @@ class Measuring:
             return Footprint(file_bytes(path))
         progress("measuring memory and cold start")
         try:
-            return measure_footprint(path, run.backend, starts=STARTS, **run.options)
+            start = Start((path,), run.backend, run.options, STARTS)
+            return start_file(start) if self.fleet is None else self.fleet.on_device(start_file, start)
         except DeviceError as error:
             log.info("memory and cold start of %s on %s are not measured: %s", path, run.label, error)
             return Footprint(file_bytes(path))
@@ -104,7 +120,9 @@ class Measuring:
         """Return the accuracy of each file, the dense baseline's first: from what it is in the others' comparison."""
         baseline, *others = models
         kept = [self.kept / f"{_name(model, baseline, self.images)}.json" for model in others]
-        found = evaluate_each(others, baseline, self.images, progress, workers=self.workers, resume=kept)
+        scoring = score_images if self.fleet is None else fleet_scoring(self.fleet)
+        reading: Any = {"workers": self.workers, "resume": kept, "scoring": scoring}
+        found = evaluate_each(others, baseline, self.images, progress, **reading)
         return [of_baseline(found[0]), *found]
 
 

@@ -21,6 +21,7 @@ from gtp_exporters.precisions import find_precision
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import ImageSet, find_image_set, read_manifest
+from gtp_runtime.fleet import Fleet
 from gtp_runtime.images import image_names
 from gtp_runtime.progress import Progress, quiet
 
@@ -33,6 +34,7 @@ def compare(
     weights: str = "pretrained",
     img_size: tuple[int, int] | None = None,
     seed: int = 0,
+    fleet: Fleet | None = None,
     progress: Progress = quiet,
 ) -> Comparison:
     """Compare methods with the dense model: accuracy, latency and size on the same images, in one process.
@@ -44,6 +46,7 @@ def compare(
         output: a directory for compare.json, compare.md and compare.svg (default: ``build/NAME-compare``).
         options: what is compared and how.
         weights, img_size, seed: as for ``export``.
+        fleet: nodes of a cluster that measure (default: this machine).
         progress: called with the current task.
 
     Raises:
@@ -67,7 +70,7 @@ def compare(
         graphs = Graphs(
             work.graphs, recipe, weights, seed, options.batch, options.calib_data, _threads(options), progress
         )
-        comparison = _compare(recipe, cases, runs, folder, options, graphs, work)
+        comparison = _compare(recipe, cases, runs, folder, options, graphs, work, fleet)
         write(comparison, directory)
     return comparison
 
@@ -107,6 +110,7 @@ def _compare(
     options: CompareOptions,
     graphs: Graphs,
     work: Work,
+    fleet: Fleet | None,
 ) -> Comparison:
     first = graphs.graph(cases.dense, runs[0].form)
     manifest = read_manifest(first.parent)
@@ -122,8 +126,9 @@ def _compare(
         workers=options.workers,
         footprint=options.footprint,
         progress=graphs.progress,
+        fleet=fleet,
     )
-    work.open(_key(manifest.files[first.name].sha256, images, options))
+    work.open(_key(manifest.files[first.name].sha256, images, options) | {"on_a_fleet": fleet is not None})
     rows = measure_all(cases, runs, options.budgets, measuring, work)
     return Comparison(
         model=recipe.name,

@@ -59,9 +59,10 @@ class TuneOptions:
                 raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
         if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
             raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
-        unknown = [name for name in self.precisions if name not in converted_names()]
+        known = converted_names("onnxruntime")
+        unknown = [name for name in self.precisions if name not in known]
         if unknown or not self.precisions:
             raise LimitError(
-                f"precision {', '.join(unknown) or 'missing'}: a search tries {', '.join(converted_names())}; int8 is "
+                f"precision {', '.join(unknown) or 'missing'}: a search tries {', '.join(known)}; int8 is "
                 "made of its result by gtp-export export --precision int8"
             )

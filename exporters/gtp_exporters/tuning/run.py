@@ -132,7 +132,8 @@ class _Run:
         self.progress("exporting the dense baseline and the recipe's default")
         graph = self.timer.export(BASELINE, settings, dense=True)
         self.timer.check_precisions(settings, options.precisions)
-        judge = Judge(self.source, self.split, workers, self.place / "dense", self.subject.classes)
+        source = replace(self.source, sha256=self.subject.built.sha256)
+        judge = Judge(source, self.split, workers, self.place / "dense", self.subject.classes)
         default = journal.default() or self._default(settings, judge, graph)
         journal.keep_default(default)
         self.timer.learn([default, *journal.results()])
@@ -190,7 +191,7 @@ class _Run:
                 self.progress(f"exporting {called(result)} for its validation")
                 graphs[name] = self.timer.export(name, result.proposal.settings, result.precision)
         found: dict[str, Validated] = validate_graphs(
-            self.timer.baseline, graphs, self.split.held_out, self.options.running, self._tell
+            self.timer.baseline, graphs, self.split.held_out, self.options.running, self.timer.workers, self._tell
         )
         if chosen is default:
             found["chosen"] = found["default"]

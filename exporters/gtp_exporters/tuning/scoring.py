@@ -4,7 +4,7 @@ A process keeps the model, and the pixels of the images that it has read as far 
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.subject import Subject, make_subject
 from gtp_exporters.tuning.shards import Shard
+from gtp_models.errors import WeightsError
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
@@ -27,11 +28,16 @@ Read = tuple[np.ndarray, np.ndarray | None, list[str]]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a model is made of: a recipe, and ``weights`` and ``seed`` as ``gtp_models.build_model`` takes them."""
+    """What a model is made of: a recipe, and ``weights`` and ``seed`` as ``gtp_models.build_model`` takes them.
+
+    Attributes:
+        sha256: that the weights must have, wherever they are read; "" asks for none.
+    """
 
     recipe: Recipe
     weights: str = "pretrained"
     seed: int = 0
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,17 @@ class _Process:
 
 
 def subject_of(source: ModelSource) -> Subject:
-    """Return the model; a process keeps the last one."""
+    """Return the model; a process keeps the last one.
+
+    Raises:
+        WeightsError: its weights are others than those that are meant.
+        ModelsError: it cannot be built.
+    """
     if _Process.source != source:
-        _Process.subject = make_subject(source.recipe, source.weights, source.seed, ExportOptions())
+        found = make_subject(source.recipe, source.weights, source.seed, ExportOptions())
+        if source.sha256 and found.built.sha256 != source.sha256:
+            raise WeightsError(f"the weights of {source.recipe.name} are others here than where the search runs")
+        _Process.subject = found
         _Process.source = source
         _Process.pixels.clear()
     return _Process.subject

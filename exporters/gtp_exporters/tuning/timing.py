@@ -17,8 +17,10 @@ from gtp_exporters.tuning.space import Proposal, token_counts
 from gtp_exporters.tuning.workers import Workers
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan
-from gtp_runtime import benchmark, evaluate, load
+from gtp_runtime import evaluate, load
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.fleet.timing import Timing as InTurn
+from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.image_set import ImageSet
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import quiet
@@ -36,30 +38,9 @@ class Running:
     options: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = field(default_factory=lambda: SECONDS)
 
-
-@dataclass(frozen=True)
-class TimingJob:
-    """Files to time in turn, the dense baseline first; a manifest lies beside each."""
-
-    files: tuple[Path, ...]
-    running: Running
-
-
-def time_files(job: TimingJob) -> list[float]:
-    """Return the median milliseconds of each file, timed in turn in this process.
-
-    Raises:
-        GTPRuntimeError: a file that cannot be loaded here.
-    """
-    running = job.running
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RandomWeightsWarning)  # said once, by whoever searches
-        models = [load(file, running.backend, **running.options) for file in job.files]
-    try:
-        return [result.p50_ms for result in benchmark(models, running.seconds)]
-    finally:
-        for model in models:
-            model.close()
+    def timing(self, *files: Path, seconds: float | None = None) -> InTurn:
+        """Return files to be timed in turn so, the dense baseline first."""
+        return InTurn(files, self.backend, (self.options,) * len(files), self.seconds if seconds is None else seconds)
 
 
 def loss_of_graph(graph: Path, dense: Path, images: ImageSet, running: Running) -> Loss:
@@ -140,12 +121,12 @@ class Timer:
         for precision in precisions:
             if precision != "fp32":
                 graph = self.export("candidate", settings, precision)
-                self.workers.on_device(time_files, TimingJob((graph,), replace(self.running, seconds=0.0)))
+                self.workers.on_device(time_files, self.running.timing(graph, seconds=0.0))
 
     def time(self, graph: Path, key: str) -> Timing:
         """Time a graph beside the dense baseline."""
-        dense, reduced = self.workers.on_device(time_files, TimingJob((self.baseline, graph), self.running))
-        self._known[key] = Timing(reduced, dense, key)
+        dense, reduced = self.workers.on_device(time_files, self.running.timing(self.baseline, graph))
+        self._known[key] = Timing(reduced.p50_ms, dense.p50_ms, key)
         return self._known[key]
 
     def key(self, proposal: Proposal, plan: Plan) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 
 from gtp_exporters.tuning.results import Loss
 from gtp_exporters.tuning.timing import Running
-from gtp_runtime import benchmark, evaluate, load
+from gtp_exporters.tuning.workers import Workers
+from gtp_runtime import evaluate, load
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.image_set import ImageSet
 from gtp_runtime.latency import Latency
 from gtp_runtime.progress import Progress
@@ -43,7 +45,7 @@ class Validated:
 
 
 def validate_graphs(
-    dense: Path, graphs: Mapping[str, Path], images: ImageSet, running: Running, progress: Progress
+    dense: Path, graphs: Mapping[str, Path], images: ImageSet, running: Running, workers: Workers, progress: Progress
 ) -> dict[str, Validated]:
     """Run graphs beside the dense baseline on images that are held out, and time all of them in turn.
 
@@ -52,6 +54,7 @@ def validate_graphs(
         graphs: by name.
         images: the search never saw them.
         running: how files run.
+        workers: where latency is measured.
         progress: told what is being done.
 
     Raises:
@@ -64,8 +67,9 @@ def validate_graphs(
             for name, path in {"dense": dense, **graphs}.items()
         }
         baseline = files["dense"]
-        latency = benchmark(list(files.values()), SECONDS * len(files), progress)
-        timed: dict[str, Latency] = dict(zip(files, latency, strict=True))
+        timing = running.timing(dense, *graphs.values(), seconds=SECONDS * len(files))
+        progress("timing what was found")
+        timed: dict[str, Latency] = dict(zip(files, workers.on_device(time_files, timing), strict=True))
         found = {name: evaluate(files[name], baseline, images, progress) for name in graphs}
     return {
         name: Validated(Loss.of(accuracy), accuracy, timed[name].p50_ms, timed[name].ratio)

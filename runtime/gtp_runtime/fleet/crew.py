@@ -35,25 +35,25 @@ class Crew:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.report = Report()
-        self._hands: dict[str, Hand] = {}
+        self._hands: dict[str, tuple[Node, Hand]] = {}
         self._losses: dict[str, int] = {}
         self._out: set[str] = set()
 
     def work_nodes(self) -> list[Node]:
         """Return the nodes for everything but latency. Devices work only where there is nothing else."""
-        able = [node for node in self.cluster.nodes() if node.cpus and node.id not in self._out]
+        able = [node for node in self._alive() if node.cpus and node.id not in self._out]
         return [node for node in able if not node.device] or able
 
     def device_nodes(self) -> list[Node]:
         """Return the nodes where latency is measured, in an order that stays."""
-        able = [node for node in self.cluster.nodes() if node.device and node.id not in self._out]
+        able = [node for node in self._alive() if node.device and node.id not in self._out]
         return sorted(able, key=lambda node: (node.name, node.id))
 
     def hand(self, node: Node) -> Hand:
         """Return the process of a node."""
         if node.id not in self._hands:
-            self._hands[node.id] = self.cluster.hire(node)
-        return self._hands[node.id]
+            self._hands[node.id] = node, self.cluster.hire(node)
+        return self._hands[node.id][1]
 
     def count(self, node: Node, timed: bool = False) -> None:
         """Count an item that a node did, or what it did as the device."""
@@ -62,9 +62,7 @@ class Crew:
 
     def lose(self, node: Node, why: str) -> None:
         """Take note that a node, or its process, is gone."""
-        if node.name not in self.report.lost:
-            self.report.lost.append(node.name)
-        self._drop(node)
+        self._note_lost(node)
         self._losses[node.id] = self._losses.get(node.id, 0) + 1
         if self._losses[node.id] >= LOSSES:
             self.leave_out(node, f"its process was lost {LOSSES} times: {why}")
@@ -87,11 +85,24 @@ class Crew:
 
     def close(self) -> None:
         """End all processes."""
-        for hand in self._hands.values():
+        for _, hand in self._hands.values():
             self.cluster.dismiss(hand)
         self._hands.clear()
 
     def _drop(self, node: Node) -> None:
-        hand = self._hands.pop(node.id, None)
-        if hand is not None:
-            self.cluster.dismiss(hand)
+        found = self._hands.pop(node.id, None)
+        if found is not None:
+            self.cluster.dismiss(found[1])
+
+    def _alive(self) -> list[Node]:
+        """Return the nodes that are alive, and take note of those at work that are no longer."""
+        alive = self.cluster.nodes()
+        for node, _ in list(self._hands.values()):
+            if node.id not in {other.id for other in alive}:
+                self._note_lost(node)
+        return alive
+
+    def _note_lost(self, node: Node) -> None:
+        if node.name not in self.report.lost:
+            self.report.lost.append(node.name)
+        self._drop(node)

@@ -1,12 +1,15 @@
-"""Measures latency: files in turn in one process, as ``Fleet.on_device`` calls it on a board."""
+"""Measures latency, memory and cold start, as ``Fleet.on_device`` calls it on a board."""
 
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gtp_runtime.comparing import benchmark
+from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.footprint import STARTS, Footprint, measure_footprint
 from gtp_runtime.latency import Latency
 from gtp_runtime.loading import load
 from gtp_runtime.timing import MIN_RUNS
@@ -37,8 +40,24 @@ def time_files(timing: Timing) -> list[Latency]:
         BackendMissingError, EngineMismatchError, DeviceError: this machine cannot run one of them.
         InputError: files of different batch sizes, or options that the backend does not take.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RandomWeightsWarning)  # said by whoever made the files
         pairs = zip(timing.files, timing.options or [{}] * len(timing.files), strict=True)
         models = [stack.enter_context(load(file, timing.backend, **options)) for file, options in pairs]
         found = benchmark(models, timing.seconds, rounds=timing.rounds)
     return [replace(result, file=file.name) for result, file in zip(found, timing.files, strict=True)]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A file to be started in processes of its own: the one of ``files``; the rest is ``measure_footprint``'s."""
+
+    files: tuple[Path, ...]
+    backend: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    starts: int = STARTS
+
+
+def start_file(start: Start) -> Footprint:
+    """Return what a process takes that runs the file. Raises as ``measure_footprint`` does."""
+    return measure_footprint(start.files[0], start.backend, starts=start.starts, **start.options)

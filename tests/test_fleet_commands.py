@@ -1,0 +1,86 @@
+"""compare and tune on a fleet: the same figures as on one machine, and latency from the device; without Ray."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts import Command
+from fake_cluster import FakeCluster
+from test_tune import run_tiny, search_tiny, tiny_images
+
+from gtp_exporters import CompareOptions, compare
+from gtp_exporters.comparing.methods import Budget
+from gtp_exporters.tuning.workers import Local, Workers
+from gtp_runtime.fleet import Fleet, spreading
+
+MEASURED = {"p50_ms", "ratio", "share", "front", "peak_mib", "cold_start_ms"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between two looks at the nodes."""
+    monkeypatch.setattr(spreading, "SECONDS", 0.0)
+
+
+class Losing:
+    """Workers that are a fleet's nodes, one of which is lost after the first result."""
+
+    def __init__(self, cluster: FakeCluster, loses: str) -> None:
+        self.cluster, self.loses, self.fleet = cluster, loses, Fleet(cluster)
+        self.trials = self.fleet.trials
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for found in self.fleet.map(function, items):
+            if self.loses in self.cluster.hands:
+                self.cluster.lose(self.loses)
+            yield found
+
+    def on_device(self, function: Callable[[Any], Any], item: Any) -> Any:
+        return self.fleet.on_device(function, item)
+
+
+def test_a_search_tries_the_same_when_a_node_is_lost(tmp_path: Path) -> None:
+    folder = tiny_images(tmp_path / "images")
+    alone = Local()
+    alone.trials = 2  # as many at a time as there are nodes
+    expected = search_tiny(tmp_path / "alone", folder, None, alone).results
+    workers: Workers = Losing(FakeCluster("a", "b"), "a")
+    found = search_tiny(tmp_path / "spread", folder, None, workers).results
+    assert [asdict(result) for result in found] == [asdict(result) for result in expected]
+    assert "a" in workers.fleet.report().lost  # type: ignore[attr-defined]
+
+
+@pytest.mark.full
+def test_a_whole_search_times_on_the_device(tmp_path: Path) -> None:
+    fleet = Fleet(FakeCluster("server", "board", device="board"))
+    found = run_tiny(tmp_path / "found", tiny_images(tmp_path / "images"), fleet)
+    assert found.trials == 4
+    assert found.validated["default"].ratio > 0
+    report = fleet.report()
+    assert set(report.counts) == {"server"}
+    assert set(report.timed) == {"board"}
+
+
+@pytest.mark.full
+def test_a_comparison_has_the_same_figures(tmp_path: Path) -> None:
+    options = CompareOptions(methods=("measured",), budgets=(Budget(keep=0.75),), seconds=0.0, rounds=1, limit=24)
+    fleet = Fleet(FakeCluster("server", "board", device="board"))
+    alone = compare("digits", tmp_path / "alone", options=options)
+    spread = compare("digits", tmp_path / "spread", options=options, fleet=fleet)
+
+    def figures(row: Any) -> dict[str, Any]:
+        return {name: value for name, value in asdict(row).items() if name not in MEASURED}
+
+    assert [figures(row) for row in spread.rows] == [figures(row) for row in alone.rows]
+    assert all(row.p50_ms > 0 and row.peak_mib for row in spread.rows)
+    assert fleet.report().timed == {"board": 3}, "latency once, two files started"
+
+
+@pytest.mark.parametrize("arguments", [("compare", "digits"), ("tune", "digits", "--max-drop", "1")])
+def test_the_cluster_is_joined_first(command: Command, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ran = command(*arguments, "-o", tmp_path / "out", "--ray", "127.0.0.1:1")
+    assert (ran.code, ran.out) == (4, "")
+    assert "no cluster at 127.0.0.1:1" in ran.error
+    assert not (tmp_path / "out").exists()

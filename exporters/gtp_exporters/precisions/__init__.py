@@ -70,7 +70,7 @@ def check_target(name: str, target: str) -> None:
     """
     known = find_precision(name).TARGETS
     if target not in known:
-        raise LimitError(f"{name} graphs run on {' and '.join(known)} alone: use --target {known[0]}")
+        raise LimitError(f"{target} does not run {name}, {' and '.join(known)} does: export with --target {known[0]}")
 
 
 def has_weights(model: Any, kind: str) -> bool:

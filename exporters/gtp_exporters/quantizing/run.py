@@ -13,7 +13,7 @@ from gtp_exporters.quantizing.job import Attempt
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.placing import linked, with_files
 from gtp_exporters.quantizing.preparing import calibrate, float_graphs, opened, own_images, probes_of
-from gtp_exporters.quantizing.search import cost_of, search
+from gtp_exporters.quantizing.search import check_kept, cost_of, search
 from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.manifest import (
     REFERENCE_NAME,
@@ -108,6 +108,7 @@ def quantize_staged(place: Path, options: QuantizeOptions, progress: Progress) -
         raise LimitError("--max-drop needs images whose classes are known: give --data DIR, one sub-folder a class")
     with ExitStack() as stack:
         jobs = [stack.enter_context(opened(place, name, manifest, judges, options, progress)) for name in names]
+        check_kept(jobs, options)
         for job in jobs:
             calibrate(job, used, options)
         attempts, losses = search(jobs, options, probes_of(manifest, used))

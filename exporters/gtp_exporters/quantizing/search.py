@@ -25,16 +25,9 @@ def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) ->
         probes: (N, H, W, 3) uint8 images that calibration saw, to measure the loss of layers on.
 
     Raises:
-        LimitError: a layer that is none of these graphs'.
         QuantizationFailedError: the gate failed; names the layers that lose most.
     """
-    labels = list(dict.fromkeys(label for job in jobs for label in job.source.labels))
     kept = () if options.automatic else options.keep_fp32
-    unknown = [label for label in kept if label not in labels]
-    if unknown:
-        raise LimitError(f"no layer is called {', '.join(unknown)}: there are {', '.join(labels)}")
-    if not set(labels) - set(kept):
-        raise LimitError("keep_fp32 names all layers, so there is nothing to quantise: leave some out")
     attempts = attempt_all(jobs, kept)
     if not options.gate or _pass(attempts):
         return attempts, []
@@ -47,6 +40,21 @@ def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) ->
     if not _pass(attempts) or not any(attempt.products for attempt in attempts):
         raise _failed(attempts, losses)
     return attempts, losses
+
+
+def check_kept(jobs: Sequence[Job], options: QuantizeOptions) -> None:
+    """Check the names of the layers that stay float32, before anything is measured.
+
+    Raises:
+        LimitError: a layer that is none of these graphs', or nothing is left to quantise.
+    """
+    labels = list(dict.fromkeys(label for job in jobs for label in job.source.labels))
+    kept = () if options.automatic else options.keep_fp32
+    unknown = [label for label in kept if label not in labels]
+    if unknown:
+        raise LimitError(f"no layer is called {', '.join(unknown)}: there are {', '.join(labels)}")
+    if not set(labels) - set(kept):
+        raise LimitError("keep_fp32 names all layers, so there is nothing to quantise: leave some out")
 
 
 def attempt_all(jobs: Sequence[Job], kept: Collection[str]) -> Attempts:

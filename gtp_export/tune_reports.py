@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gtp_export import console
-from gtp_export.reports import number
+from gtp_runtime.text import number
 
 if TYPE_CHECKING:
     from gtp_exporters.tuning.outcome import Outcome
@@ -22,8 +22,8 @@ def front_table(outcome: "Outcome") -> None:
     for result in shown:
         assert result.timing is not None and result.loss is not None
         name = ", ".join([called(result), *marks(outcome, result)])
-        rows.append((name, number(result.timing.ratio, 3), number(result.timing.p50_ms), *_loss(result.loss)))
-        rows[-1] = (*rows[-1], number(result.macs_ratio, 3), described(result))
+        times = (number(result.timing.ratio, 3), number(result.timing.p50_ms))
+        rows.append((name, *times, *_loss(result.loss), number(result.macs_ratio, 3), described(result)))
     columns = ("", "latency", "p50 ms", "divergence", "top-1 drop", "MACs", "settings")
     title = f"front of {outcome.trials} trials on {outcome.search_images} images of {outcome.origin}"
     console.table(title, columns, rows)

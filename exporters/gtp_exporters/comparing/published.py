@@ -51,7 +51,9 @@ def read_published(recipe: Recipe) -> Published:
     ]
     sources = {name: str(reference.get(f"{name}_source", "")) for name in ("dense", *lists)}
     return Published(
-        float(dense) if is_number(dense) else None, rows, {name: source for name, source in sources.items() if source}
+        float(dense) if dense is not None and is_number(dense) else None,
+        rows,
+        {name: source for name, source in sources.items() if source},
     )
 
 

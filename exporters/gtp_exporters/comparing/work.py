@@ -14,9 +14,9 @@ import msgspec
 
 from gtp_exporters.comparing.rows import Row
 from gtp_exporters.directory import tidied
-from gtp_exporters.directory.contents import WORK_NAME
 from gtp_exporters.directory.lock import held
 from gtp_runtime import atomic
+from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.opening import read_regular
 
 STATE_NAME = "state.json"

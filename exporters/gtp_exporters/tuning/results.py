@@ -132,7 +132,7 @@ class Result:
 
 
 def _config(values: dict[str, Any]) -> GTPConfig:
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return GTPConfig(**given)
 
 

@@ -154,6 +154,12 @@ def test_a_folder_that_cannot_be_exchanged_stays(
     assert not (tmp_path / ".old.installed").exists()
 
 
+def test_nothing_to_go_back_to_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="nothing to go back to"):
+        rollback(tmp_path / "no" / "vit")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name, use_errno: object())
     with pytest.raises(OSError, match="the C library has no renameat2"):

@@ -109,10 +109,12 @@ def rollback(
         Others: as ``install``.
     """
     demands, store = _demands(budget_ms, seconds, options), Store(Path(target))
+    if store.previous() is None:  # makes no folders
+        raise InstallError(f"nothing to go back to: no earlier export was kept at {store.target}")
     with _explained(store), store.held():
         earlier = store.previous()
         if earlier is None:
-            raise InstallError(f"nothing to go back to: no earlier export was kept at {store.target}")
+            raise InstallError(f"another install to {store.target} was faster: try again")
         return _switch(store, earlier, prove(earlier, demands, progress))
 
 

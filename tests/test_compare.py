@@ -219,6 +219,7 @@ def imagenet(place: Path, wnids: Sequence[str]) -> Path:
     return place
 
 
+@pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
 def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command: Command) -> None:
     place = imagenet(tmp_path / "imagenet", ["n01440764", "n02099601", "n01440764", "n15075141", "n02123045"])
     arguments = "{img_size: 16, patch_size: 2, embed_dim: 24, depth: 3, num_heads: 3}"

@@ -21,13 +21,15 @@ def possible_runs(runs: Sequence[Run], dense: Case, graphs: Graphs) -> tuple[lis
     """Return the runs whose backend can run the dense model in that precision, and the others with the reason.
 
     Raises:
+        NoClassesError: a model that gives features.
         BackendMissingError, LimitError: no run that is wanted is possible, or a baseline is not.
     """
     found: list[Run] = []
     skipped: list[Skipped] = []
     for run in runs:
         try:
-            load(graphs.graph(dense, run.form), run.backend, **run.options).close()
+            with load(graphs.graph(dense, run.form), run.backend, **run.options) as model:
+                model.check_classes("accuracy")
             found.append(run)
         except (BackendMissingError, LimitError) as error:
             last = run is runs[-1] and not any(run.is_wanted for run in found)

@@ -114,9 +114,9 @@ def _compare(
 ) -> Comparison:
     first = graphs.graph(cases.dense, runs[0].form)
     manifest = read_manifest(first.parent)
+    runs, skipped = possible_runs(runs, cases.dense, graphs)
     images = find_image_set(folder, manifest, options.labels, by_order=options.by_order)
     images = images if options.limit is None else images.spread(options.limit)
-    runs, skipped = possible_runs(runs, cases.dense, graphs)
     measuring = Measuring(
         graphs=graphs,
         images=images,

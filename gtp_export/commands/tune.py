@@ -149,5 +149,6 @@ def _show(outcome: "Outcome", weights: str) -> None:
     console.out.print(f"wrote {outcome.directory}: {PAGE}, {RECIPE}", markup=False)
     random = " --weights random" if weights == "random" else ""
     assert outcome.chosen is not None
-    precision = "" if outcome.chosen.precision == "fp32" else f" --precision {outcome.chosen.precision}"
+    lowered = f" --precision {outcome.chosen.precision} --target {outcome.running.target}"
+    precision = "" if outcome.chosen.precision == "fp32" else lowered
     console.out.print(f"next: gtp-export export {outcome.directory / RECIPE}{random}{precision}", markup=False)

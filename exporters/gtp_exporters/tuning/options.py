@@ -59,7 +59,7 @@ class TuneOptions:
                 raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
         if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
             raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
-        known = converted_names("onnxruntime")
+        known = converted_names(self.running.target)
         unknown = [name for name in self.precisions if name not in known]
         if unknown or not self.precisions:
             raise LimitError(

@@ -18,6 +18,7 @@ from gtp_exporters.tuning.workers import Workers
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan
 from gtp_runtime import evaluate, load
+from gtp_runtime.backends import find_backend
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.fleet.timing import Timing as InTurn
 from gtp_runtime.fleet.timing import time_files
@@ -37,6 +38,11 @@ class Running:
     backend: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = field(default_factory=lambda: SECONDS)
+
+    @property
+    def target(self) -> str:
+        """The runtime that graphs are exported for."""
+        return find_backend(Path(MODEL_NAME), self.backend).name
 
     def timing(self, *files: Path, seconds: float | None = None) -> InTurn:
         """Return files to be timed in turn so, the dense baseline first."""
@@ -79,7 +85,7 @@ class Timer:
         place = self.place / name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        options = ExportOptions(batch=self.batch, dense=dense, target="onnxruntime", precision=precision)
+        options = ExportOptions(batch=self.batch, dense=dense, target=self.running.target, precision=precision)
         images = synthetic_images(self.subject.preprocessing.crop)
         write_artifacts(self.subject, make_plan(self.subject.model, settings), images, options, place, quiet)
         return place / MODEL_NAME

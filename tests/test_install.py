@@ -119,7 +119,7 @@ def test_a_damaged_export_is_refused_before_it_runs(old: Path, digits: Path, tmp
 
 def test_files_that_are_not_there_are_left_out(old: Path, tmp_path: Path) -> None:
     (old / "dense.onnx").unlink()
-    (old / "notes.txt").write_text("mine")
+    (old / "notes.txt").write_text("mine", "utf-8")
     install(old, tmp_path / "vit", **QUICK)
     assert {path.name for path in (tmp_path / "vit").iterdir()} == {
         *("model.onnx", "model.json", "reference.npz", "report.html")
@@ -167,18 +167,18 @@ def test_without_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_files_of_the_user_are_never_moved_or_removed(old: Path, new: Path, tmp_path: Path) -> None:
-    (old / "mine.txt").write_text("mine")
+    (old / "mine.txt").write_text("mine", "utf-8")
     with pytest.raises(InstallError, match=r"old holds other files, which gtp-export did not write: mine\.txt; move"):
         install(new, old, **QUICK)
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", "utf-8")
     with pytest.raises(InstallError, match="file is a file: give the folder"):
         install(new, tmp_path / "file", **QUICK)
     target = tmp_path / "vit"
     first = install(new, target, **QUICK).directory
-    (target / "mine.txt").write_text("mine")
+    (target / "mine.txt").write_text("mine", "utf-8")
     install(new, target, **QUICK)
     install(new, target, **QUICK)
-    assert (first / "mine.txt").read_text() == "mine"
+    assert (first / "mine.txt").read_text("utf-8") == "mine"
 
 
 def test_a_link_of_the_user_is_followed(old: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_one_install_at_a_time(old: Path, tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written(old: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(InstallError, match="cannot install to .*Not a directory; .* must be writable"):
         install(old, tmp_path / "file" / "vit", **QUICK)
     with pytest.raises(InstallError, match="cannot be a link"):

@@ -100,7 +100,7 @@ def main(nodes: dict[str, Any], scenarios: dict[str, Any], images: str | None = 
         with connect(cluster.address, images) as fleet:
             for name, arguments in scenarios.items():
                 results[name] = globals()[name](fleet, kill, **arguments)
-            results["report"] = asdict(fleet.report())
+            results |= {"report": asdict(fleet.report()), "killed": sorted(set(nodes) - set(found))}
     finally:
         cluster.shutdown()
     print(json.dumps(results))

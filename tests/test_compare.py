@@ -162,6 +162,7 @@ def test_files_say_the_same(compared: tuple[Comparison, Path]) -> None:
     assert names.count("circle") == 2 + 2 * 6, "the legend's, and each row for divergence and top-1"
 
 
+@pytest.mark.full
 def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
     measure, seen = measuring.Measuring.measure, []
@@ -219,6 +220,7 @@ def imagenet(place: Path, wnids: Sequence[str]) -> Path:
     return place
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
 def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command: Command) -> None:
     place = imagenet(tmp_path / "imagenet", ["n01440764", "n02099601", "n01440764", "n15075141", "n02123045"])
@@ -445,6 +447,7 @@ def test_images_are_needed(command: Command) -> None:
     assert (ran.code, "deit_ti has no images of its own to calibrate int8 on" in ran.error) == (2, True)
 
 
+@pytest.mark.full
 def test_the_command_shows_tables_and_the_next_one(command: Command) -> None:
     ran = command(
         "compare", "digits", "--methods", "tome", "--budgets", "0.7", "--limit", 10, "--seconds", 0, "--rounds", 1

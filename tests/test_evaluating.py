@@ -117,7 +117,9 @@ def test_several_files_are_measured_in_one_reading(
     monkeypatch.setattr("gtp_runtime.scoring.CHUNK", 5)
     runs: list[int] = []
     outputs = Model.outputs
-    monkeypatch.setattr(Model, "outputs", lambda self, given: (runs.append(id(self)), outputs(self, given))[1])
+    monkeypatch.setattr(
+        Model, "outputs", lambda self, *given, **more: (runs.append(id(self)), outputs(self, *given, **more))[1]
+    )
     for kept_in in (kept, None):
         found = evaluate_each([model, dense], dense, images, resume=kept_in)
         assert [numbers(one) for one in found] == [pytest.approx(numbers(one)) for one in alone]

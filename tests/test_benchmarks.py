@@ -123,7 +123,20 @@ def test_latency(script: Script, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_growth(script: Script, tmp_path: Path) -> None:
     output = tmp_path / "growth"
-    options = ["--sizes", "64,80", "--num-prop", "1,2", "--batches", "2", "--depth", "2", "--exports", ""]
+    options = [
+        "--preset",
+        "paper",
+        "--sizes",
+        "64,80",
+        "--num-prop",
+        "1,2",
+        "--batches",
+        "2",
+        "--depth",
+        "2",
+        "--exports",
+        "",
+    ]
     script("growth").main([*options, "--model", "deit_ti", "--seconds", "0.1", "--output", str(output)])
     found = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert [(entry["tokens"], entry["batch"]) for entry in found["exports"]] == [(16, 2), (25, 2)]

@@ -61,7 +61,7 @@ def check_engine(directory: Path, method: str, batch: int) -> None:
     exported = export(TINY, directory, weights="random", options=options, settings=settings, check=False)
     entry = exported.manifest.entry("model.onnx")
     assert exported.manifest.method == entry.method == settings.name
-    assert (exported.manifest.settings, entry.macs > 0) == (settings.to_dict(), True)
+    assert (exported.manifest.settings, entry.macs > 0) == (settings.described(), True)
     with pytest.warns(RandomWeightsWarning), load(directory) as model:
         assert model.validate().ok
     engine = build_engine(directory, flavor="rtx", options=EngineOptions(targets=("sm86",)))

@@ -238,7 +238,7 @@ run_tiny(Path({os.fspath(tmp_path / "found")!r}), Path({os.fspath(folder)!r}), K
     found = run_tiny(tmp_path / "found", folder, Killed(after=1000))
     assert found.trials == 4
     assert len({one.trial for one in found.results}) == len(found.results) == 5
-    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"tune.html", "tune.json", "recipe.yaml"}
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"tune.html", "tune.json", "tune.journal"}
 
 
 class Killed(Local):

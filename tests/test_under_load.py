@@ -37,6 +37,7 @@ def test_a_short_soak(digits: Path, script: Script, backend: str) -> None:
     soak = script("soak")
     with gtp_runtime.load(digits, backend, threads=1) as model, gtp_runtime.load(digits / "dense.onnx") as dense:
         assert soak.in_threads([model, dense], 400, 8) == 0
+        soak.stop_again(model, 40)
         phases = {
             "threads": soak.measured(400, lambda count: soak.in_threads([model], count, 8)),
             "deadlines": soak.measured(40, lambda count: soak.stop_again(model, count)),

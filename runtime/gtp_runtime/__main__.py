@@ -152,6 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         note(f"error: {system_error(error)}")
         return FAILED
+    except KeyboardInterrupt:
+        note("error: stopped")
+        return FAILED
     if given.json:
         print(json.dumps(document, indent=1))
     return int(code)

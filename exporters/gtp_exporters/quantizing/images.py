@@ -52,7 +52,7 @@ def choose(
         _check(used, folder)
         return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}")
     if manifest.reference.get("images") != SYNTHETIC and len(reference.images) >= FEWEST_JUDGES:
-        used = spread(paths, size)
+        used = _apart(manifest, spread(paths, size + len(reference.images)), reference)[:size]
         _check(used, folder)
         return used, Judges(reference.images, reference.labels, str(manifest.reference.get("images")))
     held = paths[HELD_OUT - 1 :: HELD_OUT]
@@ -62,7 +62,9 @@ def choose(
             f"{folder} has {len(paths)} images: {FEWEST_JUDGES * HELD_OUT} or more are needed, as one in {HELD_OUT} is "
             "held out to judge the result; or give other images for that with --data DIR"
         )
-    return spread(rest, size), _of_files(manifest, folder, held, f"held out of {folder.name}")
+    used = spread(rest, size)
+    _check(used, folder)
+    return used, _of_files(manifest, folder, held, f"held out of {folder.name}")
 
 
 def batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -85,6 +87,12 @@ def _check(paths: Sequence[Path], folder: Path) -> None:
             f"{len(paths)} images of {folder} are too few to calibrate on: give {FEWEST} or more, better hundreds, "
             "of the kind that the model will see (--calib-data, --calib-size)"
         )
+
+
+def _apart(manifest: Manifest, paths: Sequence[Path], reference: Reference) -> list[Path]:
+    """Return the images that the reference does not hold, by their pixels."""
+    judged = {image.tobytes() for image in reference.images}
+    return [path for path in paths if manifest.preprocessing.pixels(path).tobytes() not in judged]
 
 
 def _unseen(paths: Sequence[Path], used: Sequence[Path]) -> list[Path]:

@@ -1,5 +1,6 @@
 """Judges settings on the images of a search, a rung at a time, with answers of the dense model that are made once."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Judge:
             AnswerError: an answer that is not finite.
         """
         shards = self.images.shards(start, stop)
-        self._answer(shards, start)
+        self._answer(shards)
         jobs = (
             Job(number, self.source, settings, shard, self._dense[shard])
             for number, settings in trials
@@ -53,9 +54,9 @@ class Judge:
                 raise ImageError(f"none of the {stop - start} images can be read: {tally.unreadable_images[0]}")
         return sums
 
-    def _answer(self, shards: Iterable[Shard], start: int) -> None:
+    def _answer(self, shards: Iterable[Shard]) -> None:
         """Make the dense model's answers on images that have none, or read those that an earlier process kept."""
-        numbered = {shard: self.place / f"{start}-{index}.npy" for index, shard in enumerate(shards)}
+        numbered = {shard: self.place / f"{self._name(shard)}.npy" for shard in shards}
         for shard, path in numbered.items():
             if shard not in self._dense and (kept := self._kept(path, len(shard.names))) is not None:
                 self._dense[shard] = kept
@@ -64,6 +65,10 @@ class Judge:
             self._dense[job.shard] = answers
             with atomic.replacing(numbered[job.shard]) as temporary, temporary.open("wb") as file:
                 np.save(file, answers, allow_pickle=False)
+
+    def _name(self, shard: Shard) -> str:
+        """Return a name for the answers to these images by these weights, and no others."""
+        return hashlib.sha256(f"{self.source.sha256} {self.source.img_size} {shard}".encode()).hexdigest()[:32]
 
     def _kept(self, path: Path, images: int) -> np.ndarray | None:
         try:

@@ -132,6 +132,9 @@ def write_outcome(outcome: Outcome) -> None:
         atomic.write_bytes(place / PAGE, render(outcome).encode())
     except OSError as error:
         raise OutputError(f"cannot write {place}: {error.strerror or error}; choose another -o") from error
+    for name in (RECIPE, BETTER):  # those of an earlier search
+        if (place / name).exists():
+            (place / name).replace((place / name).with_suffix(".earlier.yaml"))
     if outcome.chosen is not None and not outcome.problem:
         _write_recipe(outcome.recipe, outcome.chosen, place / RECIPE)
     if outcome.better is not None and outcome.better_holds:

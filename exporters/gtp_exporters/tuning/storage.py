@@ -18,6 +18,7 @@ from gtp_runtime.opening import open_regular
 NAME = "tune.journal"
 FORMAT = "gtp-export tune 1"
 LARGEST = 1 << 28  # bytes
+STARTS = b'{"op_code"'  # how Optuna begins a journal
 RESULT = "result"  # of a trial, among its attributes
 DEFAULT = "default"  # result of the recipe's default, among those of the study
 
@@ -151,6 +152,8 @@ def _check(path: Path) -> None:
         with open_regular(path, LARGEST) as file:
             content = file.read()
         whole = content.rfind(b"\n") + 1
+        if not content.startswith(STARTS[: max(1, len(content))]):
+            raise OutputError(f"{path} is not the journal of a search: move it away, or choose another -o")
         if whole < len(content):
             os.truncate(path, whole)
     except OSError as error:

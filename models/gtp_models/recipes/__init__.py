@@ -127,6 +127,8 @@ class Recipe:
         kept = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
         if not isinstance(settings, GTPConfig) or not settings.uses_neighbours:
             kept.pop("num_neighbours", None)
+        if settings.described().get("preset") != self.gtp.get("preset"):  # other tokens leave, in other layers
+            kept = {name: why for name, why in kept.items() if name not in AMOUNTS}
         if not kept or settings.num_prop == 0:
             return []
         chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())

@@ -175,7 +175,12 @@ class Store:
 def _followed(target: Path) -> Path:
     """Follow links that install did not make: what they name is updated, and they stay."""
     for _ in range(MOST_LINKS):
-        if not target.is_symlink() or Path(os.readlink(target)).parent == Path(_folder_of(target).name):
+        named = Path(os.readlink(target)) if target.is_symlink() else None
+        if named is None:
+            return target
+        if named.parent == Path(_folder_of(target).name):
+            if not _VERSION.fullmatch(named.name):
+                raise InstallError(f"{target} is a link to {named}, which no install made: remove the link")
             return target
         target = target.parent / os.readlink(target)
     raise InstallError(f"{target} is a link in a circle: give another TARGET")

@@ -57,7 +57,7 @@ class Export:
 def export(model: str, size: int, batch: int, num_prop: int, preset: str, depth: int | None, place: Path) -> Export:
     """Run the exporter in a process of its own, without its own validation and benchmark."""
     begin = time.perf_counter()
-    recipe = with_depth(model, depth, place.with_suffix(".yaml")) if depth else model
+    recipe = with_depth(model, depth, preset, place.with_suffix(".yaml")) if depth else model
     command = [sys.executable, "-m", "gtp_export", "export", recipe, "--weights", "random", "--no-check", "--quiet"]
     settings = {"--img-size": size, "--batch": batch, "--preset": preset, "--num-prop": num_prop, "--output": place}
     process = subprocess.Popen([*command, *(str(part) for pair in settings.items() for part in pair)])
@@ -75,10 +75,10 @@ def export(model: str, size: int, batch: int, num_prop: int, preset: str, depth:
     return found
 
 
-def with_depth(model: str, depth: int, path: Path) -> str:
+def with_depth(model: str, depth: int, preset: str, path: Path) -> str:
     """Write a recipe with another number of layers; return its path."""
     recipe = load_recipe(model)
-    settings = recipe.settings()
+    settings = recipe.settings(preset=preset)
     assert isinstance(settings, GTPConfig)
     write_recipe(replace(recipe, model_args=recipe.model_args | {"depth": depth}), settings, path)
     return str(path)

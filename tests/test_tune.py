@@ -373,7 +373,7 @@ def test_a_journal_is_kept_and_checked(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"keeps another search \(model differ\)"):
         Journal(tmp_path, {"model": "two"}, 3, 0)
     (tmp_path / "tune.journal").write_bytes(b'"nothing"\n{}\n')
-    with pytest.raises(OutputError, match=r"tune\.journal cannot be used"):
+    with pytest.raises(OutputError, match=r"tune\.journal is not the journal of a search"):
         Journal(tmp_path, {"model": "one"}, 3, 0)
 
 

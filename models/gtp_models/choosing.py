@@ -42,11 +42,7 @@ def _amount(model: Any) -> tuple[dict[str, Any], Plan]:
         return amount, make_plan(model, GTPConfig.preset(PRESET, **amount))
     except ConfigError:  # too few tokens for the schedule
         depth, patches = len(model.blocks), model.patch_embed.num_patches
-        found = [_uniform(model, number, depth) for number in range(1, (patches - 1) // depth + 1)]
-        if not found:
-            raise ConfigError(
-                f"no token can be removed from {patches} patches in {depth} layers: choose a larger image size"
-            ) from None
+        found = [_uniform(model, number, depth) for number in range((patches - 1) // depth + 1)]
         return min(found, key=lambda candidate: abs(1 - candidate[1].ratio - SAVED))
 
 

@@ -68,7 +68,7 @@ class Judge:
 
     def _name(self, shard: Shard) -> str:
         """Return a name for the answers to these images by these weights, and no others."""
-        return hashlib.sha256(f"{self.source.sha256} {self.source.img_size} {shard}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.source.sha256} {self.source.recipe.model_args} {shard}".encode()).hexdigest()[:32]
 
     def _kept(self, path: Path, images: int) -> np.ndarray | None:
         try:

@@ -129,7 +129,7 @@ class Recipe:
             kept.pop("num_neighbours", None)
         if settings.described().get("preset") != self.gtp.get("preset"):  # other tokens leave, in other layers
             kept = {name: why for name, why in kept.items() if name not in AMOUNTS}
-        if not kept or settings.num_prop == 0:
+        if not kept or settings.num_prop == 0 or (isinstance(settings.num_prop, tuple) and not any(settings.num_prop)):
             return []
         chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())
         return [

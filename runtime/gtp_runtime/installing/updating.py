@@ -80,6 +80,7 @@ def install(
     demands, store = _demands(budget_ms, seconds, options), Store(Path(target))
     with _explained(store), store.held():
         store.check_target()
+        store.sweep()
         progress("copying")
         copy_export(Path(directory), store.new)
         proof = prove(store.new, demands, progress)

@@ -19,6 +19,13 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="A folder of images, one sub-folder per class; of any size.", show_default=False),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Threads that read images (default: one per CPU).", min=1, show_default=False),

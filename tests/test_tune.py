@@ -375,6 +375,12 @@ def test_a_journal_is_kept_and_checked(tmp_path: Path) -> None:
     (tmp_path / "tune.journal").write_bytes(b'"nothing"\n{}\n')
     with pytest.raises(OutputError, match=r"tune\.journal is not the journal of a search"):
         Journal(tmp_path, {"model": "one"}, 3, 0)
+    (tmp_path / "tune.journal").write_bytes(b"a line of the user's")
+    with pytest.raises(OutputError, match=r"tune\.journal is not the journal of a search"):
+        Journal(tmp_path, {"model": "one"}, 3, 0)
+    assert (tmp_path / "tune.journal").read_bytes() == b"a line of the user's"
+    (tmp_path / "tune.journal").write_bytes(b"")
+    assert Journal(tmp_path, {"model": "one"}, 3, 0).results() == []
 
 
 def test_times_have_units() -> None:

@@ -8,7 +8,7 @@ import typer
 
 from gtp_export import console, fleets
 from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Ray, Verbose, Workers
+from gtp_export.options import Json, Labels, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import takes_backend_options
 from gtp_export.settings_options import read_size
 from gtp_exporters.comparing.methods import SPECIAL
@@ -60,13 +60,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
-            show_default=False,
-        ),
-    ] = None,
+    labels: Labels = None,
     by_order: Annotated[
         bool,
         typer.Option("--by-order", help="With --data: its sub-folders in alphabetical order are classes 0, 1, …."),

@@ -9,7 +9,7 @@ from gtp_export import console, fleets
 from gtp_export import settings_options as of_method
 from gtp_export.exit_codes import BUDGET_MISSED, GATE_FAILED
 from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Ray, Verbose
+from gtp_export.options import Json, Labels, Quiet, Ray, Verbose
 from gtp_export.run_options import RunOptions, takes_run_options
 from gtp_export.units import read_seconds
 from gtp_exporters.precisions import converted_names
@@ -33,12 +33,7 @@ def tune(
             show_default=False,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --data: a file that says the class of each image, as for validate.", show_default=False
-        ),
-    ] = None,
+    labels: Labels = None,
     by_order: Annotated[
         bool,
         typer.Option(

@@ -9,7 +9,7 @@ import typer
 from gtp_export import console, fleets
 from gtp_export.exit_codes import DONE, GATE_FAILED, MISSING
 from gtp_export.numbers import finite
-from gtp_export.options import DataFolder, Json, ModelPath, Quiet, Ray, Verbose, Workers
+from gtp_export.options import DataFolder, Json, Labels, ModelPath, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.parity_gates import LIMITS
@@ -32,13 +32,7 @@ def validate(
             help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order, whatever their names.",
         ),
     ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
-            show_default=False,
-        ),
-    ] = None,
+    labels: Labels = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="With --data: fail at the first image that cannot be read.")
     ] = False,

@@ -130,15 +130,20 @@ def write_outcome(outcome: Outcome) -> None:
     try:
         atomic.write_bytes(place / FIGURES, json.dumps(outcome.to_dict(), indent=1).encode() + b"\n")
         atomic.write_bytes(place / PAGE, render(outcome).encode())
+        for name in (RECIPE, BETTER):
+            _put_aside(place / name)
     except OSError as error:
         raise OutputError(f"cannot write {place}: {error.strerror or error}; choose another -o") from error
-    for name in (RECIPE, BETTER):  # those of an earlier search
-        if (place / name).exists():
-            (place / name).replace((place / name).with_suffix(".earlier.yaml"))
     if outcome.chosen is not None and not outcome.problem:
         _write_recipe(outcome.recipe, outcome.chosen, place / RECIPE)
     if outcome.better is not None and outcome.better_holds:
         _write_recipe(outcome.recipe, outcome.better, place / BETTER)
+
+
+def _put_aside(path: Path) -> None:
+    """Rename the recipe of an earlier search, which may not hold this one's limit."""
+    if path.exists():
+        path.replace(path.with_suffix(".earlier.yaml"))
 
 
 def _write_recipe(recipe: Recipe, result: Result, path: Path) -> None:

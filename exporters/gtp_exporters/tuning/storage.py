@@ -143,16 +143,16 @@ def _import() -> Any:
 
 
 def _check(path: Path) -> None:
-    """Remove a line that was cut off.
+    """Remove a line that was cut off. A kill right at the start leaves an empty file, which is a new journal.
 
     Raises:
-        OutputError: it cannot be read, or is much too large.
+        OutputError: it is none of ours, cannot be read, or is much too large.
     """
     try:
         with open_regular(path, LARGEST) as file:
             content = file.read()
         whole = content.rfind(b"\n") + 1
-        if not content.startswith(STARTS[: max(1, len(content))]):
+        if not content.startswith(STARTS[: len(content)]):
             raise OutputError(f"{path} is not the journal of a search: move it away, or choose another -o")
         if whole < len(content):
             os.truncate(path, whole)

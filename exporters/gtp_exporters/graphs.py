@@ -6,14 +6,17 @@ are inputs there. So a graph may be larger than protobuf's 2 GiB, and small ones
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gtp_exporters.errors import StaticCheckError
+from gtp_exporters.wire import write
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.text import one_line
 
@@ -29,15 +32,21 @@ def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, Weights]:
     """Return a copy of a graph whose large weights are inputs, and those weights by name."""
     copy = model.clone()
     weights: Weights = {}
-    for name, value in list(copy.graph.initializers.items()):
+    for value, tensor in _take_large(copy):
+        weights[str(value.name)] = tensor
+        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+        copy.graph.inputs.append(value)
+    return ir.to_proto(copy), weights
+
+
+def _take_large(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Remove the large weights of a graph, in place; yield each value, then without its tensor, and the tensor."""
+    for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
         if tensor is not None and tensor.nbytes >= LARGE:
-            weights[name] = tensor
-            del copy.graph.initializers[name]
+            del model.graph.initializers[name]
             value.const_value = None
-            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
-            copy.graph.inputs.append(value)
-    return ir.to_proto(copy), weights
+            yield value, tensor
 
 
 def restore(proto: onnx.ModelProto, weights: Weights) -> ir.Model:
@@ -69,7 +78,8 @@ def save(model: ir.Model, path: Path) -> str | None:
         The name of the file of weights, ``path``'s with ".data" appended; None where the graph holds them itself.
     """
     if weight_bytes(model) <= EXTERNAL_ABOVE:
-        path.write_bytes(serialized(model))
+        with path.open("wb") as file:
+            _write(model, file)
         return None
     name = path.name + DATA_SUFFIX
     ir.save(model, path, external_data=name, size_threshold_bytes=INLINE)
@@ -78,16 +88,23 @@ def save(model: ir.Model, path: Path) -> str | None:
 
 def serialized(model: ir.Model) -> bytes:
     """Return a graph that holds all its weights as protobuf; the graph itself stays as it is."""
+    file = BytesIO()
+    _write(model, file)
+    return file.getvalue()
+
+
+def _write(model: ir.Model, file: BinaryIO) -> None:
     copy = model.clone()
-    _load_weights(copy)
-    return ir.to_proto(copy).SerializeToString()
+    weights = {str(value.name): tensor for value, tensor in _take_large(copy)}
+    _load_small(copy)
+    write(ir.to_proto(copy), weights, file)
 
 
-def _load_weights(model: ir.Model, below: int | None = None) -> None:
-    """Read weights that are in a file beside a graph into memory, in place: all, or those of fewer bytes."""
+def _load_small(model: ir.Model) -> None:
+    """Read small weights that are in a file beside a graph into memory, in place."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and (below is None or tensor.nbytes < below):
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes < LARGE:
             value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
 
 
@@ -108,7 +125,7 @@ def read(path: Path, external_data: str | None = None) -> ir.Model:
         raise StaticCheckError(f"{path} cannot be used: {error}; export again") from error
     except Exception as error:  # protobuf's and onnx_ir's own errors share no base class
         raise StaticCheckError(f"{path} is not an ONNX graph ({one_line(error)}): export again") from error
-    _load_weights(model, below=LARGE)
+    _load_small(model)
     return model
 
 

@@ -20,8 +20,11 @@ random, which does not affect time. Made by `benchmarks/latency.py --batch {batc
 in [{data}]({data}). To compare machines, use ratios, not milliseconds.
 
 - *Ratio*: p50 latency relative to the dense model, which is exported with the same optimisations.
-- *Share realised*: the share of the saved MACs that becomes saved time, (1 - ratio) / (1 - MACs).
-- *Overhead*: p50 latency relative to *drop*, which slices off the same number of tokens without selecting them.
+- *Share realised*: the share of the saved MACs that becomes saved time, (1 - ratio) / (1 - MACs). It may exceed 100 %:
+  attention's softmax and the layer norms are no MACs, and shorter sequences fit the caches better. With few removed
+  tokens both terms are small, so noise weighs more.
+- *Overhead*: p50 latency relative to *drop*, which slices off the same number of tokens without selecting them; for
+  *measured*, relative to *drop-measured*.
 - *MACs*: relative to the dense model; those of *measured* differ slightly, since its token counts suit tiles.
 
 *gtp* is the paper's form of GTP, *gtp-cls* the same with `--selection CLSAttnMax`, *prune* the same with

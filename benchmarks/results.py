@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="test images, one sub-folder per class (default: the recipe's own)")
     parser.add_argument("--weights", default="pretrained", help="pretrained, a file, or random")
     parser.add_argument("--keep", default="0.85,0.75,0.65,0.55,0.45", help="shares of the MACs (default: %(default)s)")
-    parser.add_argument("--methods", help="only these of cases.Choice.results (default: all)")
+    parser.add_argument("--methods", help="only these of cases.Choice.results; other rows are kept (default: all)")
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--seconds", type=float, default=8, help="of timing, for the files of one share together")
@@ -111,7 +111,8 @@ def main(given: Sequence[str] | None = None) -> None:
     saved = arguments.output.with_suffix(".json")
     known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
     if wanted is not None:
-        rows = [row for row in known[recipe.name]["rows"] if row["method"] not in wanted] + rows
+        fresh = {(row["method"], row["keep"]) for row in rows}
+        rows = [row for row in known[recipe.name]["rows"] if (row["method"], row["keep"]) not in fresh] + rows
     known[recipe.name] = {"title": recipe.title, "images": len(labels), "dense_top1": dense["top1"], "rows": rows}
     saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     write(known, arguments.output)

@@ -1,5 +1,6 @@
 """Compares the outputs of a graph in ONNX Runtime with known ones, or those of two graphs on seeded images."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,8 @@ import onnx_ir as ir
 from gtp_exporters.graphs import LARGE
 
 TOLERANCE = 1e-4  # of max|output|
-SEEDS = (0, 1, 2)
+IMAGES = 3  # at least, in as many runs as their batch needs
 LEFT = "propagated"
-RUNS = 3  # on known images
 Answers = list[dict[str, np.ndarray]]  # outputs by name, one entry a run
 
 
@@ -24,8 +24,8 @@ class Known:
 
     @classmethod
     def of(cls, images: np.ndarray, outputs: dict[str, np.ndarray], batch: int) -> "Known":
-        """Share the images out to runs of ``batch`` images; where there are fewer, they come again."""
-        runs = [np.arange(run * batch, (run + 1) * batch) % len(images) for run in range(RUNS)]
+        """Share the first images out to runs of ``batch`` images; where there are fewer, they come again."""
+        runs = [np.arange(run * batch, (run + 1) * batch) % len(images) for run in range(_runs(batch))]
         answers = [{name: values[chosen] for name, values in outputs.items()} for chosen in runs]
         return cls([images[chosen] for chosen in runs], answers)
 
@@ -88,13 +88,17 @@ def _ties(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarr
 
 
 def answers(model: ir.Model, inputs: list[np.ndarray] | None = None) -> Answers:
-    """Run a graph on inputs (default: one seeded for each of ``SEEDS``)."""
+    """Run a graph on inputs (default: at least ``IMAGES`` seeded images)."""
     session = make_session(model)
     given = session.get_inputs()[0]
     names = [output.name for output in session.get_outputs()]
-    inputs = inputs or [_images(given.shape, given.type, seed) for seed in SEEDS]
+    inputs = inputs or [_images(given.shape, given.type, seed) for seed in range(_runs(given.shape[0]))]
     runs = [session.run(names, {given.name: images}) for images in inputs]
     return [dict(zip(names, outputs, strict=True)) for outputs in runs]
+
+
+def _runs(batch: int) -> int:
+    return math.ceil(IMAGES / batch)
 
 
 def _images(shape: list[int], kind: str, seed: int) -> np.ndarray:

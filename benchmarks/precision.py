@@ -56,7 +56,7 @@ def files_of(case: Case, settings: Sequence[Setting]) -> Iterator[tuple[Entry, P
 
 def latencies(case: Case, settings: Sequence[Setting], given: argparse.Namespace) -> Iterator[Entry]:
     """Time the files of a precision in turn with the dense fp32 file; figures are medians over rounds."""
-    first = next(known for known in CASES if (known.backend, known.label) == (case.backend, "fp32"))
+    first = case.in_fp32()
     names, paths = zip(*files_of(case, settings), strict=True)
     files = list(dict.fromkeys([(first, first.path(settings[0].place, DENSE)), *((case, path) for path in paths)]))
     rounds = [_timed(files, given.seconds) for _ in range(given.rounds)]
@@ -84,7 +84,7 @@ def footprints(case: Case, settings: Sequence[Setting], _: argparse.Namespace) -
 
 def accuracies(case: Case, settings: Sequence[Setting], given: argparse.Namespace) -> Iterator[Entry]:
     """Score files on labelled images, against the dense float32 file and against their own float32 twins."""
-    first = next(known for known in CASES if (known.backend, known.label) == (case.backend, "fp32"))
+    first = case.in_fp32()
     paths = spread(find_images(given.data), given.limit)
     twins = [path for _, path in files_of(first, settings)]
     manifest = read_manifest(twins[0].parent)

@@ -47,6 +47,10 @@ class Case:
         """Load a file with one thread."""
         return load(path, self.backend, threads=1, **self.options)
 
+    def in_fp32(self) -> "Case":
+        """Return the case of float32 on the same runtime."""
+        return Case(self.backend, "fp32", "fp32")
+
     @property
     def options(self) -> dict[str, str]:
         """Options of the backend."""
@@ -88,14 +92,14 @@ class Setting:
 
 
 def chosen(precisions: str, backends: str) -> list[Case]:
-    """Return the cases of the precisions and runtimes that are asked for; float32 is always among them."""
+    """Return the cases of the precisions and runtimes that are asked for."""
     names, runtimes = precisions.split(","), backends.split(",")
-    return [case for case in CASES if case.backend in runtimes and case.label in ("fp32", *names)]
+    return [case for case in CASES if case.backend in runtimes and case.label in names]
 
 
 def make(recipe: Recipe, setting: Setting, given: argparse.Namespace, cases: Iterable[Case]) -> None:
-    """Make the files that the cases need, in a folder for each form, but for those that are there."""
-    for name in dict.fromkeys(case.made for case in cases):
+    """Make the files that the cases need, in a folder for each form, but for those that are there; fp32 in any case."""
+    for name in dict.fromkeys(["fp32", *(case.made for case in cases)]):
         place = setting.place / name
         if not (place / "model.json").exists():
             print(f"making {setting.place.name}, {name}", flush=True)

@@ -22,7 +22,7 @@ def test_precisions_are_measured_in_parts(script: Script, tmp_path: Path, monkey
 
     small = {"file_bytes": 1_000_000, "peak_mib": 70.0, "cold_start_ms": 200.0, "starts": 1}
     monkeypatch.setattr(precision, "measure_footprint", lambda *given, **options: Footprint(**small))
-    found = run("--precisions", "int8,bf16", "--backends", "openvino")
+    found = run("--precisions", "fp32,int8,bf16", "--backends", "openvino")
     names = [(entry["precision"], entry["form"]) for entry in found["latency"]]
     assert names == [(name, form) for name in ("fp32", "bf16", "int8") for form in ("dense", "measured")]
     assert [entry["share"] is None for entry in found["latency"]] == [True, False] * 3
@@ -32,7 +32,7 @@ def test_precisions_are_measured_in_parts(script: Script, tmp_path: Path, monkey
     assert {entry["peak_mib"] for entry in found["footprint"]} == {70.0}
     assert output.with_name("precision-digits-openvino.png").stat().st_size > 1000
     monkeypatch.setattr(precision, "make", lambda *given: pytest.fail("the files are there"))
-    again = run("--parts", "accuracy", "--limit", "9", "--precisions", "int8", "--backends", "openvino")
+    again = run("--parts", "accuracy", "--limit", "9", "--precisions", "fp32,int8", "--backends", "openvino")
     assert again["latency"] == found["latency"], "what is not measured again stays"
     assert [entry["images"] for entry in again["accuracy"]] == [9, 9, 8, 8, 9, 9]
 

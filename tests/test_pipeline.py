@@ -1,6 +1,7 @@
 """An export is proven before it takes its place: what fails its gates leaves the earlier one as it was."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,24 @@ def test_without_proof(tmp_path: Path) -> None:
     assert (exported.proof, exported.manifest.results) == (None, {})
 
 
-def test_what_cannot_be_run_here_is_said(tmp_path: Path) -> None:
-    options = ExportOptions(simplify=False, dense=False, precision="bf16")
-    proof = export(TINY, tmp_path / "out", weights="random", options=options).proof
+BF16 = ExportOptions(simplify=False, dense=False, precision="bf16")
+
+
+def test_openvino_proves_bf16(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    proof = export(TINY, tmp_path / "out", weights="random", options=BF16).proof
+    assert proof is not None and proof.parity is not None
+    assert proof.parity.ok, proof.parity.problems
+    assert (proof.backend, proof.parity.precision, len(proof.latency)) == ("openvino", "bf16", 1)
+    assert read_manifest(tmp_path / "out").results["parity"]["model.onnx"]["ok"]
+
+
+def test_what_cannot_be_run_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    proof = export(TINY, tmp_path / "out", weights="random", options=BF16).proof
     assert proof is not None
     assert (proof.parity, proof.latency, proof.note) == (None, [], UNPROVEN)
+    assert "pip install 'gtp-export[openvino]'" in UNPROVEN
 
 
 @pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.full) for name in METHOD_CASES] + ["measured"])

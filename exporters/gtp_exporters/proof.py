@@ -7,6 +7,7 @@ import numpy as np
 
 from gtp_exporters.errors import ParityFailedError
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.comparing import record_latency
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
@@ -14,7 +15,10 @@ from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together
-UNPROVEN = "ONNX Runtime has no bf16 kernels for CPUs, so the export was not checked"
+UNPROVEN = (
+    "ONNX Runtime has no bf16 kernels for CPUs and OpenVINO is not installed, so the export was not checked: "
+    f"{EXTRA.command}"
+)
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,28 @@ class Proof:
         parity: parity of the model, the quantised one if there is one; its problems include those of the other files.
         latency: one entry per file, the dense baseline first.
         note: why nothing was checked; ``parity`` is then None.
+        backend: the runtime that ran the files.
     """
 
     parity: Parity | None
     latency: list[Latency]
     note: str = ""
+    backend: str = "onnxruntime"
 
 
 def prove(directory: Path, threads: int, progress: Progress) -> Proof:
-    """Validate and time the graphs of an artifact directory in ONNX Runtime; the manifest there keeps the results."""
+    """Validate and time the graphs of an artifact directory; the manifest there keeps the results.
+
+    ONNX Runtime runs them, or OpenVINO where they are bf16.
+    """
     manifest = read_manifest(directory)
-    if any(entry.precision == "bf16" for entry in manifest.files.values()):
+    is_bf16 = any(entry.precision == "bf16" for entry in manifest.files.values())
+    if is_bf16 and EXTRA.missing():
         return Proof(None, [], UNPROVEN)
-    models = [load(directory / name, threads=threads) for name in _graphs(manifest)]
+    backend = "openvino" if is_bf16 else "onnxruntime"
+    models = [load(directory / name, backend, threads=threads) for name in _graphs(manifest)]
     try:
-        return _prove(models, progress)
+        return replace(_prove(models, progress), backend=backend)
     finally:
         for model in models:
             model.close()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gtp_exporters import Exported
     from gtp_exporters.proof import Proof
 
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
 
 def export(
     model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
@@ -209,17 +211,22 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
     assert proof.parity is not None
     batch = proof.latency[0].batch
     used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
-    latency_table(proof.latency, f"ONNX Runtime, {used}, batch {batch}")
+    latency_table(proof.latency, f"{_RUNTIMES[proof.backend]}, {used}, batch {batch}")
     parity_lines(proof.parity, str(exported.manifest.reference["images"]))
 
 
 def _next(exported: "Exported") -> str:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    if exported.proof is None:
+    proof, options = exported.proof, ""
+    if proof is None:
         return f"gtp-export validate {graph}"
-    if exported.proof.parity is None:  # only TensorRT runs it
-        return f"gtp-export build-engine {graph}" if manifest.target == "tensorrt" else f"gtp-export inspect {graph}"
+    if proof.parity is None or proof.backend != "onnxruntime":  # ONNX Runtime cannot run it
+        if manifest.target == "tensorrt":
+            return f"gtp-export build-engine {graph}"
+        options = f" --backend {proof.backend}"
+    if proof.parity is None:
+        return f"gtp-export inspect {graph}"
     if manifest.gives_features:
-        return f"gtp-export bench {graph}"
+        return f"gtp-export bench {graph}{options}"
     allow = " --allow-random" if manifest.weights.source == "random" else ""
-    return f"gtp-export predict {graph} IMAGE{allow}"
+    return f"gtp-export predict {graph} IMAGE{options}{allow}"

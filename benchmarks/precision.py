@@ -29,8 +29,9 @@ from precision_cases import CASES, DENSE, MODEL, Case, Setting, chosen, make
 from precision_page import write
 from scores import compare
 
-from gtp_models import load_recipe
+from gtp_models import Recipe, load_recipe
 from gtp_runtime import Latency, benchmark, measure_footprint
+from gtp_runtime.atomic import write_bytes
 from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.images import find_images, spread
@@ -163,16 +164,23 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
         setting.place.mkdir(parents=True, exist_ok=True)
         make(recipe, setting, given, cases)
     given.data = given.data or recipe.images
-    saved = given.output.with_suffix(".json")
-    known: dict[str, Any] = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
-    model = known.setdefault(recipe.name, {"title": recipe.title})
+    known: dict[str, Any] = {}
     for part in (name for name in PARTS if name in parts and (name != "accuracy" or given.data)):
         for case in cases:
             found = list(PARTS[part](case, settings, given))
             print(part, *found, sep="\n  ", flush=True)
-            model[part] = merged(model.get(part, []), found)
-            saved.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    write(known, given.output)
+            known = store(given.output.with_suffix(".json"), recipe, part, found)
+    if known:
+        write(known, given.output)
+
+
+def store(path: Path, recipe: Recipe, part: str, found: list[Entry]) -> dict[str, Any]:
+    """Add entries to the file, which is read anew: other runs may write to it as well. Return its contents."""
+    known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    model = known.setdefault(recipe.name, {"title": recipe.title})
+    model[part] = merged(model.get(part, []), found)
+    write_bytes(path, (json.dumps(known, indent=1) + "\n").encode())
+    return known
 
 
 if __name__ == "__main__":

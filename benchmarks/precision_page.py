@@ -5,120 +5,142 @@ python benchmarks/precision_page.py docs/precision.json      # the page alone
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 HEAD = """# Precisions: latency, accuracy, size and memory
 
-What do int8, fp16, bf16 and weights in few bits gain and cost, for the dense model and for GTP? *Ratio* is p50 latency
-over that of the dense fp32 file on the same runtime, in turn in one process, one thread, batch 1. *Share* is how much
-of the saved MACs arrives as saved time within a precision: 100 % is all. *Fastest runs*: the same from the 5 % quantile
-of the runs instead of p50, which other work on the machine delays least. *Divergence* is the mean Kullback-Leibler
-divergence of class probabilities in nats: from the dense fp32 file (what GTP and the precision cost together), and from
-the same file in fp32 (what the precision alone costs). int8 is made by `gtp-export quantize`, in the form of the
-runtime; *int8 and bf16* is that file with `--compute bf16`. Weights of DeiT are random, which does not affect time.
-Made by `benchmarks/precision.py`; all figures are in [precision.json](precision.json).
+What do int8, fp16, bf16 and weights in few bits gain and cost, for the dense model and for GTP? Made by
+`benchmarks/precision.py`; all figures are in [precision.json](precision.json).
+
+- A column is a file: the dense model, or a form of GTP at its share of the dense model's MACs. *measured* is
+  `--preset measured`, *paper* is the paper's form.
+- *Latency* is the p50 over that of the dense fp32 file on the same runtime, one thread, batch 1. The files of a row are
+  timed in turn with the dense fp32 file, in one process. In brackets, the *share realised*: how much of the saved MACs
+  arrives as saved time, against the dense file of the same precision. Weights of DeiT are random, which does not affect
+  time.
+- *Top-1* is given for dense fp32; the others are changes in percentage points, with the standard error of the paired
+  differences.
+- *Divergence* is the mean Kullback-Leibler divergence of class probabilities, in millinats.
+- A *twin* is the same file in fp32: what is measured against it is what the precision alone costs.
+- *int8* is made by `gtp-export quantize` in the form of the runtime. *int8 and bf16* is that file with
+  `--compute bf16`, *bf16* is the fp32 file with it. ONNX Runtime has no bf16 on CPUs. OpenVINO reads fp16 files, and
+  computes them in fp32 on CPUs without fp16.
+
 """
-Rows = dict[str, dict[str, Any]]
-Found = list[tuple[str, str, dict[str, Any]]]  # form, share of the MACs, and what was found of one case
+Entry = dict[str, Any]
+Entries = list[Entry]
+Cell = Callable[[Entry], str]
 
 
 def write(found: dict[str, Any], output: Path) -> None:
-    """Write the page and a plot a model."""
+    """Write the page, and a plot for each model and runtime with latencies."""
     parts = [HEAD]
     for name, model in found.items():
-        parts.append(f"\n## {model['title']}\n")
-        latency = _all(model["rows"], "latency")
-        if latency:
-            picture = output.with_name(f"{output.name}-{name}.png")
-            plot(latency, model["title"], picture)
-            parts.append(f"\n![latency by MACs]({picture.name})\n")
-        parts += _model(model["rows"])
-    output.with_suffix(".md").write_text("".join(parts), encoding="utf-8")
+        parts.append(f"## {model['title']}\n\n")
+        parts += _latency(model, f"{output.name}-{name}", output.parent)
+        parts += _accuracy(model.get("accuracy", []))
+        parts += _footprint(model.get("footprint", []))
+    output.with_suffix(".md").write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def _all(rows: Rows, part: str) -> Found:
-    return [(*name.split(), entry) for name, row in rows.items() for entry in row.get(part, [])]  # type: ignore[misc]
+def _latency(model: dict[str, Any], name: str, place: Path) -> Iterator[str]:
+    entries = model.get("latency", [])
+    if not entries:
+        return
+    first = {entry["backend"]: entry["ms"] for entry in entries if _is_first(entry)}
+    times = " and ".join(f"{ms:.1f} ms on {NAMES[backend]}" for backend, ms in first.items())
+    yield f"Latency, relative to dense fp32 ({times}), and the share realised:\n\n"
+    yield grid(entries, _ratio)
+    for backend in first:
+        picture = f"{name}-{backend}.png"
+        plot([entry for entry in entries if entry["backend"] == backend], model["title"], place / picture)
+        yield f"![latency by MACs on {NAMES[backend]}]({picture})\n"
+    yield "\n"
 
 
-def _model(rows: Rows) -> Iterable[str]:
-    latency, accuracy, footprint = (_all(rows, part) for part in ("latency", "accuracy", "footprint"))
-    if latency:
-        yield "\nLatency, ratio to dense fp32, and share of the saved MACs realised:\n\n"
-        yield _table(
-            ("form", "MACs", "runtime", "precision", "dense", "GTP", "share", "fastest runs: dense", "GTP", "share"),
-            map(_latency, latency),
-        )
-    if accuracy:
-        counts = " or ".join(str(count) for count in sorted({entry["images"] for _, _, entry in accuracy}))
-        yield f"\nAccuracy on {counts} test images; changes in points, paired, with their standard error:\n\n"
-        columns = ("file", "top-1 %", "against dense fp32", "divergence", "against its fp32 twin", "twin divergence")
-        yield _table(("form", "MACs", "runtime", "precision", *columns), map(_accuracy, accuracy))
-    if footprint:
-        yield "\nFile size, and peak memory and cold start of a process that loads and runs the file:\n\n"
-        columns = ("file", "MB", "peak MiB", "cold start ms")
-        yield _table(("form", "MACs", "runtime", "precision", *columns), map(_footprint, footprint))
-
-
-def _case(form: str, keep: str, entry: dict[str, Any]) -> tuple[str, ...]:
-    return form, keep, NAMES[entry["backend"]], entry["precision"]
-
-
-def _latency(found: tuple[str, str, dict[str, Any]]) -> tuple[str, ...]:
-    entry = found[2]
-    figures: list[str] = []
-    for end in ("", "_fast"):
-        figures += [f"{entry[f'dense{end}']:.3f}", f"{entry[f'gtp{end}']:.3f}", f"{entry[f'share{end}']:.0%}"]
-    return (*_case(*found), *figures)
-
-
-def _footprint(found: tuple[str, str, dict[str, Any]]) -> tuple[str, ...]:
-    entry = found[2]
-    figures = f"{entry['file_bytes'] / 1e6:.1f}", f"{entry['peak_mib']:.0f}", f"{entry['cold_start_ms']:.0f}"
-    return (*_case(*found), entry["file"], *figures)
-
-
-def _accuracy(found: tuple[str, str, dict[str, Any]]) -> tuple[str, ...]:
-    entry = found[2]
-    return (
-        *_case(*found),
-        entry["file"],
-        f"{entry['top1']:.2f}",
-        f"{entry['change']:+.2f} ± {entry['change_error']:.2f}",
-        f"{entry['divergence']:.2g}",
-        f"{entry['twin_change']:+.2f} ± {entry['twin_change_error']:.2f}",
-        f"{entry['twin_divergence']:.2g}",
+def _accuracy(entries: Entries) -> Iterator[str]:
+    if not entries:
+        return
+    images = " or ".join(f"{count:,}" for count in sorted({entry["images"] for entry in entries}))
+    yield f"Top-1 on {images} test images, change against dense fp32, in points:\n\n"
+    yield grid(entries, lambda entry: f"{entry['top1']:.2f} %" if _is_first(entry) else _with_error(entry, "change"))
+    yield "Top-1, change against the fp32 twin, in points: what the precision alone costs:\n\n"
+    yield grid(_reduced(entries), lambda entry: _with_error(entry, "twin_change"))
+    yield "Divergence from dense fp32, millinats:\n\n"
+    yield grid(entries, lambda entry: "0" if _is_first(entry) else f"{1e3 * entry['divergence']:.2g}")
+    yield "Divergence from the fp32 twin, millinats, and top-1 agreement with it:\n\n"
+    yield grid(
+        _reduced(entries), lambda entry: f"{1e3 * entry['twin_divergence']:.2g} ({entry['twin_agreement']:.1f} %)"
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+def _footprint(entries: Entries) -> Iterator[str]:
+    if entries:
+        yield "Size of the file in MB, and peak memory in MiB and cold start in ms of a process that runs it:\n\n"
+        yield grid(
+            entries,
+            lambda entry: f"{entry['file_bytes'] / 1e6:.1f}, {entry['peak_mib']:.0f}, {entry['cold_start_ms']:.0f}",
+        )
 
 
-def plot(found: Found, title: str, path: Path) -> None:
-    """Draw the latency of the first form by its MACs, a line a precision and runtime."""
+def _is_first(entry: Entry) -> bool:
+    return (entry["precision"], entry["form"]) == ("fp32", "dense")
+
+
+def _reduced(entries: Entries) -> Entries:
+    return [entry for entry in entries if entry["precision"] != "fp32"]
+
+
+def _ratio(entry: Entry) -> str:
+    return f"{entry['ratio']:.3f}" + ("" if entry["share"] is None else f" ({entry['share']:.0%})")
+
+
+def _with_error(entry: Entry, kind: str) -> str:
+    return f"{entry[kind]:+.2f} ± {entry[f'{kind}_error']:.2f}"
+
+
+def grid(entries: Entries, cell: Cell) -> str:
+    """Return a table with a row for each runtime and precision, and a column for each file."""
+    files = sorted({_file(entry) for entry in entries}, key=lambda file: (file[0], -float(file[1])))
+    names = ["dense" if form == "dense" else f"{form} {keep}" for form, keep in files]
+    lines = [["runtime", "precision", *names], ["---", "---", *["---:"] * len(files)]]
+    for backend, precision in dict.fromkeys((entry["backend"], entry["precision"]) for entry in entries):
+        own = {_file(entry): cell(entry) for entry in entries if _case(entry) == (backend, precision)}
+        lines.append([NAMES[backend], precision, *(own.get(file, "") for file in files)])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"
+
+
+def _file(entry: Entry) -> tuple[str, str]:
+    return entry["form"], entry["keep"]
+
+
+def _case(entry: Entry) -> tuple[str, str]:
+    return entry["backend"], entry["precision"]
+
+
+def plot(entries: Entries, title: str, path: Path) -> None:
+    """Draw latency over MACs on one runtime: a line for each precision, the paper's form hollow."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    form = found[0][0]
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.6))
-    own = [entry for kind, _, entry in found if kind == form]
-    for backend, precision in dict.fromkeys((entry["backend"], entry["precision"]) for entry in own):
-        these = [entry for entry in own if (entry["backend"], entry["precision"]) == (backend, precision)]
-        points = sorted([(1.0, these[0]["dense"]), *((entry["macs"], entry["gtp"]) for entry in these)])
-        style = "-" if backend == "onnxruntime" else "--"
-        axes.plot(*zip(*points, strict=True), style, marker="o", label=f"{NAMES[backend]} {precision}")
+    figure, axes = pyplot.subplots(figsize=(6, 4.5))
+    for precision in dict.fromkeys(entry["precision"] for entry in entries):
+        own = [entry for entry in entries if entry["precision"] == precision]
+        points = sorted((entry["macs"], entry["ratio"]) for entry in own if entry["form"] != "paper")
+        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=precision)
+        for entry in (entry for entry in own if entry["form"] == "paper"):
+            axes.plot(entry["macs"], entry["ratio"], marker="o", markerfacecolor="none", color=line.get_color())
     axes.set(xlabel="MACs, share of the dense model's", ylabel="latency, share of dense fp32", ylim=(0, None))
-    axes.set_title(f"{title}, {form} form", fontsize=9)
+    axes.set_title(f"{title} on {NAMES[entries[0]['backend']]} (hollow: the paper's form)", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from helpers import TINY_RECIPE, noise_of, tiny_vit
 from scripts import Script
 
-from gtp_models import GTPConfig, calibrate
+from gtp_exporters.precisions import find_precision, precision_names
+from gtp_models import GTPConfig, calibrate, load_recipe
+from gtp_runtime.errors import DeviceError
 
 EXPORTED = ["drop", "gtp", "gtp-cls", "prune", "measured", "drop-measured", "tome"]
 LABELS = [*EXPORTED, "measured-each", "mean", "pitome", "atc-keys", "atc-tokens"]
@@ -157,3 +160,22 @@ def test_results_are_interpolated_at_a_latency(script: Script, tmp_path: Path) -
     page.write({"tiny": {"title": "Tiny", "images": 8, "dense_top1": 70.0, "rows": rows}}, tmp_path / "results")
     assert "| OpenVINO fp32 | 0.9 | 0.0100 (65.0) |" in (tmp_path / "results.md").read_text("utf-8")
     assert (tmp_path / "results-tiny-openvino.png").exists()
+
+
+def test_engines_of_every_precision_are_checked_on_a_gpu(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is none, each is listed as skipped."""
+
+    def no_device() -> None:
+        raise DeviceError("no GPU here")
+
+    check, report = script("gpu_check"), script("gpu_check").Report()
+    monkeypatch.setattr(check, "export", lambda recipe, place, **given: SimpleNamespace(directory=place))
+    monkeypatch.setattr(check, "find_flavor", no_device)
+    for name in ("onnxruntime_cuda", "eager"):
+        monkeypatch.setattr(check, name, lambda *given: None)
+    check.check_model(report, load_recipe("digits"), 1, tmp_path)
+    names = [name for name in precision_names() if "tensorrt" in find_precision(name).TARGETS]
+    assert sorted(report.skipped) == sorted(f"digits TensorRT {name}: no GPU here" for name in names)
+    assert {"fp32", "bf16", "fp16", "int8"} <= set(names)

@@ -174,8 +174,8 @@ def test_each_precision_has_its_limit(precision: str, limit: float) -> None:
 
 def test_cosine_gate() -> None:
     flat = np.full((4, 100), 0.1, np.float32)
-    turned = flat * np.where(np.arange(100) < 5, 3, 1)
-    assert only_problem(compare(turned, flat, "bf16", kept=kept([[1, 9, 3]] * 4))) == "cosine 0.92967, limit 0.95"
+    turned = flat * np.where(np.arange(100) < 10, 3, 1)
+    assert only_problem(compare(turned, flat, "bf16", kept=kept([[1, 9, 3]] * 4))) == "cosine 0.89443, limit 0.9"
 
 
 def test_kl_gate() -> None:

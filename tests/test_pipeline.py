@@ -1,6 +1,7 @@
 """An export is proven before it takes its place: what fails its gates leaves the earlier one as it was."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,24 @@ def test_without_proof(tmp_path: Path) -> None:
     assert (exported.proof, exported.manifest.results) == (None, {})
 
 
-def test_what_cannot_be_run_here_is_said(tmp_path: Path) -> None:
-    options = ExportOptions(simplify=False, dense=False, precision="bf16")
-    proof = export(TINY, tmp_path / "out", weights="random", options=options).proof
+BF16 = ExportOptions(simplify=False, dense=False, precision="bf16")
+
+
+def test_openvino_proves_bf16(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    proof = export(TINY, tmp_path / "out", weights="random", options=BF16).proof
+    assert proof is not None and proof.parity is not None
+    assert proof.parity.ok, proof.parity.problems
+    assert (proof.backend, proof.parity.precision, len(proof.latency)) == ("openvino", "bf16", 1)
+    assert read_manifest(tmp_path / "out").results["parity"]["model.onnx"]["ok"]
+
+
+def test_what_cannot_be_run_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    proof = export(TINY, tmp_path / "out", weights="random", options=BF16).proof
     assert proof is not None
     assert (proof.parity, proof.latency, proof.note) == (None, [], UNPROVEN)
+    assert "pip install 'gtp-export[openvino]'" in UNPROVEN
 
 
 @pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.full) for name in METHOD_CASES] + ["measured"])
@@ -205,6 +219,29 @@ def test_the_command_exits_with_3(
     assert found["parity"]["problems"]
     assert said in ran.err.splitlines()[-1]
     assert contents(place) == before
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_precision_that_fails_names_the_layers(tmp_path: Path, command: Command, dense: bool) -> None:
+    """Attention logits that fp16 cannot hold."""
+    state = build_model(TINY, "random").model.state_dict()
+    for part in ("weight", "bias"):
+        state[f"blocks.1.attn.qkv.{part}"][: 2 * len(state["cls_token"][0, 0])] *= 2e4  # queries and keys
+    save_file(state, tmp_path / "large.safetensors")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), "utf-8")
+    common = ("export", recipe, "-o", tmp_path / "out", "--weights", tmp_path / "large.safetensors", "--no-simplify")
+    options = [*common, "--precision", "fp16", "-q", *([] if dense else ["--no-dense"])]
+    ran = command(*options)
+    assert ran.code == 3
+    assert "parity gates (fp16 ends at 65,504, and blocks.1.attn reaches 1." in ran.error
+    assert ("the layers furthest from fp32: " in ran.error) == ("layers furthest from fp32" in ran.out) == dense
+    layers = json.loads(command(*options, "--json").out, parse_constant=no_constant)["layers"]
+    errors = {layer["layer"]: layer["error"] for layer in layers}
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert len(errors) == (10 if dense else 0), "two blocks of four products, the embedding and the head"
+    assert not dense or errors["blocks.1.attn.proj"] > 10 * errors["blocks.0.mlp.fc2"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_image_size_is_given_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from helpers import images_for, tiny_vit
+from onnx.reference import ReferenceEvaluator
 
 from gtp_exporters.agreement import make_session
 from gtp_exporters.errors import LimitError
@@ -76,22 +77,25 @@ def test_sums_that_fp16_cannot_hold_stay_fp32(preset: str, times: float) -> None
         model.pos_embed *= times * FP16_MAX / model.pos_embed.abs().max()
     graph = reduced(model, preset)
     images = images_for(model, 2).numpy()
-    expected, found = (on_onnxruntime(made, images)["logits"] for made in (graph, to_precision(graph, "fp16")))
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected).max() <= 1.5e-2 * np.abs(expected).max()
+    expected = on_onnxruntime(graph, images)["logits"]
+    for run in (in_numpy, on_onnxruntime):
+        found = run(to_precision(graph, "fp16"), images)["logits"]
+        assert np.isfinite(found).all()
+        assert np.abs(found - expected).max() <= 1.5e-2 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("preset", ["paper", "measured"])
-def test_attention_logits_up_to_the_largest_of_fp16(preset: str) -> None:
+@pytest.mark.parametrize(("times", "finite"), [(0.9, True), (3, False)])
+def test_attention_logits_up_to_the_largest_of_fp16(preset: str, times: float, finite: bool) -> None:
     model = tiny_vit()
     images = images_for(model, 2)
     with torch.inference_mode():
         for block in model.blocks:
-            block.attn.qkv.weight[: model.embed_dim] *= 0.9 * FP16_MAX / largest_logit(model, block.attn, images)
+            block.attn.qkv.weight[: model.embed_dim] *= times * FP16_MAX / largest_logit(model, block.attn, images)
             block.attn.qkv.bias[: model.embed_dim] = 0
-        assert largest_logit(model, model.blocks[-1].attn, images) > 0.5 * FP16_MAX
+        assert largest_logit(model, model.blocks[-1].attn, images) > 0.5 * times * FP16_MAX
     low = to_precision(reduced(model, preset), "fp16")
-    assert np.isfinite(on_onnxruntime(low, images.numpy())["logits"]).all()
+    assert np.isfinite(in_numpy(low, images.numpy())["logits"]).all() == finite
 
 
 def reduced(model: Any, preset: str) -> ir.Model:
@@ -132,6 +136,13 @@ def check_answers(run: Run, settings: dict[str, Any], precision: str, limit: flo
     errors = np.abs(outputs["logits"] - expected).max(1) / np.abs(expected).max()
     assert same.mean() >= agreeing
     assert errors[same].max() <= limit, errors
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def in_numpy(graph: ir.Model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Round every value to the graph's type, and overflow: ONNX Runtime computes fp16 graphs in float32 on CPUs."""
+    evaluator, names = ReferenceEvaluator(ir.to_proto(graph)), [str(output.name) for output in graph.graph.outputs]
+    return dict(zip(names, evaluator.run(names, {"images": images}), strict=True))
 
 
 def on_onnxruntime(graph: ir.Model, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from gtp_exporters.graphs import read
 from gtp_exporters.lowering import attention_logits, deciding_nodes
 from gtp_exporters.precision import precision_of
 from gtp_exporters.quantizing import gate
+from gtp_exporters.quantizing.calibration import RUNS
+from gtp_exporters.quantizing.calibration import _parts as handed_over
 from gtp_exporters.quantizing.gate import LIMITS, GateLimits, judge
 from gtp_exporters.quantizing.products import constant_products
 from gtp_exporters.quantizing.sensitivity import fewest
@@ -326,6 +328,21 @@ def test_a_directory_without_float32_graphs_and_one_without_images_are_refused(t
     (place / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(LimitError, match="int8 is made from a float32 graph, and those there are fp16"):
         quantize(place, QuantizeOptions("onnxruntime"))
+
+
+def test_calibration_images_are_read_a_few_at_a_time() -> None:
+    """The calibrators of histograms keep all values of the images that they are handed until they have counted them."""
+    read = list[int]()
+
+    def batches() -> Iterator[np.ndarray]:
+        for number in range(3 * RUNS + 1):
+            read.append(number)
+            yield np.asarray(number)
+
+    for done, part in enumerate(handed_over(batches()), 1):
+        assert len(part) <= RUNS
+        assert len(read) <= RUNS * done, "none is read ahead"
+    assert len(read) == 3 * RUNS + 1
 
 
 @pytest.mark.parametrize("calibration", ["entropy", "percentile"])

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from artifacts import DIGITS
 
 import gtp_runtime
+from gtp_exporters import QuantizeOptions, quantize
 from gtp_exporters.directory import staged
 from gtp_exporters.errors import EngineError, OutputError
+from gtp_exporters.quantizing import run
 from gtp_exporters.tensorrt import engine as engines
 from gtp_runtime import atomic, read_manifest
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.manifest import check_file, update_manifest, updating, write_manifest
+from gtp_runtime.manifest import Manifest, check_file, update_manifest, updating, write_manifest
 
 
 @contextmanager
@@ -36,10 +40,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updating, "PATIENCE", 0.05)
 
 
-def place_engine(directory: Path, plan: bytes = b"plan", sha256: str | None = None) -> None:
+def place_engine(directory: Path, plan: bytes = b"plan", sha256: str | None = None, name: str = "model.engine") -> None:
     entry = read_manifest(directory).entry("model.onnx")
     info = EngineInfo("rtx", "1.3", "model.onnx", sha256 or entry.sha256, 10, 0.5)
-    engines._write(directory / "model.engine", plan, replace(entry, engine=info), info)
+    engines._write(directory / name, plan, replace(entry, engine=info), info)
 
 
 def test_no_change_is_lost(digits_copy: Path) -> None:
@@ -66,6 +70,34 @@ def test_all_writers_wait_for_the_lock(digits_copy: Path) -> None:
                 place_engine(digits_copy)
         assert loaded.record("parity", {"ok": True})
     assert read_manifest(digits_copy).results["parity"] == {"model.onnx": {"ok": True}}
+
+
+def test_engines_that_are_built_while_int8_files_are_put_in_place_stay(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is there with its cache of kernels; another is finished when the manifest was read for the last time."""
+    place = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    place_engine(place)
+    for name in ("model", "gone"):
+        (place / f"{name}.rtx-cache").write_bytes(b"kernels")
+    other = threading.Thread(target=place_engine, args=(place,), kwargs={"name": "late.engine"})
+    write, written = run.write_manifest, list[Manifest]()
+
+    def interrupted(manifest: Manifest, directory: Path) -> None:
+        write(manifest, directory)
+        written.append(manifest)
+        if len(written) == 2:  # the first is for what is judged
+            other.start()
+            other.join(0.2)
+
+    monkeypatch.setattr(run, "write_manifest", interrupted)
+    quantize(place, QuantizeOptions("onnxruntime", DIGITS / "calibration", 16, data=DIGITS / "images", gate=False))
+    other.join()
+    manifest = read_manifest(place)
+    assert {"model.engine", "late.engine", "model.int8.onnx"} <= set(manifest.files)
+    for name in manifest.files:
+        check_file(place / name, manifest)
+    assert [path.name for path in place.glob("*.rtx-cache")] == ["model.rtx-cache"]
 
 
 @pytest.mark.usefixtures("impatient")

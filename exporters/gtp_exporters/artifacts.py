@@ -8,6 +8,7 @@ import numpy as np
 
 from gtp_exporters.agreement import Known
 from gtp_exporters.describe import describe, strip, tool_versions, write_graph
+from gtp_exporters.float_twin import keep_float
 from gtp_exporters.graph_layers import nodes_per_layer
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.precision import to_precision
@@ -119,6 +120,8 @@ class _Graphs:
             self.progress(f"simplifying {name}")
             graph, note = simplify(graph, self._known(reference, traced.output_names, role))
         self.progress(f"checking {name}")
+        if options.converted != "fp32" and (role == "dense" or not options.dense):
+            keep_float(graph, self.directory / name)
         graph = to_precision(infer_shapes(graph), options.converted)
         check_static(graph, options.target)
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gtp_exporters.layer_errors import LayerError
     from gtp_exporters.proof import Proof
     from gtp_exporters.quantizing.gate import GateReport
     from gtp_exporters.quantizing.sensitivity import LayerLoss
@@ -42,11 +43,13 @@ class ParityFailedError(ExportError):
 
     Attributes:
         proof: the measured values; of a model whose own answers are not finite, its parity with itself.
+        errors: how far each layer is from float32, the furthest first; none for float32 and bf16.
     """
 
-    def __init__(self, message: str, proof: "Proof") -> None:
+    def __init__(self, message: str, proof: "Proof", errors: "Sequence[LayerError]" = ()) -> None:
         super().__init__(message)
         self.proof = proof
+        self.errors = list(errors)
 
 
 class QuantizationFailedError(ExportError):

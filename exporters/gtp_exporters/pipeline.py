@@ -93,7 +93,7 @@ def export(
         if options.calibrated:
             _quantize(staging.path, options, recipe, threads, check, progress)
         proof = prove(staging.path, threads, progress) if check else None
-        check_proof(proof, directory)
+        check_proof(proof, directory, staging.path, threads)
         if report:
             progress("writing the report")
             write_report(staging.path)

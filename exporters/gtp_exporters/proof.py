@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from gtp_exporters.errors import ParityFailedError
+from gtp_exporters.layer_errors import layer_errors, overflows
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.comparing import record_latency
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
@@ -14,7 +16,11 @@ from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together
-UNPROVEN = "ONNX Runtime has no bf16 kernels for CPUs, so the export was not checked"
+SHOWN = 3  # layers that an error names
+UNPROVEN = (
+    "ONNX Runtime has no bf16 kernels for CPUs and OpenVINO is not installed, so the export was not checked: "
+    f"{EXTRA.command}"
+)
 
 
 @dataclass(frozen=True)
@@ -25,21 +31,28 @@ class Proof:
         parity: parity of the model, the quantised one if there is one; its problems include those of the other files.
         latency: one entry per file, the dense baseline first.
         note: why nothing was checked; ``parity`` is then None.
+        backend: the runtime that ran the files.
     """
 
     parity: Parity | None
     latency: list[Latency]
     note: str = ""
+    backend: str = "onnxruntime"
 
 
 def prove(directory: Path, threads: int, progress: Progress) -> Proof:
-    """Validate and time the graphs of an artifact directory in ONNX Runtime; the manifest there keeps the results."""
+    """Validate and time the graphs of an artifact directory; the manifest there keeps the results.
+
+    ONNX Runtime runs them, or OpenVINO where they are bf16.
+    """
     manifest = read_manifest(directory)
-    if any(entry.precision == "bf16" for entry in manifest.files.values()):
+    is_bf16 = any(entry.precision == "bf16" for entry in manifest.files.values())
+    if is_bf16 and EXTRA.missing():
         return Proof(None, [], UNPROVEN)
-    models = [load(directory / name, threads=threads) for name in _graphs(manifest)]
+    backend = "openvino" if is_bf16 else "onnxruntime"
+    models = [load(directory / name, backend, threads=threads) for name in _graphs(manifest)]
     try:
-        return _prove(models, progress)
+        return replace(_prove(models, progress, _too_large(directory, threads)), backend=backend)
     finally:
         for model in models:
             model.close()
@@ -63,22 +76,28 @@ def check_reference(reference: Reference, weights: str) -> None:
         )
 
 
-def check_proof(proof: Proof | None, directory: Path) -> None:
-    """Raise ``ParityFailedError`` if a gate failed.
+def check_proof(proof: Proof | None, directory: Path, place: Path, threads: int) -> None:
+    """Raise ``ParityFailedError`` if a gate failed; in fp16 and in few bits it names the layers that lose most.
 
     Args:
         proof: None if the check was left out.
         directory: the artifact directory that the export would replace.
+        place: the folder of the new export.
+        threads: 0 for all.
     """
     if proof is None or proof.parity is None or proof.parity.ok:
         return
+    errors = layer_errors(place, threads)
+    named = ", ".join(f"{layer.layer} ({layer.text})" for layer in errors[:SHOWN])
     earlier = (
         "the earlier export there is unchanged" if (directory / FILE_NAME).exists() else "nothing was written there"
     )
     raise ParityFailedError(
         f"the exported graphs failed their parity gates ({'; '.join(proof.parity.problems)}), so they were not put "
-        f"into {directory}: {earlier}; --no-check exports without proof",
+        f"into {directory}: {earlier}; {f'the layers furthest from fp32: {named}; ' if named else ''}"
+        "--no-check exports without proof",
         proof,
+        errors,
     )
 
 
@@ -88,7 +107,12 @@ def _graphs(manifest: Manifest) -> list[str]:
     return sorted(names, key=lambda name: (manifest.files[name].role, manifest.files[name].quantization is not None))
 
 
-def _prove(models: list[Model], progress: Progress) -> Proof:
+def _too_large(directory: Path, threads: int) -> list[str]:
+    found = overflows(directory, threads)
+    return [f"fp16 ends at 65,504, and {', '.join(found[:SHOWN])}: use bf16"] if found else []
+
+
+def _prove(models: list[Model], progress: Progress, problems: list[str]) -> Proof:
     reports = [model.validate(progress) for model in models]
     latency = benchmark(models, SECONDS, progress)
     for model, report in zip(models, reports, strict=True):
@@ -99,7 +123,7 @@ def _prove(models: list[Model], progress: Progress) -> Proof:
         for model, report in zip(models[:-1], reports[:-1], strict=True)
         for problem in report.problems
     ]
-    parity = replace(reports[-1], problems=[*reports[-1].problems, *others])
+    parity = replace(reports[-1], problems=[*problems, *reports[-1].problems, *others])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
     return Proof(parity, named)
 

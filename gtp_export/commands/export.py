@@ -1,5 +1,6 @@
 """``gtp-export export``: from a model to an artifact directory, validated and timed."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,10 @@ from gtp_exporters.limits import TARGETS
 from gtp_exporters.precisions import precision_names
 
 if TYPE_CHECKING:
-    from gtp_exporters import Exported
+    from gtp_exporters import Exported, ParityFailedError
     from gtp_exporters.proof import Proof
+
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def export(
@@ -158,7 +161,7 @@ def export(
 
             gate_failure(failed, json)
         else:
-            _show_failure(failed.proof, str(failed), json)
+            _show_failure(failed, json)
         raise typer.Exit(GATE_FAILED)
     proof = exported.proof
     for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
@@ -181,15 +184,20 @@ def _document(exported: "Exported") -> dict[str, Any]:
     }
 
 
-def _show_failure(proof: "Proof", message: str, json: bool) -> None:
+def _show_failure(error: "ParityFailedError", json: bool) -> None:
     from gtp_export.reports import parity_lines
 
-    assert proof.parity is not None
+    parity = error.proof.parity
+    assert parity is not None
     if json:
-        console.emit({"directory": None, "parity": proof.parity.to_dict()})
+        layers = [asdict(layer) for layer in error.errors]
+        console.emit({"directory": None, "parity": parity.to_dict(), "layers": layers})
     else:
-        parity_lines(proof.parity, "the reference's")
-    console.err.print(f"error: {message}", style="red", markup=False)
+        parity_lines(parity, "the reference's")
+        rows = [(layer.layer, layer.text) for layer in error.errors[:10]]
+        if rows:
+            console.table("layers furthest from fp32", ("layer", "relative error"), rows)
+    console.err.print(f"error: {error}", style="red", markup=False)
 
 
 def _show(exported: "Exported", threads: int) -> None:
@@ -209,17 +217,22 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
     assert proof.parity is not None
     batch = proof.latency[0].batch
     used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
-    latency_table(proof.latency, f"ONNX Runtime, {used}, batch {batch}")
+    latency_table(proof.latency, f"{_RUNTIMES[proof.backend]}, {used}, batch {batch}")
     parity_lines(proof.parity, str(exported.manifest.reference["images"]))
 
 
 def _next(exported: "Exported") -> str:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    if exported.proof is None:
+    proof, options = exported.proof, ""
+    if proof is None:
         return f"gtp-export validate {graph}"
-    if exported.proof.parity is None:  # only TensorRT runs it
-        return f"gtp-export build-engine {graph}" if manifest.target == "tensorrt" else f"gtp-export inspect {graph}"
+    if proof.parity is None or proof.backend != "onnxruntime":  # ONNX Runtime cannot run it
+        if manifest.target == "tensorrt":
+            return f"gtp-export build-engine {graph}"
+        options = f" --backend {proof.backend}"
+    if proof.parity is None:
+        return f"gtp-export inspect {graph}"
     if manifest.gives_features:
-        return f"gtp-export bench {graph}"
+        return f"gtp-export bench {graph}{options}"
     allow = " --allow-random" if manifest.weights.source == "random" else ""
-    return f"gtp-export predict {graph} IMAGE{allow}"
+    return f"gtp-export predict {graph} IMAGE{options}{allow}"

@@ -13,7 +13,8 @@ from gtp_runtime.trust import SIGNATURE_NAME
 
 SYSTEM = {"lost+found"}  # a file system's own, at its root
 _SECTIONS = {"schema_version", "model", "weights", "preprocessing", "files"}
-_LATER = (".engine", CACHE_SUFFIX)  # files that are made after the export
+ENGINE_SUFFIX = ".engine"
+_LATER = (ENGINE_SUFFIX, CACHE_SUFFIX)  # files that are made after the export
 
 
 def own(directory: Path) -> set[str]:
@@ -39,15 +40,30 @@ def _is_temporary(name: str, listed: frozenset[str]) -> bool:
 
 
 def listed_files(directory: Path) -> frozenset[str]:
-    """Return the names in the manifest there, the manifest's own included; none where it is not one of gtp-export.
+    """Return the names in the manifest there, the manifest's own included; none where it is not one of gtp-export."""
+    listed = _hashes(directory)
+    return frozenset([FILE_NAME, *listed]) if listed else frozenset()
+
+
+def valid_caches(earlier: Path, new: Path) -> set[str]:
+    """Return the names of the engine caches in a directory that stay valid when another export replaces the one there:
+    those of the engines that both manifests list with the same sha256.
+    """
+    before, after = _hashes(earlier), _hashes(new)
+    same = {name for name, sha256 in after.items() if name.endswith(ENGINE_SUFFIX) and before.get(name) == sha256}
+    return {Path(name).with_suffix(CACHE_SUFFIX).name for name in same}
+
+
+def _hashes(directory: Path) -> dict[str, Any]:
+    """Return the sha256 of each file in the manifest there; none where it is not one of gtp-export.
 
     It is read by hand, for a manifest of another major version is refused by ``read_manifest``, and may be replaced.
     """
     try:
         values = json.loads(read_regular(directory / FILE_NAME, LARGEST))
     except (OSError, ValueError, RecursionError):
-        return frozenset()
-    return frozenset([FILE_NAME, *values["files"]]) if _is_manifest(values) else frozenset()
+        return {}
+    return {name: entry["sha256"] for name, entry in values["files"].items()} if _is_manifest(values) else {}
 
 
 def _is_manifest(values: Any) -> bool:

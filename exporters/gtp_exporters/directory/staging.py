@@ -3,7 +3,8 @@
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gtp_runtime import atomic
 from gtp_runtime.atomic import temporary_of
 from gtp_runtime.manifest import FILE_NAME, WORK_NAME
 from gtp_runtime.manifest.updating import held
-from gtp_runtime.owned import listed_files, own
+from gtp_runtime.owned import listed_files, own, valid_caches
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Staging:
 
     directory: Path
     committed: bool = False
+    _locked: bool = False
 
     @property
     def path(self) -> Path:
@@ -38,6 +40,22 @@ class Staging:
     def done(self) -> Path:
         """The folder from which a committed export is moved to its place."""
         return self.directory / WORK_NAME / DONE
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the directory, so that what is taken over from the earlier export is still current at the ``commit``.
+
+        Only for short work: those that record results or add engines wait.
+
+        Raises:
+            OSError: another process holds the lock.
+        """
+        with held(self.directory):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     def commit(self) -> None:
         """Put the export in place of the earlier one: the files that its manifest lists.
@@ -84,7 +102,8 @@ class Staging:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _finish(self) -> None:
-        with held(self.directory):  # against what is recorded in the earlier manifest meanwhile
+        # the lock: nothing is recorded in the earlier manifest meanwhile
+        with nullcontext() if self._locked else held(self.directory):
             if (self.done / FILE_NAME).exists():
                 names = _listed(self.done)
                 self._check_free(self.done)
@@ -93,7 +112,7 @@ class Staging:
         shutil.rmtree(self.done)
 
     def _move(self, names: frozenset[str]) -> None:
-        for name in own(self.directory) - names:
+        for name in own(self.directory) - names - valid_caches(self.directory, self.done):
             if temporary_of(name) is None:
                 (self.directory / name).unlink()
         for name in names - {FILE_NAME}:

@@ -15,15 +15,19 @@ from gtp_runtime.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
 def linked(directory: Path, place: Path, without: Collection[str] = ()) -> None:
     """Put the files of an export into another folder, without copying them where the file system can link.
 
+    Files that are there already, by the manifest there, stay.
+
     Args:
         directory: the artifact directory.
-        place: the other folder; files of these names there are replaced.
+        place: the other folder; other files of these names there are replaced.
         without: names of files that are left out.
 
     Raises:
         ManifestError: no manifest, or a file is missing.
     """
-    for name in (*(name for name in read_manifest(directory).files if name not in without), FILE_NAME):
+    there = read_manifest(place).files if (place / FILE_NAME).exists() else {}
+    wanted = [name for name, entry in read_manifest(directory).files.items() if entry != there.get(name)]
+    for name in (*(name for name in wanted if name not in without), FILE_NAME):
         if not (directory / name).is_file():
             raise ManifestError(
                 f"no file {directory / name}, though the manifest lists it: copy it there, or export again"

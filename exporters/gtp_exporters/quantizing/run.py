@@ -81,9 +81,10 @@ def quantize(directory: Path | str, options: QuantizeOptions, progress: Progress
         with staged(place) as staging:
             linked(place, staging.path)
             made = quantize_staged(staging.path, options, progress)
-            linked(place, staging.path, without=made.files)  # engines may have been built and results kept meanwhile
-            write_manifest(made.listed(read_manifest(staging.path)), staging.path)
-            staging.commit()
+            with staging.locked():  # engines may have been built and results kept meanwhile
+                linked(place, staging.path, without=made.files)
+                write_manifest(made.listed(read_manifest(staging.path)), staging.path)
+                staging.commit()
     except QuantizationFailedError as error:
         _keep(place, error)
         raise

@@ -1,0 +1,65 @@
+"""The float32 graph that a graph in another precision was made from, kept until the export is proven.
+
+It is the dense one, where there is one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from gtp_exporters.agreement import make_session
+from gtp_exporters.graphs import DATA_SUFFIX, read, save
+from gtp_exporters.quantizing.images import batches
+from gtp_exporters.quantizing.job import prepared
+from gtp_exporters.static_check import infer_shapes
+from gtp_runtime.manifest import REFERENCE_NAME, read_manifest
+from gtp_runtime.reference import read_reference
+
+PREFIX = "float32."  # of the file's name; no manifest lists the file, so it is not part of the export
+RUNS = 4
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A graph and its float32 twin, both with inferred shapes; role and precision; inputs from the reference."""
+
+    role: str
+    precision: str
+    lowered: ir.Model
+    float: ir.Model
+    inputs: list[np.ndarray]
+
+
+def keep_float(model: ir.Model, path: Path) -> None:
+    """Write a float32 graph beside the lowered one that ``path`` will be."""
+    save(model, path.with_name(PREFIX + path.name))
+
+
+def read_twins(directory: Path) -> Twins | None:
+    """Read the twins of an export that is not in its place yet; None for one in float32."""
+    manifest = read_manifest(directory)
+    name = next((name for name in manifest.files if (directory / (PREFIX + name)).exists()), None)
+    if name is None:
+        return None
+    entry, kept = manifest.entry(name), PREFIX + name
+    data = kept + DATA_SUFFIX
+    lowered = read(directory / name, entry.external_data)
+    plain = read(directory / kept, data if (directory / data).exists() else None)
+    pixels = batches(read_reference(directory / REFERENCE_NAME).images, entry.inputs[0].shape[0])
+    inputs = [prepared(batch, entry, manifest) for batch in islice(pixels, RUNS)]
+    return Twins(entry.role, entry.precision, infer_shapes(lowered), infer_shapes(plain), inputs)
+
+
+def values_of(model: ir.Model, names: Sequence[str], inputs: Sequence[np.ndarray], threads: int) -> list[np.ndarray]:
+    """Return values inside a graph by their names, those of all inputs in one array each."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    there = {value.name for value in copy.graph.outputs}
+    copy.graph.outputs.extend(values[name] for name in names if name not in there)
+    session = make_session(copy, threads)
+    runs = [session.run(list(names), {session.get_inputs()[0].name: batch}) for batch in inputs]
+    return [np.concatenate(found) for found in zip(*runs, strict=True)]

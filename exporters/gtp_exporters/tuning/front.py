@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gtp_exporters.tuning.results import Result
+from gtp_exporters.tuning.results import Result, identity
+
+FINALISTS = 3  # that are timed again, for the choice, and for what beats the default
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ class Limit:
 
     def best(self, results: Sequence[Result]) -> Result | None:
         """Return the choice: the fastest within the drop, or the least divergence within the latency; None if none."""
-        kept = [result for result in results if self.holds(result)]
-        return min(kept, key=self._preferred, default=None)
+        return next(iter(self.ranked(results)), None)
+
+    def ranked(self, results: Sequence[Result]) -> list[Result]:
+        """Return those that keep it, the best first."""
+        return sorted(filter(self.holds, results), key=self._preferred)
 
     def nearest(self, results: Sequence[Result]) -> Result:
         """Return what comes nearest where nothing keeps the limit."""
@@ -80,3 +85,17 @@ def beating(results: Sequence[Result], default: Result) -> list[Result]:
         and result.objectives[-2] < base[-2]
     ]
     return sorted(better, key=lambda result: result.objectives[-1])
+
+
+def finalists(results: Sequence[Result], limit: Limit, default: Result) -> list[Result]:
+    """Return what is timed again before the choice: the default, and the best by the timings of the search.
+
+    A trial's own timing is short, and the fastest of many is often one that was timed too fast.
+    """
+    ranked = (limit.ranked(results) or [limit.nearest(results)], beating(results, default))
+    best = [result for found in ranked for result in _different(found)[:FINALISTS]]
+    return _different([default, *best])
+
+
+def _different(results: Sequence[Result]) -> list[Result]:
+    return list({identity(result): result for result in reversed(results)}.values())[::-1]

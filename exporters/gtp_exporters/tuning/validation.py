@@ -1,7 +1,7 @@
 """Validates what a search found on images that it never saw: the exported graphs on the backend, latency in turn."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,13 +9,13 @@ from typing import Any
 
 from gtp_exporters.tuning.results import Loss
 from gtp_exporters.tuning.timing import Running
-from gtp_exporters.tuning.workers import Workers
-from gtp_runtime import evaluate, load
+from gtp_exporters.tuning.workers import Workers, scoring_of
+from gtp_runtime import load
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.evaluating import evaluate_each
 from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.image_set import ImageSet
-from gtp_runtime.latency import Latency
 from gtp_runtime.progress import Progress
 
 SECONDS = 1.5  # of timing, for each file
@@ -45,33 +45,30 @@ class Validated:
 
 
 def validate_graphs(
-    dense: Path, graphs: Mapping[str, Path], images: ImageSet, running: Running, workers: Workers, progress: Progress
-) -> dict[str, Validated]:
+    dense: Path, graphs: Sequence[Path], images: ImageSet, running: Running, workers: Workers, progress: Progress
+) -> list[Validated]:
     """Run graphs beside the dense baseline on images that are held out, and time all of them in turn.
 
     Args:
         dense: the dense baseline.
-        graphs: by name.
+        graphs: one or more.
         images: the search never saw them.
         running: how files run.
-        workers: where latency is measured.
+        workers: what scores the images, and where latency is measured.
         progress: told what is being done.
 
     Raises:
         GTPRuntimeError: a file that cannot be loaded, or no image that can be read.
     """
+    progress("timing what was found")
+    _, *timed = workers.on_device(time_files, running.timing(dense, *graphs, seconds=SECONDS * (1 + len(graphs))))
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)
-        files = {
-            name: stack.enter_context(load(path, running.backend, **running.options))
-            for name, path in {"dense": dense, **graphs}.items()
-        }
-        baseline = files["dense"]
-        timing = running.timing(dense, *graphs.values(), seconds=SECONDS * len(files))
-        progress("timing what was found")
-        timed: dict[str, Latency] = dict(zip(files, workers.on_device(time_files, timing), strict=True))
-        found = {name: evaluate(files[name], baseline, images, progress) for name in graphs}
-    return {
-        name: Validated(Loss.of(accuracy), accuracy, timed[name].p50_ms, timed[name].ratio)
-        for name, accuracy in found.items()
-    }
+        baseline, *files = (
+            stack.enter_context(load(path, running.backend, **running.options)) for path in (dense, *graphs)
+        )
+        found = evaluate_each(files, baseline, images, progress, scoring=scoring_of(workers))
+    return [
+        Validated(Loss.of(accuracy), accuracy, latency.p50_ms, latency.ratio)
+        for accuracy, latency in zip(found, timed, strict=True)
+    ]

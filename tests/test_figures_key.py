@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import DIGITS
+from artifacts import DIGITS, SEVEN
 
 from gtp_exporters import figures_key as module
 from gtp_exporters.figures_key import figures_key
@@ -64,12 +64,11 @@ def test_each_part_counts(asked: dict[str, Any], part: str) -> None:
 def test_an_image_that_was_replaced_is_another(asked: dict[str, Any], part: str, folder: str, tmp_path: Path) -> None:
     before = figures_key(**asked)
     path = next((tmp_path / folder).rglob("*.png"))
-    path.write_bytes((DIGITS / "images" / "1" / "000.png").read_bytes())
+    path.write_bytes(SEVEN.read_bytes())
     os.utime(path, ns=(1, 1))
     after = figures_key(**asked)
     assert {name for name in before if before[name] != after[name]} == {part}
-    asked["images"].path(0)
-    (tmp_path / "images" / "7" / "000.png").unlink()
+    Path(asked["images"].path(1)).unlink()
     assert len(asked["images"].stamp()) == 64, "one that is gone is counted as unreadable later"
 
 

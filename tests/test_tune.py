@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import DIGITS, TINY, Command, python
+from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_export.units import read_seconds
 from gtp_exporters.errors import LimitError, OutputError
@@ -38,6 +38,7 @@ from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.latency import Latency
+from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
@@ -100,6 +101,9 @@ def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path, m
     assert page.count("<circle") == 1 + found["timed"]
     assert "searching" in ran.err
     assert not (place / ".gtp-export" / "tune" / "baseline").exists(), "exports are removed"
+    ran = command("export", place / "recipe.yaml", "--no-check", "--no-report", "-o", tmp_path / "exported")
+    assert ran.code == 0, ran.err
+    assert read_manifest(tmp_path / "exported").num_prop == found["chosen"]["num_prop"]
     ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65")
     assert (ran.code, "keeps another search (searched differ)" in ran.error) == (1, True)
     monkeypatch.setattr("gtp_exporters.tuning.run.describe_machine", lambda names: {"board": "another"})
@@ -380,7 +384,7 @@ def test_answers_of_another_question_are_not_used(tmp_path: Path) -> None:
     before = answer_shard(job)
     for name in shards[0].names:
         path = folder / os.fsdecode(name.replace(b"\0", b"/"))
-        path.write_bytes((DIGITS / "images" / "9" / "000.png").read_bytes())
+        path.write_bytes(SEVEN.read_bytes())
     forget()
     after = answer_shard(job)
     assert len(after) >= len(before) and np.ptp(after, axis=0).max() < 1e-4, "all of them are the same image now"

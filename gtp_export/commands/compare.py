@@ -82,7 +82,7 @@ def compare(
     seconds: Annotated[
         float, typer.Option(help="Seconds of timing in each round, for a budget's files.", min=0, callback=finite)
     ] = 3.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; medians are shown.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; the middle one is shown.", min=1)] = 3,
     footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     *,

@@ -46,9 +46,10 @@ def _processor(text: str) -> str:
 
 def _gpu() -> str:
     try:
-        return str(find_cuda().describe()["gpu"])
+        found = find_cuda().describe()
     except GTPRuntimeError:
         return ""
+    return f"{found['gpu']}, driver {found['driver']}"
 
 
 def _read(path: Path) -> str:

@@ -185,6 +185,37 @@ def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pyte
     assert len(seen) == 4, "one that was finished is measured anew"
 
 
+def test_what_was_measured_of_another_question_is_measured_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small.parent / "images", small.parent / "calibration")
+    recipe = small.parent / "calibrated.yaml"
+    recipe.write_text(f"{small.read_text('utf-8')}calibration: calibration\n", encoding="utf-8")
+    options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
+    seen: list[str] = []
+
+    def measured(self: Any, dense: Any, cases: Any, runs: Any, what: str) -> list[Row]:
+        seen.append(what.partition(",")[0])
+        if what.startswith("part 2"):
+            raise KeyboardInterrupt
+        return [row("dense", budget={}, ratio=1.0, divergence=0.0), row()]
+
+    def stopped() -> list[str]:
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            compare(str(recipe), tmp_path, options=options)
+        return seen
+
+    monkeypatch.setattr(measuring.Measuring, "measure", measured)
+    assert stopped() == ["part 1 of 2", "part 2 of 2"]
+    assert stopped() == ["part 2 of 2"]
+    image = next((small.parent / "calibration").rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"changed")
+    assert stopped() == ["part 1 of 2", "part 2 of 2"], "calibrated on other images"
+    monkeypatch.setattr("gtp_exporters.comparing.run.describe_machine", lambda names: {"board": "another"})
+    assert stopped() == ["part 1 of 2", "part 2 of 2"], "on another device"
+
+
 def test_nothing_is_left_of_what_fails_at_once(small: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match="nothing"):
         compare(str(small), tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))

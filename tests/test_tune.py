@@ -312,7 +312,8 @@ def test_images_that_are_held_out_are_not_searched() -> None:
     shards = [*parts.shards(0, 10), *parts.shards(10, 40)]
     assert [len(shard.names) for shard in shards] == [10, 22, 8]
     assert b"".join(name for shard in shards for name in shard.names) == b"".join(parts.search.names)
-    assert len(split(images, limit=5).search) == 5
+    few = split(images, limit=5)
+    assert (len(few.search), len(few.held_out), set(few.held_out.classes)) == (5, 10, {0, 1, 2})
     with pytest.raises(ImageError, match="has 11 images, and a search needs at least 12"):
         split(ImageSet(Path("images"), names[:11]))
 

@@ -163,7 +163,7 @@ def test_a_checkpoint_of_something_else_is_refused(
 ) -> None:
     kept = tmp_path / "kept.json"
     gtp_runtime.evaluate(model, dense, data, resume=kept)
-    with pytest.raises(InputError, match=r"keeps another evaluation \(dense differ\)"):
+    with pytest.raises(InputError, match=r"keeps another evaluation \(dense, preprocessing of dense differ\)"):
         gtp_runtime.evaluate(model, None, data, resume=kept)
     other = replace(model.manifest, preprocessing=replace(model.manifest.preprocessing, interpolation="nearest"))
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from test_tune import run_tiny, search_tiny, tiny_images
 from gtp_exporters import CompareOptions, compare
 from gtp_exporters.comparing.methods import Budget
 from gtp_exporters.tuning.timing import Running
-from gtp_exporters.tuning.validation import validate_graphs
+from gtp_exporters.tuning.validation import Validation
 from gtp_exporters.tuning.workers import Local, Workers
 from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet, spreading
@@ -72,9 +72,10 @@ def test_nodes_read_the_images_that_were_held_out(digits: Path) -> None:
     fleet = Fleet(FakeCluster("server", "board", device="board"))
     images = find_image_set(DIGITS / "images", read_manifest(digits)).spread(40)
     running = Running("onnxruntime", {"threads": 1}, seconds=0)
-    found = validate_graphs(digits / "dense.onnx", [digits / "model.onnx"], images, running, fleet, quiet)
-    alone = validate_graphs(digits / "dense.onnx", [digits / "model.onnx"], images, running, Local(), quiet)
-    assert found[0].accuracy == alone[0].accuracy and found[0].loss.images == 40
+    files = digits / "dense.onnx", {"one": digits / "model.onnx"}
+    found = Validation(*files, images, running, fleet, quiet).of("one")
+    alone = Validation(*files, images, running, Local(), quiet).of("one")
+    assert found.accuracy == alone.accuracy and found.loss.images == 40
     assert (fleet.report().counts, fleet.report().timed) == ({"server": 1}, {"board": 1})
 
 

@@ -15,6 +15,7 @@ from artifacts import DIGITS, SEVEN, TINY, Command, python
 from gtp_export.units import read_seconds
 from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.tuning.estimating import Estimator
+from gtp_exporters.tuning.finishing import first_that_holds
 from gtp_exporters.tuning.front import Limit, beating, finalists, front
 from gtp_exporters.tuning.judging import Judge
 from gtp_exporters.tuning.options import TuneOptions
@@ -360,7 +361,7 @@ def test_the_best_of_the_search_are_timed_again() -> None:
     same = replace(others[-1], trial=20)
     slow = settings_of(result(30, 0.5, 0.99), 30)
     best = finalists([default, *others, slow, same], Limit(max_drop=0.3), default)
-    assert [found.trial for found in best] == [None, 8, 7, 6], "those that hold the limit beat the default as well"
+    assert [found.trial for found in best] == [None, 8, 7, 6, 5], "those that hold the limit beat the default as well"
     assert [found.trial for found in finalists([default, slow], Limit(max_drop=0.1), default)] == [None, 30]
     nothing = finalists([default, slow], Limit(latency_ms=1), default)
     assert [found.trial for found in nothing] == [None], "the fastest, where nothing holds"
@@ -369,6 +370,26 @@ def test_the_best_of_the_search_are_timed_again() -> None:
     assert again.timing is not None and best[1].timing is not None
     assert (again.timing.p50_ms, again.timing.ratio, again.timing.key) == (7.0, 0.7, best[1].timing.key)
     assert timed_again(slow, {identity(best[1]): latency}) is slow
+
+
+def test_the_first_choice_that_holds_on_other_images_is_taken() -> None:
+    asked: list[str] = []
+    ratios = {identity(settings_of(result(number, 0.1, 0.5), number)): 0.5 + 0.1 * number for number in range(1, 4)}
+
+    class Other:
+        def of(self, name: str) -> Validated:
+            asked.append(name)
+            return Validated(Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5), Accuracy(50, top1=0.5), 8.5, ratios[name])
+
+    others: Any = Other()
+    results = [settings_of(result(number, 0.1, 0.5), number) for number in range(1, 4)]
+    assert first_that_holds(results, others, lambda found: found.ratio > 0.65) is results[1]
+    assert asked == [identity(results[0]), identity(results[1])], "the third is not evaluated"
+    assert first_that_holds(results, others, lambda found: False) is results[0]
+    assert first_that_holds([], others, lambda found: True) is None
+    slow, lossy = (others.of(identity(results[2])), others.of(identity(results[0])))
+    assert not slow.beats(lossy) and not lossy.beats(slow), "equally lossy"
+    assert replace(lossy, loss=replace(lossy.loss, divergence=0.001)).beats(slow)
 
 
 def settings_of(found: Result, number: int) -> Result:

@@ -1,6 +1,7 @@
 """The end of a search: the best are timed again in turn, one is chosen, validated on other images, and written."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from gtp_exporters.tuning.results import Result, identity, timed, timed_again
 from gtp_exporters.tuning.search import TASK, Search
 from gtp_exporters.tuning.shards import Split
 from gtp_exporters.tuning.timing import BASELINE, Timer
-from gtp_exporters.tuning.validation import Validated, validate_graphs
+from gtp_exporters.tuning.validation import Validated, Validation
 from gtp_models.recipes import Recipe
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import Progress
@@ -59,12 +60,16 @@ class Finish:
         return graphs
 
     def _outcome(self, results: list[Result], graphs: dict[str, Path]) -> Outcome:
-        """Choose among the results that have a graph, and validate."""
+        """Choose among the results that have a graph: the best for which the images that were held out say so too."""
         limit, default = self.options.limit, results[0]
         last = [result for result in results if identity(result) in graphs and result.timing is not None]
-        chosen, better = limit.best(last), next(iter(beating(last, default)), None)
+        choices, betters = limit.ranked(last), beating(last, default)
+        validation = self._validation(graphs)
+        validation.run(map(identity, [default, *choices[:1], *betters[:1]]))
+        base = validation.of(identity(default))
+        chosen = first_that_holds(choices, validation, lambda found: limit.kept_by(found.loss, found.p50_ms))
+        better = first_that_holds(betters, validation, lambda found: found.beats(base))
         named = {"default": default, "chosen": chosen, "better": better}
-        wanted = {name: graphs[identity(result)] for name, result in named.items() if result is not None}
         return Outcome(
             recipe=self._own_weights(),
             directory=self.output,
@@ -79,16 +84,12 @@ class Finish:
             chosen=chosen,
             better=better,
             nearest=None if chosen is not None else limit.nearest(last),
-            validated=self._validated(wanted),
+            validated={name: validation.of(identity(result)) for name, result in named.items() if result is not None},
         )
 
-    def _validated(self, graphs: dict[str, Path]) -> dict[str, Validated]:
-        """Validate each file once; two names may have the same."""
-        files = list(dict.fromkeys(graphs.values()))
+    def _validation(self, graphs: dict[str, Path]) -> Validation:
         running, workers, images = self.options.running, self.timer.workers, self.split.held_out
-        found = validate_graphs(self.timer.baseline, files, images, running, workers, self._tell)
-        by_file = dict(zip(files, found, strict=True))
-        return {name: by_file[file] for name, file in graphs.items()}
+        return Validation(self.timer.baseline, graphs, images, running, workers, self._tell)
 
     def _tell(self, task: str, share: float | None = None) -> None:
         """Progress of other tasks than the search, whose shares count no trials."""
@@ -98,3 +99,11 @@ class Finish:
         """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
         is_file = self.timer.subject.built.source == "file"
         return replace(self.recipe, weights=Path(self.weights)) if is_file else self.recipe
+
+
+def first_that_holds(
+    results: Sequence[Result], validation: Validation, holds: Callable[[Validated], bool]
+) -> Result | None:
+    """Return the first that holds on the images that were held out; the first of all if none does."""
+    found = (result for result in results if holds(validation.of(identity(result))))
+    return next(found, results[0] if results else None)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gtp_exporters.tuning.results import Result, identity
+from gtp_exporters.tuning.results import Loss, Result, identity
 
-FINALISTS = 3  # that are timed again, for the choice, and for what beats the default
+FINALISTS = 4  # that are timed again, for the choice, and for what beats the default
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,13 @@ class Limit:
             return result.loss.limited + result.loss.limited_se <= self.max_drop and result.timing.ratio < 1
         assert self.latency_ms is not None
         return result.timing.p50_ms <= self.latency_ms
+
+    def kept_by(self, loss: Loss, p50_ms: float) -> bool:
+        """Whether what was measured of a choice on other images keeps it."""
+        if self.max_drop is not None:
+            return loss.limited <= self.max_drop
+        assert self.latency_ms is not None
+        return p50_ms <= self.latency_ms
 
     def violation(self, result: Result) -> float | None:
         """Return by how much a trial misses it, 0 or less if it does not; None where too little is known."""

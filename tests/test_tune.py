@@ -344,6 +344,11 @@ def test_the_front_and_the_choice() -> None:
     worse = result(4, 0.2, 0.85, drop=3.0)
     timed = [default, fast, middle, safe, worse]
     assert front(timed) == [fast, middle, safe]
+    lucky, slow = result(5, 0.006, 0.81, drop=-0.4), result(6, 0.0, 1.02)
+    assert front([*timed, lucky, slow]) == [fast, middle, safe], (
+        "a gain is no drop; the dense model beats what is slower"
+    )
+    assert front([slow]) == [slow]
     assert beating(timed, default) == [middle]
     assert Limit(max_drop=0.3).best(timed) is middle
     assert Limit(max_drop=5).best(timed) is fast

@@ -114,9 +114,12 @@ class Result:
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """What is minimised: top-1 drop where classes are known, divergence, and latency relative to dense."""
+        """What is minimised: top-1 drop where classes are known, divergence, and latency relative to dense.
+
+        A gain in top-1 counts as no drop: among many trials, a few gain by chance.
+        """
         assert self.loss is not None and self.timing is not None
-        drop = () if self.loss.drop is None else (self.loss.drop,)
+        drop = () if self.loss.drop is None else (max(0.0, self.loss.drop),)
         return (*drop, self.loss.divergence, self.timing.ratio)
 
     def without_timing(self, why: str) -> "Result":

@@ -378,6 +378,24 @@ def test_text_from_files_is_escaped() -> None:
     assert "<b>" not in text and "\\|" in text
 
 
+@pytest.mark.parametrize("top1", [0.5, None])
+def test_title_legend_and_error_bars_are_within_the_plot(top1: float | None) -> None:
+    rows = [row(f"method-{number}", ratio=0.5 + 0.1 * number, top1=top1, top1_drop_se=0.2) for number in range(9)]
+    drawn = ET.fromstring(plot(made([row("dense", budget={}, top1=top1), *rows], title="a long title " * 9)))
+    _, _, width, height = map(float, drawn.attrib["viewBox"].split())
+    names = [group for group in drawn.iterfind(".//{*}g") if (group.findtext("{*}text") or "").startswith("method-")]
+    places = [tuple(map(float, group.attrib["transform"][10:-1].split())) for group in names]
+    assert len(places) == len(set(places)) == 9
+    assert all(x + 96 <= width and y < height for x, y in places)
+    titles = [text for text in drawn.findall("{*}text") if text.attrib.get("font-size") == "14"]
+    assert len(titles) > 1 and all(float(text.attrib["y"]) < places[0][1] for text in titles)
+    bars = [path.attrib["d"] for path in drawn.iterfind(".//{*}path") if path.attrib.get("class") == "bar"]
+    tops = [float(bar.partition("v")[0].split()[1]) for bar in bars]
+    assert bars and all(
+        top >= 0 and top + float(bar.partition("v")[2]) <= 200 for top, bar in zip(tops, bars, strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "logarithmic", "ticks"),
     [

@@ -25,7 +25,7 @@ def joined(address: str | None, images: Path | None, device: bool = False) -> "I
         return
     from gtp_runtime.fleet import connect
 
-    with connect(address, images) as fleet:
+    with connect(address, images, console.note) as fleet:
         if device:
             fleet.check_device()
         yield fleet

@@ -33,7 +33,7 @@ class Pace:
         if not self._images:
             return ""
         now, done = self._clock(), f", {round(share * self._images):,} of {self._images:,} {self._unit}"
-        if self._start is None:
+        if self._start is None or share < self._start[1]:  # at first, and where the same images are gone through again
             self._start = now, share
         seconds, gone = now - self._start[0], share - self._start[1]
         if seconds <= 0 or gone <= 0:

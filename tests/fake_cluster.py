@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from gtp_runtime.fleet.hands import Worker, code_digest
+from gtp_runtime.fleet.hands import Worker, code_digests
 from gtp_runtime.fleet.nodes import LostError, Node
 
 
@@ -61,7 +61,8 @@ class FakeCluster:
         self.alive = {name: Node(name, name, 2, float(name == device)) for name in names}
         self.hands: dict[str, FakeHand] = {}
         self.images: tuple[str, str] | None = None
-        self.code = code_digest()
+        self.code = code_digests()
+        self.busy: set[str] = set()  # nodes whose processes do not run yet
         self.closed = False
 
     def add(self, name: str) -> None:
@@ -90,7 +91,7 @@ class FakeCluster:
         there = [reference for reference in references if reference.outcome is not None]
         if not there:
             for hand in list(self.hands.values()):
-                if hand.queue:
+                if hand.queue and hand.node.name not in self.busy:
                     hand.queue.popleft().run()
         return [reference for reference in references if reference.outcome is not None]
 

@@ -15,8 +15,8 @@ from artifacts import ROOT, SEVEN, Command, python
 from test_cli import document
 
 import gtp_runtime
-from gtp_export.commands import doctor
 from gtp_export.extras import EXPORT, abilities, extra_of
+from gtp_runtime import extras
 from gtp_runtime.backends import BackendSpec, all_backends, find_backend, register, registry
 from gtp_runtime.errors import BackendMissingError, DeviceError, InputError
 from gtp_runtime.extras import Extra, is_installed
@@ -114,15 +114,15 @@ def test_doctor_knows_that_engines_need_a_gpu(command: Command, monkeypatch: pyt
 
 
 def test_doctor_finds_onnxruntime_under_another_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor.version
+    real = extras.version
 
     def other(name: str) -> str:
         if name == "onnxruntime":
             raise PackageNotFoundError
         return "1.30" if name == "onnxruntime-gpu" else real(name)
 
-    monkeypatch.setattr(doctor, "version", other)
-    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    monkeypatch.setattr(extras, "version", other)
+    monkeypatch.setattr(extras, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
     found = document(command("doctor", "--json"))
     assert found["packages"]["onnxruntime"] == "1.30 (onnxruntime-gpu)"
     assert found["missing"]["onnxruntime"] == []

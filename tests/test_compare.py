@@ -185,6 +185,37 @@ def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pyte
     assert len(seen) == 4, "one that was finished is measured anew"
 
 
+def test_what_was_measured_of_another_question_is_measured_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small.parent / "images", small.parent / "calibration")
+    recipe = small.parent / "calibrated.yaml"
+    recipe.write_text(f"{small.read_text('utf-8')}calibration: calibration\n", encoding="utf-8")
+    options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
+    seen: list[str] = []
+
+    def measured(self: Any, dense: Any, cases: Any, runs: Any, what: str) -> list[Row]:
+        seen.append(what.partition(",")[0])
+        if what.startswith("part 2"):
+            raise KeyboardInterrupt
+        return [row("dense", budget={}, ratio=1.0, divergence=0.0), row()]
+
+    def stopped() -> list[str]:
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            compare(str(recipe), tmp_path, options=options)
+        return seen
+
+    monkeypatch.setattr(measuring.Measuring, "measure", measured)
+    assert stopped() == ["part 1 of 2", "part 2 of 2"]
+    assert stopped() == ["part 2 of 2"]
+    image = next((small.parent / "calibration").rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"changed")
+    assert stopped() == ["part 1 of 2", "part 2 of 2"], "calibrated on other images"
+    monkeypatch.setattr("gtp_exporters.comparing.run.describe_machine", lambda names: {"board": "another"})
+    assert stopped() == ["part 1 of 2", "part 2 of 2"], "on another device"
+
+
 def test_nothing_is_left_of_what_fails_at_once(small: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match="nothing"):
         compare(str(small), tmp_path / "out", weights="nothing.safetensors", options=CompareOptions(**QUICK))
@@ -345,6 +376,24 @@ def test_text_from_files_is_escaped() -> None:
     assert MARKUP in "".join(ET.fromstring(drawn).itertext())
     text = page(found, "compare.svg")
     assert "<b>" not in text and "\\|" in text
+
+
+@pytest.mark.parametrize("top1", [0.5, None])
+def test_title_legend_and_error_bars_are_within_the_plot(top1: float | None) -> None:
+    rows = [row(f"method-{number}", ratio=0.5 + 0.1 * number, top1=top1, top1_drop_se=0.2) for number in range(9)]
+    drawn = ET.fromstring(plot(made([row("dense", budget={}, top1=top1), *rows], title="a long title " * 9)))
+    _, _, width, height = map(float, drawn.attrib["viewBox"].split())
+    names = [group for group in drawn.iterfind(".//{*}g") if (group.findtext("{*}text") or "").startswith("method-")]
+    places = [tuple(map(float, group.attrib["transform"][10:-1].split())) for group in names]
+    assert len(places) == len(set(places)) == 9
+    assert all(x + 96 <= width and y < height for x, y in places)
+    titles = [text for text in drawn.findall("{*}text") if text.attrib.get("font-size") == "14"]
+    assert len(titles) > 1 and all(float(text.attrib["y"]) < places[0][1] for text in titles)
+    bars = [path.attrib["d"] for path in drawn.iterfind(".//{*}path") if path.attrib.get("class") == "bar"]
+    tops = [float(bar.partition("v")[0].split()[1]) for bar in bars]
+    assert bars and all(
+        top >= 0 and top + float(bar.partition("v")[2]) <= 200 for top, bar in zip(tops, bars, strict=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,7 @@ def test_an_evaluation_goes_on_where_it_was_killed(
     assert found.unreadable_images == whole.unreadable_images
     assert shares == [1.0]
     assert json.loads(kept.read_text("utf-8"))["done"] == 12
-    for image in data.rglob("*.png"):
-        image.write_bytes(b"")
-    assert gtp_runtime.evaluate(model, dense, data, resume=kept) == found, "nothing is read again"
+    assert gtp_runtime.evaluate(model, dense, data, killed, resume=kept) == found, "nothing is read again"
 
 
 def test_several_files_are_measured_in_one_reading(
@@ -160,13 +158,20 @@ with gtp_runtime.load({str(digits)!r}, threads=1) as model:
         assert found == gtp_runtime.evaluate(model, None, folder)
 
 
-def test_a_checkpoint_of_something_else_is_refused(model: Model, dense: Model, data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_something_else_is_refused(
+    model: Model, dense: Model, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = tmp_path / "kept.json"
     gtp_runtime.evaluate(model, dense, data, resume=kept)
-    with pytest.raises(InputError, match=r"keeps another evaluation \(dense differ\)"):
+    with pytest.raises(InputError, match=r"keeps another evaluation \(dense, preprocessing of dense differ\)"):
         gtp_runtime.evaluate(model, None, data, resume=kept)
-    (data / "3" / "broken.png").unlink()
-    with pytest.raises(InputError, match=r"keeps another evaluation \(images, names_and_classes differ\)"):
+    other = replace(model.manifest, preprocessing=replace(model.manifest.preprocessing, interpolation="nearest"))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "manifest", other)
+        with pytest.raises(InputError, match=r"keeps another evaluation \(preprocessing of model differ\)"):
+            gtp_runtime.evaluate(model, dense, data, resume=kept)
+    (data / "3" / "broken.png").write_bytes(SEVEN.read_bytes())
+    with pytest.raises(InputError, match=r"keeps another evaluation \(images differ\)"):
         gtp_runtime.evaluate(model, dense, data, resume=kept)
     for content in (b"", b"[]", b'{"format": "other"}', b"\xff"):
         kept.write_bytes(content)

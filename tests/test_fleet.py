@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from fake_cluster import FakeCluster
 import gtp_runtime
 from gtp_runtime import Model
 from gtp_runtime.errors import BackendMissingError, FleetError, ImageError, InputError, ManifestError
-from gtp_runtime.fleet import Fleet, Timing, connect, fleet_scoring, spreading, time_files
-from gtp_runtime.fleet.hands import names_digest
+from gtp_runtime.fleet import Fleet, Timing, connect, crew, fleet_scoring, spreading, time_files
+from gtp_runtime.fleet.hands import code_digests, names_digest
 from gtp_runtime.fleet.nodes import LostError
+from gtp_runtime.latency import Latency, summarise
 
 IMAGES = DIGITS / "images"
 
@@ -134,9 +136,11 @@ def test_a_node_that_cannot_do_it_is_left_out() -> None:
     assert len(list(fleet.map_with(make, range(9)))) == 9
     assert fleet.report().left_out == {"a": "onnxruntime is not installed: pip install it"}
     cluster = FakeCluster("a")
-    cluster.code = "another"
-    with pytest.raises(FleetError, match="can do this: a: its gtp-export is another one: install the same on every"):
+    cluster.code = {**code_digests(), "gtp_models": "another"}
+    with pytest.raises(FleetError, match="can do this: a: its gtp_models is another one: install the same gtp-export"):
         list(Fleet(cluster).map(square, [1]))
+    cluster.code = {"gtp_runtime": code_digests()["gtp_runtime"]}
+    assert len(list(Fleet(cluster).map(square, [1]))) == 1, "a package that only one of them has is not compared"
     cluster = FakeCluster("a")
     cluster.images = (str(IMAGES), names_digest(str(IMAGES / "7")))
     with pytest.raises(FleetError, match=r"a: .*images holds other images than where the command runs: copy the same"):
@@ -181,6 +185,24 @@ def test_a_call_on_a_device_that_is_lost_is_done_again() -> None:
 
     with pytest.raises(FleetError, match=r"on the device \(lost: board\)$"):
         Fleet(cluster).on_device(always, 7)
+
+
+def test_it_is_said_which_nodes_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "PATIENCE", -1.0)
+    cluster, told = FakeCluster("a", "board", device="board"), []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        cluster.busy.clear()
+
+    cluster.busy = {"a", "board"}
+    fleet = Fleet(cluster, tell)
+    assert [result for _, result in fleet.map(square, range(5))] == [0, 1, 4, 9, 16]
+    assert told == ["waiting for a: perhaps another run uses the CPUs there (ray status shows what is used)"]
+    cluster.busy = {"board"}
+    assert fleet.on_device(square, 3) == 9
+    assert told[1:] == ["waiting for board: perhaps another run uses the CPUs there (ray status shows what is used)"]
+    assert list(fleet.map(square, [2])) == [(2, 4)] and len(told) == 2, "nothing is waited for any more"
 
 
 @pytest.fixture
@@ -235,6 +257,19 @@ def test_files_are_sent_to_the_device(digits_copy: Path) -> None:
     (digits_copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(ManifestError, match="sha256 differs"):
         fleet.on_device(time_files, timing)
+
+
+def test_of_several_loads_the_middle_one_counts(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([(3.0, 0.5), (2.0, 0.9), (1.0, 0.8)])
+
+    def timed(models: Any, seconds: float, rounds: int) -> list[Latency]:
+        dense, ratio = next(taken)
+        return [summarise("", 1, [1e-3 * dense]), replace(summarise("", 1, [1e-3 * dense * ratio]), ratio=ratio)]
+
+    monkeypatch.setattr("gtp_runtime.fleet.timing.benchmark", timed)
+    first, second = time_files(Timing((digits / "dense.onnx", digits / "model.onnx"), loads=3))
+    assert (first.p50_ms, first.ratio) == (pytest.approx(2.0), 1.0)
+    assert (second.p50_ms, second.ratio, second.file) == (pytest.approx(0.8), 0.8, "model.onnx")
 
 
 def where(timing: Timing) -> tuple[list[str], tuple[Path, ...]]:

@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import Command
+from artifacts import DIGITS, Command
 from fake_cluster import FakeCluster
 from test_tune import run_tiny, search_tiny, tiny_images
 
 from gtp_exporters import CompareOptions, compare
 from gtp_exporters.comparing.methods import Budget
+from gtp_exporters.tuning.timing import Running
+from gtp_exporters.tuning.validation import Validation
 from gtp_exporters.tuning.workers import Local, Workers
+from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet, spreading
+from gtp_runtime.progress import quiet
 
 MEASURED = {"p50_ms", "ratio", "share", "front", "peak_mib", "cold_start_ms"}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No waiting between two looks at the nodes."""
+    """No waiting between two looks at the nodes, and little timing."""
     monkeypatch.setattr(spreading, "SECONDS", 0.0)
+    monkeypatch.setattr("gtp_exporters.tuning.validation.SECONDS", 0.0)
 
 
 class Losing:
@@ -63,6 +68,17 @@ def test_a_whole_search_times_on_the_device(tmp_path: Path) -> None:
     assert set(report.timed) == {"board"}
 
 
+def test_nodes_read_the_images_that_were_held_out(digits: Path) -> None:
+    fleet = Fleet(FakeCluster("server", "board", device="board"))
+    images = find_image_set(DIGITS / "images", read_manifest(digits)).spread(40)
+    running = Running("onnxruntime", {"threads": 1}, seconds=0)
+    files = digits / "dense.onnx", {"one": digits / "model.onnx"}
+    found = Validation(*files, images, running, fleet, quiet).of("one")
+    alone = Validation(*files, images, running, Local(), quiet).of("one")
+    assert found.accuracy == alone.accuracy and found.loss.images == 40
+    assert (fleet.report().counts, fleet.report().timed) == ({"server": 1}, {"board": 1})
+
+
 @pytest.mark.full
 def test_a_comparison_has_the_same_figures(tmp_path: Path) -> None:
     options = CompareOptions(methods=("measured",), budgets=(Budget(keep=0.75),), seconds=0.0, rounds=1, limit=24)
@@ -75,7 +91,7 @@ def test_a_comparison_has_the_same_figures(tmp_path: Path) -> None:
 
     assert [figures(row) for row in spread.rows] == [figures(row) for row in alone.rows]
     assert all(row.p50_ms > 0 and row.peak_mib for row in spread.rows)
-    assert fleet.report().timed == {"board": 3}, "latency once, two files started"
+    assert fleet.report().timed == {"board": 4}, "what it is, latency once, two files started"
 
 
 @pytest.mark.parametrize("arguments", [("compare", "digits"), ("tune", "digits", "--max-drop", "1")])

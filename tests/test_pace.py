@@ -20,6 +20,9 @@ def test_rate_and_time_left_count_from_where_the_work_went_on() -> None:
     assert found.said(0.75) == ", 37,500 of 50,000 images, 25 a second, 8 min 20 s left"
     now = 20_100.0
     assert found.said(0.8) == ", 40,000 of 50,000 images, 0.5 a second, 5 h 33 min left"
+    assert found.said(0.1) == ", 5,000 of 50,000 images", "the same images are gone through again"
+    now = 20_110.0
+    assert found.said(0.2) == ", 10,000 of 50,000 images, 500 a second, 1 min 20 s left"
 
 
 def test_what_is_not_counted_in_images_has_no_pace() -> None:

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import DIGITS, TINY, Command, python
+from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_export.units import read_seconds
 from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.tuning.estimating import Estimator
-from gtp_exporters.tuning.front import Limit, beating, front
+from gtp_exporters.tuning.finishing import first_that_holds
+from gtp_exporters.tuning.front import Limit, beating, finalists, front
 from gtp_exporters.tuning.judging import Judge
 from gtp_exporters.tuning.options import TuneOptions
 from gtp_exporters.tuning.outcome import Outcome, write_outcome
-from gtp_exporters.tuning.results import Loss, Result, Timing
+from gtp_exporters.tuning.results import Loss, Result, Timing, identity, timed_again
 from gtp_exporters.tuning.run import described, tune
 from gtp_exporters.tuning.rungs import dominated, hopeless, rungs
-from gtp_exporters.tuning.scoring import ModelSource, subject_of
+from gtp_exporters.tuning.scoring import Job, ModelSource, answer_shard, forget, subject_of
 from gtp_exporters.tuning.search import Search
 from gtp_exporters.tuning.shards import split
 from gtp_exporters.tuning.space import make_space
@@ -38,6 +39,7 @@ from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.latency import Latency
+from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
@@ -56,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def same_times(timing: InTurn) -> list[Latency]:
     dense, *others = time_files(timing)
     assert all(taken.p50_ms > 0 for taken in (dense, *others))
-    return [replace(dense, p50_ms=10.0), *(replace(other, p50_ms=8.0) for other in others)]
+    return [replace(dense, p50_ms=10.0), *(replace(other, p50_ms=8.0, ratio=0.8) for other in others)]
 
 
 class Drawn:
@@ -85,7 +87,7 @@ def result(
     return replace(made, trial=trial)
 
 
-def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path) -> None:
+def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "found"
     ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place, "--json")
     assert ran.code == 0, ran.err
@@ -99,8 +101,15 @@ def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path) -
     assert "<svg" in page and "http" not in page.replace("http-equiv", "")
     assert page.count("<circle") == 1 + found["timed"]
     assert "searching" in ran.err
+    assert not (place / ".gtp-export" / "tune" / "baseline").exists(), "exports are removed"
+    ran = command("export", place / "recipe.yaml", "--no-check", "--no-report", "-o", tmp_path / "exported")
+    assert ran.code == 0, ran.err
+    assert read_manifest(tmp_path / "exported").num_prop == found["chosen"]["num_prop"]
     ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65")
     assert (ran.code, "keeps another search (searched differ)" in ran.error) == (1, True)
+    monkeypatch.setattr("gtp_exporters.tuning.run.describe_machine", lambda names: {"board": "another"})
+    ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place)
+    assert (ran.code, "keeps another search (device differ)" in ran.error) == (1, True)
 
 
 def num_prop_of(path: Path) -> Any:
@@ -304,7 +313,8 @@ def test_images_that_are_held_out_are_not_searched() -> None:
     shards = [*parts.shards(0, 10), *parts.shards(10, 40)]
     assert [len(shard.names) for shard in shards] == [10, 22, 8]
     assert b"".join(name for shard in shards for name in shard.names) == b"".join(parts.search.names)
-    assert len(split(images, limit=5).search) == 5
+    few = split(images, limit=5)
+    assert (len(few.search), len(few.held_out), set(few.held_out.classes)) == (5, 10, {0, 1, 2})
     with pytest.raises(ImageError, match="has 11 images, and a search needs at least 12"):
         split(ImageSet(Path("images"), names[:11]))
 
@@ -334,6 +344,11 @@ def test_the_front_and_the_choice() -> None:
     worse = result(4, 0.2, 0.85, drop=3.0)
     timed = [default, fast, middle, safe, worse]
     assert front(timed) == [fast, middle, safe]
+    lucky, slow = result(5, 0.006, 0.81, drop=-0.4), result(6, 0.0, 1.02)
+    assert front([*timed, lucky, slow]) == [fast, middle, safe], (
+        "a gain is no drop; the dense model beats what is slower"
+    )
+    assert front([slow]) == [slow]
     assert beating(timed, default) == [middle]
     assert Limit(max_drop=0.3).best(timed) is middle
     assert Limit(max_drop=5).best(timed) is fast
@@ -343,6 +358,63 @@ def test_the_front_and_the_choice() -> None:
     assert Limit(latency_ms=1).nearest(timed) is fast
     assert Limit(max_drop=0.01).best(timed) is None, "the standard error counts"
     assert Limit(max_drop=0.01).nearest(timed) is safe or Limit(max_drop=0.01).nearest(timed) is middle
+
+
+def test_the_best_of_the_search_are_timed_again() -> None:
+    default = result(None, 0.01, 0.9, drop=0.5)
+    others = [settings_of(result(number, 0.001 * number, 0.9 - 0.01 * number), number) for number in range(1, 9)]
+    same = replace(others[-1], trial=20)
+    slow = settings_of(result(30, 0.5, 0.99), 30)
+    best = finalists([default, *others, slow, same], Limit(max_drop=0.3), default)
+    assert [found.trial for found in best] == [None, 8, 7, 6, 5], "those that hold the limit beat the default as well"
+    assert [found.trial for found in finalists([default, slow], Limit(max_drop=0.1), default)] == [None, 30]
+    nothing = finalists([default, slow], Limit(latency_ms=1), default)
+    assert [found.trial for found in nothing] == [None], "the fastest, where nothing holds"
+    latency = Latency("model.onnx", 1, 9, 7.0, 7.0, 7.0, 7.0, 7.0, 0.0, 1.0, ratio=0.7)
+    again = timed_again(best[1], {identity(best[1]): latency})
+    assert again.timing is not None and best[1].timing is not None
+    assert (again.timing.p50_ms, again.timing.ratio, again.timing.key) == (7.0, 0.7, best[1].timing.key)
+    assert timed_again(slow, {identity(best[1]): latency}) is slow
+
+
+def test_the_first_choice_that_holds_on_other_images_is_taken() -> None:
+    asked: list[str] = []
+    ratios = {identity(settings_of(result(number, 0.1, 0.5), number)): 0.5 + 0.1 * number for number in range(1, 4)}
+
+    class Other:
+        def of(self, name: str) -> Validated:
+            asked.append(name)
+            return Validated(Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5), Accuracy(50, top1=0.5), 8.5, ratios[name])
+
+    others: Any = Other()
+    results = [settings_of(result(number, 0.1, 0.5), number) for number in range(1, 4)]
+    assert first_that_holds(results, others, lambda found: found.ratio > 0.65) is results[1]
+    assert asked == [identity(results[0]), identity(results[1])], "the third is not evaluated"
+    assert first_that_holds(results, others, lambda found: False) is results[0]
+    assert first_that_holds([], others, lambda found: True) is None
+    slow, lossy = (others.of(identity(results[2])), others.of(identity(results[0])))
+    assert not slow.beats(lossy) and not lossy.beats(slow), "equally lossy"
+    assert replace(lossy, loss=replace(lossy.loss, divergence=0.001)).beats(slow)
+
+
+def settings_of(found: Result, number: int) -> Result:
+    return replace(found, settings=GTPConfig(num_prop=(number, 3)).to_dict())
+
+
+def test_answers_of_another_question_are_not_used(tmp_path: Path) -> None:
+    source, folder = ModelSource(TINY, "random"), tiny_images(tmp_path / "images")
+    images = split(find_image_set(folder, described(subject_of(source))))
+    one, two = (Judge(source, images, Local(), tmp_path / "dense", 5, question) for question in ("one", "two"))
+    shards = images.shards(0, 8)
+    assert one._name(shards[0]) != two._name(shards[0])
+    job = Job(-1, source, None, shards[0])
+    before = answer_shard(job)
+    for name in shards[0].names:
+        path = folder / os.fsdecode(name.replace(b"\0", b"/"))
+        path.write_bytes(SEVEN.read_bytes())
+    forget()
+    after = answer_shard(job)
+    assert len(after) >= len(before) and np.ptp(after, axis=0).max() < 1e-4, "all of them are the same image now"
 
 
 def test_without_classes_the_drop_is_bounded_by_the_answers_that_change() -> None:

@@ -82,7 +82,7 @@ def compare(
     seconds: Annotated[
         float, typer.Option(help="Seconds of timing in each round, for a budget's files.", min=0, callback=finite)
     ] = 3.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; medians are shown.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; the middle one is shown.", min=1)] = 3,
     footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
     *,
@@ -97,7 +97,7 @@ def compare(
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
     size = read_size(img_size)
-    with console.progress("comparing") as update:
+    with console.progress("comparing", _count(data, limit)) as update:
         update("loading torch")
         from gtp_exporters import CompareOptions
         from gtp_exporters import compare as run
@@ -128,6 +128,16 @@ def compare(
     else:
         fleets.show(fleet)
         _show(found, model, output)
+
+
+def _count(data: Path | None, limit: int | None) -> int:
+    """Return how many images are measured, for the time left; 0 for a recipe's own, which are few."""
+    if data is None:
+        return 0
+    from gtp_runtime.images import image_names
+
+    count = len(image_names(data))
+    return count if limit is None else min(limit, count)
 
 
 def _words(text: str) -> tuple[str, ...]:

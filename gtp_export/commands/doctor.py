@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
 from gtp_export import console
@@ -12,7 +11,7 @@ from gtp_export.options import Json, Verbose
 from gtp_exporters.tensorrt.device import describe_device, jetpack
 from gtp_runtime.cuda import find_cuda
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, first_line
-from gtp_runtime.extras import is_installed
+from gtp_runtime.extras import installed_version, is_installed
 from gtp_runtime.tensorrt_flavor import find_flavor
 
 BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec": "msgspec"}
@@ -59,18 +58,7 @@ def _packages() -> "dict[str, str | None]":
     for ability in abilities():
         for extra in ability.extras:
             known |= extra.packages
-    return dict(sorted((name, _version(module, name)) for module, name in known.items()))
-
-
-def _version(module: str, name: str) -> "str | None":
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        pass
-    if not is_installed(module):
-        return None
-    others = packages_distributions().get(module.partition(".")[0], [])  # onnxruntime-gpu for onnxruntime
-    return ", ".join(f"{version(other)} ({other})" for other in others) or "installed"
+    return dict(sorted((name, installed_version(module, name)) for module, name in known.items()))
 
 
 def _cuda() -> str:

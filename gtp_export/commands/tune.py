@@ -62,7 +62,8 @@ def tune(
     images: Annotated[
         int | None,
         typer.Option(
-            help="Images that the search sees at most (default: all but the one in three that is held out).",
+            help="Images that the search sees at most (default: all but the one in three that is held out); at most "
+            "twice as many are held out.",
             min=1,
             show_default=False,
         ),

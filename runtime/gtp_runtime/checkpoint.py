@@ -1,7 +1,7 @@
 """Keeps how far an evaluation is in a file, so that one that was killed goes on from there.
 
 The file is JSON of a few kilobytes, however many images there are, and replaced whole: sums over the images done so
-far, and a key that says what was evaluated on what. Only the names of images are in the key, not their pixels.
+far, and a key that says what was evaluated on what. Of images, the key has names, sizes and times, not their pixels.
 """
 
 import json

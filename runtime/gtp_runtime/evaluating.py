@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
@@ -86,7 +87,8 @@ def evaluate_each(
         model.check_classes("accuracy")
     count_workers(workers)  # refused before the work
     places = [None] * len(models) if resume is None else list(resume)
-    states = [Checkpoint(place, _key(model, dense, images)) for model, place in zip(models, places, strict=True)]
+    stamp = "" if resume is None else images.stamp()
+    states = [Checkpoint(place, _key(model, dense, stamp)) for model, place in zip(models, places, strict=True)]
     for state in states:
         state.write()  # a place that cannot be written is said before the work
     job = Job(list(models), dense, images, [state.done for state in states], strict, workers)
@@ -109,15 +111,16 @@ def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Pro
             progress("measuring accuracy", scored.stop / len(job.images))
 
 
-def _key(model: Model, dense: Model | None, images: ImageSet) -> dict[str, Any]:
-    """What the sums of an evaluation depend on."""
+def _key(model: Model, dense: Model | None, images: str) -> dict[str, Any]:
+    """What the sums of an evaluation depend on; ``images`` stands for them."""
     files = {"model": model, **({} if dense is None else {"dense": dense})}
     answers = {
         name: [
             file.entry.sha256,
             file.backend.name,
-            *(str(file.backend.info.get(key)) for key in ("provider", "compute")),
+            *(str(file.backend.info.get(key)) for key in ("version", "provider", "compute")),
         ]
         for name, file in files.items()
     }
-    return {**answers, "images": len(images), "names_and_classes": images.digest()}
+    preprocessing = {f"preprocessing of {name}": asdict(file.manifest.preprocessing) for name, file in files.items()}
+    return {**answers, **preprocessing, "images": images}

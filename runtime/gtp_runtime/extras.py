@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 
 
@@ -39,3 +40,18 @@ def is_installed(module: str) -> bool:
         return False
     except ValueError:  # it is loaded and says nothing of where from
         return True
+
+
+def installed_version(module: str, name: str) -> str | None:
+    """Return the version of a package by module and distribution name; None if it is missing.
+
+    Where another distribution has the module (onnxruntime-gpu that of onnxruntime), its name follows.
+    """
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        pass
+    if not is_installed(module):
+        return None
+    others = packages_distributions().get(module.partition(".")[0], [])
+    return ", ".join(f"{version(other)} ({other})" for other in others) or "installed"

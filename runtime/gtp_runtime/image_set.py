@@ -58,6 +58,21 @@ class ImageSet:
             found.update(self.classes.data)
         return found.hexdigest()
 
+    def stamp(self) -> str:
+        """Return a hash of all names and classes, and of each file's size and time; hexadecimal digits."""
+        found = hashlib.sha256(self.digest().encode())
+        for index in range(len(self)):
+            found.update(_size_and_time(self.path(index)))
+        return found.hexdigest()
+
+
+def _size_and_time(path: str) -> bytes:
+    try:
+        found = os.stat(path)
+    except OSError:  # it is counted as unreadable
+        return b"missing\n"
+    return b"%d %d\n" % (found.st_size, int(found.st_mtime))
+
 
 def find_image_set(
     folder: str | PathLike[str],

@@ -55,8 +55,8 @@ class Graphs:
         return self.place / name
 
     def _export(self, case: Case, form: Form, directory: Path) -> None:
-        def told(task: str, share: float | None = None) -> None:
-            self.progress(f"exporting {case.label}, {form.precision}: {task}", share)
+        def told(task: str, share: float | None = None) -> None:  # noqa: ARG001
+            self.progress(f"exporting {case.label}, {form.precision}: {task}")  # a share is one of the images
 
         options = ExportOptions(
             batch=self.batch,

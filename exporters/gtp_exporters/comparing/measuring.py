@@ -1,7 +1,6 @@
 """Measures the cases of one budget on one backend: accuracy on the same images, latency in turn with the dense one."""
 
 import logging
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from gtp_exporters.comparing.figures import Timed, make_row, of_baseline
 from gtp_exporters.comparing.graphs import Graphs
 from gtp_exporters.comparing.rows import Row
 from gtp_exporters.comparing.runs import Run
-from gtp_runtime import Accuracy, Footprint, ImageSet, Latency, Model, benchmark, load
+from gtp_runtime import Accuracy, Footprint, ImageSet, Model, load
 from gtp_runtime.errors import DeviceError
 from gtp_runtime.evaluating import evaluate_each
 from gtp_runtime.fleet import Fleet, Timing, fleet_scoring, time_files
@@ -85,24 +84,15 @@ class Measuring:
     def _run(
         self, paths: Sequence[Path], runs: Sequence[Run], progress: Progress
     ) -> tuple[list[Accuracy], list[tuple[float, float]]]:
-        """Return the accuracy of each file, and its median latency and ratio over rounds of loading all anew."""
-        accuracies: list[Accuracy] = []
-        results: list[list[Latency]] = []
-        for _ in range(self.rounds):
-            progress(f"loading {len(paths)} graphs")
-            with _loaded(paths, runs) as models:
-                accuracies = accuracies or self._accuracies(models, progress)
-                results.append(self._times(models, runs, progress))
-        return accuracies, [_middle(found) for found in zip(*results, strict=True)]
-
-    def _times(self, models: Sequence[Model], runs: Sequence[Run], progress: Progress) -> list[Latency]:
-        """Time files in turn, here or on the device."""
-        if self.fleet is None:
-            return benchmark(models, self.seconds, progress)
-        progress("timing on the device")
+        """Return the accuracy of each file, and its latency and ratio in the middle one of the rounds."""
+        progress(f"loading {len(paths)} graphs")
+        with _loaded(paths, runs) as models:
+            accuracies = self._accuracies(models, progress)
+        progress("timing")
         options = tuple(run.options for run in runs)
-        timing = Timing(tuple(model.path for model in models), runs[0].backend, options, self.seconds)
-        return self.fleet.on_device(time_files, timing)
+        timing = Timing(tuple(paths), runs[0].backend, options, self.seconds, loads=self.rounds)
+        timed = time_files(timing) if self.fleet is None else self.fleet.on_device(time_files, timing)
+        return accuracies, [(latency.p50_ms, latency.ratio) for latency in timed]
 
     def _cost(self, path: Path, run: Run, progress: Progress) -> Footprint:
         """Return the size of a file and, if wanted, what a process of its own takes, where one can run it."""
@@ -138,8 +128,3 @@ def _name(model: Model, baseline: Model, images: ImageSet) -> str:
     """Return a name for what is kept of an evaluation: another file, option or folder has another."""
     parts = [model.entry.sha256, baseline.entry.sha256, model.backend.name, str(model.backend.info), images.digest()]
     return sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _middle(results: Sequence[Latency]) -> tuple[float, float]:
-    """Return the medians of p50 in milliseconds and of its ratio to the dense baseline's over the rounds."""
-    return statistics.median(found.p50_ms for found in results), statistics.median(found.ratio for found in results)

@@ -30,7 +30,7 @@ class CompareOptions:
         batch: images per run.
         calib_data: training images that int8 is calibrated on (default: the recipe's own).
         seconds: of timing in each round, for all files of a budget together.
-        rounds: how often files are loaded anew and timed; medians are reported.
+        rounds: how often files are loaded anew and timed; the one with the median ratio is reported.
         footprint: measure peak memory and cold start, in a process of its own for each file.
         backend_options: options of the backends; ``threads`` is 1 by default.
 

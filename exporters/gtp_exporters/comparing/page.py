@@ -16,7 +16,7 @@ def page(comparison: Comparison, picture: str) -> str:
 
 def _lines(comparison: Comparison, picture: str) -> Iterator[str]:
     yield f"# {_plain(comparison.title)}: methods compared\n"
-    yield f"{_plain(data(comparison))}. Latency: medians of {comparison.rounds} rounds.\n"
+    yield f"{_plain(data(comparison))}. Latency: of {comparison.rounds} rounds, the one with the median ratio.\n"
     yield f"![Divergence and top-1 against latency]({picture})\n"
     chosen = columns(comparison)
     for backend, precision in comparison.runs():

@@ -1,6 +1,7 @@
 """compare.svg: divergence and top-1 of every row against its latency, a line for each method."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from gtp_exporters.errors import MissingPackageError
 
 TEMPLATE = "compare.svg.jinja"
 WIDTH, HEIGHT = 300.0, 200.0  # of a panel's axes
+LEFT, ACROSS = 64.0, 84.0  # pixels left of the first panel, and between two
+LETTER, LEGEND = 8.0, 96.0  # pixels that a letter of the title, and a method of the legend, may take
 SMALLEST = 1e-7  # nats: what is less stands here
 
 
@@ -53,6 +56,11 @@ class Measure:
     error: Callable[[Row], float]
     logarithmic: bool
 
+    def ends(self, row: Row) -> tuple[float, float]:
+        """Return the ends of the error bar, which is as long on both sides."""
+        value, top = self.value(row), self.value(row) + self.error(row)
+        return (value * value / top if self.logarithmic else 2 * value - top), top
+
 
 DIVERGENCE = Measure(
     "divergence, nats", lambda row: max(row.divergence, SMALLEST), lambda row: row.divergence_se or 0.0, True
@@ -81,15 +89,26 @@ def plot(comparison: Comparison) -> str:
     runs = [run for run in comparison.runs() if any(row.budget for row in comparison.of(*run))]
     measures = [DIVERGENCE, *([TOP1] if comparison.has_classes else [])]
     panels = [[_panel(comparison, run, measure, methods) for run in runs] for measure in measures]
-    template = environment.get_template(TEMPLATE)
-    return template.render(title=comparison.title, methods=methods, panels=panels, width=WIDTH, height=HEIGHT)
+    if len(runs) == 1:  # side by side
+        panels = [[panel for row in panels for panel in row]]
+    space = (WIDTH + ACROSS) * len(panels[0])
+    return environment.get_template(TEMPLATE).render(
+        title=textwrap.wrap(comparison.title, int(space / LETTER)),
+        methods=methods,
+        a_row=int(space / LEGEND),
+        panels=panels,
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        across=WIDTH + ACROSS,
+    )
 
 
 def _panel(comparison: Comparison, run: tuple[str, str], measure: Measure, methods: Sequence[str]) -> Panel:
     rows = [row for row in comparison.of(*run) if row.budget]
     every = [row for row in comparison.rows if row.budget]
     x_axis = Axis.of([row.ratio for row in every] + [1.0], False)
-    values = [measure.value(row) for row in every]
+    values = [end for row in every for end in measure.ends(row)]
     if not measure.logarithmic:
         values += [measure.value(row) for row in comparison.rows if row.method not in methods]
     y_axis = Axis.of(values, measure.logarithmic)

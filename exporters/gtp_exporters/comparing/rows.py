@@ -28,7 +28,7 @@ class Row:
             error of the paired differences.
         agreement: share of images with that model's predicted class.
         divergence, divergence_se: mean Kullback-Leibler divergence of that model's to these class probabilities, nats.
-        p50_ms: median latency in milliseconds; the median of the rounds.
+        p50_ms: median latency in milliseconds, in the round with the median ratio.
         ratio: p50 over that of the dense fp32 model in the same runs.
         share: share of the saved MACs that becomes saved time, against the dense model of the same precision.
         file_bytes: size of the graph with its weights.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gtp_exporters.comparing.cases import Cases, plan_cases
 from gtp_exporters.comparing.graphs import Graphs
@@ -17,12 +16,14 @@ from gtp_exporters.comparing.runs import Run, make_runs
 from gtp_exporters.comparing.work import Work, working
 from gtp_exporters.describe import tool_versions
 from gtp_exporters.errors import LimitError
+from gtp_exporters.figures_key import figures_key
 from gtp_exporters.precisions import find_precision
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import outline
-from gtp_runtime import ImageSet, find_image_set, read_manifest
+from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet
 from gtp_runtime.images import image_names
+from gtp_runtime.machine import describe_machine
 from gtp_runtime.progress import Progress, quiet
 
 
@@ -128,7 +129,11 @@ def _compare(
         progress=graphs.progress,
         fleet=fleet,
     )
-    work.open(_key(manifest.files[first.name].sha256, images, options) | {"on_a_fleet": fleet is not None})
+    backends = sorted({run.backend for run in runs})
+    device = describe_machine(backends) if fleet is None else fleet.on_device(describe_machine, backends)
+    key = figures_key(recipe, manifest, images, options.calib_data or recipe.calibration, device)
+    own = {name: getattr(options, name) for name in ("batch", "seconds", "rounds", "footprint")}
+    work.open(key | own | {"dense": manifest.files[first.name].sha256, "on_a_fleet": fleet is not None})
     rows = measure_all(cases, runs, options.budgets, measuring, work)
     return Comparison(
         model=recipe.name,
@@ -147,16 +152,3 @@ def _compare(
         skipped=[*cases.skipped, *skipped],
         sources=read_published(recipe).sources,
     )
-
-
-def _key(dense: str, images: ImageSet, options: CompareOptions) -> dict[str, Any]:
-    """What every measurement depends on, beside its case and run."""
-    return {
-        "dense": dense,
-        "images": images.digest(),
-        "batch": options.batch,
-        "seconds": options.seconds,
-        "rounds": options.rounds,
-        "footprint": options.footprint,
-        "tools": tool_versions(),
-    }

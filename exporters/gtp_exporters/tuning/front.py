@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gtp_exporters.tuning.results import Result
+from gtp_exporters.tuning.results import Loss, Result, identity
+
+FINALISTS = 4  # that are timed again, for the choice, and for what beats the default
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Limit:
         assert self.latency_ms is not None
         return result.timing.p50_ms <= self.latency_ms
 
+    def kept_by(self, loss: Loss, p50_ms: float) -> bool:
+        """Whether what was measured of a choice on other images keeps it."""
+        if self.max_drop is not None:
+            return loss.limited <= self.max_drop
+        assert self.latency_ms is not None
+        return p50_ms <= self.latency_ms
+
     def violation(self, result: Result) -> float | None:
         """Return by how much a trial misses it, 0 or less if it does not; None where too little is known."""
         if self.max_drop is not None:
@@ -35,8 +44,11 @@ class Limit:
 
     def best(self, results: Sequence[Result]) -> Result | None:
         """Return the choice: the fastest within the drop, or the least divergence within the latency; None if none."""
-        kept = [result for result in results if self.holds(result)]
-        return min(kept, key=self._preferred, default=None)
+        return next(iter(self.ranked(results)), None)
+
+    def ranked(self, results: Sequence[Result]) -> list[Result]:
+        """Return those that keep it, the best first."""
+        return sorted(filter(self.holds, results), key=self._preferred)
 
     def nearest(self, results: Sequence[Result]) -> Result:
         """Return what comes nearest where nothing keeps the limit."""
@@ -56,9 +68,13 @@ def _loss(result: Result) -> float:
 
 
 def front(results: Sequence[Result]) -> list[Result]:
-    """Return the timed results that no other beats or equals in every objective, the fastest first."""
+    """Return the timed results that no other beats or equals in every objective, the fastest first.
+
+    Where some are faster than the dense model, only these: it loses nothing.
+    """
     found: list[Result] = []
-    for result in sorted(results, key=lambda result: tuple(reversed(result.objectives))):
+    faster = [result for result in results if result.objectives[-1] < 1] or results
+    for result in sorted(faster, key=lambda result: tuple(reversed(result.objectives))):
         if not any(_covers(other, result) for other in found):
             found.append(result)
     return found
@@ -80,3 +96,17 @@ def beating(results: Sequence[Result], default: Result) -> list[Result]:
         and result.objectives[-2] < base[-2]
     ]
     return sorted(better, key=lambda result: result.objectives[-1])
+
+
+def finalists(results: Sequence[Result], limit: Limit, default: Result) -> list[Result]:
+    """Return what is timed again before the choice: the default, and the best by the timings of the search.
+
+    A trial's own timing is short, and the fastest of many is often one that was timed too fast.
+    """
+    ranked = (limit.ranked(results) or [limit.nearest(results)], beating(results, default))
+    best = [result for found in ranked for result in _different(found)[:FINALISTS]]
+    return _different([default, *best])
+
+
+def _different(results: Sequence[Result]) -> list[Result]:
+    return list({identity(result): result for result in reversed(results)}.values())[::-1]

@@ -25,10 +25,14 @@ class Judge:
         workers: what computes.
         place: a folder that keeps the dense model's answers, which is ours.
         classes: of the model.
+        question: what the answers depend on, as text; others are not used.
     """
 
-    def __init__(self, source: ModelSource, images: Split, workers: Workers, place: Path, classes: int) -> None:
+    def __init__(
+        self, source: ModelSource, images: Split, workers: Workers, place: Path, classes: int, question: str = ""
+    ) -> None:
         self.source, self.images, self.workers, self.place, self.classes = source, images, workers, place, classes
+        self._question = question
         self._dense: dict[Shard, np.ndarray] = {}
         place.mkdir(exist_ok=True)
 
@@ -67,8 +71,8 @@ class Judge:
                 np.save(file, answers, allow_pickle=False)
 
     def _name(self, shard: Shard) -> str:
-        """Return a name for the answers to these images by these weights, and no others."""
-        return hashlib.sha256(f"{self.source.sha256} {self.source.recipe.model_args} {shard}".encode()).hexdigest()[:32]
+        """Return a name for the answers to these images in this search, and no others."""
+        return hashlib.sha256(f"{self._question} {self.source.sha256} {shard}".encode()).hexdigest()[:32]
 
     def _kept(self, path: Path, images: int) -> np.ndarray | None:
         try:

@@ -31,8 +31,9 @@ class Outcome:
         results: all of them, the recipe's default first.
         front: the timed ones that no other beats in every objective, the fastest first.
         default: the recipe's default.
-        chosen: what keeps the limit best on the search's images; None if nothing does.
-        better: the fastest that loses less than the default and is faster; None if none is.
+        chosen: what keeps the limit best on the search's images, and if possible on those that were held out; None if
+            nothing does.
+        better: the fastest that loses less than the default and is faster, if possible on both; None if none is.
         nearest: what comes nearest to the limit if nothing keeps it.
         validated: "default", "chosen" and "better" on the images that were held out, where they are known.
     """
@@ -58,18 +59,18 @@ class Outcome:
         if self.chosen is None:
             return self._missed()
         found = self.validated["chosen"]
-        if self.limit.max_drop is not None and found.loss.limited > self.limit.max_drop:
+        if self.limit.kept_by(found.loss, found.p50_ms):
+            return ""
+        if self.limit.max_drop is not None:
             lost = f"{found.loss.limited:.2f} ± {found.loss.limited_se:.2f} points"
             return (
                 f"{called(self.chosen)} loses {lost} on the {found.loss.images} images that were held out, "
                 f"--max-drop allows {self.limit.max_drop:g}: give more images, or a smaller drop"
             )
-        if self.limit.latency_ms is not None and found.p50_ms > self.limit.latency_ms:
-            return (
-                f"{called(self.chosen)} takes {found.p50_ms:.2f} ms (median) when timed again, --latency-budget "
-                f"allows {self.limit.latency_ms:g} ms: a smaller budget leaves room for noise"
-            )
-        return ""
+        return (
+            f"{called(self.chosen)} takes {found.p50_ms:.2f} ms (median) when timed again, --latency-budget "
+            f"allows {self.limit.latency_ms:g} ms: a smaller budget leaves room for noise"
+        )
 
     def _missed(self) -> str:
         assert self.nearest is not None and self.nearest.timing is not None and self.nearest.loss is not None
@@ -86,10 +87,7 @@ class Outcome:
     @property
     def better_holds(self) -> bool:
         """Whether ``better`` also loses less and is faster than the default on images that were held out."""
-        if self.better is None:
-            return False
-        found, base = self.validated["better"], self.validated["default"]
-        return found.loss.divergence < base.loss.divergence and found.ratio < base.ratio
+        return self.better is not None and self.validated["better"].beats(self.validated["default"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

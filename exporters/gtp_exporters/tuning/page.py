@@ -103,7 +103,8 @@ class Plot:
         timed = [result for result in outcome.results if result.timing is not None]
         ratios = [result.objectives[-1] for result in timed]
         logs = [_log(result) for result in timed]
-        left, right = math.floor(10 * min(ratios)) / 10, math.ceil(10 * max(1.0, *ratios)) / 10
+        left = math.floor(10 * min(ratios)) / 10
+        right = max(left + 0.1, math.ceil(10 * max(1.0, *ratios)) / 10)
         low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
 
         def place(result: Result) -> tuple[float, float]:

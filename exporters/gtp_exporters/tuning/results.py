@@ -1,5 +1,6 @@
 """What is known of settings that were tried."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -7,8 +8,8 @@ import msgspec
 
 from gtp_exporters.tuning.space import Proposal
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.settings import Settings
 from gtp_runtime.accuracy import Accuracy
+from gtp_runtime.latency import Latency
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Timing:
     dense_ms: float
     key: str
     cached: bool = False
+
+    @classmethod
+    def of(cls, latency: Latency, key: str) -> "Timing":
+        """Return the timing of a file that was timed in turn with the dense baseline."""
+        return cls(latency.p50_ms, latency.p50_ms / latency.ratio, key)
 
     @property
     def ratio(self) -> float:
@@ -108,9 +114,12 @@ class Result:
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """What is minimised: top-1 drop where classes are known, divergence, and latency relative to dense."""
+        """What is minimised: top-1 drop where classes are known, divergence, and latency relative to dense.
+
+        A gain in top-1 counts as no drop: among many trials, a few gain by chance.
+        """
         assert self.loss is not None and self.timing is not None
-        drop = () if self.loss.drop is None else (self.loss.drop,)
+        drop = () if self.loss.drop is None else (max(0.0, self.loss.drop),)
         return (*drop, self.loss.divergence, self.timing.ratio)
 
     def without_timing(self, why: str) -> "Result":
@@ -136,6 +145,19 @@ def _config(values: dict[str, Any]) -> GTPConfig:
     return GTPConfig(**given)
 
 
-def identity(settings: Settings, precision: str) -> str:
-    """Return what tells settings from others."""
-    return f"{sorted(settings.to_dict().items())} {precision}"
+def identity(result: Result) -> str:
+    """Return what tells settings and precision from others."""
+    return f"{sorted(result.settings.items())} {result.precision}"
+
+
+def timed(results: Iterable[Result]) -> list[Result]:
+    """Return those with a latency."""
+    return [result for result in results if result.timing is not None]
+
+
+def timed_again(result: Result, latencies: Mapping[str, Latency]) -> Result:
+    """Return a result with the new latency of its settings, where there is one by identity."""
+    found = latencies.get(identity(result))
+    if result.timing is None or found is None:
+        return result
+    return replace(result, timing=Timing.of(found, result.timing.key))

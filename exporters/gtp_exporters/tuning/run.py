@@ -1,7 +1,8 @@
 """``tune``: from a model, images and a limit to a recipe that was validated on other images."""
 
+import hashlib
+import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.calibrating import calibrated
+from gtp_exporters.directory import tidied
 from gtp_exporters.directory.contents import refuse
 from gtp_exporters.directory.lock import held
 from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.figures_key import figures_key
 from gtp_exporters.subject import Subject
 from gtp_exporters.tuning.estimating import macs_ratio
-from gtp_exporters.tuning.front import beating, front
+from gtp_exporters.tuning.finishing import Finish
 from gtp_exporters.tuning.judging import Judge, loss_of
 from gtp_exporters.tuning.options import TuneOptions
-from gtp_exporters.tuning.outcome import Outcome, called, write_outcome
+from gtp_exporters.tuning.outcome import Outcome
 from gtp_exporters.tuning.results import Result
 from gtp_exporters.tuning.rungs import rungs
-from gtp_exporters.tuning.scoring import ModelSource, subject_of
-from gtp_exporters.tuning.search import TASK, Search
+from gtp_exporters.tuning.scoring import ModelSource, forget, subject_of
+from gtp_exporters.tuning.search import Search
 from gtp_exporters.tuning.shards import split
 from gtp_exporters.tuning.space import Proposal, make_space
 from gtp_exporters.tuning.storage import NAME, Journal
 from gtp_exporters.tuning.timing import BASELINE, Timer
-from gtp_exporters.tuning.validation import Validated, validate_graphs
 from gtp_exporters.tuning.workers import Local, Workers
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan, model_shape
@@ -37,10 +39,11 @@ from gtp_runtime.backends.options import make_options
 from gtp_runtime.errors import NoClassesError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.images import image_names
-from gtp_runtime.manifest import MODEL_NAME, Manifest, ModelInfo, WeightsInfo
+from gtp_runtime.machine import describe_machine
+from gtp_runtime.manifest import MODEL_NAME, WORK_NAME, Manifest, ModelInfo, WeightsInfo
 from gtp_runtime.progress import Progress, quiet
 
-WORK = ".tune"  # the hidden folder with exports and the dense model's answers
+WORK = "tune"  # in the hidden folder: exports, and the dense model's answers
 
 
 def tune(
@@ -88,15 +91,15 @@ def _work(directory: Path) -> Iterator[Path]:
     """
     try:
         if directory.exists() and not (directory / NAME).exists():
-            refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK})
-        is_new = not directory.exists()
-        try:
-            with held(directory / WORK):
-                yield directory / WORK
-        finally:
-            if is_new:
+            refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK_NAME})
+        with tidied(directory), held(directory / WORK_NAME):
+            place = directory / WORK_NAME / WORK
+            place.mkdir(exist_ok=True)
+            try:
+                yield place
+            finally:
                 with suppress(OSError):  # it holds something, as it should
-                    directory.rmdir()
+                    place.rmdir()
     except OSError as error:
         if error.filename is None or not str(error.filename).startswith(os.fspath(directory)):
             raise
@@ -120,12 +123,14 @@ class _Run:
         options, workers = self.options, self.workers or Local()
         until = None if options.seconds is None else time.monotonic() + options.seconds
         self.progress(f"building {self.recipe.timm}")
+        forget()
         self.subject = subject_of(self.source)
         if not self.subject.classes:
             raise NoClassesError(f"{self.recipe.name} outputs features, and a search compares classes: tune another")
         images = self._images()
         self.split = split(images, options.images, options.seed)
-        journal = Journal(self.output, self._key(images), 2 if images.classes is None else 3, options.seed)
+        key = self._key(images, workers)
+        journal = Journal(self.output, key, 2 if images.classes is None else 3, options.seed)
         settings = calibrated(self.subject, self.recipe.settings(), None, self.progress)
         assert isinstance(settings, GTPConfig)
         self.timer = Timer(self.subject, options.running, options.batch, self.place, workers)
@@ -133,32 +138,32 @@ class _Run:
         graph = self.timer.export(BASELINE, settings, dense=True)
         self.timer.check_precisions(settings, options.precisions)
         source = replace(self.source, sha256=self.subject.built.sha256)
-        judge = Judge(source, self.split, workers, self.place / "dense", self.subject.classes)
+        question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        judge = Judge(source, self.split, workers, self.place / "dense", self.subject.classes, question)
         default = journal.default() or self._default(settings, judge, graph)
         journal.keep_default(default)
         self.timer.learn([default, *journal.results()])
         space = make_space(model_shape(self.subject.model), settings.num_neighbours, options.precisions)
         search = Search(journal, space, judge, self.timer, options.limit, default)
         search.run(options.trials, until, self.progress)
-        return self._finish(search, default)
+        given = (self.recipe, self.source.weights, self.output, options, self.split, self.timer, self.progress)
+        return Finish(*given).run(search)
 
     def _images(self) -> ImageSet:
         options, folder = self.options, self.options.data or self.recipe.images
         assert folder is not None
         return find_image_set(folder, described(self.subject), options.labels, by_order=options.by_order)
 
-    def _key(self, images: ImageSet) -> dict[str, Any]:
+    def _key(self, images: ImageSet, workers: Workers) -> dict[str, Any]:
         """What the figures of a search depend on."""
         options = self.options
-        return {
-            "model": self.recipe.timm,
-            "weights": self.subject.built.sha256,
-            "images": f"{len(images)} {images.digest()}",
+        device = workers.on_device(describe_machine, [options.running.target])
+        return figures_key(self.recipe, described(self.subject), images, self.recipe.calibration, device) | {
             "searched": len(self.split.search),
             "seed": options.seed,
             "precisions": list(options.precisions),
             "batch": options.batch,
-            "backend": [options.running.backend, *map(str, sorted(options.running.options.items()))],
+            "backend": [options.running.target, *map(str, sorted(options.running.options.items()))],
         }
 
     def _default(self, settings: GTPConfig, judge: Judge, graph: Path) -> Result:
@@ -179,54 +184,6 @@ class _Run:
             result, begin = replace(result, loss=loss, rungs=[*result.rungs, loss.divergence]), end
         timing = self.timer.time(graph, self.timer.key(proposal, plan))
         return replace(result, timing=timing)
-
-    def _finish(self, search: Search, default: Result) -> Outcome:
-        """Choose, validate on the images that were held out, and write."""
-        timed = search.timed
-        chosen = self.options.limit.best(timed)
-        better = next(iter(beating(timed, default)), None)
-        graphs = {"default": self.place / BASELINE / MODEL_NAME}
-        for name, result in (("chosen", chosen), ("better", better)):
-            if result is not None and result is not default and (name == "chosen" or result is not chosen):
-                self.progress(f"exporting {called(result)} for its validation")
-                graphs[name] = self.timer.export(name, result.proposal.settings, result.precision)
-        found: dict[str, Validated] = validate_graphs(
-            self.timer.baseline, graphs, self.split.held_out, self.options.running, self.timer.workers, self._tell
-        )
-        if chosen is default:
-            found["chosen"] = found["default"]
-        if better is not None and better is chosen:
-            found["better"] = found["chosen"]
-        outcome = Outcome(
-            recipe=self._own_weights(),
-            directory=self.output,
-            limit=self.options.limit,
-            running=self.options.running,
-            search_images=len(self.split.search),
-            origin=self.split.search.folder.name,
-            trials=search.done,
-            results=search.results,
-            front=front(timed),
-            default=default,
-            chosen=chosen,
-            better=better,
-            nearest=None if chosen is not None else self.options.limit.nearest(timed),
-            validated=found,
-        )
-        self.progress("writing the page and the recipe")
-        write_outcome(outcome)
-        for name in ("candidate", BASELINE, *graphs):
-            shutil.rmtree(self.place / name, ignore_errors=True)
-        return outcome
-
-    def _tell(self, task: str, share: float | None = None) -> None:
-        """Progress of other tasks than the search, whose shares count no trials."""
-        self.progress(task, share if task == TASK else None)
-
-    def _own_weights(self) -> Recipe:
-        """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
-        built = self.subject.built
-        return replace(self.recipe, weights=Path(self.source.weights)) if built.source == "file" else self.recipe
 
 
 def described(subject: Subject) -> Manifest:

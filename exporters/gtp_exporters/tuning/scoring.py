@@ -123,6 +123,12 @@ def subject_of(source: ModelSource) -> Subject:
     return _Process.subject
 
 
+def forget() -> None:
+    """Forget model and pixels: files may have changed since."""
+    _Process.source = _Process.subject = None
+    _Process.pixels.clear()
+
+
 def _read(job: Job) -> Read:
     """Return (N, H, W, 3) uint8 pixels, (N,) classes where known, and what is wrong with the images left out."""
     preprocessing, kept = subject_of(job.model).preprocessing, _Process.pixels

@@ -8,7 +8,7 @@ from typing import Any
 from gtp_exporters.tuning.estimating import Estimator, macs_ratio
 from gtp_exporters.tuning.front import Limit
 from gtp_exporters.tuning.judging import Judge, loss_of
-from gtp_exporters.tuning.results import Result, identity
+from gtp_exporters.tuning.results import Result, identity, timed
 from gtp_exporters.tuning.rungs import dominated, hopeless, rungs
 from gtp_exporters.tuning.space import Proposal, Space
 from gtp_exporters.tuning.storage import Journal
@@ -62,14 +62,14 @@ class Search:
         self.ends = rungs(len(judge.images.search))
         self.estimator = Estimator(space.precisions)
         self.results = [default, *journal.results()]
-        self._tried = {identity(result.proposal.settings, result.precision): result for result in self.results}
+        self._tried = {identity(result): result for result in self.results}
         for result in self.timed:
             self.estimator.learn(result)
 
     @property
     def timed(self) -> list[Result]:
         """Results with a latency, the recipe's default first."""
-        return [result for result in self.results if result.timing is not None]
+        return timed(self.results)
 
     @property
     def done(self) -> int:
@@ -93,7 +93,7 @@ class Search:
         result = Result(
             proposal.settings.to_dict(), proposal.precision, _amounts(proposal), 1.0, 1.0, trial=trial.number
         )
-        known = self._tried.get(identity(proposal.settings, proposal.precision))
+        known = self._tried.get(identity(result))
         if known is not None:
             self._end(trial, replace(known, trial=trial.number, why="the same as an earlier trial"))
             return None
@@ -152,7 +152,7 @@ class Search:
     def _end(self, trial: Any, result: Result) -> None:
         self.journal.tell(trial, result, self.limit.violation(result))
         self.results.append(result)
-        self._tried.setdefault(identity(result.proposal.settings, result.precision), result)
+        self._tried.setdefault(identity(result), result)
         if result.timing is not None:
             self.estimator.learn(result)
 

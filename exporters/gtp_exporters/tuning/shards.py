@@ -10,6 +10,7 @@ from gtp_runtime.errors import ImageError
 from gtp_runtime.image_set import ImageSet
 
 HELD_OUT = 3  # one in so many images is held out
+MORE = 2  # times as many as the search sees are held out at most, where it sees a part
 FEWEST = 12  # images
 SHARD = 32  # images of a part
 
@@ -57,7 +58,7 @@ def split(images: ImageSet, limit: int | None = None, seed: int = 0) -> Split:
 
     Args:
         images: in the order of their names, so that those of a class stand together.
-        limit: how many images the search sees at most.
+        limit: how many images the search sees at most; ``MORE`` times as many are held out at most.
         seed: of the order.
 
     Raises:
@@ -70,4 +71,5 @@ def split(images: ImageSet, limit: int | None = None, seed: int = 0) -> Split:
         )
     places = np.arange(len(images))
     held_out, rest = places[::HELD_OUT], np.random.default_rng(seed).permutation(places[places % HELD_OUT != 0])
-    return Split(images.part(rest[:limit]), images.part(held_out))
+    kept = images.part(held_out)
+    return Split(images.part(rest[:limit]), kept if limit is None else kept.spread(MORE * limit))

@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject
 from gtp_exporters.tuning.results import Loss, Result, Timing
 from gtp_exporters.tuning.space import Proposal, token_counts
-from gtp_exporters.tuning.workers import Workers
+from gtp_exporters.tuning.workers import Workers, scoring_of
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan
 from gtp_runtime import evaluate, load
@@ -23,12 +24,15 @@ from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.fleet.timing import Timing as InTurn
 from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.image_set import ImageSet
+from gtp_runtime.latency import Latency
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import quiet
+from gtp_runtime.timing import MIN_RUNS
 
 BASELINE = "baseline"  # folder of the dense baseline and the recipe's default
 GRAPH_IMAGES = 1024  # that the loss of a graph in a lower precision is measured on
 SECONDS = 2.0  # of timing, for two files together
+LOADS = 3  # loadings that these are shared by; the one in the middle counts
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,18 @@ class Running:
 
     def timing(self, *files: Path, seconds: float | None = None) -> InTurn:
         """Return files to be timed in turn so, the dense baseline first."""
-        return InTurn(files, self.backend, (self.options,) * len(files), self.seconds if seconds is None else seconds)
+        total = self.seconds * len(files) / 2 if seconds is None else seconds
+        rounds = -(-MIN_RUNS // LOADS)
+        return InTurn(files, self.backend, (self.options,) * len(files), total / LOADS, rounds, LOADS)
 
 
-def loss_of_graph(graph: Path, dense: Path, images: ImageSet, running: Running) -> Loss:
-    """Return what a graph loses against the dense baseline's; both run here."""
+def loss_of_graph(graph: Path, dense: Path, images: ImageSet, running: Running, workers: Workers) -> Loss:
+    """Return what a graph loses against the dense baseline's; workers run both."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)
         models = [load(file, running.backend, **running.options) for file in (graph, dense)]
     try:
-        return Loss.of(evaluate(models[0], models[1], images))
+        return Loss.of(evaluate(models[0], models[1], images, scoring=scoring_of(workers)))
     finally:
         for model in models:
             model.close()
@@ -114,7 +120,8 @@ class Timer:
             return known, None
         graph = self.export("candidate", proposal.settings, proposal.precision)
         timing = known or self.time(graph, self.key(proposal, plan))
-        loss = loss_of_graph(graph, self.baseline, images.part(slice(GRAPH_IMAGES)), self.running) if lowered else None
+        part = images.part(slice(GRAPH_IMAGES))
+        loss = loss_of_graph(graph, self.baseline, part, self.running, self.workers) if lowered else None
         shutil.rmtree(graph.parent)
         return timing, loss
 
@@ -131,9 +138,12 @@ class Timer:
 
     def time(self, graph: Path, key: str) -> Timing:
         """Time a graph beside the dense baseline."""
-        dense, reduced = self.workers.on_device(time_files, self.running.timing(self.baseline, graph))
-        self._known[key] = Timing(reduced.p50_ms, dense.p50_ms, key)
+        self._known[key] = Timing.of(self.time_all([graph])[0], key)
         return self._known[key]
+
+    def time_all(self, graphs: Sequence[Path]) -> list[Latency]:
+        """Time graphs in turn with the dense baseline, in one process."""
+        return self.workers.on_device(time_files, self.running.timing(self.baseline, *graphs))[1:]
 
     def key(self, proposal: Proposal, plan: Plan) -> str:
         """Return what latency depends on: token counts, what each layer computes, precision, batch, backend."""
@@ -141,9 +151,14 @@ class Timer:
         return json.dumps(
             {
                 "tokens": token_counts(plan.num_prop, shape.patches + shape.num_prefix),
-                "method": [config.selection, config.graph, config.propagation, config.token_scale, config.sparsity < 1],
+                "method": [config.selection, config.graph, config.propagation, config.token_scale, _threshold(config)],
                 "precision": proposal.precision,
                 "batch": self.batch,
                 "backend": [self.running.backend, sorted(self.running.options.items())],
             }
         )
+
+
+def _threshold(config: GTPConfig) -> str:
+    """What is computed for the sparsity: an exact threshold is found by sorting, a calibrated one is a constant."""
+    return config.threshold if config.sparsity < 1 else ""

@@ -1,7 +1,7 @@
 """Validates what a search found on images that it never saw: the exported graphs on the backend, latency in turn."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 
 from gtp_exporters.tuning.results import Loss
 from gtp_exporters.tuning.timing import Running
-from gtp_exporters.tuning.workers import Workers
-from gtp_runtime import evaluate, load
+from gtp_exporters.tuning.workers import Workers, scoring_of
+from gtp_runtime import load
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.evaluating import evaluate_each
 from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.image_set import ImageSet
 from gtp_runtime.latency import Latency
@@ -36,6 +37,10 @@ class Validated:
     p50_ms: float
     ratio: float
 
+    def beats(self, other: "Validated") -> bool:
+        """Whether it diverges less and is faster."""
+        return self.loss.divergence < other.loss.divergence and self.ratio < other.ratio
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return {**asdict(self.loss), "top1": self.accuracy.top1, "dense_top1": self.accuracy.dense_top1} | {
@@ -44,34 +49,56 @@ class Validated:
         }
 
 
-def validate_graphs(
-    dense: Path, graphs: Mapping[str, Path], images: ImageSet, running: Running, workers: Workers, progress: Progress
-) -> dict[str, Validated]:
-    """Run graphs beside the dense baseline on images that are held out, and time all of them in turn.
+class Validation:
+    """Runs graphs beside the dense baseline on images that are held out; all of them are timed in turn, once.
 
     Args:
         dense: the dense baseline.
-        graphs: by name.
+        graphs: one or more, by name.
         images: the search never saw them.
         running: how files run.
-        workers: where latency is measured.
+        workers: what scores the images, and where latency is measured.
         progress: told what is being done.
 
     Raises:
-        GTPRuntimeError: a file that cannot be loaded, or no image that can be read.
+        GTPRuntimeError: a file that cannot be loaded.
     """
-    with ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RandomWeightsWarning)
-        files = {
-            name: stack.enter_context(load(path, running.backend, **running.options))
-            for name, path in {"dense": dense, **graphs}.items()
-        }
-        baseline = files["dense"]
-        timing = running.timing(dense, *graphs.values(), seconds=SECONDS * len(files))
+
+    def __init__(
+        self,
+        dense: Path,
+        graphs: Mapping[str, Path],
+        images: ImageSet,
+        running: Running,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self.dense, self.graphs, self.images = dense, graphs, images
+        self.running, self.workers, self.progress = running, workers, progress
         progress("timing what was found")
-        timed: dict[str, Latency] = dict(zip(files, workers.on_device(time_files, timing), strict=True))
-        found = {name: evaluate(files[name], baseline, images, progress) for name in graphs}
-    return {
-        name: Validated(Loss.of(accuracy), accuracy, timed[name].p50_ms, timed[name].ratio)
-        for name, accuracy in found.items()
-    }
+        files = [dense, *graphs.values()]
+        _, *timed = workers.on_device(time_files, running.timing(*files, seconds=SECONDS * len(files)))
+        self._latencies: dict[str, Latency] = dict(zip(graphs, timed, strict=True))
+        self._found: dict[str, Validated] = {}
+
+    def of(self, name: str) -> Validated:
+        """Return what is measured of a graph. Raises as ``evaluate``."""
+        self.run([name])
+        return self._found[name]
+
+    def run(self, names: Iterable[str]) -> None:
+        """Evaluate those graphs that were not yet, in one reading of the images. Raises as ``evaluate``."""
+        missing = [name for name in dict.fromkeys(names) if name not in self._found]
+        if not missing:
+            return
+        with ExitStack() as stack, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RandomWeightsWarning)
+            baseline, *files = (
+                stack.enter_context(load(path, self.running.backend, **self.running.options))
+                for path in (self.dense, *(self.graphs[name] for name in missing))
+            )
+            scoring = scoring_of(self.workers)
+            found = evaluate_each(files, baseline, self.images, self.progress, scoring=scoring)
+        for name, accuracy in zip(missing, found, strict=True):
+            latency = self._latencies[name]
+            self._found[name] = Validated(Loss.of(accuracy), accuracy, latency.p50_ms, latency.ratio)

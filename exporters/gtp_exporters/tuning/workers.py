@@ -7,6 +7,9 @@ maps: workers know nothing of trials.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from gtp_runtime.fleet import Fleet, fleet_scoring
+from gtp_runtime.scoring import Scoring, score_images
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -47,3 +50,8 @@ class Local:
     def on_device(self, function: Callable[[Item], Result], item: Item) -> Result:
         """Call a function."""
         return function(item)
+
+
+def scoring_of(workers: Workers) -> Scoring:
+    """Return what ``gtp_runtime.evaluate`` scores images with: nodes read them where there are any."""
+    return fleet_scoring(workers) if isinstance(workers, Fleet) else score_images

@@ -1,7 +1,7 @@
 """Access to a Ray cluster: everything that is Ray's."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -57,7 +57,7 @@ class RayCluster:
         code, images: as ``hands.Worker`` takes them.
     """
 
-    def __init__(self, code: str, images: tuple[str, str] | None) -> None:
+    def __init__(self, code: Mapping[str, str], images: tuple[str, str] | None) -> None:
         _log_messages()
         self._worker = ray.remote(Worker)
         self._arguments = (code, images)

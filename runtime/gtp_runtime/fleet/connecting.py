@@ -13,19 +13,21 @@ from typing import Any
 
 from gtp_runtime.errors import BackendMissingError, FleetError, InputError, first_line
 from gtp_runtime.extras import Extra
+from gtp_runtime.fleet.crew import Tell, log_it
 from gtp_runtime.fleet.fleet import Fleet
-from gtp_runtime.fleet.hands import code_digest, names_digest
+from gtp_runtime.fleet.hands import code_digests, names_digest
 
 EXTRA = Extra("ray", {"ray": "ray"})
 SECONDS = 5.0  # to reach the head of the cluster
 
 
-def connect(address: str, images: str | PathLike[str] | None = None) -> Fleet:
+def connect(address: str, images: str | PathLike[str] | None = None, tell: Tell = log_it) -> Fleet:
     """Return the nodes of a cluster, ready to work.
 
     Args:
         address: of the cluster's head, "HOST:PORT", or "auto" for the cluster that this machine is a node of.
         images: a folder of images. Nodes work only if they have it at the same path, with images of the same names.
+        tell: called now and then with the nodes that are waited for, in words (default: they are logged).
 
     Raises:
         InputError: an address of another form.
@@ -42,7 +44,7 @@ def connect(address: str, images: str | PathLike[str] | None = None) -> Fleet:
     except Exception as error:  # Ray raises ConnectionError, RuntimeError and ValueError, each for many things
         raise FleetError(f"cannot join the cluster at {address}: {first_line(error)}") from error
     module = import_module("gtp_runtime.fleet.cluster")
-    return Fleet(module.RayCluster(code_digest(), digest))
+    return Fleet(module.RayCluster(code_digests(), digest), tell)
 
 
 def _check_address(address: str) -> None:

@@ -1,10 +1,34 @@
 """The processes on the nodes, and which nodes may work."""
 
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gtp_runtime.fleet.nodes import Cluster, Hand, Node
 
+log = logging.getLogger(__name__)
+Tell = Callable[[str], None]
 LOSSES = 3  # processes that a node may lose before it is left out
+PATIENCE = 10.0  # seconds for a process to start, before it is said that it is waited for
+AGAIN = 60.0  # seconds until it is said again
+
+
+def log_it(text: str) -> None:
+    """Log what is waited for."""
+    log.info("%s", text)
+
+
+@dataclass
+class _Hired:
+    """A process of a node; ``started`` is a reference whose result is there once it runs."""
+
+    node: Node
+    hand: Hand
+    started: Any
+    since: float = field(default_factory=time.monotonic)
+    told: float = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -27,15 +51,20 @@ class Report:
 class Crew:
     """One process for each node that works.
 
+    Args:
+        cluster: where the nodes are.
+        tell: called with the nodes that are waited for, in words.
+
     Attributes:
         cluster: where the nodes are.
         report: what became of them.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, tell: Tell = log_it) -> None:
         self.cluster = cluster
         self.report = Report()
-        self._hands: dict[str, tuple[Node, Hand]] = {}
+        self._tell = tell
+        self._hands: dict[str, _Hired] = {}
         self._losses: dict[str, int] = {}
         self._out: set[str] = set()
 
@@ -52,8 +81,25 @@ class Crew:
     def hand(self, node: Node) -> Hand:
         """Return the process of a node."""
         if node.id not in self._hands:
-            self._hands[node.id] = node, self.cluster.hire(node)
-        return self._hands[node.id][1]
+            hand = self.cluster.hire(node)
+            self._hands[node.id] = _Hired(node, hand, hand.call(_start, None))
+        return self._hands[node.id].hand
+
+    def has_started(self, node: Node, seconds: float) -> bool:
+        """Wait so long for the process of a node to run, and return whether it does, or is lost."""
+        hired = self._hands.get(node.id)
+        return hired is None or bool(self.cluster.wait([hired.started], seconds))
+
+    def tell_waiting(self) -> None:
+        """Say, from time to time, which processes do not run yet."""
+        now = time.monotonic()
+        slow = [hired for hired in self._hands.values() if now - hired.since > PATIENCE and now - hired.told > AGAIN]
+        waiting = [hired for hired in slow if not self.has_started(hired.node, 0.0)]
+        for hired in waiting:
+            hired.told = now
+        if waiting:
+            names = ", ".join(hired.node.name for hired in waiting)
+            self._tell(f"waiting for {names}: perhaps another run uses the CPUs there (ray status shows what is used)")
 
     def count(self, node: Node, timed: bool = False) -> None:
         """Count an item that a node did, or what it did as the device."""
@@ -85,24 +131,28 @@ class Crew:
 
     def close(self) -> None:
         """End all processes."""
-        for _, hand in self._hands.values():
-            self.cluster.dismiss(hand)
+        for hired in self._hands.values():
+            self.cluster.dismiss(hired.hand)
         self._hands.clear()
 
     def _drop(self, node: Node) -> None:
         found = self._hands.pop(node.id, None)
         if found is not None:
-            self.cluster.dismiss(found[1])
+            self.cluster.dismiss(found.hand)
 
     def _alive(self) -> list[Node]:
         """Return the nodes that are alive, and take note of those at work that are no longer."""
         alive = self.cluster.nodes()
-        for node, _ in list(self._hands.values()):
-            if node.id not in {other.id for other in alive}:
-                self._note_lost(node)
+        for hired in list(self._hands.values()):
+            if hired.node.id not in {other.id for other in alive}:
+                self._note_lost(hired.node)
         return alive
 
     def _note_lost(self, node: Node) -> None:
         if node.name not in self.report.lost:
             self.report.lost.append(node.name)
         self._drop(node)
+
+
+def _start(_: None) -> None:
+    """Do nothing: once that is done, the process runs."""

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TypeVar
 
 from gtp_runtime.errors import FleetError, first_line
-from gtp_runtime.fleet.crew import Crew, Report
+from gtp_runtime.fleet.crew import Crew, Report, Tell, log_it
 from gtp_runtime.fleet.nodes import DEVICE, Cluster, LostError
 from gtp_runtime.fleet.parcels import call_sent, send
-from gtp_runtime.fleet.spreading import LOSSES, WINDOW, spread
+from gtp_runtime.fleet.spreading import LOSSES, SECONDS, WINDOW, spread
 
 Self = TypeVar("Self", bound="Fleet")  # typing.Self needs Python 3.11
 T = TypeVar("T")
@@ -30,8 +30,8 @@ class Fleet:
         trials: how many items are worth being worked on at a time: the number of nodes that worked at first.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._crew = Crew(cluster)
+    def __init__(self, cluster: Cluster, tell: Tell = log_it) -> None:
+        self._crew = Crew(cluster, tell)
         self.trials = max(1, len(self._crew.work_nodes()))
 
     def __enter__(self: Self) -> Self:
@@ -82,8 +82,11 @@ class Fleet:
             devices = crew.device_nodes()
             if not devices:
                 break
+            hand = crew.hand(devices[0])
+            while not crew.has_started(devices[0], SECONDS):
+                crew.tell_waiting()
             try:
-                value: R = crew.cluster.result(crew.hand(devices[0]).call(call_sent, sent))
+                value: R = crew.cluster.result(hand.call(call_sent, sent))
             except LostError as error:
                 crew.lose(devices[0], first_line(error))
             else:

@@ -1,8 +1,9 @@
 """What runs on a node: one process, which does one thing after another."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,18 @@ from gtp_runtime.errors import InputError
 from gtp_runtime.images import image_names
 
 Function = Callable[[Any], Any]
+PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters")  # whose functions nodes call; a board has the first alone
 
 
 class Worker:
     """The process on a node.
 
     Args:
-        code: the ``code_digest`` of the process that asks.
+        code: the ``code_digests`` of the process that asks.
         images: a folder that must be on the node, and its ``names_digest``; None asks for none.
     """
 
-    def __init__(self, code: str, images: tuple[str, str] | None = None) -> None:
+    def __init__(self, code: Mapping[str, str], images: tuple[str, str] | None = None) -> None:
         self._code, self._images = code, images
         self._tasks: dict[str, Function] = {}
         self._has_images = images is None
@@ -55,14 +57,22 @@ class Worker:
         return function(item)
 
     def _check_code(self) -> None:
-        if code_digest() != self._code:
-            raise InputError("its gtp-export is another one: install the same on every node")
+        """Check that every package that both have is the same; what a node lacks, it says when it is called."""
+        own = code_digests()
+        other = [name for name in own if name in self._code and own[name] != self._code[name]]
+        if other:
+            raise InputError(f"its {', '.join(other)} is another one: install the same gtp-export on every node")
 
 
 @cache
-def code_digest() -> str:
-    """Return a hash of the runtime's source code, which decides what a node answers; hexadecimal digits."""
-    home, found = Path(__file__).parents[1], hashlib.sha256()
+def code_digests() -> dict[str, str]:
+    """Return hashes of the source code of our packages, which decides what is answered, by name; hexadecimal digits."""
+    specs = {name: find_spec(name) for name in PACKAGES}
+    return {name: _digest(Path(spec.origin).parent) for name, spec in specs.items() if spec and spec.origin}
+
+
+def _digest(home: Path) -> str:
+    found = hashlib.sha256()
     for path in sorted(home.rglob("*.py")):
         found.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()

@@ -134,7 +134,9 @@ class _Spread(Generic[T]):
         if not self.posts:
             raise FleetError(self.crew.why_none())
         owners = {reference: post for post in self.posts.values() for reference in post.jobs}
-        for reference in self.crew.cluster.wait(list(owners), SECONDS):
+        found = self.crew.cluster.wait(list(owners), SECONDS)
+        self.crew.tell_waiting()
+        for reference in found:
             post = owners[reference]
             if reference in post.jobs:  # a loss takes all that a node had
                 self._take(post, reference)

@@ -1,0 +1,59 @@
+"""What latency depends on beside files and options: the machine, and the versions of its engines."""
+
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from gtp_runtime.backends import all_backends
+from gtp_runtime.cuda import find_cuda
+from gtp_runtime.errors import GTPRuntimeError
+from gtp_runtime.extras import installed_version
+
+BOARD = Path("/proc/device-tree/model")  # of a Jetson or another Arm board
+CPUS = Path("/proc/cpuinfo")
+NAMES = ("model name", "CPU implementer", "CPU part")  # in it: x86 has the first, Arm the others
+
+
+def describe_machine(backends: Iterable[str]) -> dict[str, str]:
+    """Return the machine, its processor and GPU, and the versions of the packages that backends need.
+
+    Args:
+        backends: names of backends; unknown names are left out.
+    """
+    packages = {
+        name: module
+        for backend, spec in all_backends().items()
+        if backend in set(backends)
+        for extra in spec.extras
+        for module, name in extra.packages.items()
+    }
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "board": _read(BOARD).strip("\0\n"),
+        "processor": _processor(_read(CPUS)),
+        "cpus": str(os.cpu_count()),
+        "gpu": _gpu(),
+        **{name: installed_version(module, name) or "" for name, module in packages.items()},
+    }
+
+
+def _processor(text: str) -> str:
+    """Return the kinds of the CPUs in the order in which they are listed."""
+    lines = (line.partition(":") for line in text.splitlines())
+    return ", ".join(dict.fromkeys(value.strip() for name, _, value in lines if name.strip() in NAMES))
+
+
+def _gpu() -> str:
+    try:
+        found = find_cuda().describe()
+    except GTPRuntimeError:
+        return ""
+    return f"{found['gpu']}, driver {found['driver']}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -87,7 +87,7 @@ class OnnxRuntimeBackend:
             DeadlineError: it was.
         """
         options = self._ort.RunOptions()
-        timer = threading.Timer(deadline.left() or 0.0, setattr, (options, "terminate", True))
+        timer = threading.Timer(deadline.left(), setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
         try:

@@ -161,6 +161,7 @@ ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a negative size": (lambda path: bomb(path, npy("(-1, -1048576)"), 1), "is not as large as its shape"),
     "objects": (lambda path: bomb(path, npy("(1,)", "'|O'"), 1), "holds Python objects, which are never unpickled"),
     "another packing": (lambda path: bomb(path, npy("(1048576,)"), 1, zipfile.ZIP_LZMA), "is packed in another way"),
+    "a header that does not end": (lambda path: bomb(path, npy("(" * 3000), 1), "has a header that cannot be read"),
     "no header": (lambda path: bomb(path, b"", 1), "magic"),
 }
 

@@ -127,7 +127,7 @@ def test_killed_a_few_times(name: str, make: Callable[[str], Path], killed: Kill
 @pytest.mark.full
 @everything
 def test_killed_two_hundred_times_in_all(name: str, make: Callable[[str], Path], killed: Killed) -> None:
-    kill(name, 200 // len(CASES), make, killed, seed=1)
+    kill(name, -(-200 // len(CASES)), make, killed, seed=1)
 
 
 @quick

@@ -1,6 +1,5 @@
 """Label files; the first byte says in which form the rest is read."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ def read_labels(content: bytes, folder: Path) -> None:
     from gtp_runtime.manifest import parse_manifest
 
     suffix = (".csv", ".tsv", ".txt")[content[0] % 3] if content else ".csv"
-    manifest = parse_manifest(json.dumps(json.loads(MANIFEST.read_bytes())).encode(), MANIFEST)
+    manifest = parse_manifest(MANIFEST.read_bytes(), MANIFEST)
     read_classes(write(folder, f"labels{suffix}", content[1:]), NAMES, manifest)
 
 

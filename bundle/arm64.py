@@ -100,6 +100,7 @@ def _apt(place: Path, *arguments: str) -> None:
         (place / name).mkdir(parents=True, exist_ok=True)
     settings = ("APT::Architecture=arm64", "APT::Architectures=arm64", "Debug::NoLocking=1", "APT::Sandbox::User=root")
     settings += (f"Dir::State::Lists={place / 'lists'}", f"Dir::Cache={place / 'cache'}", "Acquire::Languages=none")
+    settings += ("Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20")
     command = ["apt-get", "-q", *(f"-o{setting}" for setting in settings), *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:

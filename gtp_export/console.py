@@ -173,7 +173,7 @@ def show_error(error: Exception, text: str) -> None:
         return
     if Verbosity.verbose:
         traceback.print_exception(error)
-    err.print(f"error: {visible(text, allowed='')}", style="red", markup=False)
+    err.print(f"error: {text}", style="red", markup=False)
 
 
 def show_warning(

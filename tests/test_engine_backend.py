@@ -193,6 +193,17 @@ def test_a_run_that_is_refused_is_an_error(start: Start) -> None:
         start(refuse="run").run(np.zeros((1, 3, 4, 4), np.float32))
 
 
+def test_what_tensorrt_says_for_months_is_not_all_kept(start: Start) -> None:
+    backend = start(refuse="run").backend
+    for number in range(300):
+        for severity in (1, 2, 3):
+            backend._logger.log(severity, f"said {number}\non two lines")
+    assert len(backend._logger.errors) == len(backend._logger.warnings) == 100
+    assert backend._refusal("run") == "TensorRT refuses to run: " + "; ".join(
+        f"said {number} on two lines" for number in (297, 298, 299)
+    )
+
+
 @pytest.mark.parametrize("version", ["10.13.3", "11.4.1"])
 def test_another_version_says_what_was_built_where_and_how_to_rebuild(start: Start, version: str) -> None:
     with pytest.raises(EngineMismatchError) as caught:

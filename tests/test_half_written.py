@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killed_commands import CASES, MOVING, QUICK
+from killed_commands import CASES, MOVING, QUICK, Case
 from PIL import Image
 from steps import counted, failing
 
@@ -86,10 +86,8 @@ def left_in(place: Path) -> set[str]:
     return {path.name for path in place.iterdir() if path.name.startswith(".")}
 
 
-def check_killed(place: Path, name: str) -> None:
-    """After a kill: the earlier artifact or the new one is there, whole, and the next command cleans up."""
-    case = CASES[name]
-    assert case.state(place) in ("old", "new", MOVING)
+def check_next(place: Path, case: Case) -> None:
+    """The next command cleans up."""
     if case.mend is not None:
         case.mend(place)
         assert case.state(place) in ("old", "new")
@@ -116,7 +114,8 @@ def kill(name: str, times: int, make: Callable[[str], Path], killed: Killed, see
         status = killed(*arguments, place, name, "new", step)
         done += status == -signal.SIGKILL  # it may end before it is killed
         assert status in (0, -signal.SIGKILL)
-        check_killed(place, name)
+        assert CASES[name].state(place) in ("old", "new", MOVING)
+        check_next(place, CASES[name])
 
 
 @quick
@@ -130,8 +129,7 @@ def test_killed_two_hundred_times_in_all(name: str, make: Callable[[str], Path],
     kill(name, -(-200 // len(CASES)), make, killed, seed=1)
 
 
-@quick
-def test_every_step_fails_in_turn(name: str, make: Callable[[str], Path]) -> None:
+def fail_each_step(name: str, make: Callable[[str], Path]) -> None:
     case, states, said = CASES[name], [], list[str]()
     for step in range(1000):
         place, failed = make(name), list[str]()
@@ -145,9 +143,18 @@ def test_every_step_fails_in_turn(name: str, make: Callable[[str], Path]) -> Non
         states.append(case.state(place))
         assert states[-1] in ("old", "new", MOVING), failed
         assert states[-1] == MOVING or failed[0] in REMOVING or left_in(place) <= {".gtp-export"}, failed
-        case.write(place, "newest")
-        assert case.state(place) == "newest"
-        assert not left_in(place)
+        check_next(place, case)
     assert case.state(place) == "new"
     assert "old" in states
     assert not [text for text in said if "\n" in text]
+
+
+@quick
+def test_every_step_fails_in_turn(name: str, make: Callable[[str], Path]) -> None:
+    fail_each_step(name, make)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["export", "quantize"])
+def test_every_step_of_long_commands_fails_in_turn(name: str, make: Callable[[str], Path]) -> None:
+    fail_each_step(name, make)

@@ -25,7 +25,7 @@ ONNXRUNTIME = "1.22.1"  # 1.32 crashes in the emulation as it is imported
 PRESETS = ("paper", "measured")
 DIGITS = Path(__file__).parents[1] / "models" / "gtp_models" / "digits" / "images"
 GTP_EXPORT = (sys.executable, "-m", "gtp_export")
-IMAGES = 2  # of each class: emulation is slow
+IMAGES = 4  # of each class: emulation is slow
 
 
 class SkippedError(Exception):
@@ -169,7 +169,7 @@ def main() -> int:
     emulator = Emulator(root, place / "site")
     shutil.rmtree(emulator.site, ignore_errors=True)
     try:
-        emulator.run(bundle, "--quiet", "--no-compile", "--target", emulator.site)
+        emulator.run(bundle, "--quiet", "--no-compile", "--root-user-action=ignore", "--target", emulator.site)
         check(emulator, [export(place, preset) for preset in PRESETS])
     except FailedError as error:
         print(f"error: {error}", file=sys.stderr)

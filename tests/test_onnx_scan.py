@@ -167,3 +167,11 @@ def test_load_refuses_in_one_line(digits_copy: Path, backend: str) -> None:
         with pytest.raises(ManifestError, match=words) as refused:
             gtp_runtime.load(digits_copy, backend)
         assert "\n" not in str(refused.value)
+
+
+def test_onnx_runtime_prints_nothing(digits_copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    named = (digits_copy / "model.onnx").read_bytes().replace(b"LayerNormalization", b"LayerNormalizati\xff\xff")
+    replaced(digits_copy, named)
+    with pytest.raises(ManifestError, match="ONNX Runtime cannot load"):
+        gtp_runtime.load(digits_copy, threads=1)
+    assert capfd.readouterr().out == ""

@@ -39,10 +39,18 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def workers() -> int:
+    """Count threads; a deadline's timer that was cancelled ends a moment later."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
+    return threading.active_count()
+
+
 def measured(count: int, work: Callable[[int], int]) -> dict[str, Any]:
     """Do the work, a tenth of it before the measurement; it returns the number of wrong answers."""
     start, wrong = time.perf_counter(), work(max(1, count // 10))
-    memory, files, workers = resident_mib(), descriptors(), threading.active_count()
+    memory, files, threads = resident_mib(), descriptors(), workers()
     wrong += work(count - max(1, count // 10))
     return {
         "count": count,
@@ -51,7 +59,7 @@ def measured(count: int, work: Callable[[int], int]) -> dict[str, Any]:
         "resident_mib": round(resident_mib(), 1),
         "growth_mib": round(resident_mib() - memory, 2),
         "descriptors_growth": descriptors() - files,
-        "threads_growth": threading.active_count() - workers,
+        "threads_growth": workers() - threads,
     }
 
 
@@ -98,6 +106,13 @@ def stop_again(model: Model, count: int) -> int:
     return wrong
 
 
+def selftest(model: Model) -> dict[str, Any]:
+    """Replay the parity pack as at start-up."""
+    start = time.perf_counter()
+    parity = model.selftest()
+    return {"images": parity.images, "seconds": round(time.perf_counter() - start, 2)}
+
+
 def in_child(directory: Path, backend: str, method: str) -> dict[str, Any]:
     """Load in a child process; say whether it answers as this process does."""
     expected = answer(directory, backend)
@@ -131,11 +146,12 @@ def soak(directory: Path, backend: str, runs: int, threads: int, loads: int, sto
             "deadlines": (stops, lambda count: stop_again(model, count)),
             "loads": (loads, lambda count: load_again(directory, backend, count)),
         }
+        tested = selftest(model)
         phases = {name: measured(*phase) for name, phase in work.items() if phase[0]}
         refused, info = refused_after_fork(model), {"name": model.backend.name, **model.backend.info}
     children = [in_child(directory, backend, method) for method in ("fork", "spawn")]
     kept = {"backend": info, "threads": threads, "limit_growth_mib": GROWTH_MIB, "children": children}
-    return {**kept, "inherited_model_refused": refused, "phases": phases}
+    return {**kept, "inherited_model_refused": refused, "selftest": tested, "phases": phases}
 
 
 def is_ok(found: dict[str, Any]) -> bool:

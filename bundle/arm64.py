@@ -25,7 +25,7 @@ ONNXRUNTIME = "1.22.1"  # 1.32 crashes in the emulation as it is imported
 PRESETS = ("paper", "measured")
 DIGITS = Path(__file__).parents[1] / "models" / "gtp_models" / "digits" / "images"
 GTP_EXPORT = (sys.executable, "-m", "gtp_export")
-IMAGES = 2  # of each class: emulation is slow
+IMAGES = 4  # of each class: emulation is slow
 
 
 class SkippedError(Exception):
@@ -100,6 +100,7 @@ def _apt(place: Path, *arguments: str) -> None:
         (place / name).mkdir(parents=True, exist_ok=True)
     settings = ("APT::Architecture=arm64", "APT::Architectures=arm64", "Debug::NoLocking=1", "APT::Sandbox::User=root")
     settings += (f"Dir::State::Lists={place / 'lists'}", f"Dir::Cache={place / 'cache'}", "Acquire::Languages=none")
+    settings += ("Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20")
     command = ["apt-get", "-q", *(f"-o{setting}" for setting in settings), *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -168,7 +169,7 @@ def main() -> int:
     emulator = Emulator(root, place / "site")
     shutil.rmtree(emulator.site, ignore_errors=True)
     try:
-        emulator.run(bundle, "--quiet", "--no-compile", "--target", emulator.site)
+        emulator.run(bundle, "--quiet", "--no-compile", "--root-user-action=ignore", "--target", emulator.site)
         check(emulator, [export(place, preset) for preset in PRESETS])
     except FailedError as error:
         print(f"error: {error}", file=sys.stderr)

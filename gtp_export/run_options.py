@@ -63,10 +63,11 @@ class RunOptions:
         """Load a file. Raises as ``gtp_runtime.load`` does."""
         return load(file, self.backend, **self.options(file))
 
-    def load_twin(self, file: Path) -> Model | None:
+    def load_twin(self, model: Model) -> Model | None:
         """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
+        trust = {name: self.given[name] for name, _, _ in TRUST if name in self.given}
         try:
-            return load_twin(file, self.backend, **self.options(file))
+            return load_twin(model, **trust)
         except BackendMissingError as error:
             console.note(f"note: not compared with the dense baseline: {error}")
             return None

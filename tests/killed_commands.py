@@ -11,16 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from artifacts import TINY
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from small_exports import killed
 from small_exports import replace as replace_export
 from small_exports import text_of as text_of_export
 from steps import counted
+from test_tune import outcome, result
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
+from gtp_exporters.directory import staged
 from gtp_exporters.report import write_report
 from gtp_exporters.tensorrt import engine as engines
+from gtp_exporters.tuning import validation
+from gtp_exporters.tuning.front import Limit
+from gtp_exporters.tuning.options import TuneOptions
+from gtp_exporters.tuning.outcome import write_outcome
+from gtp_exporters.tuning.run import tune
+from gtp_exporters.tuning.storage import Journal
+from gtp_exporters.tuning.timing import Running
 from gtp_models import GTPConfig, load_recipe
 from gtp_models.recipes import write_recipe
 from gtp_runtime import read_manifest
@@ -42,14 +52,18 @@ class Case:
     """A command.
 
     Attributes:
-        base: what it works on: "nothing", "tiny" (an export) or "images" (an export beside a folder of images).
+        base: what it works on: "nothing" or "tiny" (an export), beside a folder ``images``.
         write: writes one of ``TEXTS`` to a place.
         state: returns the text of what is whole there, None for nothing, ``MOVING``; fails where it is half-written.
+        mend: what the next command does first, where writing takes long; None to write.
+        kept: hidden files that are meant to stay.
     """
 
     base: str
     write: Callable[[Path, str], object]
     state: Callable[[Path], str | None]
+    mend: Callable[[Path], None] | None = None
+    kept: frozenset[str] = frozenset()
 
 
 def write_engine(place: Path, text: str) -> None:
@@ -176,6 +190,58 @@ def state_of_int8(place: Path) -> str | None:
     return None if entry is None or entry.quantization is None else TEXTS[entry.quantization.images - 16]
 
 
+def begin_export(place: Path) -> None:
+    """Do what an export begins with: it puts right what an earlier one left."""
+    with staged(place):
+        pass
+
+
+def write_trial(place: Path, text: str) -> None:
+    journal = Journal(place, {"model": "tiny"}, 2, 0)
+    trial = journal.study.ask()
+    journal.tell(trial, result(trial.number, 0.1, 0.8, drop=None, why=text), None)
+
+
+def state_of_journal(place: Path) -> str | None:
+    found = Journal(place, {"model": "tiny"}, 2, 0).results()
+    return found[-1].why if found else None
+
+
+def write_findings(place: Path, text: str) -> None:
+    """Write what a search writes at its end, with a choice that the text is told by."""
+    chosen = result(1, 0.005, 0.8, settings=GTPConfig(num_prop=(3, 3), num_neighbours=4 + TEXTS.index(text)).to_dict())
+    write_outcome(replace(outcome(TINY, place, Limit(max_drop=4)), chosen=chosen, better=chosen))
+
+
+def state_of_findings(place: Path) -> str | None:
+    """Return the text of the recipe; one that is put aside is the earlier one."""
+    json.loads((place / "tune.json").read_bytes())
+    assert (place / "tune.html").read_text("utf-8").rstrip().endswith("</html>")
+    found = {}
+    for path in place.glob("*.yaml"):
+        settings = load_recipe(str(path)).settings()
+        assert isinstance(settings, GTPConfig)
+        found[path.name] = TEXTS[settings.num_neighbours - 4]
+    return found.get("recipe.yaml") or found.get("recipe.earlier.yaml")
+
+
+def write_search(place: Path, text: str) -> None:
+    """Search until there are one, two or three trials; nothing is timed for long."""
+    running = Running("onnxruntime", {"threads": 1}, seconds=0)
+    options = TuneOptions(
+        Limit(max_drop=100), place.parent / "images", trials=1 + TEXTS.index(text), images=64, running=running
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(validation, "SECONDS", 0.0)
+        tune(TINY, place, options, weights="random")
+
+
+def state_of_search(place: Path) -> str | None:
+    if not (place / "tune.json").exists():
+        return None
+    return TEXTS[json.loads((place / "tune.json").read_bytes())["trials"] - 1]
+
+
 QUICK = {
     "build-engine": Case("tiny", write_engine, state_of_engine),
     "report": Case("tiny", write_page, state_of_page),
@@ -185,10 +251,13 @@ QUICK = {
     "the RTX cache": Case("tiny", write_kernels, state_of_kernels),
     "keygen": Case("nothing", write_keys, state_of_keys),
     "placing an export": Case("nothing", replace_export, state_of_staged(text_of_export)),
+    "a trial of tune": Case("nothing", write_trial, state_of_journal),
+    "what tune found": Case("nothing", write_findings, state_of_findings),
 }
 SLOW = {
-    "export": Case("nothing", write_export, state_of_staged(state_of_export)),
-    "quantize": Case("images", write_int8, state_of_staged(state_of_int8)),
+    "export": Case("nothing", write_export, state_of_staged(state_of_export), begin_export),
+    "quantize": Case("tiny", write_int8, state_of_staged(state_of_int8), begin_export),
+    "tune": Case("nothing", write_search, state_of_search, kept=frozenset({".tune"})),
 }
 CASES = QUICK | SLOW
 

@@ -1,7 +1,9 @@
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,33 @@ def test_a_left_name_of_this_process_id_is_no_obstacle(file: Path) -> None:
         (file.parent / f"{name}{number}").symlink_to("nowhere")  # a link is nothing of ours: never removed
     atomic.write_bytes(file, b"new")
     assert file.read_bytes() == b"new"
+
+
+def restored(file: Path, before: Callable[[], object] = lambda: None) -> None:
+    """Replace a file, and fail then."""
+    with atomic.restoring(file):
+        before()
+        atomic.write_bytes(file, b"new")
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_fails_is_restored(file: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if not links:
+        monkeypatch.setattr(atomic.os, "link", full)
+    with pytest.raises(RuntimeError):
+        restored(file)
+    assert file.read_bytes() == b"earlier"
+    assert os.listdir(file.parent) == ["model.json"]
+
+
+def test_what_is_kept_stays_though_another_process_holds_the_file(file: Path) -> None:
+    other = os.open(file, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(RuntimeError):
+        restored(file, lambda: os.close(other))  # a link to the file would be nobody's then, and be swept
+    assert file.read_bytes() == b"earlier"
+    assert os.listdir(file.parent) == ["model.json"]

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from test_cli import document
 
 import gtp_runtime
 from gtp_export.extras import EXPORT, abilities, extra_of
-from gtp_runtime import extras
+from gtp_runtime import Model, extras, read_manifest
 from gtp_runtime.backends import BackendSpec, all_backends, find_backend, register, registry
 from gtp_runtime.errors import BackendMissingError, DeviceError, InputError
 from gtp_runtime.extras import Extra, is_installed
@@ -269,32 +270,31 @@ def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
         register(echo)
 
 
-def with_engine_twin(directory: Path) -> None:
-    """Let the manifest call the model's file an engine, whose twin is dense.onnx."""
+def loaded_engine(directory: Path) -> Model:
+    """Let the manifest call the model's file an engine, whose twin is dense.onnx; return it as if it was loaded."""
     text = (directory / "model.json").read_text("utf-8").replace('"model.onnx"', '"model.engine"')
     (directory / "model.json").write_text(text, "utf-8")
-    (directory / "model.onnx").rename(directory / "model.engine")
+    backend, options = SimpleNamespace(name="tensorrt"), all_backends()["tensorrt"].options(host_code=True)
+    return Model(directory / "model.engine", read_manifest(directory), backend, options)  # type: ignore[arg-type]
 
 
 def test_a_twin_of_another_form_takes_the_options_that_its_backend_has(digits_copy: Path) -> None:
-    with_engine_twin(digits_copy)
-    dense = load_twin(digits_copy / "model.engine", "tensorrt", host_code=True)
+    dense = load_twin(loaded_engine(digits_copy))
     assert dense is not None
     assert (dense.path.name, dense.backend.name) == ("dense.onnx", "onnxruntime")
+    assert load_twin(dense) is None
     dense.close()
-    assert load_twin(digits_copy / "dense.onnx") is None
 
 
-def test_the_same_options_hold_for_a_twin_of_the_same_form(digits: Path) -> None:
-    dense = load_twin(digits, "auto", threads=1)
-    assert dense is not None
-    assert (dense.path.name, dense.backend.info["threads"]) == ("dense.onnx", 1)
-    with pytest.raises(InputError, match="takes no option compute"):
-        load_twin(digits, "auto", compute="fp32")
+def test_a_twin_of_the_same_form_has_the_same_options(digits: Path) -> None:
+    with gtp_runtime.load(digits, threads=1) as model:
+        dense = load_twin(model)
+        assert dense is not None
+        assert (dense.path.name, dense.backend.info["threads"]) == ("dense.onnx", 1)
+        dense.close()
 
 
 def test_a_twin_that_nothing_here_runs(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_engine_twin(digits_copy)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendMissingError, match="onnxruntime is not installed"):
-        load_twin(digits_copy / "model.engine")
+        load_twin(loaded_engine(digits_copy))

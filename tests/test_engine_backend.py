@@ -152,11 +152,12 @@ def add_twin(path: Path, name: str) -> None:
 def test_an_engine_is_compared_with_an_engine(
     start: Start, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = start().path
+    model = start()
+    path = model.path
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # a Jetson has none
     for name in ("dense.onnx", "dense.engine"):
         add_twin(path, name)
-    twin = RunOptions("auto", {"host_code": True}, {"threads": 1}).load_twin(path)
+    twin = RunOptions("auto", {"host_code": True}, {"threads": 1}).load_twin(model)
     assert twin is not None
     assert (twin.path.name, twin.backend.name) == ("dense.engine", "tensorrt")
     twin.close()
@@ -168,10 +169,10 @@ def test_an_engine_is_compared_with_an_engine(
 def test_a_twin_that_nothing_here_runs_is_said(
     start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = start().path
-    add_twin(path, "dense.onnx")
+    model = start()
+    add_twin(model.path, "dense.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert RunOptions("auto", {}, {}).load_twin(path) is None
+    assert RunOptions("auto", {}, {}).load_twin(model) is None
     assert "note: not compared with the dense baseline: onnxruntime is not installed" in capsys.readouterr().err
 
 
@@ -190,6 +191,17 @@ def test_tensorrts_own_words_are_in_the_error(start: Start) -> None:
 def test_a_run_that_is_refused_is_an_error(start: Start) -> None:
     with pytest.raises(DeviceError, match="run the engine"):
         start(refuse="run").run(np.zeros((1, 3, 4, 4), np.float32))
+
+
+def test_what_tensorrt_says_for_months_is_not_all_kept(start: Start) -> None:
+    backend = start(refuse="run").backend
+    for number in range(300):
+        for severity in (1, 2, 3):
+            backend._logger.log(severity, f"said {number}\non two lines")
+    assert len(backend._logger.errors) == len(backend._logger.warnings) == 100
+    assert backend._refusal("run") == "TensorRT refuses to run: " + "; ".join(
+        f"said {number} on two lines" for number in (297, 298, 299)
+    )
 
 
 @pytest.mark.parametrize("version", ["10.13.3", "11.4.1"])

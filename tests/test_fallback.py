@@ -26,6 +26,7 @@ from gtp_runtime.errors import (
     ManifestError,
     SelfTestError,
 )
+from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import file_sha256
 
 CUDA_MISSING = "not model.onnx with onnxruntime, provider cuda: this onnxruntime has no CUDAExecutionProvider"
@@ -143,6 +144,45 @@ def test_a_damaged_engine_is_no_reason_to_take_another_file(engine: Path) -> Non
         gtp_runtime.load(engine)
     (engine / "model.engine").unlink()
     gtp_runtime.load(engine).close()
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
+    """Let TensorRT run a graph, whatever engine it gets."""
+    spec = registry._registered["tensorrt"]
+    stand_in = replace(spec, open=lambda path, entry, options: OnnxRuntimeBackend(graph, entry, OnnxRuntimeOptions(1)))
+    monkeypatch.setitem(registry._registered, "tensorrt", stand_in)
+
+
+def test_an_engine_needs_no_graph_beside_it(
+    engine: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    run_with(monkeypatch, (engine / "model.onnx").rename(engine.parent / "moved.onnx"))
+    with gtp_runtime.load(engine) as model:
+        assert (model.path.name, model.predict(SEVEN, topk=1)[0].label) == ("model.engine", "7")
+    assert command("predict", engine, SEVEN).code == 0
+    with pytest.raises(InputError, match="tensorrt takes no option threads"):
+        gtp_runtime.load(engine, threads=1)
+    with pytest.raises(ManifestError, match=r"no file .*model\.onnx, though the manifest lists it: copy it there"):
+        gtp_runtime.load(engine, "onnxruntime")
+    (engine / "model.engine").unlink()
+    with pytest.raises(ManifestError, match=r"no file .*model\.onnx: gtp-export export MODEL writes one"):
+        gtp_runtime.load(engine)
+
+
+def test_an_engine_whose_build_was_killed_before_its_last_step(engine: Path, opened: list[str]) -> None:
+    (engine / "model.engine").rename(engine / ".model.engine.tmp-1-1")
+    with gtp_runtime.load(engine) as model:
+        assert model.path.name == "model.engine"
+    assert opened == ["model.engine tensorrt"]
+
+
+def test_a_twin_runs_as_the_model_does(engine: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, "tensorrt", DeviceError("not here"))
+    with gtp_runtime.load(engine) as model:
+        twin = load_twin(model)
+        assert twin is not None and twin.options == model.options
+        twin.close()
+    assert opened == ["model.onnx cuda", "dense.onnx cuda"]
 
 
 def test_nothing_runs_here(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,18 +67,25 @@ def test_image_bombs(tmp_path: Path, width: int, height: int) -> None:
     assert ran.grown < BOUND, ran
 
 
-@pytest.mark.parametrize(("mode", "suffix", "size"), [("P", "png", (8192, 8192)), ("F", "tif", (8, 1 << 23))])
-def test_the_largest_image_takes_less_than_a_gigabyte(
-    tmp_path: Path, mode: str, suffix: str, size: tuple[int, int]
-) -> None:
+LARGE: dict[str, tuple[str, str, tuple[int, int], int]] = {
+    "the most colours": ("P", "png", (8192, 8192), 256),
+    "the most to resize": ("RGB", "png", (4000, 16_000), 4096),  # to 4096 x 16384, as many as may be
+    "too thin to be resized": ("F", "tif", (8, 1 << 23), 256),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_largest_image_takes_less_than_a_gigabyte(tmp_path: Path, name: str) -> None:
+    """The whole image is resized, and the crop is cut out of that: both are bounded."""
+    mode, suffix, size, short = LARGE[name]
     path = tmp_path / f"large.{suffix}"
     Image.new(mode, size).save(path)
     setup = (
         f"{READ.format('preprocessing', 'Preprocessing')}\n"
-        "plain = Preprocessing([256, 256], 'shortest', [224, 224], 'bicubic', [0.5] * 3, [0.5] * 3, [0, 0, 0])"
+        f"plain = Preprocessing([{short}] * 2, 'shortest', [224, 224], 'bicubic', [0.5] * 3, [0.5] * 3, [0, 0, 0])"
     )
     ran = measured(setup, f"plain.pixels({str(path)!r}, exif=True)")
-    assert ran.error == ("ImageError" if mode == "F" else ""), "8 x 8,388,608 pixels are too thin to be resized"
+    assert ran.error == ("ImageError" if mode == "F" else "")
     assert ran.grown < 1000, ran
 
 
@@ -161,6 +168,7 @@ ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a negative size": (lambda path: bomb(path, npy("(-1, -1048576)"), 1), "is not as large as its shape"),
     "objects": (lambda path: bomb(path, npy("(1,)", "'|O'"), 1), "holds Python objects, which are never unpickled"),
     "another packing": (lambda path: bomb(path, npy("(1048576,)"), 1, zipfile.ZIP_LZMA), "is packed in another way"),
+    "a header that does not end": (lambda path: bomb(path, npy("(" * 3000), 1), "has a header that cannot be read"),
     "no header": (lambda path: bomb(path, b"", 1), "magic"),
 }
 
@@ -299,6 +307,44 @@ def test_a_packed_checkpoint(tmp_path: Path) -> None:
             packed.writestr(name, given.read(name))
     with pytest.raises(WeightsError, match=r"p\.pth is packed, as torch\.save does not do"):
         read_state_dict(tmp_path / "p.pth")
+
+
+REFUSE = """
+from pathlib import Path
+from gtp_exporters import graphs
+from gtp_models.recipes import load_recipe
+from gtp_models.state_dict import read_state_dict
+READERS = {".pth": read_state_dict, ".safetensors": read_state_dict, ".yaml": lambda path: load_recipe(str(path))}
+
+def refuse(folder):
+    for path in sorted(Path(folder).iterdir()):
+        try:
+            READERS.get(path.suffix, graphs.read)(path)
+        except Exception as error:
+            assert "Error" in type(error).__name__ and type(error).__module__.startswith("gtp_"), error
+        else:
+            raise AssertionError(path)
+"""
+
+
+def test_refusing_weights_recipes_and_graphs_takes_little_memory(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(10**9)}, tmp_path / "stretched.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "bomb.pth")
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data/1", bytes(200 << 20))
+    (tmp_path / "header.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    shape = b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
+    (tmp_path / "shape.safetensors").write_bytes(struct.pack("<Q", len(shape)) + shape)
+    laughs = ["timm: a", "reference:", "  a0: &a0 [x, x]"]
+    laughs += [f"  a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
+    (tmp_path / "laughs.yaml").write_text("\n".join(laughs), "utf-8")
+    (tmp_path / "deep.yaml").write_text("timm: a\nreference: " + "[" * 500_000, "utf-8")
+    (tmp_path / "length.onnx").write_bytes(b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f")
+    with (tmp_path / "zeros.onnx").open("wb") as file:
+        file.truncate(1 << 36)
+    ran = measured(REFUSE, f"refuse({str(tmp_path)!r})")
+    assert ran.error == "", ran
+    assert ran.grown < BOUND, ran
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, struct.pack("<Q", 1 << 60), struct.pack("<Q", 2) + b"[]"])

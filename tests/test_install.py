@@ -105,6 +105,19 @@ def test_what_fails_its_parity_pack_changes_nothing(old: Path, wrong: Path, tmp_
     assert (note_of(target), versions(target)) == ("old", before)
 
 
+def test_what_a_rollback_left_stays_until_another_export_is_proven(
+    old: Path, new: Path, wrong: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "vit"
+    first, left = install(old, target, **QUICK).directory, install(new, target, **QUICK).directory
+    rollback(target, **QUICK)
+    with pytest.raises(SelfTestError):
+        install(wrong, target, **QUICK)
+    assert versions(target) == sorted([first.name, left.name])
+    assert install(new, target, **QUICK).previous == first
+    assert left.name not in versions(target)
+
+
 def test_a_damaged_export_is_refused_before_it_runs(old: Path, digits: Path, tmp_path: Path) -> None:
     (old / "dense.onnx").write_bytes((digits / "dense.onnx").read_bytes()[:-1] + b"x")
     with pytest.raises(ManifestError, match="sha256 differs"):

@@ -1,5 +1,6 @@
 """Files of labels: tables, lists, and ImageNet's ground truth with its own ids."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from gtp_runtime import Manifest, find_image_set, read_manifest
+from gtp_runtime import Manifest, find_image_set, label_files, read_manifest
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.label_files import ILSVRC, META
+from gtp_runtime.text import is_text
 
 NAMES = ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
 IDS = ["n03", "n02", "n01"]
@@ -104,6 +106,32 @@ def test_one_file_name_in_two_folders_is_told_by_the_path(folder: Path, manifest
 def test_what_does_not_fit_is_said(folder: Path, manifest: Manifest, text: str, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         classes(folder, manifest, "labels.csv", text)
+
+
+REST = "val_2.JPEG,1\nval_3.JPEG,1\n"
+HOSTILE = {
+    "control characters": ('val_1.JPEG,"\x1b[31mred\nerror: x"\n' + REST, r"it says \\x1b\[31mred error"),
+    "a number of many digits": ("val_1.JPEG," + "1" * 5000 + "\n" + REST, "classes that this model does not have"),
+    "a class for each line": ("".join(f"val_{line},{line}\n" for line in range(50)), "names more than 40 classes"),
+    "long names": ("x" * 500 + ",1\n" + "val_1,1\n" * 50, "too long: they take more than 20000 bytes of memory"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_labels(folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(label_files, "MOST_CLASSES", 40)
+    monkeypatch.setattr(label_files, "LARGEST_NAMES", 20_000)
+    text, words = HOSTILE[name]
+    with pytest.raises(ImageError, match=words) as refused:
+        classes(folder, manifest, "labels.csv", text)
+    assert is_text(str(refused.value)) and len(str(refused.value)) < 1000
+
+
+def test_labels_that_wait_or_never_end(folder: Path, manifest: Manifest) -> None:
+    os.mkfifo(folder.parent / "fifo.csv")
+    for path in (folder.parent / "fifo.csv", Path("/dev/zero"), folder):
+        with pytest.raises(ImageError, match=r"cannot read the labels .*: it is a "):
+            find_image_set(folder, manifest, path)
 
 
 def test_labels_and_order_exclude_each_other(folder: Path, manifest: Manifest) -> None:

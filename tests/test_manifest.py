@@ -12,6 +12,7 @@ import pytest
 from artifacts import ROOT
 
 from gtp_runtime import Manifest, Preprocessing, read_manifest
+from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest import (
     FileEntry,
@@ -25,6 +26,7 @@ from gtp_runtime.manifest import (
     write_manifest,
 )
 from gtp_runtime.manifest.json_schema import json_schema
+from gtp_runtime.text import is_text
 
 GRAPH = b"\x08\x08\x3a\x00"  # an ONNX file: ir_version 8, an empty graph
 MANIFEST = Manifest(
@@ -161,6 +163,19 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         write_manifest(replace(MANIFEST, files=files), tmp_path)
         with pytest.raises(ManifestError, match="not a file next to it"):
             read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["version", "gpu", "driver", "cuda", "jetpack", "onnx_sha256"])
+@pytest.mark.parametrize("value", ["10.3\x1b[2J", "10.3\n2026-11-24 ERROR", "10.3" + "x" * 10_000])
+def test_texts_of_an_engine_can_be_shown_in_a_log(tmp_path: Path, name: str, value: str) -> None:
+    info = replace(EngineInfo("tensorrt", "10.3.0", "model.onnx", "", 3, 0.5), **{name: value})
+    entry = replace(MANIFEST.files["model.onnx"], engine=info)
+    write_manifest(replace(MANIFEST, files={"model.engine": entry}), tmp_path)
+    with pytest.raises(
+        ManifestError, match=rf"engine\.{name} (is .* control characters|has 10004 characters)"
+    ) as caught:
+        read_manifest(tmp_path)
+    assert is_text(str(caught.value))
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ ENGINE: dict[str, Any] = {  # as build-engine describes one
     "onnx_sha256": "0" * 64,
     "layers": 3,
     "build_seconds": 1.5,
+    "gpu": "Orin",
+    "jetpack": "L4T 36.4",
     "targets": ["sm86"],
     "options": {"workspace": None},
     "device_memory": 5,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -41,25 +42,40 @@ def in_subgraph(location: str) -> onnx.ModelProto:
     return graph(nodes=(helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),))
 
 
-def in_function(location: str) -> onnx.ModelProto:
-    model = graph()
-    node = helper.make_node("Constant", [], ["z"], value=outside("v", location))
-    model.functions.append(helper.make_function("d", "f", [], ["z"], [node], [helper.make_opsetid("", 20)]))
+def with_functions() -> onnx.ModelProto:
+    """Functions that call the one before ten times: a kilobyte that unfolds to ten million nodes."""
+    domains = [helper.make_opsetid("", 20), helper.make_opsetid("d", 1)]
+    model = graph(nodes=(helper.make_node("f7", ["x"], ["y"], domain="d"),))
+    for number in range(8):
+        names = ["x", *(f"t{place}" for place in range(9)), "y"]
+        called, domain = (f"f{number - 1}", "d") if number else ("Relu", "")
+        calls = [helper.make_node(called, [given], [made], domain=domain) for given, made in pairwise(names)]
+        model.functions.append(helper.make_function("d", f"f{number}", ["x"], ["y"], calls, domains))
     return model
 
 
-def sparse(location: str) -> onnx.ModelProto:
+def with_sparse_weights() -> onnx.ModelProto:
     model = graph()
-    model.graph.sparse_initializer.add().values.CopyFrom(outside("v", location))
+    model.graph.sparse_initializer.add().dims.extend([10**6, 10**6])
     return model
+
+
+def with_a_sparse_constant() -> onnx.ModelProto:
+    sparse = onnx.SparseTensorProto(dims=[10**6, 10**6])
+    return graph(nodes=(helper.make_node("Constant", [], ["y"], sparse_value=sparse),))
+
+
+UNFOLDING = {
+    "functions": with_functions,
+    "sparse weights": with_sparse_weights,
+    "a sparse constant": with_a_sparse_constant,
+}
 
 
 PLACES: dict[str, Callable[[str], onnx.ModelProto]] = {
     "initializer": lambda location: graph(outside("x", location)),
     "constant": lambda location: graph(nodes=(helper.make_node("Constant", [], ["y"], value=outside("v", location)),)),
     "subgraph": in_subgraph,
-    "function": in_function,
-    "sparse": sparse,
 }
 
 
@@ -89,6 +105,12 @@ def test_engines_in_graphs(tmp_path: Path) -> None:
     node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context=b"engine")
     with pytest.raises(ScanError, match="holds a compiled engine"):
         scan(saved(graph(nodes=(node,)), tmp_path), None)
+
+
+@pytest.mark.parametrize("name", UNFOLDING)
+def test_what_unfolds_to_any_size(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ScanError, match="it holds (functions|sparse tensors), which can unfold to any size"):
+        scan(saved(UNFOLDING[name](), tmp_path), None)
 
 
 def test_graphs_in_graphs_end_somewhere(tmp_path: Path) -> None:
@@ -145,3 +167,11 @@ def test_load_refuses_in_one_line(digits_copy: Path, backend: str) -> None:
         with pytest.raises(ManifestError, match=words) as refused:
             gtp_runtime.load(digits_copy, backend)
         assert "\n" not in str(refused.value)
+
+
+def test_onnx_runtime_prints_nothing(digits_copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    named = (digits_copy / "model.onnx").read_bytes().replace(b"LayerNormalization", b"LayerNormalizati\xff\xff")
+    replaced(digits_copy, named)
+    with pytest.raises(ManifestError, match="ONNX Runtime cannot load"):
+        gtp_runtime.load(digits_copy, threads=1)
+    assert capfd.readouterr().out == ""

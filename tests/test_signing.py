@@ -58,9 +58,9 @@ def test_as_it_was_signed(signed: Path, keys: Path) -> None:
     with gtp_runtime.load(signed, trusted_key=keys / "vendor.pub", min_version=5, threads=1) as model:
         assert model.predict(SEVEN)[0].label == "7"
         assert model.validate().ok
-    twin = load_twin(signed, trusted_key=keys / "vendor.pub", threads=1)
-    assert twin is not None
-    twin.close()
+        twin = load_twin(model, trusted_key=keys / "vendor.pub")
+        assert twin is not None
+        twin.close()
 
 
 def test_every_file_and_many_bytes_of_it(signed: Path, keys: Path) -> None:

@@ -120,8 +120,9 @@ def test_a_deadline_stops_a_run(loaded: Model) -> None:
         loaded.run(images, timeout=1e-6)
     with pytest.raises(TimeoutError):
         loaded.predict([SEVEN] * 3, timeout=1e-6)
-    with pytest.raises(DeadlineError):
+    with pytest.raises(DeadlineError, match=r"after its timeout of 0\.01 s"):
         loaded.run_all(np.repeat(images, 200, axis=0), timeout=0.01)
+    assert loaded.stats().missed == 3
     assert np.array_equal(loaded.run(images, timeout=60), expected)
     assert np.array_equal(loaded.outputs(images, timeout=60)["logits"], expected)
     assert loaded.predict(SEVEN, topk=1, timeout=60)[0].label == "7"
@@ -189,13 +190,19 @@ def test_stats_of_a_model(digits: Path) -> None:
 
 def test_stats_count_every_run_of_every_thread() -> None:
     times = Watch("x")
-    workers = [threading.Thread(target=lambda: [times.add(1e-3) for _ in range(5000)]) for _ in range(8)]
+
+    def run() -> None:
+        for _ in range(5000):
+            times.add(1e-3)
+            times.miss()
+
+    workers = [threading.Thread(target=run) for _ in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     found = times.stats()
-    assert (found.count, found.window) == (40_000, watch.RECENT)
+    assert (found.count, found.window, found.missed) == (40_000, watch.RECENT, 40_000)
     assert (found.p50_ms, found.p99_ms, found.drift) == pytest.approx((1, 1, 1))
 
 

@@ -121,11 +121,11 @@ def read(path: Path, external_data: str | None = None) -> ir.Model:
     try:
         scan(path, external_data)
         model = ir.load(path)
+        _load_small(model)
     except ScanError as error:
         raise StaticCheckError(f"{path} cannot be used: {error}; export again") from error
     except Exception as error:  # protobuf's and onnx_ir's own errors share no base class
         raise StaticCheckError(f"{path} is not an ONNX graph ({one_line(error)}): export again") from error
-    _load_small(model)
     return model
 
 

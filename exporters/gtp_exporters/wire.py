@@ -42,7 +42,7 @@ class _Entry:
     def write(self, file: BinaryIO) -> None:
         file.write(self.head)
         file.flush()  # the tensor may write past Python's buffer
-        self.tensor.tofile(file)
+        self.tensor.tofile(file)  # type: ignore[attr-defined]  # every tensor of onnx_ir has it; the protocol does not name it
 
 
 def _prefix(field: int, length: int) -> bytes:

@@ -151,7 +151,7 @@ def _accuracy(model: "Model", images: "ImageSet", running: RunOptions, reading: 
     from gtp_runtime import evaluate
 
     with ExitStack() as stack, console.progress("measuring accuracy", len(images)) as update:
-        twin = running.load_twin(model.path)
+        twin = running.load_twin(model)
         dense = None if twin is None else stack.enter_context(twin)
         accuracy = evaluate(model, dense, images, update, **reading)
     if accuracy.unreadable:

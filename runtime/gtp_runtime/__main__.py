@@ -77,7 +77,7 @@ def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def show(*lines: str) -> None:
     """Write lines to stdout."""
     for line in lines:
-        print(visible(line))
+        print(visible(line, allowed=""))
 
 
 def note(text: str) -> None:
@@ -86,7 +86,7 @@ def note(text: str) -> None:
     if any(isinstance(handler, JsonHandler) for handler in LOG.handlers):
         write_line({"note": "info"}.get(level, level), LOG.name, message)
     else:
-        print(visible(text), file=sys.stderr)
+        print(visible(text, allowed=""), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

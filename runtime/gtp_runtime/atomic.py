@@ -119,8 +119,9 @@ def restoring(path: Path) -> Iterator[None]:
 def _keep(target: Path) -> tuple[Path, int]:
     """Link or copy a file to a temporary file, and lock that."""
     link, lock = _temporary(target), os.open(target, os.O_RDONLY)
-    _held(lock)  # before the link is there for others to sweep
     try:
+        if not _held(lock):  # the link could be swept as soon as the other process is done
+            raise BlockingIOError("another process holds it")
         os.link(target, link)
     except OSError as error:
         log.debug("%s is copied because it cannot be linked: %s", target, error)

@@ -4,8 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gtp_runtime.errors import ImageError
+from gtp_runtime.text import one_line
 
 SHOWN = 10  # names that an error lists
+DIGITS = 18  # of a class number; Python reads no more than some thousand
 
 
 def class_indices(
@@ -66,7 +68,7 @@ def classes_of_names(
         if known and set(names) <= set(known):
             places = {name: index for index, name in reversed(list(enumerate(known)))}
             return {name: places[name] for name in names}
-    if all(name.isdecimal() and int(name) < classes for name in names):
+    if all(name.isdecimal() and len(name) <= DIGITS and int(name) < classes for name in names):
         return {name: int(name) for name in names}
     return None
 
@@ -89,5 +91,5 @@ def _remedy(names: list[str], classes: int) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, in words."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    """The first few names, in one line."""
+    return one_line(", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else ""))

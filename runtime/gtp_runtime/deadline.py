@@ -10,27 +10,24 @@ class Deadline:
     """The time that a call may take, from now on.
 
     Args:
-        timeout: seconds, above 0; None for any.
+        timeout: seconds, above 0.
 
     Raises:
         InputError: an invalid timeout.
     """
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float) -> None:
         number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (number and math.isfinite(timeout) and timeout > 0):
+        if not (number and math.isfinite(timeout) and timeout > 0):
             raise InputError(f"timeout={timeout!r}: give seconds, above 0, or None")
-        self._timeout = timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._timeout, self._end = timeout, time.monotonic() + timeout
 
-    def left(self) -> float | None:
-        """Return the seconds that are left; None without a timeout.
+    def left(self) -> float:
+        """Return the seconds that are left.
 
         Raises:
             DeadlineError: none is left.
         """
-        if self._end is None:
-            return None
         left = self._end - time.monotonic()
         if left <= 0:
             raise self.missed()

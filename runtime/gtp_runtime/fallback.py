@@ -11,7 +11,7 @@ from typing import Any
 
 from gtp_runtime.backends import Attempt, BackendSpec, all_backends, find_backend
 from gtp_runtime.errors import BackendMissingError, DeviceError, EngineMismatchError
-from gtp_runtime.manifest import Manifest
+from gtp_runtime.manifest import Manifest, is_present
 from gtp_runtime.model import Model
 
 log = logging.getLogger(__name__)
@@ -38,23 +38,24 @@ class Choice:
 
 
 def choices(graph: Path, manifest: Manifest, given: Mapping[str, Any]) -> list[Choice]:
-    """Return the ways to run a graph or an engine that was built from it, the best first.
+    """Return the ways to run a graph or an engine that was built from it, the best first; none if neither is there.
 
     Args:
-        graph: of the directory.
+        graph: of the directory, which may be missing.
         manifest: of the directory.
         given: options of the user. What contradicts them, or does not take them, is not tried.
     """
+    files = [file for file in (*_engines(graph, manifest), graph) if is_present(file, manifest)]
     ranked: list[tuple[int, Choice]] = [
         (attempt.rank, Choice(file, spec, attempt.options))
         for spec in all_backends().values()
-        for file in (*_engines(graph, manifest), graph)
+        for file in files
         if file.suffix in spec.default_for
         for attempt in spec.attempts
         if _suits(spec, attempt, given)
     ]
     best_first = [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]
-    return best_first or [Choice(graph, find_backend(graph))]
+    return best_first or [Choice(file, find_backend(file)) for file in files[-1:]]  # which says what it does not take
 
 
 def _suits(spec: BackendSpec, attempt: Attempt, given: Mapping[str, Any]) -> bool:
@@ -62,9 +63,9 @@ def _suits(spec: BackendSpec, attempt: Attempt, given: Mapping[str, Any]) -> boo
 
 
 def _engines(graph: Path, manifest: Manifest) -> list[Path]:
-    """Return the engines that were built from a graph and are there."""
+    """Return the engines that were built from a graph."""
     built = [name for name, entry in manifest.files.items() if entry.engine and entry.engine.onnx == graph.name]
-    return [graph.parent / name for name in built if (graph.parent / name).is_file()]
+    return [graph.parent / name for name in built]
 
 
 def first_usable(found: Sequence[Choice], start: Callable[[Choice], Model]) -> Model:

@@ -30,6 +30,8 @@ ILSVRC, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 IMAGE_COLUMNS = ("image", "imageid", "image_id", "file", "filename", "file_name", "path", "name", "id")
 CLASS_COLUMNS = ("label", "class", "target", "predictionstring")
 LARGEST = 1 << 28  # bytes of a file of labels
+LARGEST_NAMES = 1 << 28  # bytes of the names in it, each as long as the longest, as they are in memory
+MOST_CLASSES = 1 << 20  # different ones
 BOXES = "predictionstring"  # Kaggle's column: the class, then boxes
 
 
@@ -79,19 +81,35 @@ def _read(path: Path) -> Lines:
     def images() -> Iterator[bytes]:
         nonlocal listing
         block: list[int] = []
-        for image, word in _pairs(path):
+        longest = 1
+        for number, (image, word) in enumerate(_pairs(path), 1):
             listing = listing and image is None
             block.append(words.setdefault(word, len(words)))
             if len(block) == 1 << 12:
                 said.append(np.array(block, np.int32))
                 block.clear()
-            yield os.fsencode(image or "").replace(b"/", SEPARATOR)
+            name = os.fsencode(image or "").replace(b"/", SEPARATOR)
+            longest = max(longest, len(name))
+            _check_sizes(path, number * longest, len(words))
+            yield name
         said.append(np.array(block, np.int32))
 
     found = packed(images())
     if not len(found):
         raise ImageError(f"{path} holds no labels")
     return Lines(None if listing else found, list(words), np.concatenate(said))
+
+
+def _check_sizes(path: Path, names: int, words: int) -> None:
+    """Check what the lines so far take in memory.
+
+    Raises:
+        ImageError: too much.
+    """
+    if names > LARGEST_NAMES:
+        raise ImageError(f"{path} has names that are too long: they take more than {LARGEST_NAMES} bytes of memory")
+    if words > MOST_CLASSES:
+        raise ImageError(f"{path} names more than {MOST_CLASSES} classes: each line has an image, then its class")
 
 
 def _pairs(path: Path) -> Iterator[tuple[str | None, str]]:
@@ -187,10 +205,8 @@ def _rows(path: Path, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
         if not lacking.any() and len(np.unique(keys)) == len(keys):
             return np.asarray(order[places])
         missing = min(names[lacking] if lacking.any() else names, missing, key=len)
-    raise ImageError(
-        f"{path} says no class of {os.fsdecode(missing[0].replace(SEPARATOR, b'/'))}: it takes a line for every image "
-        "of the folder"
-    )
+    name = one_line(os.fsdecode(missing[0].replace(SEPARATOR, b"/")))
+    raise ImageError(f"{path} says no class of {name}: it takes a line for every image of the folder")
 
 
 def _file_name(name: bytes) -> bytes:

@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from gtp_runtime.model import Model
 from gtp_runtime.runnable import check_runnable
 from gtp_runtime.trust import Trust, verify
 
-OWN = ("trusted_key", "min_version", "remember", "check_inputs")  # arguments of ``load`` that are no backend's
 MOST_LINKS = 40  # that follow each other, as in Linux
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ def load(
     manifest = read_manifest(file.parent) if trust is None else verify(file.parent, trust).manifest
     is_auto = backend == "auto" and Path(path).is_dir()
     found = choices(file, manifest, given) if is_auto else [Choice(file, spec)]
+    if not found:
+        raise _missing(file)
     if manifest.weights.source == "random":
         warnings.warn(
             f"{file} was exported with random weights ({manifest.weights.detail}): its outputs are meaningless",
@@ -113,35 +115,40 @@ def _trusting(spec: BackendSpec, chosen: Any, given: Mapping[str, Any]) -> Any:
     return trusting
 
 
-def load_twin(
-    path: "str | os.PathLike[str]", backend: str = "auto", *, precision: str | None = None, **options: Any
-) -> Model | None:
-    """Load the dense baseline of a file for comparison; None without one.
+def load_twin(model: Model, **trust: Any) -> Model | None:
+    """Load the dense baseline of a loaded file for comparison; None without one.
 
-    A baseline with the same extension uses the same backend and options. Otherwise it uses the default backend of its
-    extension, with those of the options that this backend has.
+    It runs as the file does: with the same backend and options. A baseline of another form, which that backend does not
+    run, has the default backend of its extension, with the options that both backends have.
+
+    Args:
+        model: the file.
+        trust: ``trusted_key``, ``min_version`` and ``remember`` as in ``load``.
 
     Raises:
         BackendMissingError: the backend or device for the baseline is not installed.
         Others: as ``load``.
     """
-    file = _file(path, precision)
-    dense = twin(file)
+    dense = twin(model.path)
     if dense is None:
         return None
-    if dense.suffix == file.suffix:
-        return load(dense, backend, **options)
-    names = (*find_backend(dense).option_names, *OWN)
-    return load(dense, **{name: value for name, value in options.items() if name in names})
+    same = dense.suffix == model.path.suffix
+    spec = find_backend(dense, model.backend.name if same else "auto")
+    options = {name: value for name, value in asdict(model.options).items() if name in spec.option_names}
+    return load(dense, spec.name, **options, **trust)
 
 
 def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
-    file = find_graph(_pinned(Path(path)), precision)
-    if not file.exists():
-        raise ManifestError(f"no file {file}: gtp-export export MODEL writes one")
-    return file
+    found = find_graph(_pinned(Path(path)), precision)
+    if not (Path(path).is_dir() or found.exists()):
+        raise _missing(found)
+    return found
+
+
+def _missing(file: Path) -> ManifestError:
+    return ManifestError(f"no file {file}: gtp-export export MODEL writes one")
 
 
 def _pinned(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gtp_runtime.opening import open_regular
+from gtp_runtime.text import one_line
 
 LARGEST = 1 << 30  # bytes of all arrays
 FREE = 1 << 24  # bytes that any archive may unpack to
@@ -61,7 +62,10 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         version = np.lib.format.read_magic(content)
         if version not in HEADERS:
             raise ValueError(f"{member.filename} has format {version}, which numpy does not write for such arrays")
-        shape, _, dtype = HEADERS[version](content)
+        try:
+            shape, _, dtype = HEADERS[version](content)
+        except Exception as error:  # numpy parses it as Python, whose parts have exceptions of their own
+            raise ValueError(f"{member.filename} has a header that cannot be read ({one_line(error, 100)})") from error
         if dtype.hasobject:
             raise ValueError(f"{member.filename} holds Python objects, which are never unpickled")
         if content.tell() + prod(shape) * dtype.itemsize != member.file_size or min(shape, default=0) < 0:

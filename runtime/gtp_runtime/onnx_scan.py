@@ -1,8 +1,9 @@
 """Walks an ONNX file without the onnx package, and refuses one that reaches outside itself.
 
 A graph may name files that its weights are in (external data): any path of the machine. And a node ``EPContext`` may
-hold a compiled engine, which ONNX Runtime's TensorRT provider would deserialise. Both are found here before anything
-loads the file. Only the structure is read; weights are skipped, so that a large file costs little.
+hold a compiled engine, which ONNX Runtime's TensorRT provider would deserialise. Functions that call each other, and
+sparse tensors, unfold a few bytes to any size. All are found here before anything loads the file. Only the structure is
+read; weights are skipped, so that a large file costs little.
 
 Protobuf is a list of fields: a key (number and kind), then a number, or a length and that many bytes.
 """
@@ -23,14 +24,13 @@ MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
     "node": {4: "operator", 5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "external"},
     "external": {1: "key", 2: "value"},
 }
 ENGINES = {b"EPContext"}
+UNFOLDING = {"function": "functions", "sparse": "sparse tensors"}  # no export has them
 
 Span = tuple[int, int]
 
@@ -40,7 +40,8 @@ class ScanError(Exception):
 
 
 def scan(path: Path, external_data: str | None) -> None:
-    """Check that a graph names no file but ``external_data``, the one beside it, and holds no compiled engine.
+    """Check that a graph names no file but ``external_data``, the one beside it, and holds no compiled engine, and
+    nothing that unfolds to any size.
 
     Raises:
         ScanError: it does, or it is damaged.
@@ -67,6 +68,8 @@ class _Scan:
         for number, inner in self._fields(span):
             found = True
             what = MESSAGES[kind].get(number)
+            if what in UNFOLDING:
+                raise ScanError(f"it holds {UNFOLDING[what]}, which can unfold to any size")
             if what in ("key", "value", "operator"):
                 said[what] = self._name(inner)
             elif what is not None:

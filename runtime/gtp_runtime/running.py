@@ -11,7 +11,7 @@ import numpy as np
 from gtp_runtime.backends import Backend
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.decoding import ImageLike
-from gtp_runtime.errors import GTPRuntimeError, InputError
+from gtp_runtime.errors import DeadlineError, GTPRuntimeError, InputError
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.watch import Stats, Watch
@@ -86,11 +86,14 @@ class Runner:
         """Run one batch as ``run`` does, and return every output by name: ``logits`` (``features``), and ``propagated``
         where traced.
         """
-        images, deadline = self._checked(images), Deadline(timeout)
+        return self._outputs(images, None if timeout is None else Deadline(timeout))
+
+    def _outputs(self, images: np.ndarray, deadline: Deadline | None) -> dict[str, np.ndarray]:
+        inputs = {self.entry.inputs[0].name: self._checked(images)}
         if os.getpid() != self._process:
             raise GTPRuntimeError(f"{self.path.name} was loaded before this process was forked: load it again here")
-        inputs, start = {self.entry.inputs[0].name: images}, time.perf_counter()
-        outputs = self.backend.run(inputs) if timeout is None else self._run_within(inputs, deadline)
+        start = time.perf_counter()
+        outputs = self.backend.run(inputs) if deadline is None else self._run_within(inputs, deadline)
         self._watch.add(time.perf_counter() - start)
         return outputs
 
@@ -98,7 +101,11 @@ class Runner:
         run = getattr(self.backend, "run_within", None)
         if run is None:
             raise InputError(f"{self.backend.name} cannot stop a run: leave timeout out, and watch model.stats()")
-        return run(inputs, deadline)
+        try:
+            return run(inputs, deadline)
+        except DeadlineError:
+            self._watch.miss()
+            raise
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         images, spec = np.asarray(images), self.entry.inputs[0]
@@ -124,7 +131,7 @@ class Runner:
 
         ``progress`` is told the task and the share done; ``timeout`` is for all batches together.
         """
-        deadline = Deadline(timeout)
+        deadline = None if timeout is None else Deadline(timeout)
         if np.ndim(images) == 0 or not len(images):
             raise InputError("no images: give at least one")
         images, parts = np.asarray(images), []
@@ -132,9 +139,7 @@ class Runner:
             part = images[start : start + self.batch]
             missing = self.batch - len(part)
             padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
-            parts.append(
-                {name: value[: len(part)] for name, value in self.outputs(padded, timeout=deadline.left()).items()}
-            )
+            parts.append({name: value[: len(part)] for name, value in self._outputs(padded, deadline).items()})
             progress(task, min(1.0, (start + self.batch) / len(images)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -32,6 +32,7 @@ class Stats:
         p50_ms, p99_ms: percentiles in milliseconds; None without a run.
         first_p50_ms: median of runs 21 to 220; None before they are done.
         drift: median of the latest 200 runs over ``first_p50_ms``, so 2 is twice as slow; None before run 420.
+        missed: runs that a ``timeout`` stopped; they count nowhere else.
     """
 
     count: int
@@ -41,6 +42,7 @@ class Stats:
     p99_ms: float | None
     first_p50_ms: float | None
     drift: float | None
+    missed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -60,6 +62,8 @@ class Watch:
         self._numbers = itertools.count(1)
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self._first: deque[float] = deque(maxlen=SPAN)
+        self._missed_numbers = itertools.count(1)
+        self._missed: deque[int] = deque(maxlen=RECENT)
         self._warned = False
 
     def add(self, seconds: float) -> None:
@@ -71,6 +75,10 @@ class Watch:
         elif number % EVERY == 0:
             self._look()
 
+    def miss(self) -> None:
+        """Add a run that its deadline stopped."""
+        self._missed.append(next(self._missed_numbers))
+
     def stats(self) -> Stats:
         """Return the statistics of the runs so far."""
         recent = self._recent.copy()
@@ -81,7 +89,8 @@ class Watch:
         start = 1e3 * float(np.median(first)) if len(first) == SPAN else None
         drift = None if start is None or count < WARMUP + 2 * SPAN else float(np.median(times[-SPAN:])) / start
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._since))
-        return Stats(count, since, len(times), p50, p99, start, drift)
+        missed = max(self._missed.copy(), default=0)  # threads may append out of turn
+        return Stats(count, since, len(times), p50, p99, start, drift, missed)
 
     def _look(self) -> None:
         """Warn in the log when the drift comes above the limit, once until it was below again."""

@@ -2,7 +2,8 @@
 
 Half of the time goes to bytes: by atheris, which looks for ways through our code, where it is installed
 (``pip install 'gtp-export[fuzz]'``), else by mutations of ours. The other half goes to structures made by hypothesis.
-A finding is an error that is not ours, a run of more than 5 seconds, more than 1 GB of memory, or the process's death.
+A finding is an error that is not ours, a run of more than 5 seconds of computing or 60 of waiting, more than 1 GB of
+memory, or the process's death.
 """
 
 import argparse

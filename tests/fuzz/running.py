@@ -1,11 +1,13 @@
 """Runs inputs within limits of time and memory, and keeps what is found."""
 
+import contextlib
 import hashlib
 import resource
 import signal
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +15,7 @@ from targets import TARGETS, attempt
 
 CORPUS = Path(__file__).parent / "corpus"
 SECONDS, MEGABYTES = 5, 1000
+WAITING = 60  # seconds that may pass, on a busy machine, while fewer are spent
 
 
 class TooLongError(BaseException):
@@ -28,7 +31,8 @@ class Runner:
         place = Path(tempfile.gettempdir())
         self.folder, self.current = Path(tempfile.mkdtemp()), place / "current"
         self.note, self.tally = place / "found", place / "count"  # for the parent
-        signal.signal(signal.SIGALRM, _too_long)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, _too_long)
         warnings.simplefilter("ignore")
 
     def run(self, content: bytes) -> None:
@@ -38,14 +42,11 @@ class Runner:
         if not self.count % 50:
             self.tally.write_text(str(self.count), "ascii")
         before = _megabytes()
-        signal.alarm(SECONDS if self.count > 1 else 0)  # the first one imports
         try:
-            attempt(self.target, content, self.folder)
+            with _timed(self.count > 1):  # the first one imports
+                attempt(self.target, content, self.folder)
         except (Exception, TooLongError) as error:
-            signal.alarm(0)
             self._report(error)
-        finally:
-            signal.alarm(0)
         if _megabytes() > before + MEGABYTES:
             self._report(MemoryError(f"{_megabytes() - before:.0f} MB"))
 
@@ -68,6 +69,18 @@ def keep(name: str, source: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+@contextlib.contextmanager
+def _timed(counts: bool) -> Iterator[None]:
+    """Raise ``TooLongError`` after too many seconds of computing, or of waiting."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS if counts else 0)
+    signal.alarm(WAITING if counts else 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
 
 
 def _too_long(number: int, frame: FrameType | None) -> None:

@@ -87,7 +87,7 @@ class OnnxRuntimeBackend:
             DeadlineError: it was.
         """
         options = self._ort.RunOptions()
-        timer = threading.Timer(deadline.left() or 0.0, setattr, (options, "terminate", True))
+        timer = threading.Timer(deadline.left(), setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
         try:
@@ -136,7 +136,9 @@ def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
         options.inter_op_num_threads = 1
     names = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
     try:
-        return ort.InferenceSession(str(path), options, providers=names)
+        session = ort.InferenceSession(str(path), options, providers=names, enable_fallback=0)
+        session.disable_fallback()  # it would print, and go on with another provider
+        return session
     except Exception as error:  # onnxruntime's own exceptions share no base class
         if "Could not find an implementation" in str(error):
             raise BackendMissingError(

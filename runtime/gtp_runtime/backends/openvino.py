@@ -106,7 +106,7 @@ class OpenVinoBackend:
             DeadlineError: it was.
         """
         given = dict(inputs)  # shared with the request until it is done
-        milliseconds = max(1, round(1e3 * (deadline.left() or 0.0)))
+        milliseconds = max(1, round(1e3 * deadline.left()))
         with self._request() as request:
             request.start_async(given, share_inputs=True)
             if request.wait_for(milliseconds):

@@ -23,6 +23,7 @@ from gtp_runtime.opening import read_regular
 from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
 from gtp_runtime.tensorrt_log import make_logger
 from gtp_runtime.tensors import Tensor, check_tensors
+from gtp_runtime.text import one_line
 
 log = logging.getLogger(__name__)
 LARGEST_CACHE = 1 << 28  # bytes
@@ -221,7 +222,7 @@ class TensorRTBackend:
         return thing
 
     def _refusal(self, task: str) -> str:
-        said = "; ".join(self._logger.errors[-3:]) or "it gives no reason"
+        said = one_line("; ".join(self._logger.errors[-3:])) or "it gives no reason"
         return f"TensorRT refuses to {task}: {said}"
 
 

@@ -80,10 +80,10 @@ def install(
     demands, store = _demands(budget_ms, seconds, options), Store(Path(target))
     with _explained(store), store.held():
         store.check_target()
-        store.sweep()
         progress("copying")
         copy_export(Path(directory), store.new)
         proof = prove(store.new, demands, progress)
+        store.sweep()  # what a rollback left: the version before the new one is the present one
         version = store.put()
         try:
             return _switch(store, version, proof)
@@ -102,7 +102,7 @@ def rollback(
 ) -> Installed:
     """Go back to the last good export of ``target``, after it was proven again. Arguments and errors as ``install``.
 
-    The export that was left is removed by the next install.
+    The export that was left is removed by the next install, once its export is proven.
 
     Raises:
         InstallError: there is none to go back to.

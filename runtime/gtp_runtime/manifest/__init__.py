@@ -1,6 +1,6 @@
 """The manifest, ``model.json``: the one schema of what an export wrote, and the files that it lists."""
 
-from gtp_runtime.manifest.files import bytes_sha256, check_file, file_sha256, find_graph, read_checked, twin
+from gtp_runtime.manifest.files import bytes_sha256, check_file, file_sha256, find_graph, is_present, read_checked, twin
 from gtp_runtime.manifest.reading import parse_manifest, read_manifest, write_manifest
 from gtp_runtime.manifest.schema import (
     FILE_NAME,
@@ -33,6 +33,7 @@ __all__ = [
     "check_file",
     "file_sha256",
     "find_graph",
+    "is_present",
     "parse_manifest",
     "read_checked",
     "read_manifest",

@@ -96,6 +96,11 @@ def _check_hash(path: Path, entry: FileEntry) -> None:
         raise ManifestError(f"{path} is not the file that its manifest describes ({problem}): export again")
 
 
+def is_present(path: Path, manifest: Manifest) -> bool:
+    """Whether a file is there; one whose writer was killed before it had its name is moved to its place."""
+    return path.exists() or (path.name in manifest.files and _finished(path, manifest.files[path.name]))
+
+
 def _finished(path: Path, entry: FileEntry) -> bool:
     return atomic.finish(path, lambda found: not _difference(found, entry))
 

@@ -25,6 +25,7 @@ MOST = 1 << 62  # of anything that is counted
 MOST_CLASSES = 1 << 20
 MOST_BYTES = 1 << 32  # of one tensor
 DEEPEST = 32  # levels of settings and of what was measured
+MOST_CHARACTERS = 4096  # of a text
 LONGEST = 80  # characters of a value that an error shows
 VERSION = re.compile(r"\d{1,9}(\.\d{1,9})+")
 
@@ -41,7 +42,8 @@ def _problems(manifest: Manifest) -> Iterator[Problem]:
     yield from _counts("model.", {"num_classes": model.num_classes, "num_prefix": model.num_prefix}, MOST_CLASSES)
     if len(model.grid) != 2 or not all(0 < side <= MAX_SIDE for side in model.grid):
         yield f"model.grid is {_shown(model.grid)}, not two whole numbers from 1 to {MAX_SIDE}"
-    yield from (_text(f"model.{name}", getattr(model, name)) for name in ("name", "title", "timm"))
+    yield from _texts("model.", model)
+    yield from _texts("weights.", manifest.weights)
     yield _text("method", manifest.method)
     yield _known("weights.source", manifest.weights.source, SOURCES)
     for name, labels in (("labels", manifest.labels), ("label_ids", manifest.label_ids)):
@@ -73,7 +75,7 @@ def _of_file(place: str, entry: FileEntry) -> Iterator[Problem]:
 
 
 def _of_quantization(place: str, info: QuantizationInfo) -> Iterator[Problem]:
-    yield from (_text(f"{place}{name}", getattr(info, name)) for name in ("target", "activations", "calibration"))
+    yield from _texts(place, info)
     yield from (_text(f"{place}kept_fp32", name) for name in info.kept_fp32)
     yield from _counts(place, {"images": info.images, "products": info.products})
 
@@ -88,6 +90,8 @@ def _of_tensor(place: str, spec: TensorSpec) -> Iterator[Problem]:
 
 
 def _of_engine(place: str, engine: EngineInfo) -> Iterator[Problem]:
+    yield from _texts(place, engine)
+    yield from (_text(f"{place}targets", name) for name in engine.targets)
     yield _known(f"{place}flavor", engine.flavor, tuple(MODULES))
     if not VERSION.match(engine.version):
         yield f"{place}version is {_shown(engine.version)}, not a version"
@@ -110,8 +114,15 @@ def _labels(name: str, labels: list[str] | None, classes: int) -> Iterator[Probl
     yield from (_text(f"{name}.{index}", label) for index, label in enumerate(labels))
 
 
+def _texts(place: str, entry: object) -> Iterator[Problem]:
+    """Check the fields of an entry that are text."""
+    yield from (_text(f"{place}{name}", value) for name, value in vars(entry).items() if isinstance(value, str))
+
+
 def _text(name: str, value: str) -> Problem:
-    """Names are shown on terminals, and so hold no control characters."""
+    """Texts are shown on terminals and in logs, and so hold no control characters, nor pages."""
+    if len(value) > MOST_CHARACTERS:
+        return f"{name} has {len(value)} characters, at most {MOST_CHARACTERS} are read"
     return None if is_text(value) else f"{name} is {_shown(value)}, which holds control characters"
 
 

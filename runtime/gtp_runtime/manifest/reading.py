@@ -89,7 +89,7 @@ def _check_version(values: Any, path: Path) -> None:
 def _check_names(manifest: Manifest, path: Path) -> None:
     """Reject names that lead out of the manifest's directory."""
     for name, entry in manifest.files.items():
-        for given in (name, entry.external_data):
+        for given in (name, entry.external_data, None if entry.engine is None else entry.engine.onnx):
             if given is not None and not is_plain(given):
                 problem = f"files.{name:.60} names {given!r:.60}, not a file next to it"
                 raise ManifestError(f"{path}: {one_line(problem)}; export again")

@@ -69,6 +69,12 @@ def refused() -> contextlib.AbstractContextManager[None]:
     return contextlib.suppress(*expected())
 
 
+DEEP, TWICE = "a place for brackets", "a place for more keys"  # texts that ``edits`` replaces
+FILLED = {
+    DEEP: [b"[" * 40 + b"]" * 40, b'{"a":' * 40 + b"1" + b"}" * 40, b"[" * 100_000, b"[[" * 500 + b"]]" * 500],
+    TWICE: [b'1, "model": 1', b'"a", "files": {}', b"1e999", b"NaN", b'"\xff\xfe"', b'"\\ud800"', b"1" * 5000],
+}
+
 # Scalars that readers stumble over, and documents of them.
 SCALARS = st.one_of(
     st.none(),
@@ -77,6 +83,7 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=20),
     st.sampled_from(["../x", "/etc/passwd", "[red]", "\x1b[2J", "fp32", "model.onnx", "gtp", 10**400, 10**9, -1]),
+    st.sampled_from([DEEP, TWICE]),
 )
 DOCUMENTS = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
@@ -85,7 +92,7 @@ DOCUMENTS = st.recursive(
 
 @st.composite
 def edits(draw: Any, seed: Callable[[], dict[str, Any]], most: int = 3) -> bytes:
-    """A document with some of its entries replaced, removed or added."""
+    """A document with some of its entries replaced, removed or added; it need not be whole JSON."""
     values = json.loads(json.dumps(seed()))
     for _ in range(draw(st.integers(1, most))):
         holder = values
@@ -102,7 +109,10 @@ def edits(draw: Any, seed: Callable[[], dict[str, Any]], most: int = 3) -> bytes
             else:
                 del holder[key]
             break
-    return json.dumps(values).encode()
+    content = json.dumps(values).encode()
+    for text, fillings in FILLED.items():
+        content = content.replace(json.dumps(text).encode(), draw(st.sampled_from(fillings)))
+    return content
 
 
 def manifest_seed() -> dict[str, Any]:

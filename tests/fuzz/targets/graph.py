@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from graph_edits import models
+from hypothesis import strategies as st
+from protobufs import MESSAGES, nested
 
 from targets.base import Target, manifest_seed, refused, write
 
@@ -24,6 +28,7 @@ def read_graph(content: bytes, folder: Path) -> None:
         model.run(np.zeros(model.entry.inputs[0].shape, np.float32))
 
 
+@cache
 def graph_seeds() -> list[bytes]:
     from onnx import TensorProto, helper, numpy_helper
 
@@ -48,4 +53,9 @@ def graph_seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(read_graph, graph_seeds, (b"location", b"../x", b"EPContext", b"\xff\xff\xff\xff\x0f", b"MatMul"))
+TARGET = Target(
+    read_graph,
+    graph_seeds,
+    (b"location", b"../x", b"EPContext", b"\xff\xff\xff\xff\x0f", b"MatMul"),
+    st.one_of(models(graph_seeds), models(graph_seeds), nested(), MESSAGES),
+)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from image_files import IMAGES
 
 from targets.base import Target, refused, write
 
@@ -53,4 +54,5 @@ def image_seeds() -> list[bytes]:
     return seeds
 
 
-TARGET = Target(read_image, image_seeds, (b"IHDR", b"IDAT", b"\xff\xd8", b"II*\0", b"Exif", b"\xff\xff\xff\xff"))
+WORDS = (b"IHDR", b"IDAT", b"\xff\xd8", b"II*\0", b"Exif", b"\xff\xff\xff\xff")
+TARGET = Target(read_image, image_seeds, WORDS, IMAGES)

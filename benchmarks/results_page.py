@@ -31,9 +31,9 @@ To compare machines, use ratios, not milliseconds. Made by `benchmarks/results.p
 python benchmarks/results.py benchmarks/cifar10.yaml --weights FILE --data DIR \\
     --keep 0.85,0.75,0.65,0.55,0.47,0.4 --seconds 6
 python benchmarks/results.py benchmarks/cifar10.yaml --weights FILE --data DIR \\
-    --methods measured,measured-3,tome-2 --keep 0.33,0.27 --seconds 6
+    --methods measured,measured-3 --keep 0.33 --seconds 6
 python benchmarks/results.py digits --keep 0.85,0.7,0.55 --seconds 4
-python benchmarks/results.py benchmarks/models/digits_gap.yaml --keep 0.85,0.7,0.55 --seconds 4
+python benchmarks/results.py benchmarks/models/digits_gap.yaml --keep 0.85,0.7,0.6 --seconds 4
 ```
 
 ## Limits of these results

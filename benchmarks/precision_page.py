@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import Any
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-HEAD = """# Precisions: latency, accuracy, size and memory
+HEAD = """# Precisions compared: latency, accuracy, size and memory
 
-What do int8, fp16, bf16 and weights in few bits gain and cost, for the dense model and for GTP? Made by
-`benchmarks/precision.py`; all figures are in [precision.json](precision.json).
+How do int8, fp16, bf16 and weights in few bits change the dense model and GTP? Made by `benchmarks/precision.py`; all
+figures are in [precision.json](precision.json). A model has tables only for what was measured on it.
 
-- A column is a file: the dense model, or a form of GTP at its share of the dense model's MACs. *measured* is
-  `--preset measured`, *paper* is the paper's form.
-- *Latency* is the p50 over that of the dense fp32 file on the same runtime, one thread, batch 1. The files of a row are
-  timed in turn with the dense fp32 file, in one process. In brackets, the *share realised*: how much of the saved MACs
-  arrives as saved time, against the dense file of the same precision. Weights of DeiT are random, which does not affect
-  time.
-- *Top-1* is given for dense fp32; the others are changes in percentage points, with the standard error of the paired
-  differences.
-- *Divergence* is the mean Kullback-Leibler divergence of class probabilities, in millinats.
-- A *twin* is the same file in fp32: what is measured against it is what the precision alone costs.
-- *int8* is made by `gtp-export quantize` in the form of the runtime. *int8 and bf16* is that file with
-  `--compute bf16`, *bf16* is the fp32 file with it. ONNX Runtime has no bf16 on CPUs. OpenVINO reads fp16 files, and
-  computes them in fp32 on CPUs without fp16.
+- Each column after *precision* is a file: the dense model, or GTP with the given share of the dense model's MACs.
+  *measured* is `--preset measured`, *paper* is `--preset paper`. An empty cell was not measured.
+- *Latency* is the p50 latency relative to that of the dense fp32 file on the same runtime, one thread, batch 1. The
+  files of a row are timed in turn with the dense fp32 file, in one process. In brackets is the *share realised*: the
+  share of the saved MACs that becomes saved time, relative to the dense file of the same precision. Weights of DeiT are
+  random, which does not affect time.
+- *Top-1* is given in percent for dense fp32. The other cells are changes in percentage points, with the standard error
+  of the paired differences.
+- *Divergence* is the mean Kullback-Leibler divergence of the class probabilities of the fp32 file to those of the file,
+  in millinats (0.001 nats). *Agreement* is the share of images for which both files have the same top-1 class.
+- The *fp32 twin* of a file is the same model with the same token reduction in fp32. Differences from it show what the
+  precision alone costs.
+- *int8* is a file that `gtp-export quantize` makes in the form of the runtime ([quantization.md](quantization.md)).
+  *int8 and bf16* is this file run with `--compute bf16`, and *bf16* is the fp32 file run with it. ONNX Runtime has no
+  bf16 on CPUs. OpenVINO reads fp16 files, and computes them in fp32 on CPUs without fp16.
 
 """
 Entry = dict[str, Any]

@@ -11,16 +11,16 @@ HEAD = """# Accuracy against measured latency
 
 How much do the outputs change when a model gets faster? *Latency* is the p50 of the exported graph relative to the
 dense baseline: interleaved runs in one process, one thread, batch 1. *Divergence* is the Kullback-Leibler divergence of
-the dense to the reduced class probabilities in nats, the mean over all test images (eager PyTorch); lower is closer to
-the dense model. No model is retrained, and settings are the same for all models.
+the dense model's class probabilities to those of the reduced model, in nats: the mean over all test images, in eager
+PyTorch. Lower is closer to the dense model. No model is retrained, and settings are the same for all models.
 
 *measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *tome* is
 token merging as published, in every layer, and *tome-2* is token merging in the layers of *measured*. *paper* is
 `--preset paper`, *prune* is the paper's selection without propagation, and *drop* slices off the last tokens, all in
-every layer. All methods have the same MACs budgets. Plots and tables show each at its measured latency. Figures between
-two points are interpolated: the logarithm of the divergence, and top-1, linear in latency. A
-dash means that there is no point on one side: with tokens removed in every layer of so small a model, a method may
-never become that fast, or not become faster than the dense model at all.
+every layer. Methods are measured at the same MACs budgets, if they can meet them. Plots and tables show each method at
+its measured latency. The tables interpolate between two measured points: the logarithm of the divergence, and top-1,
+linear in latency. A dash means that a method has no point on one side of this latency. In models as small as these, a
+method that removes tokens in every layer may never become that fast, or not faster than the dense model at all.
 
 """
 FOOT = """
@@ -38,14 +38,15 @@ python benchmarks/results.py benchmarks/models/digits_gap.yaml --keep 0.85,0.7,0
 
 ## Limits of these results
 
-- The model is small (64 patches, width 128) and was trained to 67 % top-1 only. We have not measured ImageNet. The
-  paper reports 81.46 of 81.8 % for DeiT-B with its form and tuned settings.
-- The fewer tokens and channels a model has, the more the work of selection weighs. On DeiT-S the methods are closer in
-  latency: see [cost-of-selection.md](cost-of-selection.md).
-- A run of the digits model takes 1.5 ms, so selecting costs more than it saves on OpenVINO in bf16: there `--preset
-  measured` with 0.7 of the MACs takes 1.09 of the dense model's time, token merging 1.50, the paper's form 1.40.
-- Use the paper's form (`--preset paper`) to reproduce its published numbers: with its sparsity and alpha for DeiT it is
-  what the authors evaluated. It is tested against golden values from their code.
+- The CIFAR-10 model is small (64 patches, width 128) and was trained to 67 % top-1 only. We have not measured ImageNet.
+  On ImageNet, the paper reports 81.46 % top-1 for DeiT-B with its own form and tuned settings, and 81.8 % for the dense
+  model.
+- The fewer tokens and channels a model has, the larger is the share of its latency that selection takes. On DeiT-S the
+  methods are closer in latency: see [cost-of-selection.md](cost-of-selection.md).
+- A run of the dense digits model takes 1.5 ms. On OpenVINO in bf16, selection takes more time than it saves there: with
+  0.7 of the MACs, `measured` takes 1.09 of the dense model's time, token merging 1.50 and the paper's form 1.40.
+- To reproduce the paper's published figures, use `--preset paper` with the sparsity and alpha that its authors used for
+  DeiT. This form is tested against outputs of their code.
 - Measure on your model and your data: `gtp-export validate DIR --data IMAGES` shows accuracy compared with the dense
   baseline.
 """

@@ -205,6 +205,8 @@ RECIPES = {
     "labels with control characters": ('timm: a\nlabels: ["\\e[31mred"]', "labels takes"),
     "a title that is a list": ("timm: a\ntitle: [b]", "title takes a line of text"),
     "a title of two lines": ('timm: a\ntitle: "b\\nc"', "title takes a line of text"),
+    "a preset that is a list": ("timm: a\ngtp: {preset: [paper]}", "gtp.preset takes the name of a preset"),
+    "a number without digits": ("timm: a\ngtp: !!int ''", "is not YAML"),
     "gtp is a list": ("timm: a\ngtp: [8]", "gtp takes settings by name"),
     "numbers as names": ("timm: a\nmodel_args: {1: 2}", "model_args takes settings by name"),
     "a weights file that is a number": ("timm: a\nweights: 5", "weights takes a line of text"),

@@ -46,7 +46,7 @@ def _parse(content: bytes, path: Path) -> Any:
         return yaml.safe_load(content)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
-    except (ValueError, TypeError, OverflowError, KeyError, AttributeError) as error:  # a date or number that is none
+    except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:  # no date, no number
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
@@ -78,6 +78,8 @@ def _problems(values: Any) -> Iterator[str]:
         (("labels",), _is_labels, "imagenet-1k, or a list of names in quotes"),
     ):
         yield from (f"{name} takes {what}" for name in names if not _holds(values, name, fits))
+    if not _holds(values.get("gtp") or {}, "preset", _is_line):
+        yield "gtp.preset takes the name of a preset"
     if set(str(values.get("name", ""))) & set("/\\"):
         yield "name takes a plain name"
     yield from _size_problems("model_args", values.get("model_args"))

@@ -20,8 +20,8 @@ token merging as published, in every layer, and *tome-2* is token merging in the
 every layer. Methods are measured at the same MACs budgets, if they can meet them. Plots and tables show each method at
 its measured latency. The tables interpolate between two measured points: the logarithm of the divergence, and top-1,
 linear in latency. A dash means that a method has no point on one side of this latency. In models as small as these, a
-method that removes tokens in every layer may never become that fast, or not faster than the dense model at all. Shares of
-0.9, 0.75, 0.6 and 0.5 were asked of every model and runtime; the tables leave out those that no method reaches.
+method that removes tokens in every layer may never become that fast, or not faster than the dense model at all. The
+tables are for shares of 0.9, 0.75, 0.6 and 0.5, and leave out those that no method reaches.
 
 """
 FOOT = """
@@ -46,8 +46,8 @@ python benchmarks/results.py benchmarks/models/digits_gap.yaml --keep 0.85,0.7 -
   methods are closer in latency: see [cost-of-selection.md](cost-of-selection.md).
 - A run of the dense digits model takes 1.5 ms. On OpenVINO in bf16, selection takes more time than it saves there: with
   0.7 of the MACs, `measured` takes 1.09 of the dense model's time, token merging 1.50 and the paper's form 1.40.
-- The digits model with average pooling is smaller still: on OpenVINO, every method that selects tokens is slower than the
-  dense model. With 0.55 of its MACs, OpenVINO crashes on the paper's form ([operations.md](operations.md)).
+- The digits model with average pooling is smaller still. On OpenVINO, every method that selects tokens is slower than
+  the dense model there. With 0.55 of its MACs, OpenVINO crashes on the paper's form ([operations.md](operations.md)).
 - To reproduce the paper's published figures, use `--preset paper` with the sparsity and alpha that its authors used for
   DeiT. This form is tested against outputs of their code.
 - Measure on your model and your data: `gtp-export validate DIR --data IMAGES` shows accuracy compared with the dense

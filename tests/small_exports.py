@@ -72,8 +72,6 @@ def killed(number: int, seconds: float, call: Callable[..., None], *arguments: A
     """Call in a process of its own, send it a signal after this time and return its status: 0, or less the signal."""
     child = os.fork()
     if child == 0:
-        if number == signal.SIGHUP:
-            signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored
         try:
             call(*arguments)
         except BaseException:
@@ -87,6 +85,7 @@ def killed(number: int, seconds: float, call: Callable[..., None], *arguments: A
 
 def serve() -> None:
     """Answer lines with calls of ``killed``: starting an interpreter for each takes too long."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored; before the fork, which a signal may outrun
     for line in sys.stdin:
         number, seconds, name, place, *arguments = json.loads(line)
         print(killed(number, seconds, globals()[name], Path(place), *arguments), flush=True)

@@ -85,7 +85,7 @@ def killed(number: int, seconds: float, call: Callable[..., None], *arguments: A
 
 def serve() -> None:
     """Answer lines with calls of ``killed``: starting an interpreter for each takes too long."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored; before the fork, which a signal may outrun
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it; here, before a signal can come
     for line in sys.stdin:
         number, seconds, name, place, *arguments = json.loads(line)
         print(killed(number, seconds, globals()[name], Path(place), *arguments), flush=True)

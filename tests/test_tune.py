@@ -368,6 +368,9 @@ def test_the_best_of_the_search_are_timed_again() -> None:
     best = finalists([default, *others, slow, same], Limit(max_drop=0.3), default)
     assert [found.trial for found in best] == [None, 8, 7, 6, 5], "those that hold the limit beat the default as well"
     assert [found.trial for found in finalists([default, slow], Limit(max_drop=0.1), default)] == [None, 30]
+    fast = settings_of(result(31, 0.02, 0.5), 31)
+    held = finalists([default, fast], Limit(max_drop=5), default)
+    assert [found.trial for found in held] == [None, 31], "the default stays the first, though it is among the best"
     nothing = finalists([default, slow], Limit(latency_ms=1), default)
     assert [found.trial for found in nothing] == [None], "the fastest, where nothing holds"
     latency = Latency("model.onnx", 1, 9, 7.0, 7.0, 7.0, 7.0, 7.0, 0.0, 1.0, ratio=0.7)

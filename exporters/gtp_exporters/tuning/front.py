@@ -99,7 +99,7 @@ def beating(results: Sequence[Result], default: Result) -> list[Result]:
 
 
 def finalists(results: Sequence[Result], limit: Limit, default: Result) -> list[Result]:
-    """Return what is timed again before the choice: the default, and the best by the timings of the search.
+    """Return what is timed again before the choice: the default first, then the best by the timings of the search.
 
     A trial's own timing is short, and the fastest of many is often one that was timed too fast.
     """
@@ -109,4 +109,8 @@ def finalists(results: Sequence[Result], limit: Limit, default: Result) -> list[
 
 
 def _different(results: Sequence[Result]) -> list[Result]:
-    return list({identity(result): result for result in reversed(results)}.values())[::-1]
+    """Return the first of those that are the same, in the given order."""
+    found: dict[str, Result] = {}
+    for result in results:
+        found.setdefault(identity(result), result)
+    return list(found.values())

@@ -257,7 +257,7 @@ QUICK = {
 SLOW = {
     "export": Case("nothing", write_export, state_of_staged(state_of_export), begin_export),
     "quantize": Case("tiny", write_int8, state_of_staged(state_of_int8), begin_export),
-    "tune": Case("nothing", write_search, state_of_search, kept=frozenset({".tune"})),
+    "tune": Case("nothing", write_search, state_of_search, kept=frozenset({".gtp-export"})),
 }
 CASES = QUICK | SLOW
 

@@ -114,9 +114,9 @@ def test_several_files_are_measured_in_one_reading(
     gtp_runtime.evaluate(model, dense, images, resume=kept[0])
     monkeypatch.setattr("gtp_runtime.scoring.CHUNK", 5)
     runs: list[int] = []
-    outputs = Model.outputs
+    outputs = Model._outputs
     monkeypatch.setattr(
-        Model, "outputs", lambda self, *given, **more: (runs.append(id(self)), outputs(self, *given, **more))[1]
+        Model, "_outputs", lambda self, *given, **more: (runs.append(id(self)), outputs(self, *given, **more))[1]
     )
     for kept_in in (kept, None):
         found = evaluate_each([model, dense], dense, images, resume=kept_in)

@@ -89,7 +89,9 @@ def test_a_machine_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(machine, "BOARD", tmp_path / "board")
     monkeypatch.setattr(machine, "CPUS", tmp_path / "cpus")
     (tmp_path / "board").write_bytes(b"NVIDIA Jetson Orin Nano\0")
-    (tmp_path / "cpus").write_text("processor\t: 0\nmodel name\t: A CPU\n\nprocessor : 1\nmodel name : A CPU\n")
+    (tmp_path / "cpus").write_text(
+        "processor\t: 0\nmodel name\t: A CPU\n\nprocessor : 1\nmodel name : A CPU\n", "utf-8"
+    )
     found = describe_machine(["onnxruntime", "nosuch"])
     assert (found["board"], found["processor"], "openvino" in found) == ("NVIDIA Jetson Orin Nano", "A CPU", False)
     assert found["onnxruntime"] and found["cpus"] == str(os.cpu_count())

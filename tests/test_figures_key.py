@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def test_versions_and_code_count(asked: dict[str, Any], monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "code_digests", lambda: {"gtp_runtime": "another"})
     after = figures_key(**asked | {"calibration": Path("nowhere")})
     assert {name for name in before if before[name] != after[name]} == {"versions", "code", "calibration images"}
+
+
+def test_a_date_in_a_recipe_is_no_reason_to_fail(asked: dict[str, Any]) -> None:
+    dated = replace(asked["recipe"], gtp={"preset": "measured", "alpha": date(2020, 1, 1)})
+    assert figures_key(**asked | {"recipe": dated})["settings"]["alpha"] == "2020-01-01"
 
 
 def test_a_stamp_is_of_names_sizes_and_times() -> None:

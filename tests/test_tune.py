@@ -21,7 +21,7 @@ from gtp_exporters.tuning.judging import Judge
 from gtp_exporters.tuning.options import TuneOptions
 from gtp_exporters.tuning.outcome import Outcome, write_outcome
 from gtp_exporters.tuning.results import Loss, Result, Timing, identity, timed_again
-from gtp_exporters.tuning.run import described, tune
+from gtp_exporters.tuning.run import ANSWERS, _work, described, tune
 from gtp_exporters.tuning.rungs import dominated, hopeless, rungs
 from gtp_exporters.tuning.scoring import Job, ModelSource, answer_shard, forget, subject_of
 from gtp_exporters.tuning.search import Search
@@ -494,6 +494,18 @@ def test_other_files_are_not_touched(command: Command, tmp_path: Path) -> None:
     assert (ran.code, f"{tmp_path} holds other files" in ran.error) == (1, True)
     assert "notes.txt" in ran.error
     assert "has no images of its own: give --data DIR" in command("tune", "deit_ti", "--max-drop", "1", "-o", "x").error
+
+
+def test_exports_are_removed_however_a_search_ends(tmp_path: Path) -> None:
+    def stopped(place: Path) -> None:
+        for name in ("best-5", "candidate", ANSWERS):
+            (place / name).mkdir()
+            (place / name / "a").touch()
+        raise LimitError("stopped")
+
+    with pytest.raises(LimitError), _work(tmp_path / "found") as place:
+        stopped(place)
+    assert [entry.name for entry in place.iterdir()] == [ANSWERS]
 
 
 def test_options_are_checked() -> None:

@@ -39,7 +39,7 @@ def figures_key(
         "versions": tool_versions(),
         "code": code_digests(),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(key))
+    plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # YAML has dates, which are refused later
     return plain
 
 

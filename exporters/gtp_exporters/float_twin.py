@@ -3,7 +3,7 @@
 It is the dense one, where there is one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -54,12 +54,14 @@ def read_twins(directory: Path) -> Twins | None:
     return Twins(entry.role, entry.precision, infer_shapes(lowered), infer_shapes(plain), inputs)
 
 
-def values_of(model: ir.Model, names: Sequence[str], inputs: Sequence[np.ndarray], threads: int) -> list[np.ndarray]:
-    """Return values inside a graph by their names, those of all inputs in one array each."""
+def values_of(
+    model: ir.Model, names: Sequence[str], inputs: Sequence[np.ndarray], threads: int
+) -> Iterator[list[np.ndarray]]:
+    """Yield values inside a graph by their names, for one input after another: those of all would fill the memory."""
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
     there = {value.name for value in copy.graph.outputs}
     copy.graph.outputs.extend(values[name] for name in names if name not in there)
     session = make_session(copy, threads)
-    runs = [session.run(list(names), {session.get_inputs()[0].name: batch}) for batch in inputs]
-    return [np.concatenate(found) for found in zip(*runs, strict=True)]
+    for batch in inputs:
+        yield session.run(list(names), {session.get_inputs()[0].name: batch})

@@ -44,8 +44,9 @@ def layer_errors(directory: Path, threads: int) -> list[LayerError]:
     outputs = {str(node.outputs[0].name): labels[node.name] for node in twins.float.graph if node.name in labels}
     runs = (values_of(model, list(outputs), twins.inputs, threads) for model in (twins.float, twins.lowered))
     found: dict[str, float] = {}
-    for layer, error in zip(outputs.values(), map(_error, *runs), strict=True):
-        found[layer] = max(error, found.get(layer, 0))
+    for expected, given in zip(*runs, strict=True):
+        for layer, error in zip(outputs.values(), map(_error, expected, given), strict=True):
+            found[layer] = max(error, found.get(layer, 0))
     ranked = sorted(found.items(), key=lambda item: -item[1])
     return [LayerError(layer, error if np.isfinite(error) else None) for layer, error in ranked]
 
@@ -73,8 +74,9 @@ def overflows(directory: Path, threads: int) -> list[str]:
     labels = _with_attention(twins.float)
     low = [node for node in twins.lowered.graph if node.name in labels and node.outputs[0].dtype == ir.DataType.FLOAT16]
     names = [str(node.outputs[0].name).removesuffix(".inner") for node in low]  # graph outputs were renamed
-    largest = [float(np.abs(found).max()) for found in values_of(twins.float, names, twins.inputs, threads)]
-    pairs = [(labels[str(node.name)], value) for node, value in zip(low, largest, strict=True)]
+    runs = values_of(twins.float, names, twins.inputs, threads)
+    largest = np.max([[np.abs(values).max() for values in found] for found in runs], axis=0)
+    pairs = [(labels[str(node.name)], float(value)) for node, value in zip(low, largest, strict=True)]
     return [f"{label} reaches {value:.2g}" for label, value in pairs if not value <= FP16_MAX]
 
 

@@ -1,6 +1,5 @@
 """The end of a search: the best are timed again in turn, one is chosen, validated on other images, and written."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,8 +45,6 @@ class Finish:
         outcome = self._outcome(results, graphs)
         self.progress("writing the page and the recipe")
         write_outcome(outcome)
-        for graph in graphs.values():
-            shutil.rmtree(graph.parent, ignore_errors=True)
         return outcome
 
     def _export(self, best: list[Result]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,7 @@ from gtp_runtime.manifest import MODEL_NAME, WORK_NAME, Manifest, ModelInfo, Wei
 from gtp_runtime.progress import Progress, quiet
 
 WORK = "tune"  # in the hidden folder: exports, and the dense model's answers
+ANSWERS = "dense"  # the folder of the latter
 
 
 def tune(
@@ -98,12 +100,20 @@ def _work(directory: Path) -> Iterator[Path]:
             try:
                 yield place
             finally:
-                with suppress(OSError):  # it holds something, as it should
+                with suppress(OSError):  # it holds answers, as it should
+                    _remove_exports(place)
                     place.rmdir()
     except OSError as error:
         if error.filename is None or not str(error.filename).startswith(os.fspath(directory)):
             raise
         raise OutputError(f"cannot write {directory}: {error.strerror}; choose another -o") from error
+
+
+def _remove_exports(place: Path) -> None:
+    """Remove what a search exported, also one that was killed: all but the dense model's answers."""
+    for export in place.iterdir():
+        if export.name != ANSWERS:
+            shutil.rmtree(export, ignore_errors=True)
 
 
 @dataclass
@@ -139,7 +149,7 @@ class _Run:
         self.timer.check_precisions(settings, options.precisions)
         source = replace(self.source, sha256=self.subject.built.sha256)
         question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        judge = Judge(source, self.split, workers, self.place / "dense", self.subject.classes, question)
+        judge = Judge(source, self.split, workers, self.place / ANSWERS, self.subject.classes, question)
         default = journal.default() or self._default(settings, judge, graph)
         journal.keep_default(default)
         self.timer.learn([default, *journal.results()])

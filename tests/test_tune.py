@@ -154,7 +154,7 @@ def outcome(recipe: Recipe, place: Path, limit: Limit) -> Outcome:
     config = GTPConfig.measured(num_prop=(0, 9, 0, 9, 0, 0)).to_dict()
     default = result(None, 0.01, 0.9, drop=0.1)
     timed = [default, result(1, 0.1, 0.5, drop=3.0, settings=config), result(2, 0.005, 0.8, settings=config)]
-    chosen = limit.best(timed)
+    chosen = next(iter(limit.ranked(timed)), None)
     held_out = Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5)
     validated = Validated(held_out, Accuracy(50, top1=0.5), 8.5, 0.85)
     return Outcome(
@@ -350,14 +350,14 @@ def test_the_front_and_the_choice() -> None:
     )
     assert front([slow]) == [slow]
     assert beating(timed, default) == [middle]
-    assert Limit(max_drop=0.3).best(timed) is middle
-    assert Limit(max_drop=5).best(timed) is fast
-    assert Limit(latency_ms=9.8).best(timed) is safe
-    assert Limit(latency_ms=6).best(timed) is fast
-    assert Limit(latency_ms=1).best(timed) is None
+    assert Limit(max_drop=0.3).ranked(timed)[0] is middle
+    assert Limit(max_drop=5).ranked(timed)[0] is fast
+    assert Limit(latency_ms=9.8).ranked(timed)[0] is safe
+    assert Limit(latency_ms=6).ranked(timed)[0] is fast
+    assert not Limit(latency_ms=1).ranked(timed)
     assert Limit(latency_ms=1).nearest(timed) is fast
-    assert Limit(max_drop=0.01).best(timed) is None, "the standard error counts"
-    assert Limit(max_drop=0.01).nearest(timed) is safe or Limit(max_drop=0.01).nearest(timed) is middle
+    assert not Limit(max_drop=0.01).ranked(timed), "the standard error counts"
+    assert Limit(max_drop=0.01).nearest(timed) is safe
 
 
 def test_the_best_of_the_search_are_timed_again() -> None:

@@ -120,8 +120,8 @@ class _Graphs:
             self.progress(f"simplifying {name}")
             graph, note = simplify(graph, self._known(reference, traced.output_names, role))
         self.progress(f"checking {name}")
-        if options.converted != "fp32" and (role == "dense" or not options.dense):
-            keep_float(graph, self.directory / name)
+        if role == "dense" or not options.dense:
+            keep_float(graph, self.directory / name, options.converted)
         graph = to_precision(infer_shapes(graph), options.converted)
         check_static(graph, options.target)
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []

@@ -21,6 +21,7 @@ from gtp_runtime.reference import read_reference
 
 PREFIX = "float32."  # of the file's name; no manifest lists the file, so it is not part of the export
 RUNS = 4
+WITHOUT = ("fp32", "bf16")  # precisions without a twin: ONNX Runtime has no kernels for bf16 to compare with it
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,14 @@ class Twins:
     inputs: list[np.ndarray]
 
 
-def keep_float(model: ir.Model, path: Path) -> None:
-    """Write a float32 graph beside the lowered one that ``path`` will be."""
-    save(model, path.with_name(PREFIX + path.name))
+def keep_float(model: ir.Model, path: Path, precision: str) -> None:
+    """Write a float32 graph beside the one in this precision that ``path`` will be, if it needs a twin."""
+    if precision not in WITHOUT:
+        save(model, path.with_name(PREFIX + path.name))
 
 
 def read_twins(directory: Path) -> Twins | None:
-    """Read the twins of an export that is not in its place yet; None for one in float32."""
+    """Read the twins of an export that is not in its place yet; None for one in float32 or bf16."""
     manifest = read_manifest(directory)
     name = next((name for name in manifest.files if (directory / (PREFIX + name)).exists()), None)
     if name is None:

@@ -10,7 +10,6 @@ from gtp_exporters.float_twin import read_twins, values_of
 from gtp_exporters.quantizing.products import PRODUCTS, constant_products
 
 FP16_MAX = float(np.finfo(np.float16).max)
-UNKNOWN = ("bf16",)  # ONNX Runtime has no kernels for it
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def layer_errors(directory: Path, threads: int) -> list[LayerError]:
         dense graph: in a reduced one, near-ties that flip hide what each layer loses.
     """
     twins = read_twins(directory)
-    if twins is None or twins.role != "dense" or twins.precision in UNKNOWN:
+    if twins is None or twins.role != "dense":
         return []
     labels = {product.node: product.label for product in constant_products(twins.float, embedding=True)}
     outputs = {str(node.outputs[0].name): labels[node.name] for node in twins.float.graph if node.name in labels}

@@ -42,12 +42,8 @@ class Limit:
         assert self.latency_ms is not None
         return None if result.timing is None else result.timing.p50_ms / self.latency_ms - 1
 
-    def best(self, results: Sequence[Result]) -> Result | None:
-        """Return the choice: the fastest within the drop, or the least divergence within the latency; None if none."""
-        return next(iter(self.ranked(results)), None)
-
     def ranked(self, results: Sequence[Result]) -> list[Result]:
-        """Return those that keep it, the best first."""
+        """Return those that keep it, the best first: the fastest within a drop, the closest within a latency."""
         return sorted(filter(self.holds, results), key=self._preferred)
 
     def nearest(self, results: Sequence[Result]) -> Result:

@@ -95,8 +95,8 @@ class Crew:
         now = time.monotonic()
         slow = [hired for hired in self._hands.values() if now - hired.since > PATIENCE and now - hired.told > AGAIN]
         waiting = [hired for hired in slow if not self.has_started(hired.node, 0.0)]
-        for hired in waiting:
-            hired.told = now
+        for hired in slow:
+            hired.told = now if hired in waiting else float("inf")  # one that runs is not asked again
         if waiting:
             names = ", ".join(hired.node.name for hired in waiting)
             self._tell(f"waiting for {names}: perhaps another run uses the CPUs there (ray status shows what is used)")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from small_exports import NAMES, names_in, replace, text_of, write
 
 from gtp_exporters.directory import staged
+from gtp_exporters.directory.contents import check_place
 from gtp_exporters.errors import OutputError
 from gtp_runtime import load
 from gtp_runtime.errors import ManifestError
@@ -191,9 +193,28 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused(tmp_path / "file" / "deep", "cannot write .*deep: .*file is a file")
     refused(tmp_path / "circle" / "out", "cannot write .*circle")
     refused(tmp_path / ("x" * 300), "cannot write .*File name too long; nothing was left behind")
-    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    monkeypatch.setattr(os, "access", lambda *arguments, **_: False)
     refused(tmp_path / "other" / "out", f"{tmp_path} cannot be written: choose another -o")
     assert names_in(tmp_path) == {"file", "circle"}
+
+
+def test_a_place_that_comes_and_goes_is_no_file(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+
+    def churn() -> None:
+        while not ended.is_set():
+            place.mkdir()
+            place.rmdir()
+
+    ended = threading.Event()
+    other = threading.Thread(target=churn)
+    other.start()
+    try:
+        for _ in range(10_000):  # asked twice, one in 30 was told that it is a file or cannot be written
+            check_place(place)
+    finally:
+        ended.set()
+        other.join()
 
 
 def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

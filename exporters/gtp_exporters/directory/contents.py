@@ -1,7 +1,9 @@
 """The contents of a directory: files of an earlier export, and files of the user, which no export may change."""
 
 import os
+import stat
 from collections.abc import Iterable
+from errno import ENOENT
 from pathlib import Path
 
 from gtp_exporters.errors import OutputError
@@ -9,6 +11,7 @@ from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.owned import SYSTEM, own
 
 NEW, DONE = "new", "done"  # in WORK_NAME: an export being written; one that counts, not wholly in its place yet
+_LOOK = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK)  # O_PATH, of Linux, needs no permission to read
 SHOWN = 3  # names of the user's files in a message
 
 
@@ -18,15 +21,36 @@ def check_place(directory: Path) -> None:
     Raises:
         OutputError: it is a file, cannot be written, or holds other files.
     """
-    place = next(place for place in (directory, *directory.parents) if place.exists())
-    if not place.is_dir():
-        problem = f"{place} is a file: -o names the artifact directory"
-        raise OutputError(problem if place == directory else f"cannot write {directory}: {problem}")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"{place} cannot be written: choose another -o")
+    place = _nearest(directory)
     # an export that runs there, or ended while we looked, is for the lock to find out
     if place == directory and _others(directory) and not is_work(directory / WORK_NAME):
         check_contents(directory)
+
+
+def _nearest(directory: Path) -> Path:
+    """Return the nearest of ``directory`` and its parents that exists, where a folder can be made.
+
+    It is opened once and then asked: another export that ends there may remove it and make it again meanwhile.
+    """
+    for place in (directory, *directory.parents):
+        try:
+            descriptor = os.open(place, _LOOK)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            _check(descriptor, place, directory)
+        finally:
+            os.close(descriptor)
+        return place
+    raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(directory))
+
+
+def _check(descriptor: int, place: Path, directory: Path) -> None:
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        problem = f"{place} is a file: -o names the artifact directory"
+        raise OutputError(problem if place == directory else f"cannot write {directory}: {problem}")
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor):
+        raise OutputError(f"{place} cannot be written: choose another -o")
 
 
 def check_contents(directory: Path) -> None:

@@ -61,21 +61,25 @@ class ReducingBlocks(nn.Sequential):
             x: the embedded tokens.
             rope: timm's rotary embeddings of the patches, in models that have them.
         """
-        batch, dim = x.shape[0], x.shape[-1]
         start(self)
-        setup = self.setup(x) if any(self.num_prop) else None
+        tokens = self.embedded(x, rope)
         plain = self._plain_blocks()
         for index in range(plain):
             x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
-            record(self, Layer(Tokens(x.flatten(0, 1), batch, self.num_prefix)))
-        table = None if rope is None else rope_table(rope, self.num_prefix, not self[0].attn.rotate_half)
-        tokens = Tokens(x.reshape(-1, dim), batch, self.num_prefix, setup=setup, rope=table)
+            tokens = replace(tokens, x=x.flatten(0, 1))
+            record(self, Layer(tokens))
         for index in range(plain, len(self)):
             layer = self.run_block(index, tokens)
             record(self, layer)
             tokens = layer.tokens
         hand_over_sizes(self, tokens.sizes() if self.merges else None)
-        return x if plain == len(self) else tokens.x.view(batch, -1, dim)
+        return x if plain == len(self) else tokens.x.view(x.shape[0], -1, x.shape[-1])
+
+    def embedded(self, x: Float[Tensor, "batch tokens dim"], rope: Tensor | None) -> Tokens:
+        """Return the state before the first block; arguments as for ``forward``."""
+        setup = self.setup(x) if any(self.num_prop) else None
+        table = None if rope is None else rope_table(rope, self.num_prefix, not self[0].attn.rotate_half)
+        return Tokens(x.reshape(-1, x.shape[-1]), x.shape[0], self.num_prefix, setup=setup, rope=table)
 
     def _plain_blocks(self) -> int:
         if torch.compiler.is_exporting():

@@ -16,8 +16,10 @@ from typing import Annotated
 
 import typer
 
-from gtp_export import commands, console, exit_codes
+from gtp_export import commands, console
+from gtp_export.extras import missing_extra
 from gtp_export.options import takes_log_json
+from gtp_runtime.errors import FAILED, MISSING, GTPError, system_error
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed; "
@@ -70,12 +72,12 @@ def main() -> None:
         _end_on(name)
     try:
         app()
-    except exit_codes.KNOWN as error:
-        _fail(error, str(error), exit_codes.code_of(error))
+    except GTPError as error:
+        _fail(error, str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        _fail(error, exit_codes.missing_extra(error), exit_codes.MISSING)
+        _fail(error, missing_extra(error), MISSING)
     except OSError as error:
-        _fail(error, exit_codes.system_error(error), exit_codes.FAILED)
+        _fail(error, system_error(error), FAILED)
 
 
 def _end_on(name: str) -> None:

@@ -84,3 +84,12 @@ def extra_of(module: str) -> Extra | None:
     extras = [extra for ability in abilities() for extra in ability.extras]
     found = [extra for extra in extras if module in {name.partition(".")[0] for name in extra.packages}]
     return min(found, key=lambda extra: len(extra.packages), default=None)
+
+
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """Return the missing package and the pip command that installs it, or "" for a module that no extra installs."""
+    package = (error.name or "").partition(".")[0]
+    if package in ONNX:  # a device needs them without the rest of the export extra
+        return f"{ONNX[package]} is not installed: pip install {' '.join(ONNX.values())}"
+    extra = extra_of(package)
+    return f"{package} is not installed: {extra.command}" if extra else ""

@@ -3,17 +3,70 @@
 import errno
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from artifacts import Command
 
 from gtp_export.commands import inspect as command_module
+from gtp_exporters.errors import ExportError
 from gtp_models.errors import WeightsError
 from gtp_models.state_dict import read_state_dict
-from gtp_runtime.errors import first_line
+from gtp_runtime.errors import GTPError, first_line
 
+CODES = {  # of the errors that do not mean 1, failed
+    2: {
+        "ConfigError",
+        "InputError",
+        "LimitError",
+        "NoClassesError",
+        "UnknownModelError",
+        "UnsupportedModelError",
+        "WeightsError",
+    },
+    3: {"ParityFailedError", "QuantizationFailedError", "SelfTestError"},
+    4: {
+        "BackendMissingError",
+        "DeviceError",
+        "FleetError",
+        "HubUnreachableError",
+        "MissingPackageError",
+        "RandomWeightsError",
+        "WeightsUnavailableError",
+    },
+    5: {"BudgetMissedError"},
+}
 FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def kinds(of: type[GTPError] = GTPError) -> Iterator[type[GTPError]]:
+    for kind in of.__subclasses__():
+        if kind.__module__.startswith("gtp_"):
+            yield from (kind, *kinds(kind))
+
+
+def test_every_class_of_error_has_its_exit_code() -> None:
+    other = {name: code for code, names in CODES.items() for name in names}
+    found = {kind.__name__: kind.exit_code for kind in kinds()}
+    assert ExportError.__name__ in found  # all three packages are loaded
+    assert found == {name: other.get(name, 1) for name in found}
+    assert set(other) <= set(found)
+
+
+@pytest.mark.parametrize("code", [1, 3, 5])
+def test_the_command_line_ends_with_the_code_of_the_error(
+    command: Command, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class OddError(GTPError):
+        exit_code = code
+
+    def refuse(path: Path) -> None:
+        raise OddError("odd")
+
+    monkeypatch.setattr(command_module, "read_manifest", refuse)
+    ran = command("inspect", ".")
+    assert (ran.code, ran.out, ran.err) == (code, "", "error: odd\n")
 
 
 @pytest.mark.parametrize(

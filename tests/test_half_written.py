@@ -20,7 +20,7 @@ from killed_commands import CASES, MOVING, QUICK, Case
 from PIL import Image
 from steps import counted, failing
 
-from gtp_export.exit_codes import KNOWN
+from gtp_runtime.errors import GTPError
 
 REMOVING = {"unlink", "rmdir"}  # steps after whose failure something is left
 Killed = Callable[..., int]
@@ -137,7 +137,7 @@ def fail_steps(name: str, make: Callable[[str], Path], every: int = 1) -> None:
         try:
             with counted(failing(step, failed)):
                 case.write(place, "new")
-        except (*KNOWN, OSError) as error:
+        except (GTPError, OSError) as error:
             said.append(str(error))
         if not failed:
             break

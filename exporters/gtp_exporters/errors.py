@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gtp_runtime.errors import GATE_FAILED, MISSING, USAGE, GTPError
+
 if TYPE_CHECKING:
     from gtp_exporters.layer_errors import LayerError
     from gtp_exporters.proof import Proof
@@ -10,12 +12,14 @@ if TYPE_CHECKING:
     from gtp_exporters.quantizing.sensitivity import LayerLoss
 
 
-class ExportError(Exception):
+class ExportError(GTPError):
     """Base of the errors that ``gtp_exporters`` raises on purpose."""
 
 
 class LimitError(ExportError, ValueError):
     """Settings that the target runtime cannot build; found before any work is done."""
+
+    exit_code = USAGE
 
 
 class StaticCheckError(ExportError):
@@ -37,6 +41,8 @@ class EngineError(ExportError):
 class MissingPackageError(ExportError):
     """A package of an extra that is not installed."""
 
+    exit_code = MISSING
+
 
 class ParityFailedError(ExportError):
     """The outputs of the exported graphs differ from those of eager PyTorch.
@@ -45,6 +51,8 @@ class ParityFailedError(ExportError):
         proof: the measured values; of a model whose own answers are not finite, its parity with itself.
         errors: how far each layer is from float32, the furthest first; none for float32 and bf16.
     """
+
+    exit_code = GATE_FAILED
 
     def __init__(self, message: str, proof: "Proof", errors: "Sequence[LayerError]" = ()) -> None:
         super().__init__(message)
@@ -59,6 +67,8 @@ class QuantizationFailedError(ExportError):
         reports: the measured values, one report per file.
         losses: divergence of each layer when it alone is quantised, the largest first.
     """
+
+    exit_code = GATE_FAILED
 
     def __init__(self, message: str, reports: "Sequence[GateReport]", losses: "Sequence[LayerLoss]") -> None:
         super().__init__(message)

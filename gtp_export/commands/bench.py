@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.exit_codes import BUDGET_MISSED
 from gtp_export.latency_gates import Budget, over_budget, parse_budget, slower_than_dense
 from gtp_export.numbers import finite
 from gtp_export.options import Json, Quiet, Verbose
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
-from gtp_runtime.errors import GTPRuntimeError, InputError
+from gtp_runtime.errors import BUDGET_MISSED, GTPRuntimeError, InputError
 from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:

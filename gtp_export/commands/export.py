@@ -8,10 +8,10 @@ import typer
 
 from gtp_export import console
 from gtp_export import settings_options as of_method
-from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.options import Json, Quiet, Verbose
 from gtp_exporters.limits import TARGETS
 from gtp_exporters.precisions import precision_names
+from gtp_runtime.errors import GATE_FAILED
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported, ParityFailedError

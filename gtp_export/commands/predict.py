@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.exit_codes import FAILED
 from gtp_export.options import Json, ModelPath, Quiet, Verbose, Workers
 from gtp_export.run_options import RunOptions, takes_run_options
-from gtp_runtime.errors import ImageError
+from gtp_runtime.errors import FAILED, ImageError
 from gtp_runtime.images import image_names, image_path
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.exit_codes import GATE_FAILED
 from gtp_export.numbers import finite
 from gtp_export.options import Json, Quiet, Verbose
 from gtp_exporters.quantizing.forms import FORMS
 from gtp_exporters.quantizing.options import CALIBRATIONS
+from gtp_runtime.errors import GATE_FAILED
 
 if TYPE_CHECKING:
     from gtp_exporters import Quantized

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.exit_codes import FAILED
 from gtp_export.options import Json, Verbose
+from gtp_runtime.errors import FAILED
 
 
 def sign(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console, fleets
-from gtp_export.exit_codes import DONE, GATE_FAILED, MISSING
 from gtp_export.numbers import finite
 from gtp_export.options import DataFolder, Json, Labels, ModelPath, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.accuracy import NAMED
+from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
 from gtp_runtime.parity_gates import LIMITS
 
 if TYPE_CHECKING:

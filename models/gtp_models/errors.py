@@ -1,20 +1,28 @@
 """Errors about a model, its settings or its weights. Every message says what to do."""
 
+from gtp_runtime.errors import MISSING, USAGE, GTPError
 
-class ModelsError(Exception):
+
+class ModelsError(GTPError):
     """Base of the errors that ``gtp_models`` raises on purpose."""
 
 
 class ConfigError(ModelsError, ValueError):
     """An invalid setting, by itself or for the model."""
 
+    exit_code = USAGE
+
 
 class UnsupportedModelError(ModelsError, TypeError):
     """A model, block or attention class that cannot be patched."""
 
+    exit_code = USAGE
+
 
 class UnknownModelError(ModelsError, KeyError):
     """A name that is neither a recipe, a recipe file nor a timm model."""
+
+    exit_code = USAGE
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
         return str(self.args[0])
@@ -23,9 +31,13 @@ class UnknownModelError(ModelsError, KeyError):
 class WeightsError(ModelsError, ValueError):
     """A weights file that cannot be read or does not fit the model."""
 
+    exit_code = USAGE
+
 
 class WeightsUnavailableError(ModelsError):
     """Weights that are not available: a missing file, or a model without weights on the hub."""
+
+    exit_code = MISSING
 
 
 class HubUnreachableError(WeightsUnavailableError):

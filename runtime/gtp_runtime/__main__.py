@@ -14,8 +14,7 @@ from typing import Any
 from gtp_runtime import Model, load, run_arguments
 from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
-from gtp_runtime.errors import GTPRuntimeError, ImageError
-from gtp_runtime.exit_codes import DONE, FAILED, GATE_FAILED, code_of, system_error
+from gtp_runtime.errors import DONE, FAILED, GATE_FAILED, GTPRuntimeError, ImageError, system_error
 from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.parity_text import details, headline
 from gtp_runtime.text import percent, visible
@@ -148,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         document, code = given.run(given)
     except GTPRuntimeError as error:
         note(f"error: {error}")
-        return code_of(error)
+        return error.exit_code
     except OSError as error:
         note(f"error: {system_error(error)}")
         return FAILED

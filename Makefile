@@ -56,7 +56,7 @@ SECONDS ?= 60
 fuzz: $(STAMP)  ## fuzz everything that reads files, each target for SECONDS (60) [TARGET=manifest|pack|... SECONDS=600]
 	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
-soak: $(STAMP)  ## run the default export 100,000 times in 8 threads, load it 1,000 times, ...; writes docs/soak.json [ARGS]
+soak: $(STAMP)  ## run the default export 100,000 times in 8 threads, load it 1,000 times, ...; writes benchmarks/results/soak.json [ARGS]
 	$(BIN)/gtp-export export digits --no-check --output build/soak
 	$(BIN)/python benchmarks/soak.py build/soak $(ARGS)
 
@@ -65,7 +65,7 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-gpu-check: $(STAMP)  ## build, validate and time engines on this machine's GPU; writes docs/gpu-results.md [ARGS]
+gpu-check: $(STAMP)  ## build, validate and time engines on this machine's GPU; writes benchmarks/results/gpu-results.md [ARGS]
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl, of gtp-export and of its runtime, to install on a device
@@ -87,4 +87,4 @@ clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info runtime/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 help:  ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

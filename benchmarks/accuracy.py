@@ -1,7 +1,8 @@
 """Accuracy at equal MACs on an image folder: GTP, its baselines, schedules, selections and thresholds; eager PyTorch.
 
     python benchmarks/accuracy.py MODEL [--data DIR] [--weights FILE] [--calib-data DIR] [--num-prop 2,3,4,5]
-                                        [--groups methods,schedules,selections,thresholds] [--output docs/accuracy-NAME]
+                                        [--groups methods,schedules,selections,thresholds]
+                                        [--output benchmarks/results/accuracy-NAME]
 
 MODEL is a recipe, timm:NAME or a recipe file; DIR holds one sub-folder per class (the recipe's own without).
 What is measured stands in cases.py. Writes OUTPUT.md, .json and .png.
@@ -69,7 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--groups", default=",".join(GROUPS), help="what to measure; the rest of OUTPUT.json is kept")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, help="(default: docs/accuracy-NAME)")
+    parser.add_argument("--output", type=Path, help="(default: benchmarks/results/accuracy-NAME)")
     return parser.parse_args(arguments)
 
 
@@ -88,7 +89,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parse(given)
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.model)
-    output = arguments.output or Path("docs") / f"accuracy-{recipe.name}"
+    output = arguments.output or Path("benchmarks/results") / f"accuracy-{recipe.name}"
     saved, groups = output.with_suffix(".json"), arguments.groups.split(",")
     found = earlier(saved, groups)
     folder = arguments.data or recipe.images

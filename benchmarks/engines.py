@@ -1,6 +1,6 @@
-"""Builds TensorRT-RTX engines ahead of time, without a GPU, and writes docs/engines.md.
+"""Builds TensorRT-RTX engines ahead of time, without a GPU, and writes benchmarks/results/engines.md.
 
-python benchmarks/engines.py [--models digits,deit_s] [--output docs/engines.md]
+python benchmarks/engines.py [--models digits,deit_s] [--output benchmarks/results/engines.md]
 """
 
 import argparse
@@ -93,7 +93,7 @@ def lines(model: str, batch: int, made: list[Built]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="digits,deit_s")
-    parser.add_argument("--output", type=Path, default=Path("docs/engines.md"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/engines.md"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         found = {

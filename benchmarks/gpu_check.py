@@ -1,4 +1,4 @@
-"""Builds, proves and times on this machine's GPU with whatever runs there, and writes docs/gpu-results.md.
+"""Builds, proves and times on this machine's GPU with whatever runs there; writes benchmarks/results/gpu-results.md.
 
     make setup TORCH_INDEX=https://download.pytorch.org/whl/cu128   # a torch that sees the GPU, in place of the CPU one
     .venv/bin/pip install onnxruntime-gpu tensorrt                  # what is to be measured beside TensorRT-RTX
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="digits,deit_s")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("docs/gpu-results.md"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu-results.md"))
     arguments = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory() as place:

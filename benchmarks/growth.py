@@ -1,7 +1,7 @@
 """How cost grows with tokens and batch: latency of GTP and of its dense baseline, the exporter's time and peak memory.
 
     python benchmarks/growth.py [--model deit_s] [--sizes 224,448,512] [--num-prop 8,32,42] [--batches 1,8,32]
-                                [--preset measured] [--exports deit_b] [--depth 2] [--output docs/growth]
+                                [--preset measured] [--exports deit_b] [--depth 2] [--output benchmarks/results/growth]
 
 Exports run in fresh processes, the command line as users run it, with random weights, which do not matter here.
 `--depth` tries it quickly with fewer layers. Writes OUTPUT.md, .json and .png.
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, help="layers of --model, for a quick trial (default: all)")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="time as well")
     parser.add_argument("--seconds", type=float, default=10, help="of timing a pair, at least (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/growth"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth"))
     return parser.parse_args(arguments)
 
 

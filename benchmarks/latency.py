@@ -1,7 +1,8 @@
 """Latency of GTP and its baselines at equal MACs: exports them and times them in turn in one process.
 
     python benchmarks/latency.py [--models deit_ti,deit_s,deit_b] [--num-prop 2,4,8,12,16] [--batch 1]
-                                 [--backends onnxruntime,openvino,openvino-bf16] [--rounds 3] [--output docs/latency]
+                                 [--backends onnxruntime,openvino,openvino-bf16] [--rounds 3]
+                                 [--output benchmarks/results/latency]
 
 Weights are random: they do not matter for time. Writes OUTPUT.md, .json and a plot for each model and backend;
 what OUTPUT.json holds of other models and backends is kept.
@@ -92,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backends", default="onnxruntime,openvino,openvino-bf16")
     parser.add_argument("--seconds", type=float, default=15, help="for the six files of one amount together")
     parser.add_argument("--rounds", type=int, default=3, help="sessions made anew; medians are reported")
-    parser.add_argument("--output", type=Path, default=Path("docs/latency"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/latency"))
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,6 @@
 """The page and plots of latency.py: ratio to the dense model and overhead over the free drop, from its JSON.
 
-python benchmarks/latency_page.py docs/latency.json [--rounds 2]      # the page alone
+python benchmarks/latency_page.py benchmarks/results/latency.json [--rounds 2]      # the page alone
 """
 
 import argparse

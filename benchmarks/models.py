@@ -1,4 +1,5 @@
-"""Judges every vit, deit and eva name that timm lists, and writes docs/models.json and docs/models.md.
+"""Judges every vit, deit and eva name that timm lists, and writes models.json and models.md
+to benchmarks/results/.
 
     python benchmarks/models.py
     python benchmarks/models_page.py      # the page alone, from the JSON
@@ -20,7 +21,7 @@ from gtp_models.frame.patch import check_supported
 from gtp_models.heads import projects
 from gtp_models.weights import outline
 
-DATA = Path(__file__).parents[1] / "docs" / "models.json"
+DATA = Path(__file__).parent / "results" / "models.json"
 PATTERNS = ["*vit*", "*deit*", "*eva*", "*beit*"]
 MODULES = ["vision_transformer", "vision_transformer_hybrid", "deit", "eva"]  # other names for the same: AIMv2, ViTamin
 
@@ -108,7 +109,7 @@ def described(name: str, timm: str, model: Any, settings: Settings) -> Supported
 
 
 def data(verdicts: Iterable[Verdict]) -> dict[str, Any]:
-    """Return what docs/models.json holds."""
+    """Return what benchmarks/results/models.json holds."""
     from timm import __version__
 
     recipes = [asdict(judge_recipe(name)) for name in recipe_names()]

@@ -1,4 +1,4 @@
-"""Writes docs/models.md from docs/models.json: families, recipes, and why others are unsupported.
+"""Writes models.md from models.json in benchmarks/results/: families, recipes, and why others are unsupported.
 
 python benchmarks/models_page.py
 """
@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[1] / "docs" / "models.json"
+DATA = Path(__file__).parent / "results" / "models.json"
 SHOWN = 4  # names of a row
 FAMILIES = {  # the first that fits
     "for tests": ["test_*"],
@@ -62,7 +62,7 @@ UNSUPPORTED = """
 
 
 def page(found: dict[str, Any]) -> str:
-    """Return the page for what docs/models.json holds."""
+    """Return the page for what benchmarks/results/models.json holds."""
     good, bad = found["supported"], found["unsupported"]
     head = HEAD.format(total=len(good) + len(bad), timm=found["timm"], good=len(good), bad=len(bad))
     recipes = (_recipe(entry) for entry in found["recipes"])

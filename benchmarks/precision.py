@@ -3,7 +3,7 @@
     python benchmarks/precision.py MODEL [--data DIR] [--calib-data DIR] [--weights pretrained|random|FILE]
                                    [--settings measured:0.743,measured:0.6,measured:0.5,paper:0.743]
                                    [--precisions fp32,int8] [--backends onnxruntime] [--rounds 2] [--place DIR]
-                                   [--parts files,latency,footprint,accuracy] [--output docs/precision]
+                                   [--parts files,latency,footprint,accuracy] [--output benchmarks/results/precision]
 
 Accuracy needs images: a recipe's own, or DIR with one sub-folder a class. int8 is calibrated on the recipe's own
 images, on --calib-data, or, where only time counts (random weights), on synthetic ones. Each precision of a runtime is
@@ -143,7 +143,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
     parser.add_argument("--place", type=Path, help="folder of the exports (default: a temporary one)")
     parser.add_argument("--parts", default=",".join(["files", *PARTS]), help="what to do (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/precision"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/precision"))
     return parser.parse_args(arguments)
 
 

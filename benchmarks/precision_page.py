@@ -1,6 +1,6 @@
 """The page of precision.py: latency, accuracy, size, memory and start of every precision, from its JSON.
 
-python benchmarks/precision_page.py docs/precision.json      # the page alone
+python benchmarks/precision_page.py benchmarks/results/precision.json      # the page alone
 """
 
 import json
@@ -27,9 +27,10 @@ figures are in [precision.json](precision.json). A model has tables only for wha
   in millinats (0.001 nats). *Agreement* is the share of images for which both files have the same top-1 class.
 - The *fp32 twin* of a file is the same model with the same token reduction in fp32. Differences from it show what the
   precision alone costs.
-- *int8* is a file that `gtp-export quantize` makes in the form of the runtime ([quantization.md](quantization.md)).
-  *int8 and bf16* is this file run with `--compute bf16`, and *bf16* is the fp32 file run with it. ONNX Runtime has no
-  bf16 on CPUs. OpenVINO reads fp16 files, and computes them in fp32 on CPUs without fp16.
+- *int8* is a file that `gtp-export quantize` makes in the form of the runtime
+  ([precision.md](../../docs/precision.md)). *int8 and bf16* is this file run with `--compute bf16`, and *bf16* is the
+  fp32 file run with it. ONNX Runtime has no bf16 on CPUs. OpenVINO reads fp16 files, and computes them in fp32 on CPUs
+  without fp16.
 
 """
 Entry = dict[str, Any]

@@ -1,7 +1,8 @@
 """Accuracy against measured latency: every method at several amounts of MACs, on trained models.
 
     python benchmarks/results.py MODEL [--data DIR] [--weights FILE] [--keep 0.85,0.75,0.6,0.5] [--rounds 2]
-                                 [--methods tome-2] [--backends onnxruntime,openvino] [--output docs/results]
+                                 [--methods tome-2] [--backends onnxruntime,openvino]
+                                 [--output benchmarks/results/results]
 
 MODEL is a recipe or a recipe file with images of its own, else DIR holds one sub-folder per class. Accuracy is that of
 eager PyTorch on all images. Latency is that of the exported graphs, interleaved with the dense baseline, in one
@@ -79,7 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=10_000, help="images at most, spread over the folder")
     parser.add_argument("--seconds", type=float, default=8, help="of timing, for the files of one share together")
     parser.add_argument("--rounds", type=int, default=2, help="sessions made anew; medians are reported")
-    parser.add_argument("--output", type=Path, default=Path("docs/results"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/results"))
     return parser.parse_args(arguments)
 
 

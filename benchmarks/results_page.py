@@ -47,7 +47,8 @@ python benchmarks/results.py benchmarks/models/digits_gap.yaml --keep 0.85,0.7 -
 - A run of the dense digits model takes 1.5 ms. On OpenVINO in bf16, selection takes more time than it saves there: with
   0.7 of the MACs, `measured` takes 1.09 of the dense model's time, token merging 1.50 and the paper's form 1.40.
 - The digits model with average pooling is smaller still. On OpenVINO, every method that selects tokens is slower than
-  the dense model there. With 0.55 of its MACs, OpenVINO crashes on the paper's form ([operations.md](operations.md)).
+  the dense model there. With 0.55 of its MACs, OpenVINO crashes on the paper's form
+  ([operations.md](../../docs/operations.md)).
 - To reproduce the paper's published figures, use `--preset paper` with the sparsity and alpha that its authors used for
   DeiT. This form is tested against outputs of their code.
 - Measure on your model and your data: `gtp-export validate DIR --data IMAGES` shows accuracy compared with the dense

@@ -1,7 +1,7 @@
 """Runs the runtime for long, as an edge box does: threads, loads, deadlines, forks; equal answers, and nothing grows.
 
     python benchmarks/soak.py DIR [--backend onnxruntime] [--runs 100000] [--threads 8] [--loads 1000] [--stops 1000]
-                              [--output docs/soak.json]
+                              [--output benchmarks/results/soak.json]
 
 Writes what it measured to OUTPUT under the backend's name; exit code 1 if a limit is missed. A phase whose count is 0
 is left out, and keeps the earlier result. Memory is the resident set of the process (Linux). Each phase is measured
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--backend", default="onnxruntime")
     for name, count in (("runs", 100_000), ("threads", 8), ("loads", 1000), ("stops", 1000)):
         parser.add_argument(f"--{name}", type=int, default=count)
-    parser.add_argument("--output", type=Path, default=Path("docs/soak.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/soak.json"))
     given = vars(parser.parse_args())
     output, backend = given.pop("output"), given["backend"]
     found = soak(**given)

@@ -1,4 +1,4 @@
-"""The scripts that make the tables in docs/, on little."""
+"""The scripts that make the tables in benchmarks/results/, on little."""
 
 import json
 from pathlib import Path

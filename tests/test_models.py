@@ -1,4 +1,4 @@
-"""Every name of timm is supported, or unsupported with a reason, as docs/models.json and docs/models.md say."""
+"""Every name of timm is supported, or unsupported with a reason, as benchmarks/results/models.json says."""
 
 import json
 from dataclasses import asdict

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gtp_runtime.backends import all_backends
+from gtp_runtime.backends import BACKENDS
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
 from gtp_runtime.fleet.connecting import EXTRA as RAY
@@ -61,7 +61,7 @@ class Ability:
 
 def abilities() -> list[Ability]:
     """Return all that gtp-export can do with its extras."""
-    specs = all_backends()
+    specs = BACKENDS
     build = tuple(replace(extra, packages={**extra.packages, **ONNX}) for extra in specs["tensorrt"].extras)
     running = [Ability(f"run {spec.runs}", spec.extras, spec.find_device) for spec in specs.values()]
     report = Ability("write reports", (REPORT,))

@@ -16,7 +16,7 @@ import typer
 
 from gtp_export import console
 from gtp_runtime import Model, load
-from gtp_runtime.backends import BackendSpec, all_backends, find_backend
+from gtp_runtime.backends import BACKENDS, BackendSpec, find_backend
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import find_graph
@@ -144,8 +144,8 @@ def _plain(value: Any) -> Any:
 
 
 def _parameters(defaults: Mapping[str, Any], files: bool) -> list[inspect.Parameter]:
-    backends = _choices("backend", ("auto", *all_backends()))
-    names = ", ".join(("auto", *all_backends()))
+    backends = _choices("backend", ("auto", *BACKENDS))
+    names = ", ".join(("auto", *BACKENDS))
     text = f"What runs the file: {names}; auto goes by its extension, and tries a directory's engine first."
     trust = [_parameter(name, kind | None, text, None, TRUST_PANEL) for name, kind, text in TRUST]
     of_directory = "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx)."
@@ -162,7 +162,7 @@ def _of_backends(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     takers: dict[str, list[str]] = {}
     kinds: dict[str, Any] = {}
     texts: dict[str, str] = {}
-    for spec in all_backends().values():
+    for spec in BACKENDS.values():
         for entry in fields(spec.options):
             takers.setdefault(entry.name, []).append(spec.name)
             kind = get_type_hints(spec.options)[entry.name]

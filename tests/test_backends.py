@@ -17,8 +17,8 @@ from test_cli import document
 
 import gtp_runtime
 from gtp_export.extras import EXPORT, abilities, extra_of
-from gtp_runtime import Model, extras, read_manifest
-from gtp_runtime.backends import BackendSpec, all_backends, find_backend, register, registry
+from gtp_runtime import Model, backends, extras, read_manifest
+from gtp_runtime.backends import BACKENDS, BackendSpec, find_backend
 from gtp_runtime.errors import BackendMissingError, DeviceError, InputError
 from gtp_runtime.extras import Extra, is_installed
 from gtp_runtime.loading import load_twin
@@ -39,14 +39,14 @@ def packages(extra: str) -> set[str]:
     return {re.split(r"[<>=!\[; ]", text)[0] for text in texts}
 
 
-def test_every_module_of_the_package_registers_a_backend_or_serves_them() -> None:
-    modules = {path.stem for path in Path(registry.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "registry", "options"} == set(all_backends())
+def test_every_module_of_the_package_holds_a_backend() -> None:
+    modules = {path.stem for path in Path(backends.__file__).parent.iterdir()}
+    assert modules - {"__init__", "__pycache__", "spec"} == set(BACKENDS)
 
 
-@pytest.mark.parametrize("name", all_backends())
+@pytest.mark.parametrize("name", BACKENDS)
 def test_a_backend_declares_what_is_needed(name: str) -> None:
-    spec = all_backends()[name]
+    spec = BACKENDS[name]
     assert spec.name == name
     assert set(spec.default_for) <= set(spec.suffixes)
     assert spec.extras
@@ -56,7 +56,7 @@ def test_a_backend_declares_what_is_needed(name: str) -> None:
 
 
 def test_every_ending_has_one_default() -> None:
-    specs = all_backends().values()
+    specs = BACKENDS.values()
     for suffix in {suffix for spec in specs for suffix in spec.suffixes}:
         assert len([spec.name for spec in specs if suffix in spec.default_for]) == 1
     assert find_backend(Path("model.onnx")).name == "onnxruntime"
@@ -79,7 +79,7 @@ def test_gtp_export_depends_on_its_runtime_of_the_same_version() -> None:
     assert RUNTIME["requires-python"] == PROJECT["requires-python"].split()[0]
     for extra in RUNTIME["optional-dependencies"]:
         assert f"gtp-export-runtime[{extra}]" in PROJECT["optional-dependencies"][extra]
-    runs = {extra.name for spec in all_backends().values() for extra in spec.extras}
+    runs = {extra.name for spec in BACKENDS.values() for extra in spec.extras}
     assert {*runs, "sign"} == set(RUNTIME["optional-dependencies"])
 
 
@@ -108,7 +108,7 @@ def test_doctor_knows_that_engines_need_a_gpu(command: Command, monkeypatch: pyt
         raise DeviceError("CUDA finds no GPU here")
 
     monkeypatch.setattr(Extra, "missing", lambda extra: [])
-    monkeypatch.setitem(registry._registered, "tensorrt", replace(all_backends()["tensorrt"], find_device=no_gpu))
+    monkeypatch.setitem(BACKENDS._entries, "tensorrt", replace(BACKENDS["tensorrt"], find_device=no_gpu))
     ran = command("doctor")
     assert "cannot run TensorRT engines: CUDA finds no GPU here" in ran.out
     assert "can build TensorRT engines" in ran.out
@@ -215,7 +215,7 @@ def test_help_says_defaults_and_who_takes_an_option(
     monkeypatch.setenv("TERMINAL_WIDTH", "400")
     monkeypatch.setenv("COLUMNS", "400")
     text = " ".join(command(name, "--help").out.split())
-    for spec in all_backends().values():
+    for spec in BACKENDS.values():
         assert spec.name in text
         for entry in fields(spec.options):
             assert f"--{entry.name.replace('_', '-')}" in text
@@ -246,9 +246,8 @@ class Echo:
 
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> BackendSpec:
-    all_backends()
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    return register(
+    monkeypatch.setattr(BACKENDS, "_entries", dict(BACKENDS._entries))
+    return BACKENDS.add(
         BackendSpec(
             name="echo",
             runs="anything",
@@ -266,15 +265,18 @@ def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
         assert model.run(model.sample()).tolist() == [[7.0] * 10]
     with pytest.raises(InputError, match="echo takes no option threads: it takes level"):
         gtp_runtime.load(digits, "echo", threads=1)
-    with pytest.raises(ValueError, match="has the name or a default extension of the backend echo"):
-        register(echo)
+    with pytest.raises(InputError, match="echo"):
+        BACKENDS.add(replace(echo))
+    with pytest.raises(InputError, match="onnxruntime"):
+        BACKENDS.add(replace(echo, name="other", default_for=(".onnx",)))
+    assert BACKENDS.add(echo) is echo, "the same one again is no second one"
 
 
 def loaded_engine(directory: Path) -> Model:
     """Let the manifest call the model's file an engine, whose twin is dense.onnx; return it as if it was loaded."""
     text = (directory / "model.json").read_text("utf-8").replace('"model.onnx"', '"model.engine"')
     (directory / "model.json").write_text(text, "utf-8")
-    backend, options = SimpleNamespace(name="tensorrt"), all_backends()["tensorrt"].options(host_code=True)
+    backend, options = SimpleNamespace(name="tensorrt"), BACKENDS["tensorrt"].options(host_code=True)
     return Model(directory / "model.engine", read_manifest(directory), backend, options)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from artifacts import ROOT
 
 from gtp_models import METHODS, trace_tokens
 from gtp_models.methods.gtp.axes import SELECTIONS
-from gtp_runtime.backends import registry
+from gtp_runtime.backends import BACKENDS
 
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 
@@ -31,7 +31,7 @@ def examples(heading: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    known = [METHODS._loaded(), SELECTIONS._loaded(), registry._registered]
+    known = [METHODS._loaded(), SELECTIONS._loaded(), BACKENDS._entries]
     before = [dict(entries) for entries in known]
     yield
     for entries, kept in zip(known, before, strict=True):

@@ -15,7 +15,7 @@ from artifacts import SEVEN, Command
 from test_cli import document
 
 import gtp_runtime
-from gtp_runtime.backends import all_backends, registry
+from gtp_runtime.backends import BACKENDS
 from gtp_runtime.backends import onnxruntime as backend
 from gtp_runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 from gtp_runtime.errors import (
@@ -61,9 +61,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(f"{path.name} {getattr(options, 'provider', 'tensorrt')}")
         return OnnxRuntimeBackend(path.with_suffix(".onnx"), entry, OnnxRuntimeOptions(1))
 
-    all_backends()
-    specs = {name: replace(spec, open=open_file) for name, spec in registry._registered.items()}
-    monkeypatch.setattr(registry, "_registered", specs)
+    specs = {name: replace(spec, open=open_file) for name, spec in BACKENDS.items()}
+    monkeypatch.setattr(BACKENDS, "_entries", specs)
     return found
 
 
@@ -71,7 +70,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None
     def fail(*arguments: Any) -> Any:
         raise error
 
-    monkeypatch.setitem(registry._registered, name, replace(registry._registered[name], open=fail))
+    monkeypatch.setitem(BACKENDS._entries, name, replace(BACKENDS._entries[name], open=fail))
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -148,9 +147,9 @@ def test_a_damaged_engine_is_no_reason_to_take_another_file(engine: Path) -> Non
 
 def run_with(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
     """Let TensorRT run a graph, whatever engine it gets."""
-    spec = registry._registered["tensorrt"]
+    spec = BACKENDS._entries["tensorrt"]
     stand_in = replace(spec, open=lambda path, entry, options: OnnxRuntimeBackend(graph, entry, OnnxRuntimeOptions(1)))
-    monkeypatch.setitem(registry._registered, "tensorrt", stand_in)
+    monkeypatch.setitem(BACKENDS._entries, "tensorrt", stand_in)
 
 
 def test_an_engine_needs_no_graph_beside_it(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.backends import Attempt, BackendSpec, all_backends, find_backend
+from gtp_runtime.backends import BACKENDS, Attempt, BackendSpec, find_backend
 from gtp_runtime.errors import BackendMissingError, DeviceError, EngineMismatchError
 from gtp_runtime.manifest import Manifest, is_present
 from gtp_runtime.model import Model
@@ -48,7 +48,7 @@ def choices(graph: Path, manifest: Manifest, given: Mapping[str, Any]) -> list[C
     files = [file for file in (*_engines(graph, manifest), graph) if is_present(file, manifest)]
     ranked: list[tuple[int, Choice]] = [
         (attempt.rank, Choice(file, spec, attempt.options))
-        for spec in all_backends().values()
+        for spec in BACKENDS.values()
         for file in files
         if file.suffix in spec.default_for
         for attempt in spec.attempts

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.backends import BackendSpec, find_backend
-from gtp_runtime.backends.options import make_options
+from gtp_runtime.backends import BackendSpec, find_backend, make_options
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
 from gtp_runtime.fallback import Choice, choices, first_usable
 from gtp_runtime.manifest import Manifest, check_file, find_graph, read_manifest, twin

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from gtp_runtime.backends import all_backends
+from gtp_runtime.backends import BACKENDS
 from gtp_runtime.cuda import find_cuda
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import installed_version
@@ -23,7 +23,7 @@ def describe_machine(backends: Iterable[str]) -> dict[str, str]:
     """
     packages = {
         name: module
-        for backend, spec in all_backends().items()
+        for backend, spec in BACKENDS.items()
         if backend in set(backends)
         for extra in spec.extras
         for module, name in extra.packages.items()

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gtp_runtime.backends import all_backends
+from gtp_runtime.backends import BACKENDS
 
 TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no backend's
     ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
@@ -19,7 +19,7 @@ TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add an option for each argument of ``load``; one that is not given is None."""
-    specs = all_backends()
+    specs = BACKENDS
     parser.add_argument("--backend", choices=("auto", *specs), default="auto", help="what runs the file")
     parser.add_argument("--precision", help="of a directory, the graphs in this precision (default: model.onnx)")
     for name, help_ in _options().items():
@@ -39,18 +39,18 @@ def _options() -> dict[str, str]:
     """Return the options that backends declare, by name, with their help."""
     return {
         entry.name: f"{entry.metadata['help']} (backends that take it: {', '.join(_takers(entry.name))})"
-        for spec in all_backends().values()
+        for spec in BACKENDS.values()
         for entry in fields(spec.options)
     }
 
 
 def _takers(name: str) -> list[str]:
-    return [spec.name for spec in all_backends().values() if name in spec.option_names]
+    return [spec.name for spec in BACKENDS.values() if name in spec.option_names]
 
 
 def _kind(name: str) -> dict[str, Any]:
     """Return argparse's words for the type of an option: a whole number, yes or no, or the choices of all takers."""
-    kinds = [get_type_hints(all_backends()[taker].options)[name] for taker in _takers(name)]
+    kinds = [get_type_hints(BACKENDS[taker].options)[name] for taker in _takers(name)]
     if kinds[0] is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kinds[0]) is Literal:

@@ -7,8 +7,7 @@ from typing import Any, get_args, get_type_hints
 from gtp_exporters.errors import LimitError
 from gtp_exporters.limits import TARGETS
 from gtp_exporters.precisions import find_precision, precision_names
-from gtp_runtime.backends import BackendSpec, all_backends
-from gtp_runtime.backends.options import make_options
+from gtp_runtime.backends import BACKENDS, BackendSpec, make_options
 from gtp_runtime.errors import BackendMissingError, InputError
 
 GRAPH, PLAIN = ".onnx", "fp32"
@@ -80,7 +79,7 @@ def make_runs(
 
 def graph_backends() -> dict[str, BackendSpec]:
     """Return the backends that run ONNX files, by name."""
-    return {name: spec for name, spec in all_backends().items() if GRAPH in spec.suffixes}
+    return {name: spec for name, spec in BACKENDS.items() if GRAPH in spec.suffixes}
 
 
 def _spec(name: str) -> BackendSpec:

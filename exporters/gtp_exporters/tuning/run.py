@@ -35,8 +35,7 @@ from gtp_exporters.tuning.workers import Local, Workers
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
-from gtp_runtime.backends import find_backend
-from gtp_runtime.backends.options import make_options
+from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.errors import NoClassesError
 from gtp_runtime.image_set import ImageSet, find_image_set
 from gtp_runtime.images import image_names

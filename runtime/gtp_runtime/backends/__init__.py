@@ -1,5 +1,16 @@
-"""The backends that run files: one module each, which registers itself and imports its engine when it opens a file."""
+"""The backends that run files: a module or folder each, which imports its engine when it opens a file."""
 
-from gtp_runtime.backends.registry import Attempt, Backend, BackendSpec, all_backends, find_backend, register
+from gtp_runtime.backends import onnxruntime, openvino, tensorrt
+from gtp_runtime.backends.spec import BACKENDS, Attempt, Backend, BackendSpec, find_backend, make_options
 
-__all__ = ["Attempt", "Backend", "BackendSpec", "all_backends", "find_backend", "register"]
+__all__ = [
+    "BACKENDS",
+    "Attempt",
+    "Backend",
+    "BackendSpec",
+    "find_backend",
+    "make_options",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+]

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gtp_runtime.backends.options import THREADS, check_threads
-from gtp_runtime.backends.registry import Attempt, BackendSpec, register
+from gtp_runtime.backends.spec import BACKENDS, THREADS, Attempt, BackendSpec, check_threads
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
@@ -155,7 +154,7 @@ def _tensor(value: Any) -> Tensor:
     return value.name, list(value.shape), {"float": "float32", "double": "float64"}.get(kind, kind)
 
 
-register(
+BACKENDS.add(
     BackendSpec(
         name="onnxruntime",
         runs="ONNX files with ONNX Runtime",

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gtp_runtime.backends.options import THREADS, check_threads
-from gtp_runtime.backends.registry import BackendSpec, register
+from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, check_threads
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
@@ -139,7 +138,7 @@ def _tensor(port: Any) -> Tensor:
     return port.any_name, shape, port.element_type.to_dtype().name
 
 
-register(
+BACKENDS.add(
     BackendSpec(
         name="openvino",
         runs="ONNX files with OpenVINO",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime import atomic
-from gtp_runtime.backends.registry import Attempt, BackendSpec, register
+from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec
 from gtp_runtime.cuda import Cuda, find_cuda
 from gtp_runtime.cuda.buffers import Buffers
 from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
@@ -226,7 +226,7 @@ class TensorRTBackend:
         return f"TensorRT refuses to {task}: {said}"
 
 
-register(
+BACKENDS.add(
     BackendSpec(
         name="tensorrt",
         runs="TensorRT engines",

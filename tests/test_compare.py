@@ -31,7 +31,7 @@ from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import build_model, outline
 from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
-from gtp_runtime.label_files import ILSVRC, META
+from gtp_runtime.images.labels import ILSVRC, META
 
 QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "footprint": False}
 MARKUP = "<b>&amp;</b> | `x`"

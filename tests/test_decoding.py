@@ -9,8 +9,8 @@ from artifacts import SEVEN
 from PIL import Image
 
 from gtp_runtime import Model, Preprocessing
-from gtp_runtime.decoding import open_image
 from gtp_runtime.errors import ImageError
+from gtp_runtime.images.decoding import open_image
 
 PLAIN = Preprocessing([16, 16], "squash", [16, 16], "bilinear", [0.5] * 3, [0.5] * 3, [0, 0, 0])
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)

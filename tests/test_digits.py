@@ -12,8 +12,8 @@ from gtp_models.plan import make_plan
 from gtp_models.recipes import load_recipe
 from gtp_models.training import accuracy
 from gtp_models.weights import BuiltModel, build_model
-from gtp_runtime.class_folders import class_indices
-from gtp_runtime.images import find_images
+from gtp_runtime.images.folders import find_images
+from gtp_runtime.images.labels import class_indices
 
 RECIPE = load_recipe("digits")
 PATHS = find_images(RECIPE.images)

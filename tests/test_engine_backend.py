@@ -28,8 +28,8 @@ from gtp_runtime.errors import (
     InputError,
     ManifestError,
 )
+from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.manifest import FileEntry, Manifest, ModelInfo, TensorSpec, WeightsInfo, file_sha256, write_manifest
-from gtp_runtime.preprocessing import Preprocessing
 from gtp_runtime.tensorrt_flavor import find_flavor
 
 PREPROCESSING = Preprocessing([4, 4], "shortest", [4, 4], "bicubic", [0.0] * 3, [1.0] * 3, [0, 0, 0])

@@ -16,8 +16,7 @@ from gtp_exporters import figures_key as module
 from gtp_exporters.figures_key import figures_key
 from gtp_models import load_recipe
 from gtp_runtime import find_image_set, machine, read_manifest
-from gtp_runtime.image_set import ImageSet
-from gtp_runtime.images import image_names
+from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.machine import describe_machine
 
 

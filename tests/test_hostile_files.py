@@ -22,8 +22,8 @@ from gtp_models.errors import ConfigError, UnknownModelError, WeightsError
 from gtp_models.recipes import load_recipe
 from gtp_models.state_dict import read_state_dict
 from gtp_runtime import Preprocessing
-from gtp_runtime.decoding import open_image
 from gtp_runtime.errors import ImageError, ManifestError
+from gtp_runtime.images.decoding import open_image
 from gtp_runtime.manifest import read_manifest, write_manifest
 from gtp_runtime.reference import read_reference
 

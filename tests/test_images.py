@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import ImageError, InputError
-from gtp_runtime.images import find_images
+from gtp_runtime.images.folders import find_images
+from gtp_runtime.images.labels import class_indices
 
 LABELS = ["cat", "dog", "owl"]
 IDS = ["n03", "n02", "n01"]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from gtp_runtime import Manifest, find_image_set, label_files, read_manifest
+from gtp_runtime import Manifest, find_image_set, read_manifest
 from gtp_runtime.errors import ImageError, InputError
-from gtp_runtime.label_files import ILSVRC, META
+from gtp_runtime.images import labels as image_labels
+from gtp_runtime.images.labels import ILSVRC, META
 from gtp_runtime.text import is_text
 
 NAMES = ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
@@ -119,8 +120,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_labels(folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(label_files, "MOST_CLASSES", 40)
-    monkeypatch.setattr(label_files, "LARGEST_NAMES", 20_000)
+    monkeypatch.setattr(image_labels, "MOST_CLASSES", 40)
+    monkeypatch.setattr(image_labels, "LARGEST_NAMES", 20_000)
     text, words = HOSTILE[name]
     with pytest.raises(ImageError, match=words) as refused:
         classes(folder, manifest, "labels.csv", text)

@@ -37,7 +37,8 @@ from gtp_models.plan import model_shape
 from gtp_models.recipes import Recipe
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
-from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.images.folders import ImageSet
+from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.latency import Latency
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet

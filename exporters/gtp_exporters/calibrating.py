@@ -12,7 +12,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
-from gtp_runtime.images import find_images, spread
+from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.progress import Progress, quiet
 
 LIMIT = 256  # images, spread over the folder

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo, resolve_model_data_config
 from gtp_models.errors import ConfigError
 from gtp_models.recipes import Recipe
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.text import one_line
 
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}

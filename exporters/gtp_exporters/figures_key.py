@@ -10,8 +10,7 @@ from gtp_exporters.describe import tool_versions
 from gtp_models.recipes import Recipe
 from gtp_runtime.errors import ImageError
 from gtp_runtime.fleet.hands import code_digests
-from gtp_runtime.image_set import ImageSet
-from gtp_runtime.images import image_names
+from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.manifest import Manifest
 
 

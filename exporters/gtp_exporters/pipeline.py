@@ -18,7 +18,7 @@ from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_runtime.backends import find_backend, make_options
-from gtp_runtime.images import find_images
+from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest
 from gtp_runtime.progress import Progress, quiet
 

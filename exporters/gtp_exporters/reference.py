@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.trace import Step
-from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import ImageError
-from gtp_runtime.images import find_images, spread
-from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.images.folders import find_images, spread
+from gtp_runtime.images.labels import class_indices
+from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.reference import Reference
 
 SYNTHETIC = 8

@@ -9,7 +9,7 @@ from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_im
 from gtp_models.heads import gives_features, without_head
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, build_model
-from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

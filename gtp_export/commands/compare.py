@@ -134,7 +134,7 @@ def _count(data: Path | None, limit: int | None) -> int:
     """Return how many images are measured, for the time left; 0 for a recipe's own, which are few."""
     if data is None:
         return 0
-    from gtp_runtime.images import image_names
+    from gtp_runtime.images.folders import image_names
 
     count = len(image_names(data))
     return count if limit is None else min(limit, count)

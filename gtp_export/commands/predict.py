@@ -11,7 +11,7 @@ from gtp_export import console
 from gtp_export.options import Json, ModelPath, Quiet, Verbose, Workers
 from gtp_export.run_options import RunOptions, takes_run_options
 from gtp_runtime.errors import FAILED, ImageError
-from gtp_runtime.images import image_names, image_path
+from gtp_runtime.images.folders import image_names, image_path
 
 if TYPE_CHECKING:
     from gtp_runtime.predict_each import Answer

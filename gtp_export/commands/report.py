@@ -56,7 +56,7 @@ def report(
 
 def _samples(directory: Path, images: list[Path], data: Path | None, running: RunOptions) -> "list[Sample] | None":
     from gtp_exporters.report.samples import SHOWN, samples_of_files
-    from gtp_runtime.images import find_images, spread
+    from gtp_runtime.images.folders import find_images, spread
 
     paths = images if data is None else spread(find_images(data), SHOWN)
     if not paths:

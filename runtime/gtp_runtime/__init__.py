@@ -1,51 +1,77 @@
 """The runtime: runs exported files, proves parity and measures latency. It needs an inference engine, but no torch.
 
-with gtp_runtime.load("build/digits/model.onnx") as model:
-    model.predict("seven.png")
+    with gtp_runtime.load("build/digits/model.onnx") as model:
+        model.predict("seven.png")
+
+Importing this package loads nothing else: each name is imported from its module on first use (PEP 562).
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from gtp_runtime import errors
-from gtp_runtime.accuracy import Accuracy
-from gtp_runtime.comparing import benchmark
-from gtp_runtime.evaluating import evaluate
-from gtp_runtime.footprint import Footprint, measure_footprint
-from gtp_runtime.frames import from_bgr, from_nv12
-from gtp_runtime.image_set import ImageSet, find_image_set
-from gtp_runtime.installing import Installed, install, rollback
-from gtp_runtime.latency import Latency
-from gtp_runtime.loading import load
-from gtp_runtime.manifest import Manifest, read_manifest
-from gtp_runtime.model import Model
-from gtp_runtime.parity import Parity
-from gtp_runtime.predicting import Prediction
-from gtp_runtime.preprocessing import Preprocessing
-from gtp_runtime.watch import Stats
+from gtp_runtime import errors as errors
 
-__all__ = [
-    "Accuracy",
-    "Footprint",
-    "ImageSet",
-    "Installed",
-    "Latency",
-    "Manifest",
-    "Model",
-    "Parity",
-    "Prediction",
-    "Preprocessing",
-    "Stats",
-    "benchmark",
-    "errors",
-    "evaluate",
-    "find_image_set",
-    "from_bgr",
-    "from_nv12",
-    "install",
-    "load",
-    "measure_footprint",
-    "read_manifest",
-    "rollback",
-]
+if TYPE_CHECKING:
+    from gtp_runtime.accuracy import Accuracy as Accuracy
+    from gtp_runtime.comparing import benchmark as benchmark
+    from gtp_runtime.evaluating import evaluate as evaluate
+    from gtp_runtime.footprint import Footprint as Footprint
+    from gtp_runtime.footprint import measure_footprint as measure_footprint
+    from gtp_runtime.images.decoding import from_bgr as from_bgr
+    from gtp_runtime.images.decoding import from_nv12 as from_nv12
+    from gtp_runtime.images.folders import ImageSet as ImageSet
+    from gtp_runtime.images.labels import find_image_set as find_image_set
+    from gtp_runtime.images.preprocessing import Preprocessing as Preprocessing
+    from gtp_runtime.installing import Installed as Installed
+    from gtp_runtime.installing import install as install
+    from gtp_runtime.installing import rollback as rollback
+    from gtp_runtime.latency import Latency as Latency
+    from gtp_runtime.loading import load as load
+    from gtp_runtime.manifest import Manifest as Manifest
+    from gtp_runtime.manifest import read_manifest as read_manifest
+    from gtp_runtime.model import Model as Model
+    from gtp_runtime.parity import Parity as Parity
+    from gtp_runtime.predicting import Prediction as Prediction
+    from gtp_runtime.watch import Stats as Stats
+
+_HOMES = {  # the module that each name is imported from
+    "Accuracy": "accuracy",
+    "Footprint": "footprint",
+    "ImageSet": "images.folders",
+    "Installed": "installing",
+    "Latency": "latency",
+    "Manifest": "manifest",
+    "Model": "model",
+    "Parity": "parity",
+    "Prediction": "predicting",
+    "Preprocessing": "images.preprocessing",
+    "Stats": "watch",
+    "benchmark": "comparing",
+    "evaluate": "evaluating",
+    "find_image_set": "images.labels",
+    "from_bgr": "images.decoding",
+    "from_nv12": "images.decoding",
+    "install": "installing",
+    "load": "loading",
+    "measure_footprint": "footprint",
+    "read_manifest": "manifest",
+    "rollback": "installing",
+}
+__all__ = ["errors"]
+__all__.extend(_HOMES)
+__all__.sort()
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

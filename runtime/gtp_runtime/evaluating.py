@@ -9,7 +9,8 @@ from typing import Any
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.checkpoint import Checkpoint
 from gtp_runtime.errors import ImageError
-from gtp_runtime.image_set import ImageSet, find_image_set
+from gtp_runtime.images.folders import ImageSet
+from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.model import Model
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.read_ahead import count_workers
@@ -40,7 +41,7 @@ def evaluate(
             ``class_indices`` says; images in the folder itself have no class.
         progress: told "measuring accuracy" and the share done.
         by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
-        labels: a file that says the class of each image (``gtp_runtime.label_files``), in place of sub-folders.
+        labels: a file that says the class of each image (``gtp_runtime.images.labels``), in place of sub-folders.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
         resume: a file that keeps how far the evaluation is. If it is there, the evaluation goes on from it.

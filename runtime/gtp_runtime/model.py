@@ -8,8 +8,8 @@ import numpy as np
 
 from gtp_runtime import latency, parity, recording, selftest, timing, validating
 from gtp_runtime import predict_each as each
-from gtp_runtime.decoding import ImageLike
 from gtp_runtime.errors import ImageError, InputError, NoClassesError
+from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, check_file
 from gtp_runtime.predicting import Prediction, best_classes, check_answers, check_topk, check_weights
 from gtp_runtime.progress import Progress, quiet

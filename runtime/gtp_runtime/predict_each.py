@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gtp_runtime.decoding import ImageLike
 from gtp_runtime.errors import ImageError
+from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.predicting import Prediction, best_classes
 from gtp_runtime.read_ahead import read_ahead
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gtp_runtime.accuracy import Scored, Scores, score
 from gtp_runtime.errors import ImageError
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.model import Model
 from gtp_runtime.read_ahead import count_workers, read_ahead
 

@@ -22,7 +22,7 @@ from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet
-from gtp_runtime.images import image_names
+from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.progress import Progress, quiet
 

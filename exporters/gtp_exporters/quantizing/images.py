@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gtp_runtime.class_folders import class_indices
 from gtp_runtime.errors import ImageError
-from gtp_runtime.images import find_images, spread
+from gtp_runtime.images.folders import find_images, spread
+from gtp_runtime.images.labels import class_indices
 from gtp_runtime.manifest import Manifest
 from gtp_runtime.reference import Reference
 

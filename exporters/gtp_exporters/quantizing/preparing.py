@@ -19,7 +19,7 @@ from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.products import Product, constant_products, deciding_products
 from gtp_exporters.quantizing.quantizer import source
 from gtp_exporters.static_check import infer_shapes
-from gtp_runtime.images import spread
+from gtp_runtime.images.folders import spread
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.progress import Progress
 

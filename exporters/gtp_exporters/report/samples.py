@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gtp_runtime import Manifest, Model
-from gtp_runtime.images import spread
+from gtp_runtime.images.folders import spread
 from gtp_runtime.manifest import REFERENCE_NAME, check_file
 from gtp_runtime.predicting import check_answers
 from gtp_runtime.reference import Reference, read_reference

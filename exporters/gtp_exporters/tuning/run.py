@@ -37,8 +37,8 @@ from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.errors import NoClassesError
-from gtp_runtime.image_set import ImageSet, find_image_set
-from gtp_runtime.images import image_names
+from gtp_runtime.images.folders import ImageSet, image_names
+from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import MODEL_NAME, WORK_NAME, Manifest, ModelInfo, WeightsInfo
 from gtp_runtime.progress import Progress, quiet

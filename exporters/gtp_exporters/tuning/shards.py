@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gtp_runtime.errors import ImageError
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.images.folders import ImageSet
 
 HELD_OUT = 3  # one in so many images is held out
 MORE = 2  # times as many as the search sees are held out at most, where it sees a part

@@ -23,7 +23,7 @@ from gtp_runtime.backends import find_backend
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.fleet.timing import Timing as InTurn
 from gtp_runtime.fleet.timing import time_files
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.latency import Latency
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import quiet

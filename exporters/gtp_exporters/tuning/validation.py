@@ -15,7 +15,7 @@ from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.evaluating import evaluate_each
 from gtp_runtime.fleet.timing import time_files
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.latency import Latency
 from gtp_runtime.progress import Progress
 

@@ -10,7 +10,7 @@ from gtp_runtime.accuracy import Scored
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.fleet.fleet import Fleet
 from gtp_runtime.fleet.parcels import Parcel, pack, unpacked
-from gtp_runtime.image_set import ImageSet
+from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.loading import load
 from gtp_runtime.model import Model
 from gtp_runtime.scoring import Job, Scoring, score_images

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_runtime.errors import InputError
-from gtp_runtime.images import image_names
+from gtp_runtime.images.folders import image_names
 
 Function = Callable[[Any], Any]
 PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters")  # whose functions nodes call; a board has the first alone

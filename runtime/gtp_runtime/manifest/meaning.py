@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.images.preprocessing import MAX_SIDE
 from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
 from gtp_runtime.parity_gates import LIMITS
-from gtp_runtime.preprocessing_check import MAX_SIDE
 from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text

@@ -5,7 +5,7 @@ from typing import Any
 
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.preprocessing import Preprocessing
+from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.text import one_line
 

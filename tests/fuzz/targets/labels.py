@@ -19,7 +19,7 @@ SEEDS = [
 
 
 def read_labels(content: bytes, folder: Path) -> None:
-    from gtp_runtime.label_files import read_classes
+    from gtp_runtime.images.labels import read_classes
     from gtp_runtime.manifest import parse_manifest
 
     suffix = (".csv", ".tsv", ".txt")[content[0] % 3] if content else ".csv"

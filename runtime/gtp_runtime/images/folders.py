@@ -1,7 +1,9 @@
-"""Folders of images."""
+"""Folders of images, however many there are: no object for each."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -91,3 +93,62 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
         return list(items)
     step = (len(items) - 1) / max(1, limit - 1)
     return [items[int(index * step)] for index in range(limit)]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and their classes, without an object for each; made by ``labels.find_image_set``.
+
+    Attributes:
+        folder: where the images are.
+        names: (N,) bytes, N > 0, as ``image_names`` returns them.
+        classes: (N,) int32; None where they are unknown.
+        by_order: the class of each sub-folder where they were taken by alphabetical order; None otherwise.
+    """
+
+    folder: Path
+    names: np.ndarray
+    classes: np.ndarray | None = None
+    by_order: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Return the path of an image."""
+        return image_path(self.folder, self.names[index])
+
+    def name(self, index: int) -> str:
+        """Return the path of an image below the folder, in words."""
+        return os.fsdecode(self.names[index].replace(SEPARATOR, b"/"))
+
+    def part(self, places: "np.ndarray | slice") -> "ImageSet":
+        """Return the images at these places, in their order."""
+        classes = None if self.classes is None else self.classes[places]
+        return replace(self, names=self.names[places], classes=classes)
+
+    def spread(self, limit: int) -> "ImageSet":
+        """Return at most ``limit`` of the images, 1 or more, spread evenly over them."""
+        return self if len(self) <= limit else self.part(np.array(spread(range(len(self)), limit)))
+
+    def digest(self) -> str:
+        """Return a hash of all names and classes; hexadecimal digits."""
+        found = hashlib.sha256(self.names.view(np.uint8).data)  # no copy
+        if self.classes is not None:
+            found.update(self.classes.data)
+        return found.hexdigest()
+
+    def stamp(self) -> str:
+        """Return a hash of all names and classes, and of each file's size and time; hexadecimal digits."""
+        found = hashlib.sha256(self.digest().encode())
+        for index in range(len(self)):
+            found.update(_size_and_time(self.path(index)))
+        return found.hexdigest()
+
+
+def _size_and_time(path: str) -> bytes:
+    try:
+        found = os.stat(path)
+    except OSError:  # it is counted as unreadable
+        return b"missing\n"
+    return b"%d %d\n" % (found.st_size, int(found.st_mtime))

@@ -1,23 +1,29 @@
 """From an image to the model's input, as timm's evaluation transform does it, with Pillow and numpy only."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gtp_runtime.decoding import LARGEST, ImageLike, open_image
-from gtp_runtime.errors import ImageError
-from gtp_runtime.preprocessing_check import check
+from gtp_runtime.errors import ImageError, ManifestError
+from gtp_runtime.images.decoding import LARGEST, ImageLike, open_image
+
+RESIZE_MODES = ("shortest", "cover", "contain", "squash")
+INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
+MAX_SIDE = 4096  # pixels of the crop and of what it is cut from; no ViT takes as many
+FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """The preprocessing of an image, for any programming language; sizes are [height, width] in pixels.
 
-    1. decode to 8-bit RGB (``gtp_runtime.decoding`` describes every image mode); 2. resize to ``resize`` according to
-    ``resize_mode``, with ``interpolation`` (antialiased, as in Pillow); 3. pad with ``fill`` if the image is smaller
-    than ``crop``, and take a centre crop; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel,
-    row, column) order.
+    1. decode to 8-bit RGB (``gtp_runtime.images.decoding`` describes every image mode); 2. resize to ``resize``
+    according to ``resize_mode``, with ``interpolation`` (antialiased, as in Pillow); 3. pad with ``fill`` if the image
+    is smaller than ``crop``, and take a centre crop; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in
+    (channel, row, column) order.
 
     Attributes:
         resize: the target size of the resize.
@@ -43,7 +49,7 @@ class Preprocessing:
     color_order: str = "RGB"
 
     def __post_init__(self) -> None:
-        check(asdict(self))
+        _check(asdict(self))
 
     def __call__(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
         """Return the input (3, H, W) float32 of one image; ``exif`` turns it as its camera says."""
@@ -106,3 +112,48 @@ def _check_work(given: tuple[int, int], resized: tuple[int, int]) -> None:
             f"an image of {width} x {height} pixels is too long and thin: resized to {new_width} x {new_height} it "
             f"takes more than {LARGEST} pixels; cut it first"
         )
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Check the fields of ``Preprocessing``.
+
+    Raises:
+        ManifestError: names the first that is not what ``Preprocessing`` says.
+    """
+    lists: tuple[tuple[str, int, Callable[[Any], bool], str], ...] = (
+        ("resize", 2, _is_size, f"two whole numbers from 1 to {MAX_SIDE}"),
+        ("crop", 2, _is_size, f"two whole numbers from 1 to {MAX_SIDE}"),
+        ("mean", 3, _is_finite, "three finite numbers"),
+        ("std", 3, _is_divisor, "three finite numbers above 0"),
+        ("fill", 3, _is_colour, "three whole numbers 0..255"),
+    )
+    for name, count, fits, expected in lists:
+        found = values[name]
+        if not isinstance(found, list | tuple) or len(found) != count or not all(fits(value) for value in found):
+            raise ManifestError(f"preprocessing.{name} is {found!r:.60}, not {expected}: export again")
+    words = (("resize_mode", RESIZE_MODES), ("interpolation", INTERPOLATIONS), ("color_order", ("RGB",)))
+    for name, known in words:
+        if values[name] not in known:
+            raise ManifestError(
+                f"preprocessing.{name} is {values[name]!r:.60}, not one of {', '.join(known)}: export again"
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_whole(value) and 0 < value <= MAX_SIDE
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_whole(value) and 0 <= value <= 255
+
+
+def _is_divisor(value: Any) -> bool:
+    return _is_finite(value) and value >= float(FLOAT32.tiny)
+
+
+def _is_finite(value: Any) -> bool:
+    return (_is_whole(value) or isinstance(value, float)) and abs(value) <= float(FLOAT32.max)

@@ -1,4 +1,7 @@
-"""Files that say which class each image of a folder has.
+"""The class of each image of a folder: from its sub-folders, one a class, or from a file that says it.
+
+A class is one of the model's labels, one of its label ids (WordNet's, as n01440764), or its number from 0: sub-folders
+are named so. A file of labels is one of these:
 
 - A table (``.csv``, ``.tsv``, or columns separated by blanks, as Caffe's ``val.txt``): the image's path below the
   folder, its file name, or that without ending; then its class. A first line that names columns is understood: Kaggle's
@@ -6,26 +9,26 @@
 - A list, one class a line, for the images in alphabetical order.
 - ImageNet's ``ILSVRC2012_validation_ground_truth.txt``, such a list of its own ids: the development kit's ``meta.mat``
   must stand beside it and says what they mean (SciPy reads it).
-
-A class is one of the model's labels, one of its label ids (WordNet's, as n01440764), or its number from 0.
 """
 
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
-from gtp_runtime.class_folders import classes_of_names, listed
-from gtp_runtime.errors import BackendMissingError, ImageError
-from gtp_runtime.images import SEPARATOR, SUFFIXES, packed
+from gtp_runtime.errors import BackendMissingError, ImageError, InputError
+from gtp_runtime.images.folders import SEPARATOR, SUFFIXES, ImageSet, image_names, packed
 from gtp_runtime.manifest import Manifest
 from gtp_runtime.opening import check_regular, open_regular
 from gtp_runtime.text import one_line
 
+SHOWN = 10  # names that an error lists
+DIGITS = 18  # of a class number; Python reads no more than some thousand
 ILSVRC, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 IMAGE_COLUMNS = ("image", "imageid", "image_id", "file", "filename", "file_name", "path", "name", "id")
 CLASS_COLUMNS = ("label", "class", "target", "predictionstring")
@@ -33,6 +36,133 @@ LARGEST = 1 << 28  # bytes of a file of labels
 LARGEST_NAMES = 1 << 28  # bytes of the names in it, each as long as the longest, as they are in memory
 MOST_CLASSES = 1 << 20  # different ones
 BOXES = "predictionstring"  # Kaggle's column: the class, then boxes
+
+
+def find_image_set(
+    folder: str | PathLike[str],
+    manifest: Manifest,
+    labels: str | PathLike[str] | None = None,
+    *,
+    by_order: bool = False,
+) -> ImageSet:
+    """Return the images below a folder, with their classes where these are known.
+
+    Args:
+        folder: images. Without ``labels``, its sub-folders are the classes, named as ``class_indices`` says; where
+            images lie in the folder itself, they have no classes.
+        manifest: of the model whose classes they are.
+        labels: a file that says the class of each image, as this module describes it.
+        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
+
+    Raises:
+        ImageError: no images, sub-folders that are no classes, or a file of labels that does not fit.
+        InputError: a folder that is no path, ``by_order`` without sub-folders or with ``labels``.
+        BackendMissingError: a file of labels that needs a package to read.
+    """
+    names, place = image_names(folder), Path(folder)
+    if labels is not None:
+        if by_order:
+            raise InputError("by order takes sub-folders for classes, and labels come from a file: give one of the two")
+        return ImageSet(place, names, read_classes(Path(labels), names, manifest))
+    flat = any(SEPARATOR not in name for name in names)
+    if flat and by_order:
+        raise InputError(f"--by-order (by_order) needs one sub-folder per class, but images are in {place} itself")
+    return ImageSet(place, names) if flat else _by_folder(place, names, manifest, by_order)
+
+
+def _by_folder(folder: Path, names: np.ndarray, manifest: Manifest, by_order: bool) -> ImageSet:
+    own = {name.partition(SEPARATOR)[0] for name in names}
+    of_name = {os.fsdecode(name): name for name in own}
+    known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
+    indices = classes_of_folders(folder, of_name, *known, by_order)
+    classes = {of_name[name]: index for name, index in indices.items()}
+    found = np.fromiter((classes[name.partition(SEPARATOR)[0]] for name in names), np.int32, len(names))
+    return ImageSet(folder, names, found, indices if by_order else None)
+
+
+def class_indices(
+    folder: Path,
+    images: Sequence[Path],
+    labels: Sequence[str] | None,
+    label_ids: Sequence[str] | None,
+    classes: int,
+    by_order: bool = False,
+) -> list[int] | None:
+    """Return the class index of each image; None if images are in the folder itself.
+
+    Args:
+        folder: the folder, with one sub-folder per class. The name of a sub-folder is a label, a label id
+            (ImageNet's n01440764) or a class index.
+        images: image files in it.
+        labels, label_ids: names of the model's classes, in order; None if unknown.
+        classes: number of classes of the model.
+        by_order: the sub-folders, in alphabetical order, are the classes 0, 1, ... whatever their names.
+
+    Raises:
+        ImageError: the names of the sub-folders are not classes; with ``by_order``, the numbers of sub-folders and of
+            classes differ, or the names are classes.
+    """
+    if any(path.parent == folder for path in images):
+        return None
+    of_images = [path.relative_to(folder).parts[0] for path in images]
+    classes_of = classes_of_folders(folder, set(of_images), labels, label_ids, classes, by_order)
+    return [classes_of[name] for name in of_images]
+
+
+def classes_of_folders(
+    folder: Path,
+    sub_folders: Collection[str],
+    labels: Sequence[str] | None,
+    label_ids: Sequence[str] | None,
+    classes: int,
+    by_order: bool = False,
+) -> dict[str, int]:
+    """Return the class of each sub-folder, by its name; arguments and errors as ``class_indices``."""
+    names = sorted(sub_folders)
+    indices = classes_of_names(names, labels, label_ids, classes)
+    if by_order:
+        indices = _by_order(folder, names, indices is not None, classes)
+    if indices is None:
+        raise ImageError(
+            f"the sub-folders of {folder} ({listed(names)}) are not classes of this model: name them by label"
+            f"{f' ({listed(labels)})' if labels else ''}, label id or class index{_remedy(names, classes)}"
+        )
+    return indices
+
+
+def classes_of_names(
+    names: Collection[str], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
+) -> dict[str, int] | None:
+    """Return the class of each name, where all are label ids, labels or class numbers; None otherwise."""
+    for known in (label_ids, labels):
+        if known and set(names) <= set(known):
+            places = {name: index for index, name in reversed(list(enumerate(known)))}
+            return {name: places[name] for name in names}
+    if all(name.isdecimal() and len(name) <= DIGITS and int(name) < classes for name in names):
+        return {name: int(name) for name in names}
+    return None
+
+
+def _by_order(folder: Path, names: list[str], are_classes: bool, classes: int) -> dict[str, int]:
+    if are_classes:
+        raise ImageError(f"the sub-folders of {folder} are named by class: omit --by-order (by_order)")
+    if len(names) != classes:
+        raise ImageError(
+            f"--by-order (by_order) needs one sub-folder per class: {folder} has {len(names)}, but the model has "
+            f"{classes} classes"
+        )
+    return {name: index for index, name in enumerate(names)}
+
+
+def _remedy(names: list[str], classes: int) -> str:
+    if len(names) != classes:
+        return ""
+    return "; or, if they are the classes in alphabetical order, add --by-order (by_order=True)"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, in one line."""
+    return one_line(", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else ""))
 
 
 @dataclass(frozen=True)
@@ -51,7 +181,7 @@ def read_classes(path: Path, names: np.ndarray, manifest: Manifest) -> np.ndarra
 
     Args:
         path: the file.
-        names: the images, as ``images.image_names`` returns them.
+        names: the images, as ``folders.image_names`` returns them.
         manifest: of the model whose classes they are.
 
     Raises:

@@ -35,7 +35,7 @@ Ray = Annotated[
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/fleet.md).",
+        help="Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/evaluating.md).",
         show_default=False,
     ),
 ]

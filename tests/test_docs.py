@@ -1,14 +1,27 @@
-"""The pages of docs/ and README.md: links lead to something."""
+"""The pages of docs/ and README.md: links lead to something, commands and options exist, README's examples run."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
+import typer.main
 from artifacts import ROOT
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.md")])
+from gtp_export.cli import app
+
+GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = [*GUIDES, *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+TARGET = re.compile(r"^([a-z0-9-]+):.*##", re.M)
+
+
+def page_name(page: Path) -> str:
+    return f"{page.parent.name}/{page.name}"
 
 
 def anchors(page: Path) -> set[str]:
@@ -24,12 +37,57 @@ def dead_links(page: Path) -> Iterator[str]:
             yield f"{name}#{anchor}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command in the page's blocks of code without a language."""
+    for block in re.findall(r"^```\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.match(r"\s*(gtp-export|make) ", line):
+                yield shlex.split(line, comments=True)
+
+
+def unknown_words(words: list[str]) -> Iterator[str]:
+    """Yield what a command line names that does not exist: the command, an option, a target of make."""
+    program, name, *rest = words
+    if program == "make":
+        targets = set(TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
+        yield from {name} - targets
+        return
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if name not in commands:
+        yield name
+        return
+    options = {option for part in commands[name].params for option in (*part.opts, *part.secondary_opts)}
+    yield from {word.partition("=")[0] for word in rest if word.startswith("-")} - options - {"-h", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_to_something(page: Path) -> None:
     assert list(dead_links(page)) == []
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=page_name)
+def test_commands_and_options_exist(page: Path) -> None:
+    assert [(words, word) for words in shown_commands(page) for word in unknown_words(words)] == []
 
 
 def test_the_index_names_every_guide() -> None:
     index = (ROOT / "docs" / "README.md").read_text("utf-8")
     guides = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert {name for name in guides if f"({name})" not in index} == set()
+
+
+def test_the_examples_of_readme_run(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are random here, as they would be downloaded."""
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name))
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "digits").symlink_to(digits)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    names: dict[str, Any] = {"images": torch.zeros(1, 3, 224, 224)}
+    with torch.inference_mode():
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), names)
+    assert names["trace"][1].propagated.shape[1] > 0
+    assert names["logits"].shape == (1, 1000)

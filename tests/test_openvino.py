@@ -14,7 +14,7 @@ import gtp_runtime
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest
-from gtp_runtime.parity_gates import LIMITS
+from gtp_runtime.parity import LIMITS
 
 pytest.importorskip("openvino")
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from gtp_runtime.errors import InputError, ManifestError
-from gtp_runtime.kept_sets import KeptSets
 from gtp_runtime.measures import log_softmax
-from gtp_runtime.parity import NO_TRACE, Parity, compare
-from gtp_runtime.parity_gates import LIMITS
+from gtp_runtime.parity import LIMITS, NO_TRACE, KeptSets, Parity, compare
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (4, 10)).astype(np.float32)
 LAYERS = [np.array([[1, 2]] * 4), np.zeros((4, 0), int), np.array([[3]] * 4)]

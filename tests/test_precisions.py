@@ -5,7 +5,7 @@ from artifacts import Command, python
 
 from gtp_exporters.limits import TARGETS
 from gtp_exporters.precisions import converted_names, find_precision, precision_names
-from gtp_runtime.parity_gates import LIMITS
+from gtp_runtime.parity import LIMITS
 
 
 def test_every_precision_says_what_the_registry_asks_for() -> None:

@@ -12,7 +12,7 @@ from gtp_export.options import DataFolder, Json, Labels, ModelPath, Quiet, Ray, 
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
-from gtp_runtime.parity_gates import LIMITS
+from gtp_runtime.parity import LIMITS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, ImageSet, Model

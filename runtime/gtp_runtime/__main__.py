@@ -16,7 +16,7 @@ from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
 from gtp_runtime.errors import DONE, FAILED, GATE_FAILED, GTPRuntimeError, ImageError, system_error
 from gtp_runtime.log_json import JsonHandler, write_line
-from gtp_runtime.parity_text import details, headline
+from gtp_runtime.parity import details, headline
 from gtp_runtime.text import percent, visible
 
 DESCRIPTION = (

@@ -10,16 +10,23 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.npz import load_arrays
-from gtp_runtime.reference_check import check_arrays
+from gtp_runtime.opening import open_regular
 from gtp_runtime.text import one_line
 
+LARGEST = 1 << 30  # bytes of all arrays
+FREE = 1 << 24  # bytes that any archive may unpack to
+RATIO = 100  # above that, bytes for one of the file: images hardly shrink, and an archive of zeros does by 1,000
+MOST = 4096  # arrays
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+ADDED = -1  # id of a token that a method added, the mean of those that left
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -50,7 +57,7 @@ class Reference:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a parity pack; nothing in it is unpickled, and what it unpacks to is bounded (``gtp_runtime.npz``).
+    """Read a parity pack; nothing in it is unpickled, and what it unpacks to is bounded.
 
     Raises:
         ManifestError: missing, damaged, too large, or with arrays that do not fit each other.
@@ -100,3 +107,113 @@ def write_reference(reference: Reference, path: Path) -> None:
             arrays[f"layer{layer}/received_by"] = reference.received_by[layer]
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def check_arrays(reference: Reference) -> None:
+    """Check shapes, types and ranges.
+
+    Raises:
+        ValueError: says which array is wrong, and how.
+    """
+    images, answers = reference.images, reference.answers
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
+        raise ValueError(f"images are {_described(images)}, not (N, H, W, 3) uint8 with N > 0")
+    _check_answers(reference.output, answers, (len(images),))
+    if reference.dense_answers is not None:
+        _check_answers(f"dense_{reference.output}", reference.dense_answers, answers.shape)
+    if reference.labels is not None:
+        _check_labels(reference.labels, len(images), answers.shape[1] if reference.output == "logits" else None)
+    for layer, gap in enumerate(reference.gap):
+        if gap.shape != (len(images),) or gap.dtype.kind != "f" or np.isnan(gap).any():
+            raise ValueError(f"layer{layer}/gap is {_described(gap)}, not ({len(images)},) floats")
+    named = [(f"layer{layer}/kept", ids) for layer, ids in enumerate(reference.kept)]
+    named += [(f"layer{layer}/propagated", ids) for layer, ids in enumerate(reference.propagated)]
+    named += [(f"layer{layer}/received_by", ids) for layer, ids in enumerate(reference.received_by or [])]
+    for name, ids in named:
+        _check_ids(name, ids, len(images))
+    for layer, (left, ids) in enumerate(zip(reference.propagated, reference.received_by or [], strict=False)):
+        if left.shape != ids.shape:
+            raise ValueError(f"layer{layer}/received_by is {_described(ids)}, but {left.shape} tokens left")
+    tokens = reference.kept[0].shape[1] + reference.propagated[0].shape[1] if reference.gap else 0
+    for name, ids in named:
+        if ids.size and (ids.min() < ADDED or ids.max() >= tokens):
+            raise ValueError(f"{name} has ids {ids.min()} to {ids.max()}, but there are {tokens} tokens")
+
+
+def _check_answers(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    """``shape`` is (N,) or (N, classes)."""
+    if values.ndim != 2 or values.shape[: len(shape)] != shape or not values.size:
+        raise ValueError(f"{name} are {_described(values)}, but the others are for {shape}")
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise ValueError(f"{name} are {values.dtype} and must be finite floats")
+
+
+def _check_labels(labels: np.ndarray, images: int, classes: int | None) -> None:
+    if labels.shape != (images,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {_described(labels)}, not ({images},) whole numbers")
+    if labels.min() < 0 or (classes is not None and labels.max() >= classes):
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {classes} classes")
+
+
+def _check_ids(name: str, ids: np.ndarray, images: int) -> None:
+    if ids.ndim != 2 or len(ids) != images or ids.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {_described(ids)}, not ({images}, tokens) whole numbers")
+
+
+def _described(values: np.ndarray) -> str:
+    return f"{values.shape} {values.dtype}"
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an archive by name; nothing in it is unpickled.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no archive of plain arrays, or they take more memory than is allowed.
+        zipfile.BadZipFile, zlib.error, EOFError, RuntimeError: it is damaged.
+    """
+    with open_regular(path) as file:
+        _check_sizes(file)
+        file.seek(0)
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is no .npz archive")
+        return {name: _array(archive[name], name) for name in archive.files}
+
+
+def _array(value: object, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return value
+
+
+def _check_sizes(file: BinaryIO) -> None:
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if len(members) > MOST:
+            raise ValueError(f"it holds {len(members)} arrays, at most {MOST} are read")
+        allowed = min(LARGEST, FREE + RATIO * size)
+        total = sum(member.file_size for member in members)
+        if total > allowed:
+            raise ValueError(f"it unpacks to {total} bytes, at most {allowed} are allowed for {size}")
+        for member in members:
+            _check_member(archive, member)
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """An array is as large as its header says: numpy makes room for it before it reads."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename} is packed in another way than numpy's")
+    with archive.open(member) as content:
+        version = np.lib.format.read_magic(content)
+        if version not in HEADERS:
+            raise ValueError(f"{member.filename} has format {version}, which numpy does not write for such arrays")
+        try:
+            shape, _, dtype = HEADERS[version](content)
+        except Exception as error:  # numpy parses it as Python, whose parts have exceptions of their own
+            raise ValueError(f"{member.filename} has a header that cannot be read ({one_line(error, 100)})") from error
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects, which are never unpickled")
+        if content.tell() + prod(shape) * dtype.itemsize != member.file_size or min(shape, default=0) < 0:
+            raise ValueError(f"{member.filename} is not as large as its shape {shape} says")

@@ -6,9 +6,8 @@ import numpy as np
 
 from gtp_runtime import parity
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.kept_sets import KeptSets
 from gtp_runtime.manifest import REFERENCE_NAME
-from gtp_runtime.parity_gates import LIMITS, limits_of
+from gtp_runtime.parity import LIMITS, KeptSets, limits_of
 from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.kept_sets import KeptSets
 from gtp_runtime.measures import cosine, divergence, hits, standard_error
+from gtp_runtime.parity import KeptSets
 
 Outputs = dict[str, np.ndarray]
 

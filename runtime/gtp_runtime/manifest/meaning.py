@@ -13,7 +13,7 @@ import numpy as np
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.images.preprocessing import MAX_SIDE
 from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
-from gtp_runtime.parity_gates import LIMITS
+from gtp_runtime.parity import LIMITS
 from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text

@@ -11,8 +11,8 @@ from artifacts import Command
 
 from gtp_export.commands import inspect as command_module
 from gtp_exporters.errors import ExportError
+from gtp_models.checkpoints import read_checkpoint
 from gtp_models.errors import WeightsError
-from gtp_models.state_dict import read_state_dict
 from gtp_runtime.errors import GTPError, first_line
 
 CODES = {  # of the errors that do not mean 1, failed
@@ -121,4 +121,4 @@ def test_weights_whose_reader_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "x.pth").write_bytes(b"x")
     monkeypatch.setattr("torch.load", fail)
     with pytest.raises(WeightsError, match=r"cannot read weights from .*x\.pth: EOFError"):
-        read_state_dict(tmp_path / "x.pth")
+        read_checkpoint(tmp_path / "x.pth")

@@ -18,9 +18,9 @@ from measured import measured
 from PIL import Image
 
 import gtp_runtime
+from gtp_models.checkpoints import read_checkpoint
 from gtp_models.errors import ConfigError, UnknownModelError, WeightsError
 from gtp_models.recipes import load_recipe
-from gtp_models.state_dict import read_state_dict
 from gtp_runtime import Preprocessing
 from gtp_runtime.errors import ImageError, ManifestError
 from gtp_runtime.images.decoding import open_image
@@ -114,7 +114,7 @@ def test_what_is_no_regular_file(special: dict[str, Path], tmp_path: Path) -> No
         for suffix in (".safetensors", ".pth"):
             (place / f"w{suffix}").symlink_to(path)
             with pytest.raises(WeightsError, match="cannot read weights"):
-                read_state_dict(place / f"w{suffix}")
+                read_checkpoint(place / f"w{suffix}")
         (place / "r.yaml").symlink_to(path)
         with pytest.raises(UnknownModelError, match="cannot read the recipe"):
             load_recipe(str(place / "r.yaml"))
@@ -295,7 +295,7 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str)
     content, words = CHECKPOINTS[name]
     torch.save(content, "w.pth")
     with pytest.raises(WeightsError) as refused:
-        read_state_dict(Path("w.pth"))
+        read_checkpoint(Path("w.pth"))
     text = one_line(refused.value)
     assert words in text
     assert "weights_only" not in text and "trust" not in text
@@ -308,15 +308,15 @@ def test_a_packed_checkpoint(tmp_path: Path) -> None:
         for name in given.namelist():
             packed.writestr(name, given.read(name))
     with pytest.raises(WeightsError, match=r"p\.pth is packed, as torch\.save does not do"):
-        read_state_dict(tmp_path / "p.pth")
+        read_checkpoint(tmp_path / "p.pth")
 
 
 REFUSE = """
 from pathlib import Path
 from gtp_exporters import graphs
 from gtp_models.recipes import load_recipe
-from gtp_models.state_dict import read_state_dict
-READERS = {".pth": read_state_dict, ".safetensors": read_state_dict, ".yaml": lambda path: load_recipe(str(path))}
+from gtp_models.checkpoints import read_checkpoint
+READERS = {".pth": read_checkpoint, ".safetensors": read_checkpoint, ".yaml": lambda path: load_recipe(str(path))}
 
 def refuse(folder):
     for path in sorted(Path(folder).iterdir()):
@@ -353,7 +353,7 @@ def test_refusing_weights_recipes_and_graphs_takes_little_memory(tmp_path: Path)
 def test_damaged_safetensors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match="cannot read weights from") as refused:
-        read_state_dict(tmp_path / "w.safetensors")
+        read_checkpoint(tmp_path / "w.safetensors")
     one_line(refused.value)
 
 

@@ -12,9 +12,19 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from gtp_models import hub
+from gtp_models.checkpoints import (
+    SUFFIXES,
+    Grid,
+    check_fit,
+    classes_of,
+    file_grid,
+    read_checkpoint,
+    resample,
+    translate,
+    without_classifier,
+)
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
 from gtp_models.recipes import Recipe, check_timm_name
-from gtp_models.state_dict import SUFFIXES, check_fit, fit, read_state_dict
 from gtp_runtime.text import one_line
 
 # what timm raises of arguments that it cannot use
@@ -45,7 +55,7 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
 
 
-def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> BuiltModel:
+def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema: bool = True) -> BuiltModel:
     """Build a recipe's model and load its weights.
 
     Args:
@@ -53,6 +63,7 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> B
         weights: "pretrained" (the recipe's own file, else timm's hub), a path, "random", or "auto": a file
             ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
         seed: seed of random weights.
+        ema: take the averaged (EMA) weights of a training run's file, where it has them.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
@@ -70,9 +81,9 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> B
             torch.manual_seed(seed)
             return _built(_create(recipe), recipe, "random", f"seed {seed}")
     if weights != "pretrained":
-        return _build_from_file(recipe, Path(weights), "file")
+        return _build_from_file(recipe, Path(weights), "file", ema)
     if recipe.weights:
-        return _build_from_file(recipe, recipe.weights, "pretrained")
+        return _build_from_file(recipe, recipe.weights, "pretrained", ema)
     return _build_from_hub(recipe)
 
 
@@ -139,12 +150,41 @@ def _check_size(model: Any, recipe: Recipe) -> None:
         raise ConfigError(f"{size} pixels do not divide into {recipe.timm}'s patches of {patch}: give a multiple")
 
 
-def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
+def _build_from_file(recipe: Recipe, path: Path, source: Source, ema: bool) -> BuiltModel:
+    checkpoint = read_checkpoint(path, ema)
+    model = outline(recipe)
+    grid, assumed = file_grid(checkpoint, model, _known_grids(recipe, model), recipe.weights_img_size) or (None, "")
+    if grid is not None and grid != tuple(model.patch_embed.grid_size):
+        rows, columns = (side * patch for side, patch in zip(grid, model.patch_embed.patch_size, strict=True))
+        model = outline(recipe.sized((rows, columns)))
+    checkpoint = translate(checkpoint, model)
+    recipe, notes = _with_its_classes(recipe, model, classes_of(checkpoint, model))
     model = _create(recipe)
-    state, notes = fit(read_state_dict(path), model)
-    check_fit(state, model, path)
-    model.load_state_dict(state)
-    return _built(model, recipe, source, path.name, notes)
+    if grid is not None:
+        checkpoint = resample(checkpoint, grid, model, assumed)
+    checkpoint = without_classifier(checkpoint, model)
+    check_fit(checkpoint, model)
+    model.load_state_dict(checkpoint.state)
+    return _built(model, recipe, source, path.name, (*checkpoint.notes, *notes))
+
+
+def _known_grids(recipe: Recipe, model: Any) -> dict[Grid, str]:
+    """Return the grids that a file of this model may have, and where each is from."""
+    config, patch = timm.get_pretrained_cfg(recipe.timm), model.patch_embed.patch_size
+    own = tuple(model.patch_embed.grid_size)
+    if config is None or ("img_size" in recipe.model_args and recipe.weights):
+        return {own: ""}
+    size = config.input_size[-2:]
+    pretrained = (size[0] // patch[0], size[1] // patch[1])
+    return {pretrained: f"taken for the grid of {recipe.timm}; --weights-img-size says otherwise"} | {own: ""}
+
+
+def _with_its_classes(recipe: Recipe, model: Any, classes: int) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with as many classes as its file has, where the recipe does not say."""
+    if "num_classes" in recipe.model_args or classes == model.num_classes:
+        return recipe, ()
+    note = f"{classes} classes, as in the file" if classes else "the file has no classifier: the output is features"
+    return replace(recipe, model_args=recipe.model_args | {"num_classes": classes}), (note,)
 
 
 def _build_from_hub(recipe: Recipe) -> BuiltModel:

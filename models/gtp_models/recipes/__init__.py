@@ -36,6 +36,8 @@ class Recipe:
         preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
         labels: "imagenet-1k", a list of class names, or None.
         weights: a weights file of the recipe's own, relative to the recipe file.
+        weights_img_size: (height, width) in pixels that a weights file was trained with, where it is not the pretrained
+            size of timm's model.
         images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
@@ -50,6 +52,7 @@ class Recipe:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     labels: str | list[str] | None = None
     weights: Path | None = None
+    weights_img_size: tuple[int, int] | None = None
     images: Path | None = None
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +123,12 @@ class Recipe:
         """Return the recipe for images of (height, width) pixels; None changes nothing."""
         if img_size is None:
             return self
-        return replace(self, model_args=self.model_args | {"img_size": tuple(img_size)})
+        own = self.model_args.get("img_size") if self.weights else None
+        trained = self.weights_img_size or own  # the size of the recipe's own weights
+        if isinstance(trained, int):
+            trained = (trained, trained)
+        args = self.model_args | {"img_size": tuple(img_size)}
+        return replace(self, model_args=args, weights_img_size=tuple(trained) if trained else None)
 
     def choices(self, settings: Settings) -> list[str]:
         """Return a note on the settings that were chosen for this model and are still in ``settings``."""

@@ -15,10 +15,11 @@ WORDS = (b"PK\x03\x04", b"\x80\x02", b"cos\nsystem\n", b"ctorch\n", b"R.", b'"dt
 
 
 def read_weights(content: bytes, folder: Path) -> None:
-    from gtp_models.state_dict import fit, read_state_dict
+    from gtp_models.checkpoints import check_fit, read_checkpoint, translate
 
     suffix = (".safetensors", ".pth", ".pt")[content[0] % 3] if content else ".pth"
-    fit(read_state_dict(write(folder, f"weights{suffix}", content[1:])), _small_model())
+    checkpoint, model = read_checkpoint(write(folder, f"weights{suffix}", content[1:])), _small_model()
+    check_fit(translate(checkpoint, model), model)
 
 
 @cache

@@ -6,6 +6,7 @@ compared with the model. Whatever was left out, assumed or resampled is a note.
 """
 
 import argparse
+import importlib
 import io
 import pickle
 import re
@@ -61,6 +62,7 @@ POSITIONS = ("pos_embed", "visual.trunk.pos_embed", "visual.pos_embed", "visual.
 Grid = tuple[int, int]  # rows and columns of patches
 SHOWN = 3  # keys of each kind in a message
 
+ARRAYS: Any = importlib.import_module("numpy._core.multiarray")  # private: how numpy pickles scalars
 # Beside tensors: plain values that training scripts keep with them. Each is data alone; none runs code.
 PLAIN: list[Any] = [
     argparse.Namespace,
@@ -73,9 +75,12 @@ PLAIN: list[Any] = [
     (PureWindowsPath, "pathlib._local.WindowsPath"),
     (OrderedDict, "lightning_fabric.utilities.data.AttributeDict"),
     (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
-    *((getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
-      for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-]  # fmt: skip
+    *(
+        (getattr(ARRAYS, name), f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+]
 
 
 @dataclass(frozen=True)

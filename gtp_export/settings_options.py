@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
-from gtp_models.schedule_kinds import KINDS
+from gtp_models.schedules import KINDS
 
 PANEL = "Settings of the method (default: the recipe's; for timm:NAME chosen by number of tokens and layers)"
 _LISTED = "gtp-export methods lists them"

@@ -1,15 +1,19 @@
-"""The plan: the number of tokens and the MACs of each layer, computed once from a model and settings.
+"""The plan: the number of tokens and the MACs of each layer, worked out once from a model and settings.
 
-The patch installs the plan, limits check it, and the manifest describes it.
+The patch installs the plan, limits check it, and the manifest describes it. Multiply-accumulates (MACs) are those of
+linear layers, convolutions and attention, for one image.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
-from gtp_models.counts import token_counts
+from timm.layers import AttentionPoolLatent
+from torch import nn
+
+from gtp_models.errors import ConfigError
 from gtp_models.frame.patch import check_supported
-from gtp_models.macs import block_macs, embed_macs, head_macs, size_pooling_macs
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.schedules import resolve
 
@@ -167,3 +171,101 @@ class _Costs:
         if key not in self._blocks:
             self._blocks[key] = block_macs(self._model.blocks[layer], tokens, after)
         return self._blocks[key]
+
+
+def token_counts(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> list[int]:
+    """Return how many tokens stand before each layer and after the last, prefix tokens included: depth + 1 numbers.
+
+    Raises:
+        ConfigError: more leave than there are.
+    """
+    counts = _walk(settings, shape, num_prop)
+    layer = len(counts) - 1
+    if layer < len(num_prop):
+        raise ConfigError(
+            f"num_prop={list(num_prop)} removes {num_prop[layer]} of the {counts[-1] - shape.num_prefix} image tokens "
+            f"left in layer {layer} (of 0 to {shape.depth - 1}): {settings.name} takes at most "
+            f"{_most(settings, shape, counts[-1])} there{_largest(settings, shape, num_prop)}"
+        )
+    return counts
+
+
+def _walk(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> list[int]:
+    """Return the counts, only up to the first layer that has too few tokens."""
+    counts = [shape.patches + shape.num_prefix]
+    for amount in num_prop:
+        if amount > _most(settings, shape, counts[-1]):
+            break
+        counts.append(_after(settings, counts[-1], amount))
+    return counts
+
+
+def _most(settings: Settings, shape: ModelShape, tokens: int) -> int:
+    """Return how many of ``tokens``, prefix tokens included, may leave."""
+    return max(0, settings.most(tokens - shape.num_prefix, shape.num_prefix))
+
+
+def _after(settings: Settings, tokens: int, amount: int) -> int:
+    return tokens - amount + (settings.joins if amount else 0)
+
+
+def _largest(settings: Settings, shape: ModelShape, num_prop: Sequence[int]) -> str:
+    """Name the largest number that fits, if one number was given for all layers."""
+    if len(set(num_prop)) > 1:
+        return ""
+    amount = next(amount for amount in range(num_prop[0] - 1, -1, -1) if _fits(settings, shape, amount))
+    return f"; with one number for all layers at most {amount} fits"
+
+
+def _fits(settings: Settings, shape: ModelShape, amount: int) -> bool:
+    """Whether this number of tokens can leave in every layer; none always can."""
+    return len(_walk(settings, shape, [amount] * shape.depth)) == shape.depth + 1
+
+
+def block_macs(block: Any, tokens: int, after: int) -> int:
+    """Count a block with ``tokens`` tokens in the attention and ``after`` in the MLP."""
+    products = 2 * tokens * tokens * block.attn.num_heads * block.attn.head_dim
+    return products + tokens * _linear(block.attn) + after * _linear(block.mlp)
+
+
+def embed_macs(patch_embed: Any) -> int:
+    """Count the patch embedding: a chain of convolutions, each on the output of the one before."""
+    total, size = 0, patch_embed.img_size
+    for conv in (part for part in patch_embed.modules() if isinstance(part, nn.Conv2d)):
+        sides: Any = zip(size, conv.padding, conv.kernel_size, conv.stride, strict=True)
+        size = [(side + 2 * int(padding) - kernel) // stride + 1 for side, padding, kernel, stride in sides]
+        total += prod(size) * prod(conv.weight.shape)
+    return total
+
+
+def head_macs(model: Any, tokens: int) -> int:
+    """Count what follows the blocks: pooling and heads over ``tokens``, prefix included."""
+    classifiers = [model.head, *([model.head_dist] if hasattr(model, "head_dist") else [])]
+    of_image_tokens = _linear(model.aux_head) if hasattr(model, "aux_head") else 0  # LV-ViT
+    pool = _attention_pool(model, tokens) if model.attn_pool is not None else 0
+    return sum(map(_linear, classifiers)) + (tokens - model.num_prefix_tokens) * of_image_tokens + pool
+
+
+def size_pooling_macs(model: Any, tokens: int) -> int:
+    """Count what ``frame.pooling`` adds if tokens have sizes: the weighted mean is a product."""
+    pool = model.attn_pool
+    if not getattr(model, "pool_include_prefix", pool is not None):
+        tokens -= model.num_prefix_tokens
+    averages = model.global_pool in ("avg", "avgmax") if pool is None else getattr(pool, "pool", None) == "avg"
+    return tokens * model.embed_dim if averages and not isinstance(pool, AttentionPoolLatent) else 0
+
+
+def _attention_pool(model: Any, tokens: int) -> int:
+    pool = model.attn_pool
+    if not getattr(model, "pool_include_prefix", True):  # Eva has no choice
+        tokens -= model.num_prefix_tokens
+    if not isinstance(pool, AttentionPoolLatent):  # timm's other pool has no weights: tokens attend to each other
+        return 2 * tokens * tokens * model.embed_dim
+    keys_values = _linear(pool.kv)
+    attention = tokens * (keys_values + 2 * pool.latent_len * model.embed_dim)
+    return attention + pool.latent_len * (_linear(pool) - keys_values)
+
+
+def _linear(module: nn.Module) -> int:
+    layers = (part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))
+    return sum(prod(layer.weight.shape) for layer in layers)

@@ -1,17 +1,19 @@
 """Schedules: the number of tokens to remove in each layer, for a given MACs budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
-from gtp_models.schedule_kinds import Amounts, maker
 
+KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
 TILES = (16, 8, 4)  # token counts that are multiples of these suit the tiles of runtimes
 TILES_IN = 12  # a tile is at most this fraction (1/12) of the tokens
 CLOSE = 0.01  # of the dense model's MACs: how far "+aligned" may be from its budget
 NEAR = 0.02  # of the dense model's MACs: how far a schedule may be from its budget
 STEPS = 2000  # candidates between no and all tokens
+Amounts = tuple[int, ...]
 
 
 class Costs(Protocol):
@@ -39,14 +41,14 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
         ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule can meet.
     """
     if settings.num_prop is not None:
-        given = _per_layer(settings.num_prop, shape.depth)
+        amounts = _per_layer(settings.num_prop, shape.depth)
         if settings.schedule is None:
-            costs.backbone(given)  # raises where it does not fit
-            return given
-        wanted = float(costs.backbone(given))
+            costs.backbone(amounts)  # raises where it does not fit
+            return amounts
+        budget = float(costs.backbone(amounts))
     else:
-        wanted = settings.macs if settings.macs is not None else (settings.keep or 1) * costs.dense
-    return _nearest(settings.schedule or "even", wanted, shape, costs)
+        budget = settings.macs if settings.macs is not None else (settings.keep or 1) * costs.dense
+    return _nearest(settings.schedule or "even", budget, shape, costs)
 
 
 def _per_layer(num_prop: int | Amounts, depth: int) -> Amounts:
@@ -60,34 +62,34 @@ def _per_layer(num_prop: int | Amounts, depth: int) -> Amounts:
     return num_prop
 
 
-def _nearest(kind: str, wanted: float, shape: ModelShape, costs: Costs) -> Amounts:
+def _nearest(kind: str, budget: float, shape: ModelShape, costs: Costs) -> Amounts:
     if kind.endswith("+aligned"):
-        return _tiled(kind, wanted, shape, costs)
-    best, off = _best(kind, wanted, shape, costs)
-    if abs(off) > NEAR * costs.dense:
+        return _tiled(kind, budget, shape, costs)
+    schedule, excess = _best(kind, budget, shape, costs)
+    if abs(excess) > NEAR * costs.dense:
         raise ConfigError(
-            f"no {kind} schedule comes near {wanted / 1e6:.1f} M of the dense {costs.dense / 1e6:.1f} M MACs: "
-            f"the nearest is {(wanted + off) / 1e6:.1f} M; ask for that, or for another schedule"
+            f"no {kind} schedule comes near {budget / 1e6:.1f} M of the dense {costs.dense / 1e6:.1f} M MACs: "
+            f"the nearest is {(budget + excess) / 1e6:.1f} M; ask for that, or for another schedule"
         )
-    return best
+    return schedule
 
 
-def _tiled(kind: str, wanted: float, shape: ModelShape, costs: Costs) -> Amounts:
+def _tiled(kind: str, budget: float, shape: ModelShape, costs: Costs) -> Amounts:
     for tile in TILES:
         if tile * TILES_IN <= shape.patches + shape.num_prefix:
-            best, off = _best(f"{kind}:{tile}", wanted, shape, costs)
-            if abs(off) <= CLOSE * costs.dense:
-                return best
-    return _nearest(kind.removesuffix("+aligned"), wanted, shape, costs)
+            schedule, excess = _best(f"{kind}:{tile}", budget, shape, costs)
+            if abs(excess) <= CLOSE * costs.dense:
+                return schedule
+    return _nearest(kind.removesuffix("+aligned"), budget, shape, costs)
 
 
-def _best(kind: str, wanted: float, shape: ModelShape, costs: Costs) -> tuple[Amounts, float]:
-    """Return the schedule whose MACs are nearest, and by how many they are more than wanted."""
+def _best(kind: str, budget: float, shape: ModelShape, costs: Costs) -> tuple[Amounts, float]:
+    """Return the schedule whose MACs are nearest to the budget, and by how many they exceed it."""
     make = maker(kind, shape)
     candidates = list(dict.fromkeys(make(share / STEPS) for share in range(STEPS + 1)))
-    fitting = {schedule: cost - wanted for schedule in candidates if (cost := _cost(schedule, costs)) is not None}
-    best = min(fitting, key=lambda schedule: abs(fitting[schedule]))
-    return best, fitting[best]
+    excess = {schedule: cost - budget for schedule in candidates if (cost := _cost(schedule, costs)) is not None}
+    best = min(excess, key=lambda schedule: abs(excess[schedule]))
+    return best, excess[best]
 
 
 def _cost(schedule: Amounts, costs: Costs) -> int | None:
@@ -95,3 +97,70 @@ def _cost(schedule: Amounts, costs: Costs) -> int | None:
         return costs.backbone(schedule)
     except ConfigError:
         return None
+
+
+def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
+    """Return a function from the total share of tokens to remove, 0..1, to a schedule.
+
+    Raises:
+        ConfigError: an unknown kind, or more steps than the model has different layers for.
+    """
+    kind, plus, aligned = text.partition("+")
+    if kind.startswith("aligned:") and not plus:
+        kind, aligned = "even", kind
+    weights = _weights(kind, shape.depth)
+    name, _, multiple = aligned.partition(":")
+    if weights is None or (aligned and not (name == "aligned" and _positive(multiple))):
+        raise ConfigError(
+            f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
+            "+aligned or +aligned:16 after any of them rounds the tokens of each layer to multiples"
+        )
+    if not aligned:
+        return lambda share: spread(weights, share * shape.patches)
+    start = shape.patches + shape.num_prefix
+    return lambda share: rounded(spread(weights, share * shape.patches), start, int(multiple))
+
+
+def _weights(kind: str, depth: int) -> list[int] | None:
+    """Return each layer's share of the removed tokens, as weights; None for an unknown kind."""
+    name, _, rest = kind.partition(":")
+    layers = range(depth)
+    if name in ("even", "early", "late") and not rest:
+        return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
+    if name == "every" and _positive(rest) and int(rest) <= depth:
+        return [int(layer % int(rest) == int(rest) - 1) for layer in layers]
+    if name == "steps" and _positive(rest):
+        most = 2 * depth // 3  # more would fall on the same layers
+        if int(rest) > most:
+            raise ConfigError(f"{kind}: a model of {depth} layers takes at most steps:{most}; every:1 reduces in all")
+        chosen = steps(int(rest), depth)
+        return [int(layer in chosen) for layer in layers]
+    if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):
+        chosen = [int(part) for part in rest.split(",")]
+        return [int(layer in chosen) for layer in layers]
+    return None
+
+
+def steps(count: int, depth: int) -> list[int]:
+    """Return the layers of ``steps:K``: from layer 1 on, spread over the first two thirds."""
+    return [1 + int(step * 2 * depth / (3 * count)) for step in range(count)]
+
+
+def _positive(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
+
+
+def spread(weights: Sequence[float], total: float) -> Amounts:
+    """Divide ``total`` by weight, rounded so that the running sums are as close as whole numbers allow."""
+    so_far = [sum(weights[:layer]) * total / sum(weights) for layer in range(len(weights) + 1)]
+    return tuple(round(after) - round(before) for before, after in pairwise(so_far))
+
+
+def rounded(amounts: Amounts, start: int, multiple: int) -> Amounts:
+    """Round the tokens after each reduction to a multiple; ``start`` is their number before the first layer."""
+    counts, exact = [start], start
+    for amount in amounts:
+        exact -= amount
+        nearest = max(multiple, multiple * round(exact / multiple))
+        counts.append(min(counts[-1], nearest) if amount else counts[-1])
+    return tuple(before - after for before, after in pairwise(counts))

@@ -8,8 +8,7 @@ from gtp_exporters.limits import MAX_TOPK
 from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import LayerShape, ModelShape
-from gtp_models.schedule_kinds import Amounts, rounded, spread
-from gtp_models.schedules import TILES, TILES_IN
+from gtp_models.schedules import TILES, TILES_IN, Amounts, rounded, spread
 
 SPARSITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 STARTS = (0.25, 0.45, 0.65)  # shares of the tokens that are removed in the first trials of each preset

@@ -5,13 +5,13 @@ import pytest
 import torch
 from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
 
-from gtp_models.frame.attention import Attended, attend, sparsify
+from gtp_models.frame.attention import AttentionOutput, attend, sparsify
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods.apply import apply
-from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS, Parted, Seen
+from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS, Split, State
 from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.gtp.graphs.adjacency import picked_edges
+from gtp_models.methods.gtp.graphs import picked_edges
 from gtp_models.methods.gtp.sparsity import exact_threshold
 from gtp_models.plan import make_plan
 
@@ -62,8 +62,8 @@ def test_only_class_token_selection_needs_one_row(selection: Any, sparsity: floa
 def test_gap_is_between_the_last_that_stays_and_the_first_that_leaves() -> None:
     attention = noise_of(2, 3, 9, 9).softmax(-1)
     blocks = blocks_with(replace(TINY_GTP, propagation="None"))
-    layer = blocks.reduce(TOKENS, Attended(TOKENS.x, attention, noise_of(2, 3, 9, 8)), 3)
-    scores = SELECTIONS[TINY_GTP.selection].score(Seen(TOKENS, attention))
+    layer = blocks.reduce(TOKENS, AttentionOutput(TOKENS.x, attention, noise_of(2, 3, 9, 8)), 3)
+    scores = SELECTIONS[TINY_GTP.selection].score(State(TOKENS, attention))
     ordered = scores[:, 1:].sort(descending=True).values
     assert layer.gap is not None
     torch.testing.assert_close(layer.gap, ordered[:, 4] - ordered[:, 5])
@@ -76,12 +76,12 @@ def test_propagate(propagation: str) -> None:
     orders = torch.tensor([[0, 3, 1, 5, 2, 4], [0, 1, 2, 5, 4, 3]])
     tokens = Tokens(x.flatten(0, 1), 2, 1, scale=scale, setup=weights.mT)
     staying, leaving = orders.split([4, 2], 1)
-    parted = Parted(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
-    edges = picked_edges(Seen(tokens, noise_of(2, 3, 6, 6).softmax(-1)), parted)
+    split = Split(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
+    edges = picked_edges(State(tokens, noise_of(2, 3, 6, 6).softmax(-1)), split)
     entry = PROPAGATIONS[propagation]
-    ours = entry.combine(parted, edges if entry.uses_graph else None)
-    assert parted.left.ids is not None
-    assert torch.equal(parted.left.ids, leaving)
+    ours = entry.combine(split, edges if entry.uses_graph else None)
+    assert split.left.ids is not None
+    assert torch.equal(split.left.ids, leaving)
     for image, (kept, out) in enumerate(zip(orders[:, :4], orders[:, 4:], strict=True)):
         vectors, scales, ids = x[image, kept], scale[image, 0, kept], [kept.tolist()]
         if propagation == "GraphProp":

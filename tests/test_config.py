@@ -13,8 +13,7 @@ from timm.models import VisionTransformer
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.axes import GRAPHS
-from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.gtp.remedies import graphs
+from gtp_models.methods.gtp.config import GTPConfig, graphs_with
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 
@@ -233,7 +232,7 @@ def test_a_method_takes_its_own_settings_alone() -> None:
 
 
 def test_remedies_name_what_the_registry_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert graphs("one_receiver") == "graph='Nearest'"
+    assert graphs_with("one_receiver") == "graph='Nearest'"
     monkeypatch.setitem(GRAPHS._entries, "Mine", replace(GRAPHS["Nearest"], name="Mine"))
     with pytest.raises(ConfigError, match="choose graph='Mine' or graph='Nearest'"):
         GTPConfig(propagation="Merge")

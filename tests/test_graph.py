@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.methods.gtp.axes import GRAPHS
+from gtp_models.methods.gtp.axes import GRAPHS, GraphInput
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.gtp.graphs.adjacency import normalise, pick, semantic_adjacency, spatial_adjacency
+from gtp_models.methods.gtp.graphs import normalise, pick, semantic_adjacency, spatial_adjacency
 
 GRID = (4, 5)
 
@@ -19,7 +19,7 @@ def token_graph(x: Tensor, grid: tuple[int, int], num_prefix: int, config: GTPCo
     """Make the graph as the blocks do, weighed by alpha."""
     setup = GRAPHS[config.graph].setup
     assert setup is not None
-    return setup(x, grid, num_prefix, config, config.alpha)
+    return setup(GraphInput(x, grid, num_prefix, config.num_neighbours, config.alpha))
 
 
 def naive_weights(adjacency: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from helpers import PREFIXES, images_for, noise_of, prefixes, tiny_vit
 from torch import Tensor
 
 from gtp_models import ConfigError, GTPConfig, apply, make_plan, make_settings, remove, trace_tokens
-from gtp_models.frame.attention import Attended
+from gtp_models.frame.attention import AttentionOutput
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer
 from gtp_models.methods.gtp.blocks import GTPBlocks
@@ -29,7 +29,7 @@ def layer(x: Tensor, sizes: Tensor | None, num_prefix: int, amount: int = LEAVIN
     scale = None if sizes is None else (sizes[:, None] if batch > 1 else sizes)
     tokens = Tokens(x.reshape(-1, dim), batch, num_prefix, scale=scale)
     unread = torch.zeros(*tokens.axes, 1, count, count)
-    return blocks.reduce(tokens, Attended(tokens.x, unread, unread), amount)
+    return blocks.reduce(tokens, AttentionOutput(tokens.x, unread, unread), amount)
 
 
 def slow(

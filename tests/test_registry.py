@@ -1,4 +1,4 @@
-"""Registries find what their packages hold, and every entry of each of ours says what it is and runs."""
+"""Registries find what their modules hold, and every entry of each of ours says what it is and runs."""
 
 import json
 import sys
@@ -31,11 +31,13 @@ class Entry:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[Entry]]:
-    """One whose package has two modules: one with two entries, one with none."""
+    """One with two modules: one with two entries, one with none."""
     place = tmp_path / "entries_of_a_test"
     place.mkdir()
     (place / "__init__.py").write_text(
-        "from gtp_models.registry import Registry\nALL = Registry(__name__, 'colour')\n", encoding="utf-8"
+        "from gtp_models.registry import Registry\n"
+        "ALL = Registry('colour', ['entries_of_a_test.empty', 'entries_of_a_test.warm'])\n",
+        encoding="utf-8",
     )
     (place / "empty.py").write_text("", encoding="utf-8")
     (place / "warm.py").write_text(

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gtp_models.frame.tokens import Tokens, rank
-from gtp_models.methods.gtp.axes import SELECTIONS, Seen
+from gtp_models.methods.gtp.axes import SELECTIONS, State
 
 OF_ATTENTION = [name for name in SELECTIONS.names() if SELECTIONS[name].needs != "tokens"]
 
@@ -20,7 +20,7 @@ def scores(attention: Tensor, selection: str, num_prefix: int) -> Tensor:
     """Score as a layer does; a map alone, without its batch axis, is that of a batch of one."""
     batch = attention.shape[0] if attention.ndim == 4 else 1
     tokens = Tokens(torch.zeros(batch * attention.shape[-1], 4), batch, num_prefix)
-    return SELECTIONS[selection].score(Seen(tokens, attention))
+    return SELECTIONS[selection].score(State(tokens, attention))
 
 
 def mean(values: Sequence[float]) -> float:

@@ -16,17 +16,17 @@ from torch import Tensor
 
 from baselines.merging import merge, unit
 from gtp_models import METHODS, ConfigError, Plan, Settings
-from gtp_models.frame.attention import Attended
+from gtp_models.frame.attention import AttentionOutput
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer
+from gtp_models.methods import Method
 from gtp_models.methods.settings import LayerShape
 
 MEASURES = ("keys", "tokens")
 
 
-@METHODS.add
 @dataclass(frozen=True)
 class ATCSettings(Settings):
     """How many tokens merge where, and what says how near they are.
@@ -49,9 +49,6 @@ class ATCSettings(Settings):
         dim = layer.model.head_dim if self.measure == "keys" else layer.model.dim
         return (layer.tokens - layer.model.num_prefix) ** 2 * dim
 
-    def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
-        return ATCBlocks(blocks, plan.num_prop, plan.shape.num_prefix, self.measure)
-
 
 class ATCBlocks(ReducingBlocks):
     """Modifications: clusters of tokens merge, with proportional attention."""
@@ -62,8 +59,8 @@ class ATCBlocks(ReducingBlocks):
         super().__init__(blocks, num_prop, num_prefix)
         self.measure = measure
 
-    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
-        values = attended.key.mean(-3) if self.measure == "keys" else tokens.x
+    def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
+        values = attention.key.mean(-3) if self.measure == "keys" else tokens.x
         vectors = unit(values.reshape(tokens.batch, tokens.count, -1)[:, tokens.num_prefix :].double())
         distances = (1 - vectors @ vectors.mT).clamp(min=0)
         first = torch.from_numpy(np.stack([clusters(image.numpy(), amount) for image in distances.cpu()]))
@@ -91,3 +88,11 @@ def clusters(distances: np.ndarray, amount: int) -> np.ndarray:
     for cluster in members.values():
         first[cluster] = min(cluster)
     return first
+
+
+def _blocks(blocks: Blocks, plan: Plan) -> ATCBlocks:
+    assert isinstance(plan.settings, ATCSettings)
+    return ATCBlocks(blocks, plan.num_prop, plan.shape.num_prefix, plan.settings.measure)
+
+
+METHODS.add(Method(ATCSettings, _blocks))

@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 
 from baselines.merging import merge, unit
-from gtp_models import METHODS, Plan, Settings
-from gtp_models.frame.attention import Attended
+from gtp_models import METHODS, Settings
+from gtp_models.frame.attention import AttentionOutput
 from gtp_models.frame.blocks import ReducingBlocks
-from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer
+from gtp_models.methods import Method
 from gtp_models.methods.settings import LayerShape
 
 MARGIN = 0.9
 
 
-@METHODS.add
 @dataclass(frozen=True)
 class PiToMeSettings(Settings):
     """How many tokens merge where: r of the paper is ``num_prop``, at most half of a layer's image tokens."""
@@ -38,9 +37,6 @@ class PiToMeSettings(Settings):
     def layer_macs(self, layer: LayerShape) -> int:
         return (layer.tokens - layer.model.num_prefix) ** 2 * layer.model.head_dim
 
-    def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
-        return PiToMeBlocks(blocks, plan.num_prop, plan.shape.num_prefix)
-
 
 class PiToMeBlocks(ReducingBlocks):
     """Modifications: tokens of high energy merge, with proportional attention."""
@@ -52,8 +48,8 @@ class PiToMeBlocks(ReducingBlocks):
         self.layer = index
         return super().run_block(index, tokens)
 
-    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
-        keys = attended.key.mean(-3).reshape(tokens.batch, tokens.count, -1)
+    def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
+        keys = attention.key.mean(-3).reshape(tokens.batch, tokens.count, -1)
         margin = MARGIN * (1 - self.layer / len(self))
         return merge(tokens, match(keys, tokens.num_prefix, amount, margin))
 
@@ -76,3 +72,6 @@ def match(keys: Tensor, num_prefix: int, amount: int, margin: float) -> Tensor:
     receivers = second.gather(1, between.argmax(-1))
     into = torch.arange(count, device=keys.device).repeat(batch, 1)
     return into.scatter_(1, first + num_prefix, receivers + num_prefix)
+
+
+METHODS.add(Method(PiToMeSettings, lambda blocks, plan: PiToMeBlocks(blocks, plan.num_prop, plan.shape.num_prefix)))

@@ -1,12 +1,11 @@
-"""Registries: named entries, each from a file of its own.
+"""Registries: named entries from modules that are imported when the first entry is looked up.
 
-A registry belongs to a package. The first look-up imports every module of that package; a module adds its entries with
-``add``. So an entry that comes with gtp-export is one file in the package, and an application adds its own in the same
-way from its own code.
+A registry lists the modules that hold the entries that come with gtp-export. An application adds its own entries with
+``add``, from its own code.
 """
 
-import importlib
-import pkgutil
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Generic, Protocol, TypeVar
 
 from gtp_models.errors import ConfigError
@@ -28,12 +27,12 @@ class Registry(Generic[Entry]):
     """Entries by name.
 
     Args:
-        package: the package whose modules hold the entries.
         setting: the setting that selects an entry, for messages.
+        modules: the modules that add the entries.
     """
 
-    def __init__(self, package: str, setting: str) -> None:
-        self.package, self.setting = package, setting
+    def __init__(self, setting: str, modules: Sequence[str]) -> None:
+        self.setting, self.modules = setting, tuple(modules)
         self._entries: dict[str, Entry] = {}
         self._complete = False
 
@@ -64,8 +63,7 @@ class Registry(Generic[Entry]):
 
     def _loaded(self) -> dict[str, Entry]:
         if not self._complete:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+            for module in self.modules:
+                import_module(module)
             self._complete = True
         return self._entries

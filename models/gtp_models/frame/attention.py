@@ -14,12 +14,12 @@ from gtp_models.frame.families.forms import Linear
 from gtp_models.frame.rotary import Rows, halved, rotate
 from gtp_models.frame.tokens import Tokens
 
-AttentionMap = Float[Tensor, "*batch heads seen tokens"]
+AttentionMap = Float[Tensor, "*batch heads queries tokens"]
 Threshold = Callable[[Tensor, Tensor], Tensor | None]  # (logits, attention map) to the least entries that stay
 
 
 @dataclass(frozen=True)
-class Attended:
+class AttentionOutput:
     """The results of attention.
 
     Attributes:
@@ -29,7 +29,7 @@ class Attended:
     """
 
     out: Float[Tensor, "rows dim"]
-    map: Float[Tensor, "*batch heads seen tokens"]
+    map: Float[Tensor, "*batch heads queries tokens"]
     key: Float[Tensor, "*batch key_heads tokens head_dim"]
 
 
@@ -40,7 +40,7 @@ def attend(
     threshold: Threshold | None = None,
     rope: Rows | None = None,
     first_row: bool = False,
-) -> Attended:
+) -> AttentionOutput:
     """Run timm's attention on normalised tokens.
 
     Modifications:
@@ -69,8 +69,8 @@ def attend(
     out = attn.norm(mixed.transpose(-3, -2).reshape(len(x), -1))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
-    seen = _logits(queries[..., :1, :], keys, tokens).softmax(-1) if first_row else attention
-    return Attended(attn.proj_drop(attn.proj(out)), seen, _by_head(key))
+    attention_map = _logits(queries[..., :1, :], keys, tokens).softmax(-1) if first_row else attention
+    return AttentionOutput(attn.proj_drop(attn.proj(out)), attention_map, _by_head(key))
 
 
 def sparsify(attention: AttentionMap, least: Float[Tensor, "*batch heads 1 1"] | None) -> AttentionMap:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtp_models.frame.attention import Attended, Threshold, attend
+from gtp_models.frame.attention import AttentionOutput, Threshold, attend
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.pooling import hand_over_sizes
@@ -92,10 +92,10 @@ class ReducingBlocks(nn.Sequential):
         form, amount = block_form(block), self.num_prop[index]
         threshold = self.threshold(index) if amount else None
         x, rope = form.attention_input(block, tokens.x), rope_rows(tokens, index)
-        attended = attend(block.attn, x, tokens, threshold, rope, self.first_row and bool(amount))
-        layer = Layer(_add(tokens, form.attention_branch(block, attended.out), block.drop_path1))
+        attention = attend(block.attn, x, tokens, threshold, rope, self.first_row and bool(amount))
+        layer = Layer(_add(tokens, form.attention_branch(block, attention.out), block.drop_path1))
         if amount:
-            layer = self.reduce(layer.tokens, attended, amount)
+            layer = self.reduce(layer.tokens, attention, amount)
         branch = form.mlp_branch(block, layer.tokens.x)
         return replace(layer, tokens=_add(layer.tokens, branch, block.drop_path2))
 
@@ -107,7 +107,7 @@ class ReducingBlocks(nn.Sequential):
         """Return what sparsifies the attention map of a layer that reduces; None by default."""
         return None
 
-    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+    def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
         """Let ``amount`` tokens of each image leave."""
         raise NotImplementedError
 

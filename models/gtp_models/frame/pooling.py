@@ -67,6 +67,6 @@ def attention_pool(pool: Any, x: Float[Tensor, "batch tokens dim"], sizes: Sizes
     if isinstance(pool, AttentionPoolLatent):
         return pool(x, attn_mask=mask)
     heads = pool.pre_norm(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # AttentionPoolPrr
-    seen = F.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
-    refined = pool.post_norm(seen.transpose(1, 2).flatten(2))
+    mixed = F.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
+    refined = pool.post_norm(mixed.transpose(1, 2).flatten(2))
     return weighted_mean(refined, sizes) if pool.pool == "avg" else refined[:, 0]

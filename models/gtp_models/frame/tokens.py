@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 HIGHEST = 60000.0  # above every score, and within float16
+NEVER = -4.0  # less than any cosine
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,54 @@
-"""The methods that reduce tokens, and the baselines to measure them against: one file or folder a method.
+"""The methods that reduce tokens, and the baselines to measure them against.
 
-A method is a class of settings (``gtp_models.methods.settings.Settings``) that knows its name, its own MACs and how to
-put itself into timm's blocks. ``METHODS`` finds it by name, and ``apply`` by the class.
+A method is a class of settings (``gtp_models.methods.settings.Settings``), which knows the method's name and MACs, and
+the blocks that do the work. ``METHODS`` finds both by the name.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.registry import Registry
 
-METHODS: Registry[type[Settings]] = Registry(__name__, "method")
+if TYPE_CHECKING:
+    from gtp_models.frame.blocks import ReducingBlocks
+    from gtp_models.frame.families.forms import Blocks
+    from gtp_models.plan import Plan
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes:
+        settings: the class of its settings.
+        blocks: from timm's blocks and a plan, made from such settings, to the blocks with the method in them.
+    """
+
+    settings: type[Settings]
+    blocks: "Callable[[Blocks, Plan], ReducingBlocks]"
+
+    @property
+    def name(self) -> str:
+        """The value of ``--method``."""
+        return self.settings.name
+
+    @property
+    def summary(self) -> str:
+        """One line for users."""
+        return self.settings.summary
+
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    (
+        "gtp_models.methods.baselines",
+        "gtp_models.methods.gtp.blocks",
+        "gtp_models.methods.tome",
+    ),
+)
 
 
 def make_settings(method: str, **values: Any) -> Settings:
@@ -24,7 +61,7 @@ def make_settings(method: str, **values: Any) -> Settings:
     Raises:
         ConfigError: an unknown method, a setting that it does not take, or a value that is not allowed.
     """
-    kind = METHODS[method]
+    kind = METHODS[method].settings
     check_names(kind, values)
     return kind(**values)
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 from torch import nn
 
 from gtp_models.frame.patch import install
+from gtp_models.methods import METHODS
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan
@@ -28,4 +29,4 @@ def apply(model: Model, settings: Settings | Plan | None = None) -> Model:
         ConfigError: settings that do not fit the model's layers and tokens.
     """
     plan = settings if isinstance(settings, Plan) else make_plan(model, settings or GTPConfig())
-    return install(model, lambda blocks: plan.settings.blocks(blocks, plan))
+    return install(model, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))

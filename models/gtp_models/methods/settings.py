@@ -1,16 +1,11 @@
-"""Settings that all methods share, and the interface of a method."""
+"""Settings that all methods share, and what they say of a method's costs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from gtp_models.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gtp_models.frame.blocks import ReducingBlocks
-    from gtp_models.frame.families.forms import Blocks
-    from gtp_models.plan import Plan
 
 DEFAULT_NUM_PROP = 8
 S = TypeVar("S", bound="Settings")
@@ -157,10 +152,6 @@ class Settings:
     def topk_remedy(self, layer: LayerShape, limit: int) -> str:  # noqa: ARG002
         """Return what to change so that ``topk`` is within a limit."""
         return f"give a smaller --img-size, for at most {limit} tokens"
-
-    def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
-        """Return timm's blocks with the method in them."""
-        raise NotImplementedError
 
 
 def is_int(value: object) -> bool:

@@ -12,18 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gtp_models.frame.attention import Attended
+from gtp_models.frame.attention import AttentionOutput
 from gtp_models.frame.blocks import ReducingBlocks
-from gtp_models.frame.cosines import NEVER
-from gtp_models.frame.families.forms import Blocks
-from gtp_models.frame.tokens import Tokens, add_product, rank, take, take_ids, take_last
+from gtp_models.frame.tokens import NEVER, Tokens, add_product, rank, take, take_ids, take_last
 from gtp_models.frame.trace import Layer
-from gtp_models.methods import METHODS
+from gtp_models.methods import METHODS, Method
 from gtp_models.methods.settings import LayerShape, Settings
-from gtp_models.plan import Plan
 
 
-@METHODS.add
 @dataclass(frozen=True)
 class ToMeSettings(Settings):
     """Settings of ToMe: ``num_prop`` is r in the paper, at most half of a layer's tokens."""
@@ -45,9 +41,6 @@ class ToMeSettings(Settings):
         first, second = (layer.tokens + 1) // 2, layer.tokens // 2
         return first * second * layer.model.head_dim + second * layer.num_prop * (layer.model.dim + 1)
 
-    def blocks(self, blocks: Blocks, plan: Plan) -> ReducingBlocks:
-        return ToMeBlocks(blocks, plan.num_prop, plan.shape.num_prefix)
-
 
 class ToMeBlocks(ReducingBlocks):
     """Modifications: similar tokens merge (arXiv 2210.09461, section 3), with proportional attention: a token that
@@ -60,9 +53,9 @@ class ToMeBlocks(ReducingBlocks):
     merges = True
     one_receiver = True
 
-    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+    def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
         tokens = replace(tokens.scaled(), ids=tokens.ids if tokens.ids is not None else tokens.positions())
-        similarity, partner = match(attended.key.mean(-3), tokens.num_prefix)
+        similarity, partner = match(attention.key.mean(-3), tokens.num_prefix)
         evens = (tokens.num_prefix + 1) // 2
         order = rank(-similarity, evens)[1]
         first = similarity.shape[-1]
@@ -134,3 +127,6 @@ def _prefix_first(tokens: Tokens, evens: int, first: int) -> Tokens:
         ids=take_ids(tokens.ids, order),
         scale=take_last(tokens.scale, order),
     )
+
+
+METHODS.add(Method(ToMeSettings, lambda blocks, plan: ToMeBlocks(blocks, plan.num_prop, plan.shape.num_prefix)))

@@ -110,7 +110,7 @@ class Recipe:
             replaced |= AMOUNTS
         if any(self._changes(name, value) for name, value in given.items()):
             replaced.add("calibration")
-        taken = set() if method == "dense" else set(METHODS[method].option_names())
+        taken = set() if method == "dense" else set(METHODS[method].settings.option_names())
         return {name: value for name, value in self.gtp.items() if name in taken - replaced}
 
     def _changes(self, name: str, value: Any) -> bool:

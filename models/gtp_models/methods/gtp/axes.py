@@ -1,9 +1,13 @@
-"""The entries of GTP's three axes: what each must define."""
+"""GTP's three axes: what an entry of each defines, and the registries that hold them.
+
+``selections`` (which tokens leave), ``graphs`` (which tokens are neighbours) and ``propagations`` (what the tokens that
+stay receive) are a file each.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,16 +18,13 @@ from gtp_models.methods.gtp.sketch import directions
 from gtp_models.methods.settings import LayerShape, ModelShape
 from gtp_models.registry import Registry
 
-if TYPE_CHECKING:
-    from gtp_models.methods.gtp.config import GTPConfig
-
 Scores = Float[Tensor, "*batch tokens"]
 Weights = Float[Tensor, "*batch left stay"]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The state of a layer between attention and MLP, as the axes see it.
+class State:
+    """The state of a layer between attention and MLP, as the axes read it.
 
     Attributes:
         tokens: all tokens, prefix tokens in front.
@@ -40,7 +41,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Parted:
+class Split:
     """The tokens of a layer, split into those that are kept and those that are removed.
 
     Attributes:
@@ -68,6 +69,25 @@ class Edges:
 
 
 @dataclass(frozen=True)
+class GraphInput:
+    """What a graph is made of before the first block.
+
+    Attributes:
+        x: all tokens.
+        grid: (rows, columns) of patches.
+        num_prefix: prefix tokens in front.
+        num_neighbours: of each token.
+        factor: of every weight.
+    """
+
+    x: Float[Tensor, "*batch tokens dim"]
+    grid: tuple[int, int]
+    num_prefix: int
+    num_neighbours: int
+    factor: float
+
+
+@dataclass(frozen=True)
 class Selection:
     """A selection: which tokens are removed.
 
@@ -83,7 +103,7 @@ class Selection:
 
     name: str
     summary: str
-    score: Callable[[Seen], Scores]
+    score: Callable[[State], Scores]
     needs: Literal["map", "class_row", "tokens"] = "map"
     needs_class_token: bool = False
     held: int = 0
@@ -98,9 +118,8 @@ class Graph:
         name: the value of the setting.
         summary: one line for users.
         edges: weights in a layer from the removed to the kept tokens; None for no graph.
-        setup: what is made of all tokens (*batch, tokens, dim) before the first block, for ``edges`` to find in
-            ``tokens.setup``; None for a graph that is made in the layer. Gets the patch grid, the prefix tokens,
-            the settings and the factor of every weight.
+        setup: what is made of all tokens before the first block, (*any, tokens, tokens), for ``edges`` to find in
+            ``tokens.setup``; None for a graph that is made in the layer.
         uses_neighbours: whether it uses ``num_neighbours``.
         one_receiver: whether each removed token has one receiver.
         setup_macs, macs: MACs of the setup, and in a layer that removes tokens.
@@ -108,8 +127,8 @@ class Graph:
 
     name: str
     summary: str
-    edges: Callable[[Seen, Parted], Edges] | None = None
-    setup: "Callable[[Tensor, tuple[int, int], int, GTPConfig, float], Tensor] | None" = None
+    edges: Callable[[State, Split], Edges] | None = None
+    setup: Callable[[GraphInput], Tensor] | None = None
     uses_neighbours: bool = False
     one_receiver: bool = False
     setup_macs: Callable[[ModelShape], int] = lambda shape: 0
@@ -135,7 +154,7 @@ class Propagation:
 
     name: str
     summary: str
-    combine: Callable[[Parted, Edges | None], Tokens]
+    combine: Callable[[Split, Edges | None], Tokens]
     uses_graph: bool = False
     uses_alpha: bool = False
     one_receiver: bool = False
@@ -144,7 +163,6 @@ class Propagation:
     macs: Callable[[LayerShape, bool], int] = lambda layer, scaled: 0
 
 
-_HERE = __name__.rpartition(".")[0]
-SELECTIONS: Registry[Selection] = Registry(f"{_HERE}.selections", "selection")
-GRAPHS: Registry[Graph] = Registry(f"{_HERE}.graphs", "graph")
-PROPAGATIONS: Registry[Propagation] = Registry(f"{_HERE}.propagations", "propagation")
+SELECTIONS: Registry[Selection] = Registry("selection", ("gtp_models.methods.gtp.selections",))
+GRAPHS: Registry[Graph] = Registry("graph", ("gtp_models.methods.gtp.graphs",))
+PROPAGATIONS: Registry[Propagation] = Registry("propagation", ("gtp_models.methods.gtp.propagations",))

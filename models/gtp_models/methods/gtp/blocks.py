@@ -6,25 +6,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gtp_models.frame.attention import Attended, Threshold
+from gtp_models.frame.attention import AttentionOutput, Threshold
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.tokens import Tokens, rank, take_ids
 from gtp_models.frame.trace import Layer
+from gtp_models.methods import METHODS, Method
 from gtp_models.methods.gtp.axes import (
     GRAPHS,
     PROPAGATIONS,
     SELECTIONS,
     Edges,
     Graph,
-    Parted,
+    GraphInput,
     Propagation,
-    Seen,
     Selection,
+    Split,
+    State,
 )
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
 from gtp_models.methods.settings import ModelShape
+from gtp_models.plan import Plan
 
 
 class GTPBlocks(ReducingBlocks):
@@ -62,7 +65,8 @@ class GTPBlocks(ReducingBlocks):
         make = self.token_graph.setup
         if make is None:
             return None
-        return make(x if len(x) > 1 else x.flatten(0, 1), self.grid, self.num_prefix, self.config, self.factor)
+        tokens = x if len(x) > 1 else x.flatten(0, 1)
+        return make(GraphInput(tokens, self.grid, self.num_prefix, self.config.num_neighbours, self.factor))
 
     def threshold(self, index: int) -> Threshold | None:
         config = self.config
@@ -73,31 +77,39 @@ class GTPBlocks(ReducingBlocks):
         z = torch.tensor(config.calibration[index])[:, None, None]
         return lambda logits, attention: calibrated_threshold(logits, attention, z.to(attention))
 
-    def reduce(self, tokens: Tokens, attended: Attended, amount: int) -> Layer:
+    def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
         if self.config.token_scale:
             tokens = tokens.scaled()
-        seen = Seen(tokens, attended.map)
-        scores, order = rank(self.selection.score(seen), tokens.num_prefix + self.selection.held)
+        state = State(tokens, attention.map)
+        scores, order = rank(self.selection.score(state), tokens.num_prefix + self.selection.held)
         last = tokens.count - amount - 1
         staying, leaving = torch.split(order, [last + 1, amount], dim=-1)
-        parted = Parted(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
-        edges = self._edges(seen, parted)
-        after = self.propagation.combine(parted, edges)
+        split = Split(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
+        edges = self._edges(state, split)
+        after = self.propagation.combine(split, edges)
         gap = scores[..., last] - scores[..., last + 1]
-        return Layer(after, parted.left.ids, gap, _receivers(parted, edges))
+        return Layer(after, split.left.ids, gap, _receivers(split, edges))
 
-    def _edges(self, seen: Seen, parted: Parted) -> Edges | None:
+    def _edges(self, state: State, split: Split) -> Edges | None:
         if self.token_graph.edges is None:
             return None
-        edges = self.token_graph.edges(seen, parted)
+        edges = self.token_graph.edges(state, split)
         if self.token_graph.setup is None and self.factor != 1:  # otherwise the graph contains the factor
             edges = replace(edges, weights=edges.weights * self.factor)
         return edges
 
 
-def _receivers(parted: Parted, edges: Edges | None) -> Tensor | None:
+def _receivers(split: Split, edges: Edges | None) -> Tensor | None:
     """Return the original ids of the tokens that received, in the order of those that left."""
     if edges is None or edges.receivers is None:
         return None
-    assert parted.kept.ids is not None
-    return take_ids(parted.kept.ids, edges.receivers)
+    assert split.kept.ids is not None
+    return take_ids(split.kept.ids, edges.receivers)
+
+
+def _blocks(blocks: Blocks, plan: Plan) -> GTPBlocks:
+    assert isinstance(plan.settings, GTPConfig)
+    return GTPBlocks(blocks, plan.settings, plan.shape, plan.num_prop)
+
+
+METHODS.add(Method(GTPConfig, _blocks))

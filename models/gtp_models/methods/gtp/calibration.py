@@ -21,7 +21,7 @@ class CalibratingBlocks(GTPBlocks):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.seen: list[list[Tensor]] = [[] for _ in self.num_prop]
+        self.z: list[list[Tensor]] = [[] for _ in self.num_prop]
 
     def threshold(self, index: int) -> Threshold | None:
         if not self.num_prop[index]:
@@ -32,7 +32,7 @@ class CalibratingBlocks(GTPBlocks):
             if least is not None:
                 mean, std = log_statistics(logits, attention)
                 z = (least.clamp(min=torch.finfo(least.dtype).tiny).log() - mean) / std.clamp(min=1e-6)
-                self.seen[index].append(z.reshape(-1, z.shape[-3]))
+                self.z[index].append(z.reshape(-1, z.shape[-3]))
             return least
 
         return measured
@@ -57,7 +57,7 @@ def calibrate(model: Any, config: GTPConfig, batches: Iterable[Tensor]) -> GTPCo
     install(model, lambda blocks: CalibratingBlocks(blocks, exact, plan.shape, plan.num_prop))
     for batch in batches:
         model(batch)
-    measured = model.blocks.seen
+    layers = model.blocks.z
     remove(model)
-    calibration = tuple(tuple(torch.cat(seen).mean(0).tolist()) if seen else () for seen in measured)
+    calibration = tuple(tuple(torch.cat(z).mean(0).tolist()) if z else () for z in layers)
     return replace(config, threshold="calibrated", calibration=calibration)

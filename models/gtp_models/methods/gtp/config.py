@@ -4,15 +4,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
-from gtp_models.methods import METHODS, check_names
-from gtp_models.methods.gtp.remedies import graphs, selections_without_class_token
+from gtp_models.methods import check_names
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int, is_number
 
 if TYPE_CHECKING:
-    from gtp_models.frame.blocks import ReducingBlocks
-    from gtp_models.frame.families.forms import Blocks
     from gtp_models.methods.gtp.axes import Graph, Propagation, Selection
-    from gtp_models.plan import Plan
 
 THRESHOLDS = ("exact", "calibrated")
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,7 +22,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.add
 @dataclass(frozen=True)
 class GTPConfig(Settings):
     """Settings of Graph-based Token Propagation (arXiv 2311.03035, section 3), under the authors' names.
@@ -81,7 +76,7 @@ class GTPConfig(Settings):
         if not is_int(self.num_neighbours) or self.num_neighbours < 1:
             raise ConfigError(
                 f"num_neighbours={self.num_neighbours!r}: give at least 1 "
-                f"({graphs('uses_neighbours', False)} uses none)"
+                f"({graphs_with('uses_neighbours', False)} uses none)"
             )
 
     def _check_choices(self) -> None:
@@ -93,13 +88,13 @@ class GTPConfig(Settings):
         if propagation.one_receiver and not graph.one_receiver:
             raise ConfigError(
                 f"propagation={self.propagation!r} needs a graph that gives each token one receiver, and "
-                f"graph={self.graph!r} does not: choose {graphs('one_receiver')}"
+                f"graph={self.graph!r} does not: choose {graphs_with('one_receiver')}"
             )
         if propagation.merges and not self.token_scale:
             raise ConfigError(f"propagation={self.propagation!r} stores sizes in token_scale: leave it on")
         if propagation.uses_graph and graph.edges is None:
             raise ConfigError(
-                f"propagation={self.propagation!r} needs a graph: choose {graphs('edges')}, "
+                f"propagation={self.propagation!r} needs a graph: choose {graphs_with('edges')}, "
                 "or propagation='None' to prune"
             )
 
@@ -112,10 +107,10 @@ class GTPConfig(Settings):
         """
         if preset not in PRESETS:
             raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
-        chosen = dict(PRESETS[preset])
+        defaults = dict(PRESETS[preset])
         if isinstance(settings.get("num_prop"), tuple | list):  # gives the layers itself
-            chosen.pop("schedule", None)
-        settings = chosen | settings
+            defaults.pop("schedule", None)
+        settings = defaults | settings
         check_names(cls, settings)
         return cls(**settings)
 
@@ -135,8 +130,8 @@ class GTPConfig(Settings):
 
     def described(self) -> dict[str, Any]:
         axes = {"selection": self.selection, "graph": self.graph, "propagation": self.propagation}
-        found = [{"preset": name} for name, values in PRESETS.items() if axes.items() <= values.items()]
-        return (found[0] if found else {}) | self.to_dict()
+        presets = [{"preset": name} for name, values in PRESETS.items() if axes.items() <= values.items()]
+        return (presets[0] if presets else {}) | self.to_dict()
 
     @property
     def axes(self) -> "tuple[Selection, Graph, Propagation]":
@@ -175,25 +170,25 @@ class GTPConfig(Settings):
     def unused(self) -> dict[str, str]:
         named = f"propagation={self.propagation!r}"
         no_graph = f"{named} uses no graph"
-        found = {} if self.uses_graph else {"graph": no_graph}
+        unused = {} if self.uses_graph else {"graph": no_graph}
         if not self.axes[2].uses_alpha:
-            found["alpha"] = f"{named} does not use it"
+            unused["alpha"] = f"{named} does not use it"
         if not self.uses_neighbours:
-            found["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
+            unused["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
         if self.threshold == "calibrated" and self.sparsity == 1:
-            found["threshold"] = "sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1"
-        return found
+            unused["threshold"] = "sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1"
+        return unused
 
     def check(self, shape: ModelShape) -> None:
         if self.axes[0].needs_class_token and not shape.has_class_token:
             raise ConfigError(
                 f"selection={self.selection!r} needs a class token, and this model has none: "
-                f"use {selections_without_class_token()}"
+                f"use {_selections_without_class_token()}"
             )
         if self.uses_neighbours and self.num_neighbours >= shape.patches:
             raise ConfigError(
                 f"num_neighbours={self.num_neighbours}, but the model has {shape.patches} image tokens: "
-                f"give at most {shape.patches - 1}, or use {graphs('uses_neighbours', False)}"
+                f"give at most {shape.patches - 1}, or use {graphs_with('uses_neighbours', False)}"
             )
         self._check_calibration(shape)
 
@@ -230,7 +225,16 @@ class GTPConfig(Settings):
         least = 1 - limit / layer.tokens**2
         return f"use sparsity=1.0 (or at least {least + 0.0005:.3f}), --threshold calibrated"
 
-    def blocks(self, blocks: "Blocks", plan: "Plan") -> "ReducingBlocks":
-        from gtp_models.methods.gtp.blocks import GTPBlocks  # torch
 
-        return GTPBlocks(blocks, self, plan.shape, plan.num_prop)
+def graphs_with(attribute: str, value: bool = True) -> str:
+    """Name the graphs with edges whose attribute is true (or not), for messages: "graph='Mixed' or graph='…'"."""
+    from gtp_models.methods.gtp.axes import GRAPHS  # torch
+
+    graphs = [GRAPHS[name] for name in GRAPHS.names() if GRAPHS[name].edges]
+    return " or ".join(f"graph={graph.name!r}" for graph in graphs if bool(getattr(graph, attribute)) == value)
+
+
+def _selections_without_class_token() -> str:
+    from gtp_models.methods.gtp.axes import SELECTIONS  # torch
+
+    return ", ".join(name for name in SELECTIONS.names() if not SELECTIONS[name].needs_class_token)

@@ -10,8 +10,7 @@ with 16, each with a standard error of .0003.
 from jaxtyping import Float
 from torch import Tensor
 
-from gtp_models.frame.cosines import EPS
-
+EPS = 1e-24  # of a squared length: keeps the similarity of a zero vector finite
 SKETCH = 64  # numbers that a token is compared by, at least
 
 

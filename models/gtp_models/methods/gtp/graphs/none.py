@@ -1,5 +1,0 @@
-"""None: no graph, for propagations that use none."""
-
-from gtp_models.methods.gtp.axes import GRAPHS, Graph
-
-GRAPHS.add(Graph("None", "no graph"))

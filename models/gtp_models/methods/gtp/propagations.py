@@ -1,0 +1,78 @@
+"""Token propagation (arXiv 2311.03035, section 3.3): what the tokens that stay receive from those that leave."""
+
+from dataclasses import replace
+
+import torch
+
+from gtp_models.frame.tokens import Tokens, add_product
+from gtp_models.methods.gtp.axes import PROPAGATIONS, Edges, Propagation, Split
+from gtp_models.methods.settings import LayerShape
+
+
+def graph_prop(split: Split, edges: Edges | None) -> Tokens:
+    """Add the leaving tokens, and their scales, by the weights of the edges (equation 6)."""
+    assert edges is not None
+    kept, left = split.kept, split.left
+    scale = kept.scale
+    if kept.scale is not None and left.scale is not None:
+        scale = add_product(kept.scale, left.scale, edges.weights)
+    x = add_product(kept.rows(), edges.weights.mT, left.rows()).reshape(kept.x.shape)
+    return replace(kept, x=x, scale=scale)
+
+
+def merge(split: Split, edges: Edges | None) -> Tokens:
+    """Merge each leaving token into its receiver: x_j is the mean weighted by size, s_j the sum of the sizes.
+
+    Sizes and the size-weighted sum of the tokens are conserved.
+    """
+    kept, left = split.kept, split.left
+    assert edges is not None and kept.scale is not None and left.scale is not None
+    scale = add_product(kept.scale, left.scale, edges.weights)
+    shares = (edges.weights * left.scale.mT / scale).mT
+    own = kept.rows() * (kept.scale / scale).mT
+    x = add_product(own, shares, left.rows())
+    return replace(kept, x=x.reshape(kept.x.shape), scale=scale)
+
+
+def mean(split: Split, edges: Edges | None) -> Tokens:  # noqa: ARG001
+    """Append the leaving tokens' mean, with their mean scale; its original id is -1.
+
+    It has no place, so a rotary embedding leaves it as it is (``rotary.rope_table``).
+    """
+    kept, left = split.kept, split.left
+    assert kept.ids is not None
+    x = torch.cat([kept.rows(), left.rows().mean(-2, keepdim=True)], dim=-2)
+    ids = torch.nn.functional.pad(kept.ids, (0, 1), value=kept.num_prefix - 1)
+    scale = kept.scale
+    if scale is not None and left.scale is not None:
+        scale = torch.cat([scale, left.scale.mean(-1, keepdim=True)], dim=-1)
+    return replace(kept, x=x.reshape(-1, kept.x.shape[-1]), ids=ids, scale=scale)
+
+
+def edge_macs(layer: LayerShape, scaled: bool) -> int:
+    """Count the product of the edges with the tokens that leave, and with their scales."""
+    return (layer.tokens - layer.num_prop) * layer.num_prop * (layer.model.dim + int(scaled))
+
+
+for entry in (
+    Propagation("None", "nothing: the tokens are dropped (pruning)", lambda split, edges: split.kept),
+    Propagation("Mean", "the mean of the removed tokens becomes one new token", mean, joins=1),
+    Propagation(
+        "GraphProp",
+        "neighbours receive the token times alpha and the edge's weight",
+        graph_prop,
+        uses_graph=True,
+        uses_alpha=True,
+        macs=edge_macs,
+    ),
+    Propagation(
+        "Merge",
+        "tokens are merged into their receiver by the size-weighted mean",
+        merge,
+        uses_graph=True,
+        one_receiver=True,
+        merges=True,
+        macs=edge_macs,
+    ),
+):
+    PROPAGATIONS.add(entry)

@@ -8,10 +8,12 @@ from helpers import TINY_GTP, images_for, noise_of, tiny_vit, variants
 from gtp_models.frame.attention import AttentionOutput, attend, sparsify
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods.apply import apply
-from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS, Split, State
+from gtp_models.methods.gtp.axes import Split, State
 from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.gtp.graphs import picked_edges
+from gtp_models.methods.gtp.propagations import PROPAGATIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_models.methods.gtp.sparsity import exact_threshold
 from gtp_models.plan import make_plan
 

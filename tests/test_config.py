@@ -12,8 +12,8 @@ from timm.models import VisionTransformer
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods import METHODS, make_settings
-from gtp_models.methods.gtp.axes import GRAPHS
 from gtp_models.methods.gtp.config import GTPConfig, graphs_with
+from gtp_models.methods.gtp.graphs import GRAPHS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 

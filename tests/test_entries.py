@@ -1,6 +1,8 @@
 """Registries: what one holds, in which order, and what is refused."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -52,6 +54,21 @@ def test_a_second_entry_of_a_name_is_refused(colours: Registry[Colour]) -> None:
 def test_an_unknown_name_lists_the_choices(colours: Registry[Colour], name: Any) -> None:
     with pytest.raises(InputError, match="colour=.*amber, red"):
         colours[name]
+
+
+def test_listed_modules_are_imported_at_the_first_look_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm: Registry[Colour] = Registry("colour", InputError, modules=["warm_colours"])
+    code = "from test_entries import Colour, WARM\nWARM.add(Colour('red'))\n"
+    (tmp_path / "warm_colours.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(globals(), "WARM", warm)
+    warm.add(Colour("blue"))
+    assert "warm_colours" not in sys.modules
+    try:
+        assert "red" in warm
+    finally:
+        del sys.modules["warm_colours"]
+    assert (warm.names(), len(warm)) == (("blue", "red"), 2)
 
 
 def test_it_is_light() -> None:

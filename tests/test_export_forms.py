@@ -11,8 +11,8 @@ from gtp_exporters.simplify import simplify
 from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models.methods.apply import apply
-from gtp_models.methods.gtp.axes import SELECTIONS
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
+from gtp_models.methods.gtp.selections import SELECTIONS
 
 MEASURED = {name: value for name, value in PRESETS["measured"].items() if name != "schedule"}
 Form = tuple[dict[str, Any], dict[str, Any], int]

@@ -11,7 +11,7 @@ import torch
 from artifacts import ROOT
 
 from gtp_models import METHODS, trace_tokens
-from gtp_models.methods.gtp.axes import SELECTIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_runtime.backends import BACKENDS
 
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
@@ -31,7 +31,8 @@ def examples(heading: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    known = [METHODS._loaded(), SELECTIONS._loaded(), BACKENDS._entries]
+    METHODS.names()  # imports those that come with gtp-export
+    known = [METHODS._entries, SELECTIONS._entries, BACKENDS._entries]
     before = [dict(entries) for entries in known]
     yield
     for entries, kept in zip(known, before, strict=True):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtp_models.methods.gtp.axes import GRAPHS, GraphInput
+from gtp_models.methods.gtp.axes import GraphInput
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.gtp.graphs import normalise, pick, semantic_adjacency, spatial_adjacency
+from gtp_models.methods.gtp.graphs import GRAPHS, normalise, pick, semantic_adjacency, spatial_adjacency
 
 GRID = (4, 5)
 

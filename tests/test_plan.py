@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.patch import remove, trace_tokens
 from gtp_models.methods.apply import apply
-from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.graphs import GRAPHS
+from gtp_models.methods.gtp.propagations import PROPAGATIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_models.plan import make_plan
 
 GAP = {"class_token": False, "global_pool": "avg"}

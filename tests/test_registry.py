@@ -1,10 +1,6 @@
-"""Registries find what their modules hold, and every entry of each of ours says what it is and runs."""
+"""Every entry of each registry of ours says what it is and runs."""
 
 import json
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +9,10 @@ from artifacts import Command
 from helpers import images_for, settings_of, tiny_vit
 
 from gtp_models import METHODS, ConfigError, GTPConfig, apply, make_plan, make_settings, trace_tokens
-from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
-from gtp_models.registry import Registry
+from gtp_models.methods.gtp.graphs import GRAPHS
+from gtp_models.methods.gtp.propagations import PROPAGATIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
+from gtp_runtime.registry import Registry
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "method": METHODS,
@@ -24,71 +22,10 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    name: str
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[Entry]]:
-    """One with two modules: one with two entries, one with none."""
-    place = tmp_path / "entries_of_a_test"
-    place.mkdir()
-    (place / "__init__.py").write_text(
-        "from gtp_models.registry import Registry\n"
-        "ALL = Registry('colour', ['entries_of_a_test.empty', 'entries_of_a_test.warm'])\n",
-        encoding="utf-8",
-    )
-    (place / "empty.py").write_text("", encoding="utf-8")
-    (place / "warm.py").write_text(
-        "from test_registry import Entry\nfrom entries_of_a_test import ALL\n"
-        "for name in ('red', 'amber'):\n    ALL.add(Entry(name))\n",
-        encoding="utf-8",
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    import entries_of_a_test
-
-    yield entries_of_a_test.ALL
-    for name in [name for name in sys.modules if name.startswith("entries_of_a_test")]:
-        del sys.modules[name]
-
-
-def test_the_first_look_up_finds_every_modules_entries(registry: Registry[Entry]) -> None:
-    assert "entries_of_a_test.warm" not in sys.modules
-    assert registry["red"] == Entry("red")
-    assert registry.names() == ("amber", "red"), "in alphabetical order"
-
-
-def test_names_alone_find_them_too(registry: Registry[Entry]) -> None:
-    assert registry.names() == ("amber", "red")
-
-
-def test_an_application_adds_its_own_before_or_after(registry: Registry[Entry]) -> None:
-    blue = registry.add(Entry("blue"))
-    assert registry.names() == ("amber", "blue", "red")
-    registry.add(Entry("green"))
-    assert (registry["blue"], registry.names()) == (blue, ("amber", "blue", "green", "red"))
-
-
-def test_a_second_entry_of_a_name_is_refused(registry: Registry[Entry]) -> None:
-    red = registry["red"]
-    with pytest.raises(ConfigError, match="colour='red' exists already: choose another name"):
-        registry.add(Entry("red"))
-    assert registry["red"] is red
-    assert registry.add(red) is red, "the same one again is no second one"
-
-
-@pytest.mark.parametrize("name", ["grey", "", None, 3, ["red"]])
-def test_an_unknown_name_lists_the_choices(registry: Registry[Entry], name: Any) -> None:
-    with pytest.raises(ConfigError) as caught:
-        registry[name]
-    assert str(caught.value) == f"colour={name!r} is unknown: choose one of amber, red"
-
-
 @pytest.mark.parametrize("setting", REGISTRIES)
 def test_ours(setting: str) -> None:
     registry = REGISTRIES[setting]
-    assert registry.setting == setting
+    assert registry.kind == setting
     assert registry.names()
     for name in registry.names():
         entry = registry[name]

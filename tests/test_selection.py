@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from gtp_models.frame.tokens import Tokens, rank
-from gtp_models.methods.gtp.axes import SELECTIONS, State
+from gtp_models.methods.gtp.axes import State
+from gtp_models.methods.gtp.selections import SELECTIONS
 
 OF_ATTENTION = [name for name in SELECTIONS.names() if SELECTIONS[name].needs != "tokens"]
 

@@ -9,10 +9,12 @@ from gtp_export.options import Json
 def methods(json: Json = False) -> None:
     """List the token reduction methods, and GTP's selections, graphs and propagations."""
     from gtp_models import METHODS
-    from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS
+    from gtp_models.methods.gtp.graphs import GRAPHS
+    from gtp_models.methods.gtp.propagations import PROPAGATIONS
+    from gtp_models.methods.gtp.selections import SELECTIONS
 
     found: dict[str, dict[str, str]] = {
-        "method": {name: METHODS[name].summary for name in METHODS.names()},
+        "method": _summaries(METHODS),
         "selection": _summaries(SELECTIONS),
         "graph": _summaries(GRAPHS),
         "propagation": _summaries(PROPAGATIONS),

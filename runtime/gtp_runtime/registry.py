@@ -2,14 +2,16 @@
 
 Entries are added by literal name where they are defined, so a search for a name finds its definition. The package of a
 registry imports the modules of its own entries in its ``__init__``: nothing walks over files, so programs that
-PyInstaller froze and zip applications have the same entries. An application adds its own in the same way.
+PyInstaller froze and zip applications have the same entries. Entries that are too heavy for that stand in modules that
+the registry lists, and that are imported at the first look-up. An application adds its own in the same way.
 
     COLOURS: Registry[Colour] = Registry("colour", InputError)
     RED = COLOURS.add(Colour("red"))
     COLOURS["red"] is RED
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -31,11 +33,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Args:
         kind: what an entry is, or the setting that selects one: "backend", "selection". Messages start with it.
         error: the class of all errors.
+        modules: modules that add entries, imported at the first look-up.
     """
 
-    def __init__(self, kind: str, error: type[Exception]) -> None:
+    def __init__(self, kind: str, error: type[Exception], modules: Sequence[str] = ()) -> None:
         self.kind, self.error = kind, error
         self._entries: dict[str, Entry] = {}
+        self._modules = tuple(modules)
 
     def add(self, entry: Entry) -> Entry:
         """Add an entry and return it; it decorates classes that have a ``name``. Adding it again changes nothing.
@@ -62,10 +66,16 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return self._entries[name]
 
     def __contains__(self, name: Any) -> bool:
-        return isinstance(name, str) and name in self._entries
+        return isinstance(name, str) and name in self._complete()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._entries))
+        return iter(sorted(self._complete()))
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._complete())
+
+    def _complete(self) -> dict[str, Entry]:
+        for module in self._modules:
+            import_module(module)
+        self._modules = ()
+        return self._entries

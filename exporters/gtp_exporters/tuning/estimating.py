@@ -3,7 +3,7 @@
 import numpy as np
 
 from gtp_exporters.tuning.results import Result
-from gtp_models.methods.gtp.axes import SELECTIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_models.plan import Plan
 
 PRIOR = 0.02  # weight of what is believed at first, in measurements

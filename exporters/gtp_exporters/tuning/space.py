@@ -5,8 +5,9 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from gtp_exporters.limits import MAX_TOPK
-from gtp_models.methods.gtp.axes import PROPAGATIONS, SELECTIONS
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
+from gtp_models.methods.gtp.propagations import PROPAGATIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_models.methods.settings import LayerShape, ModelShape
 from gtp_models.schedules import TILES, TILES_IN, Amounts, rounded, spread
 

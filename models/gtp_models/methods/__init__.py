@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
-from gtp_models.registry import Registry
+from gtp_runtime.registry import Registry
 
 if TYPE_CHECKING:
     from gtp_models.frame.blocks import ReducingBlocks
@@ -43,11 +43,8 @@ class Method:
 
 METHODS: Registry[Method] = Registry(
     "method",
-    (
-        "gtp_models.methods.baselines",
-        "gtp_models.methods.gtp.blocks",
-        "gtp_models.methods.tome",
-    ),
+    ConfigError,
+    modules=("gtp_models.methods.baselines", "gtp_models.methods.gtp.blocks", "gtp_models.methods.tome"),
 )
 
 

@@ -1,7 +1,7 @@
-"""GTP's three axes: what an entry of each defines, and the registries that hold them.
+"""GTP's three axes: what an entry of each defines.
 
-``selections`` (which tokens leave), ``graphs`` (which tokens are neighbours) and ``propagations`` (what the tokens that
-stay receive) are a file each.
+The entries are in ``selections`` (which tokens leave), ``graphs`` (which tokens are neighbours) and ``propagations``
+(what the tokens that stay receive), each with its registry.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,6 @@ from gtp_models.frame.attention import AttentionMap
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods.gtp.sketch import directions
 from gtp_models.methods.settings import LayerShape, ModelShape
-from gtp_models.registry import Registry
 
 Scores = Float[Tensor, "*batch tokens"]
 Weights = Float[Tensor, "*batch left stay"]
@@ -161,8 +160,3 @@ class Propagation:
     merges: bool = False
     joins: int = 0
     macs: Callable[[LayerShape, bool], int] = lambda layer, scaled: 0
-
-
-SELECTIONS: Registry[Selection] = Registry("selection", ("gtp_models.methods.gtp.selections",))
-GRAPHS: Registry[Graph] = Registry("graph", ("gtp_models.methods.gtp.graphs",))
-PROPAGATIONS: Registry[Propagation] = Registry("propagation", ("gtp_models.methods.gtp.propagations",))

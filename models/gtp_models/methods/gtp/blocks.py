@@ -13,9 +13,6 @@ from gtp_models.frame.tokens import Tokens, rank, take_ids
 from gtp_models.frame.trace import Layer
 from gtp_models.methods import METHODS, Method
 from gtp_models.methods.gtp.axes import (
-    GRAPHS,
-    PROPAGATIONS,
-    SELECTIONS,
     Edges,
     Graph,
     GraphInput,
@@ -25,6 +22,9 @@ from gtp_models.methods.gtp.axes import (
     State,
 )
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.graphs import GRAPHS
+from gtp_models.methods.gtp.propagations import PROPAGATIONS
+from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_models.methods.gtp.sparsity import calibrated_threshold, exact_threshold
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import Plan

@@ -136,7 +136,9 @@ class GTPConfig(Settings):
     @property
     def axes(self) -> "tuple[Selection, Graph, Propagation]":
         """The entries that the settings name; the graph is that of ``graph``, whether it is used or not."""
-        from gtp_models.methods.gtp.axes import GRAPHS, PROPAGATIONS, SELECTIONS  # torch
+        from gtp_models.methods.gtp.graphs import GRAPHS  # torch
+        from gtp_models.methods.gtp.propagations import PROPAGATIONS
+        from gtp_models.methods.gtp.selections import SELECTIONS
 
         return SELECTIONS[self.selection], GRAPHS[self.graph], PROPAGATIONS[self.propagation]
 
@@ -228,13 +230,13 @@ class GTPConfig(Settings):
 
 def graphs_with(attribute: str, value: bool = True) -> str:
     """Name the graphs with edges whose attribute is true (or not), for messages: "graph='Mixed' or graph='…'"."""
-    from gtp_models.methods.gtp.axes import GRAPHS  # torch
+    from gtp_models.methods.gtp.graphs import GRAPHS  # torch
 
     graphs = [GRAPHS[name] for name in GRAPHS.names() if GRAPHS[name].edges]
     return " or ".join(f"graph={graph.name!r}" for graph in graphs if bool(getattr(graph, attribute)) == value)
 
 
 def _selections_without_class_token() -> str:
-    from gtp_models.methods.gtp.axes import SELECTIONS  # torch
+    from gtp_models.methods.gtp.selections import SELECTIONS  # torch
 
     return ", ".join(name for name in SELECTIONS.names() if not SELECTIONS[name].needs_class_token)

@@ -13,11 +13,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from gtp_models.errors import ConfigError
 from gtp_models.frame.tokens import NEVER, add_product, take
-from gtp_models.methods.gtp.axes import GRAPHS, Edges, Graph, GraphInput, Split, State
+from gtp_models.methods.gtp.axes import Edges, Graph, GraphInput, Split, State
 from gtp_models.methods.gtp.sketch import EPS, sketch_size
 from gtp_models.methods.settings import LayerShape, ModelShape
+from gtp_runtime.registry import Registry
 
+GRAPHS: Registry[Graph] = Registry("graph", ConfigError)
 _BELOW_PRODUCTS = -1e20  # below every product of two tokens
 
 

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import torch
 
+from gtp_models.errors import ConfigError
 from gtp_models.frame.tokens import Tokens, add_product
-from gtp_models.methods.gtp.axes import PROPAGATIONS, Edges, Propagation, Split
+from gtp_models.methods.gtp.axes import Edges, Propagation, Split
 from gtp_models.methods.settings import LayerShape
+from gtp_runtime.registry import Registry
+
+PROPAGATIONS: Registry[Propagation] = Registry("propagation", ConfigError)
 
 
 def graph_prop(split: Split, edges: Edges | None) -> Tokens:

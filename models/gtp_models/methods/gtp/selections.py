@@ -11,13 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtp_models.errors import ConfigError
 from gtp_models.frame.attention import AttentionMap
 from gtp_models.frame.tokens import NEVER
-from gtp_models.methods.gtp.axes import SELECTIONS, Scores, Selection, State
+from gtp_models.methods.gtp.axes import Scores, Selection, State
 from gtp_models.methods.gtp.sketch import sketch_size
+from gtp_runtime.registry import Registry
 
 HeadScores = Float[Tensor, "*batch heads tokens"]
 Reduce = Callable[[Tensor], Tensor]
+SELECTIONS: Registry[Selection] = Registry("selection", ConfigError)
 
 
 def mean_heads(values: Tensor) -> Tensor:

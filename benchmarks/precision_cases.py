@@ -10,10 +10,10 @@ from cases import Choice
 from folders import synthetic
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
-from gtp_exporters.describe import write_graph
-from gtp_exporters.graphs import read
-from gtp_exporters.precision import to_precision
-from gtp_exporters.static_check import infer_shapes
+from gtp_exporters.graph.check import infer_shapes
+from gtp_exporters.graph.describe import write_graph
+from gtp_exporters.graph.files import read
+from gtp_exporters.graph.precision import to_precision
 from gtp_models import GTPConfig, Recipe, Settings
 from gtp_models.weights import outline
 from gtp_runtime import Model, load

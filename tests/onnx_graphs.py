@@ -8,9 +8,9 @@ import torch
 from helpers import images_for, tiny_vit
 
 from gtp_exporters.agreement import make_session
-from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig

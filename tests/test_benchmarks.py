@@ -11,9 +11,9 @@ import torch
 from helpers import TINY_RECIPE, noise_of, tiny_vit
 from scripts import Script
 
-from gtp_exporters.precisions import find_precision, precision_names
 from gtp_models import GTPConfig, calibrate, load_recipe
 from gtp_runtime.errors import DeviceError
+from gtp_runtime.precisions import PRECISIONS
 
 EXPORTED = ["drop", "gtp", "gtp-cls", "prune", "measured", "drop-measured", "tome"]
 LABELS = [*EXPORTED, "measured-each", "mean", "pitome", "atc-keys", "atc-tokens"]
@@ -176,6 +176,6 @@ def test_engines_of_every_precision_are_checked_on_a_gpu(
     for name in ("onnxruntime_cuda", "eager"):
         monkeypatch.setattr(check, name, lambda *given: None)
     check.check_model(report, load_recipe("digits"), 1, tmp_path)
-    names = [name for name in precision_names() if "tensorrt" in find_precision(name).TARGETS]
+    names = [name for name, entry in PRECISIONS.items() if "tensorrt" in entry.targets]
     assert sorted(report.skipped) == sorted(f"digits TensorRT {name}: no GPU here" for name in names)
     assert {"fp32", "bf16", "fp16", "int8"} <= set(names)

@@ -10,8 +10,8 @@ from helpers import METHOD_CASES, settings_of
 from onnx_graphs import check_answers, graph_of, operators
 
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
-from gtp_exporters.simplify import simplify
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models import Recipe, apply, build_model
 from gtp_runtime import load
 from gtp_runtime.errors import RandomWeightsWarning

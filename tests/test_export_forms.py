@@ -7,9 +7,9 @@ import pytest
 from helpers import VARIANTS, tiny_vit
 from onnx_graphs import check_answers, graph_of, operators
 
-from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.gtp.selections import SELECTIONS

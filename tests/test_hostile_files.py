@@ -313,7 +313,7 @@ def test_a_packed_checkpoint(tmp_path: Path) -> None:
 
 REFUSE = """
 from pathlib import Path
-from gtp_exporters import graphs
+from gtp_exporters.graph import files as graphs
 from gtp_models.recipes import load_recipe
 from gtp_models.checkpoints import read_checkpoint
 READERS = {".pth": read_checkpoint, ".safetensors": read_checkpoint, ".yaml": lambda path: load_recipe(str(path))}

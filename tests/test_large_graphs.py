@@ -10,9 +10,11 @@ import pytest
 from onnx_graphs import tiny_graph
 
 import gtp_runtime
-from gtp_exporters import EngineOptions, ExportOptions, agreement, build_engine, export, folding, graphs
+from gtp_exporters import EngineOptions, ExportOptions, agreement, build_engine, export
 from gtp_exporters.agreement import answers
 from gtp_exporters.errors import StaticCheckError
+from gtp_exporters.graph import files as graphs
+from gtp_exporters.graph import rules
 from gtp_models import Recipe
 from gtp_runtime.errors import ManifestError, RandomWeightsWarning
 from gtp_runtime.manifest import check_file, file_sha256, read_manifest
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeight
 
 def lower_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(graphs, "EXTERNAL_ABOVE", 10_000)
-    for module in (graphs, folding, agreement):
+    for module in (graphs, rules, agreement):
         patch.setattr(module, "LARGE", 4096)
 
 

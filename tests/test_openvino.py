@@ -14,7 +14,7 @@ import gtp_runtime
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest
-from gtp_runtime.parity import LIMITS
+from gtp_runtime.precisions import PRECISIONS
 
 pytest.importorskip("openvino")
 
@@ -27,7 +27,7 @@ def on_openvino(digits: Path) -> Model:
 
 
 def check_close(logits: np.ndarray, expected: np.ndarray) -> None:
-    assert np.abs(logits - expected).max() < LIMITS["fp32"].error * np.abs(expected).max()
+    assert np.abs(logits - expected).max() < PRECISIONS["fp32"].parity.error * np.abs(expected).max()
 
 
 def test_answers_as_onnxruntime_does(on_openvino: Model, model: Model) -> None:

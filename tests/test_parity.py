@@ -9,7 +9,8 @@ import pytest
 
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.measures import log_softmax
-from gtp_runtime.parity import LIMITS, NO_TRACE, KeptSets, Parity, compare
+from gtp_runtime.parity import NO_TRACE, KeptSets, Parity, compare
+from gtp_runtime.precisions import PRECISIONS
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (4, 10)).astype(np.float32)
 LAYERS = [np.array([[1, 2]] * 4), np.zeros((4, 0), int), np.array([[3]] * 4)]
@@ -81,7 +82,7 @@ def test_where_no_set_agrees_in_bf16_the_task_decides() -> None:
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 3), ("fp16", 2), ("bf16", 0)])
 def test_kept_sets_are_gated_by_precision(precision: str, limit: int) -> None:
-    assert LIMITS[precision].kept == limit / 4
+    assert PRECISIONS[precision].parity.kept == limit / 4
     for agreeing in range(5):
         parity = compare(LOGITS, LOGITS, precision, kept=kept([SAME] * agreeing + [[1, 9, 3]] * (4 - agreeing)))
         assert parity.ok is (agreeing >= limit)

@@ -12,15 +12,15 @@ from onnx.reference import ReferenceEvaluator
 
 from gtp_exporters.agreement import make_session
 from gtp_exporters.errors import LimitError
-from gtp_exporters.lowering import deciding_nodes, takes
-from gtp_exporters.precision import precision_of, to_precision
-from gtp_exporters.precisions import converted_names
-from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.precision import precision_of, takes, to_precision
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.structure import deciding_nodes
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_runtime.precisions import converted_names
 
 LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 FP16_MAX = float(np.finfo(np.float16).max)

@@ -1,35 +1,56 @@
-"""The registry of precisions: complete, listed without onnx, and known to the runtime's gates."""
+"""The table of precisions: complete, listed without onnx, and each entry is all that the exporter needs."""
 
 import pytest
 from artifacts import Command, python
+from onnx_graphs import tiny_graph
 
-from gtp_exporters.limits import TARGETS
-from gtp_exporters.precisions import converted_names, find_precision, precision_names
-from gtp_runtime.parity import LIMITS
-
-
-def test_every_precision_says_what_the_registry_asks_for() -> None:
-    assert precision_names()[0] == "fp32"
-    for name in precision_names():
-        entry = find_precision(name)
-        assert callable(entry.convert) and callable(entry.matches)
-        assert entry.TARGETS and set(entry.TARGETS) <= set(TARGETS)
-    assert converted_names("tensorrt") == ("fp32", "bf16", "fp16")
-    assert converted_names("onnxruntime") == ("fp32", "bf16", "fp16", "int4_weights", "int8_weights")
+from gtp_exporters.errors import LimitError
+from gtp_exporters.graph.check import infer_shapes
+from gtp_exporters.graph.precision import precision_of, to_precision
+from gtp_exporters.limits import check_precision
+from gtp_runtime.precisions import PRECISIONS, TARGETS, Floats, ParityLimits, Precision, converted_names
 
 
-def test_the_runtime_has_an_error_limit_for_each() -> None:
-    assert set(precision_names()) == set(LIMITS)
+def test_every_entry_names_targets_and_limits() -> None:
+    assert next(iter(PRECISIONS)) == "fp32"
+    for entry in PRECISIONS.values():
+        assert entry.targets and set(entry.targets) <= set(TARGETS)
+        assert entry.parity.error > 0 and entry.calibrated == (entry.gate is not None)
+    assert converted_names("tensorrt") == ("fp32", "fp16", "bf16")
+    assert converted_names("onnxruntime") == ("fp32", "fp16", "bf16", "int8_weights", "int4_weights")
+
+
+def test_an_entry_is_all_that_a_precision_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        PRECISIONS, "fp8", Precision(Floats("FLOAT8E4M3FN"), ParityLimits(0.5, 0.0), targets=("onnxruntime",))
+    )
+    assert check_precision("fp8", "onnxruntime").parity.error == 0.5
+    assert "fp8" in converted_names("onnxruntime") and "fp8" not in converted_names("tensorrt")
+
+
+@pytest.mark.parametrize(("name", "target"), [("fp7", None), ("int4_weights", "tensorrt")])
+def test_a_precision_that_no_one_runs_is_refused(name: str, target: str | None) -> None:
+    with pytest.raises(LimitError, match=name):
+        check_precision(name, target)
+
+
+@pytest.mark.parametrize("name", converted_names("onnxruntime"))
+def test_a_converted_graph_is_recognised(name: str) -> None:
+    assert precision_of(to_precision(infer_shapes(tiny_graph()), name)) == name
+
+
+def test_a_calibrated_precision_is_not_converted_to() -> None:
+    with pytest.raises(LimitError, match="quantize"):
+        to_precision(infer_shapes(tiny_graph()), "int8")
 
 
 def test_listing_loads_neither_onnx_nor_torch() -> None:
     loaded = "print([name for name in ('onnx', 'onnx_ir', 'torch') if name in sys.modules])"
-    code = f"from gtp_exporters.precisions import find_precision, precision_names as names; {loaded}"
-    assert python(code.replace("; print", "; [find_precision(name) for name in names()]; print")).last == "[]"
+    assert python(f"import gtp_exporters.limits, gtp_runtime.precisions; {loaded}").last == "[]"
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("export", precision_names()), ("build-engine", converted_names("tensorrt"))]
+    ("name", "listed"), [("export", tuple(PRECISIONS)), ("build-engine", converted_names("tensorrt"))]
 )
 def test_help_lists_them_all(
     command: Command, monkeypatch: pytest.MonkeyPatch, name: str, listed: tuple[str, ...]

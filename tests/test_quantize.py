@@ -14,22 +14,28 @@ import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_exporters import ExportOptions, LimitError, QuantizationFailedError, QuantizeOptions, export, quantize
-from gtp_exporters.graphs import read
-from gtp_exporters.lowering import attention_logits, deciding_nodes
-from gtp_exporters.precision import precision_of
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.files import read
+from gtp_exporters.graph.precision import precision_of
+from gtp_exporters.graph.structure import attention_logits, constant_products, deciding_nodes
 from gtp_exporters.quantizing import gate
 from gtp_exporters.quantizing.calibration import RUNS
 from gtp_exporters.quantizing.calibration import _parts as handed_over
-from gtp_exporters.quantizing.gate import LIMITS, GateLimits, judge
-from gtp_exporters.quantizing.products import constant_products
+from gtp_exporters.quantizing.gate import judge
 from gtp_exporters.quantizing.sensitivity import fewest
-from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_runtime import load
 from gtp_runtime.errors import ImageError, InputError, ManifestError
 from gtp_runtime.manifest import read_manifest, twin
+from gtp_runtime.precisions import PRECISIONS, GateLimits
 
-STRICT = replace(LIMITS["int8"], divergence=1e-9)
+LIMITS = PRECISIONS["int8"].gate
+assert LIMITS is not None
+STRICT = replace(LIMITS, divergence=1e-9)
 NOTHING = GateLimits(agreement=0, drop=100, divergence=np.inf, cosine=-1, overlap=-np.inf)
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, limits: GateLimits) -> None:
+    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], gate=limits))
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +209,7 @@ def test_a_gate_that_fails_keeps_the_figures_and_the_earlier_files(
 ) -> None:
     place, folder = tiny_int8
     before = {path.name: sha(path) for path in place.iterdir() if path.name != "model.json"}
-    monkeypatch.setitem(LIMITS, "int8", STRICT)
+    set_limits(monkeypatch, STRICT)
     ran = command("quantize", place, "--target", "onnxruntime", "--calib-data", folder, "--json")
     assert ran.code == 3
     document = json.loads(ran.out)
@@ -227,7 +233,7 @@ def test_layers_are_left_out_until_the_gate_passes(
 ) -> None:
     place, folder = tiny_int8
     cosines = [entry["cosine"] for entry in read_manifest(place).results["quantization"].values()]
-    monkeypatch.setitem(LIMITS, "int8", replace(NOTHING, cosine=1 - (1 - min(cosines)) / 4))
+    set_limits(monkeypatch, replace(NOTHING, cosine=1 - (1 - min(cosines)) / 4))
     ran = command("quantize", place, "--target", "onnxruntime", "--calib-data", folder, "--keep-fp32", "auto")
     assert ran.code == 0, ran.err
     info = read_manifest(place).entry("model.int8.onnx").quantization
@@ -252,7 +258,7 @@ def test_as_few_as_pass_are_left_out() -> None:
 
 def judged(found: np.ndarray, twin: np.ndarray, name: str = "logits", **limits: float) -> gate.GateReport:
     labels = np.zeros(len(twin), np.int64)
-    return judge("file", {name: found}, {name: twin}, labels, "here", [], 4, replace(LIMITS["int8"], **limits))
+    return judge("file", {name: found}, {name: twin}, labels, "here", [], 4, replace(LIMITS, **limits))
 
 
 def test_every_limit_of_the_gate_is_named() -> None:
@@ -367,13 +373,13 @@ def test_it_needs_no_torch(digits_copy: Path) -> None:
 def test_an_export_can_be_quantised_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, place = images(tmp_path / "images", 130), tmp_path / "made"
     options = ExportOptions(target="onnxruntime", precision="int8", calib_data=folder, data=folder)
-    monkeypatch.setitem(LIMITS, "int8", NOTHING)
+    set_limits(monkeypatch, NOTHING)
     proof = export(TINY, place, weights="random", options=options).proof
     assert proof is not None
     assert [entry.file for entry in proof.latency] == ["dense.onnx", "dense.int8.onnx", "model.onnx", "model.int8.onnx"]
     assert set(read_manifest(place).files) == {"reference.npz", "report.html", *(entry.file for entry in proof.latency)}
     before = {path.name: sha(path) for path in place.iterdir()}
-    monkeypatch.setitem(LIMITS, "int8", STRICT)
+    set_limits(monkeypatch, STRICT)
     with pytest.raises(QuantizationFailedError, match="int8 failed its gate"):
         export(TINY, place, weights="random", options=options)
     assert {path.name: sha(path) for path in place.iterdir()} == before

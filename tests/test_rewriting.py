@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gtp_exporters.rewriting import rewrite
+from gtp_exporters.graph.rules import rewrite
 
 
 def graph(perm: list[int], shape: list[int], twice: bool = False) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from onnx_graphs import operators
 from gtp_exporters import agreement, folding, graphs, simplify
 from gtp_exporters.agreement import answers, compare
 from gtp_exporters.errors import SimplifyError
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 

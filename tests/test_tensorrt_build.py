@@ -15,16 +15,16 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from gtp_exporters import EngineOptions, ExportOptions, QuantizeOptions, build_engine, export, quantize
 from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
-from gtp_exporters.precision import to_precision
-from gtp_exporters.precisions import converted_names
-from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.precision import to_precision
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_exporters.tensorrt.building import build
-from gtp_exporters.tracing import Traced, to_onnx
 from gtp_models import GTPConfig, Recipe
 from gtp_models.methods.apply import apply
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
+from gtp_runtime.precisions import converted_names
 from gtp_runtime.progress import quiet
 from gtp_runtime.tensorrt_flavor import find_flavor
 
@@ -107,6 +107,7 @@ BUILD = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
 from gtp_exporters import build_engine
+from gtp_runtime.precisions import converted_names
 def tell(task, share=None):
     if task.startswith("building the engine"):
         print("building", flush=True)

@@ -5,7 +5,7 @@ import torch
 from helpers import tiny_vit
 
 from gtp_exporters.agreement import make_session
-from gtp_exporters.tracing import Traced, to_onnx
+from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.tokens import rank
 from gtp_models.methods.apply import apply

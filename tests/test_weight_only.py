@@ -11,12 +11,10 @@ from artifacts import Command, python
 from gtp_exporters import ExportOptions, LimitError, build_engine
 from gtp_exporters.agreement import make_session
 from gtp_exporters.errors import StaticCheckError
-from gtp_exporters.graphs import read, serialized
-from gtp_exporters.lowering import attention_logits, deciding_nodes
-from gtp_exporters.precision import precision_of, to_precision
-from gtp_exporters.quantizing.products import constant_products
-from gtp_exporters.static_check import check_static, infer_shapes
-from gtp_exporters.weight_only import OPERATOR
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.files import read, serialized
+from gtp_exporters.graph.precision import OPERATOR, precision_of, to_precision
+from gtp_exporters.graph.structure import attention_logits, constant_products, deciding_nodes
 from gtp_runtime import load
 from gtp_runtime.manifest import read_manifest
 
@@ -76,7 +74,7 @@ def test_they_run_on_onnxruntime_alone(graphs: dict[str, ir.Model], digits_copy:
 
 def test_logging_stays_as_it_was(graphs: dict[str, ir.Model]) -> None:
     assert graphs
-    code = "import logging; from gtp_exporters.weight_only import _packer; _packer(4, 32)"
+    code = "import logging; from gtp_exporters.graph.precision import _packer; _packer(4, 32)"
     assert python(f"{code}; print(logging.getLogger().handlers, logging.getLogger().level)").last == "[] 30"
     assert logging.NullHandler not in map(type, logging.getLogger().handlers)
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from onnx_graphs import tiny_graph
 
-from gtp_exporters import graphs
-from gtp_exporters.graphs import read, save, serialized
-from gtp_exporters.wire import _varint
+from gtp_exporters.graph import files as graphs
+from gtp_exporters.graph.files import _varint, read, save, serialized
 
 TYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.uint8, np.int64, np.bool_, ml_dtypes.int4]
 

@@ -119,7 +119,7 @@ def test_a_full_disk(export: Command, monkeypatch: pytest.MonkeyPatch, tmp_path:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gtp_exporters.describe.save", save)
+    monkeypatch.setattr("gtp_exporters.graph.describe.save", save)
     ran = export("tiny.yaml", "--no-simplify", "-o", tmp_path / "disk" / "out")
     assert_refused(ran, 1, "no space left to write", "nothing was left behind")
     assert not (tmp_path / "disk").exists()

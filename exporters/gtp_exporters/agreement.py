@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from gtp_exporters.graphs import LARGE
+from gtp_exporters.graph.files import LARGE
 
 TOLERANCE = 1e-4  # of max|output|
 IMAGES = 3  # at least, in as many runs as their batch needs

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from gtp_exporters.agreement import Known
-from gtp_exporters.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.float_twin import keep_float
-from gtp_exporters.graph_layers import nodes_per_layer
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.describe import describe, strip, tool_versions, write_graph
+from gtp_exporters.graph.precision import to_precision
+from gtp_exporters.graph.rules import simplify
+from gtp_exporters.graph.trace import Traced, nodes_per_layer, to_onnx, without_collection
 from gtp_exporters.options import ExportOptions
-from gtp_exporters.precision import to_precision
 from gtp_exporters.proof import check_reference
 from gtp_exporters.reference import ReferenceImages, dense_answers, make_reference
-from gtp_exporters.simplify import simplify
-from gtp_exporters.static_check import check_static, infer_shapes
 from gtp_exporters.subject import Subject
-from gtp_exporters.tracing import Traced, to_onnx, without_collection
 from gtp_models.frame.patch import remove
 from gtp_models.methods import make_settings
 from gtp_models.methods.apply import apply

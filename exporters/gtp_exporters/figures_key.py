@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.describe import tool_versions
+from gtp_exporters.graph.describe import tool_versions
 from gtp_models.recipes import Recipe
 from gtp_runtime.errors import ImageError
 from gtp_runtime.fleet.hands import code_digests

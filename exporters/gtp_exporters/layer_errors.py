@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gtp_exporters.float_twin import read_twins, values_of
-from gtp_exporters.quantizing.products import PRODUCTS, constant_products
+from gtp_exporters.graph.structure import PRODUCTS, constant_products
 
 FP16_MAX = float(np.finfo(np.float16).max)
 

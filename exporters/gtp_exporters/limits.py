@@ -1,14 +1,12 @@
 """Limits of the runtimes. Sources: ONNX-TensorRT's docs/operators.md; builds with TensorRT-RTX."""
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from gtp_exporters.errors import LimitError
+from gtp_runtime.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from gtp_models.plan import Plan
-
-Target = Literal["tensorrt", "onnxruntime", "openvino"]
-TARGETS: tuple[str, ...] = get_args(Target)
 
 MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build
 OPSETS = range(18, 24)
@@ -38,7 +36,7 @@ def check_limits(plan: "Plan", target: str) -> None:
 
     Args:
         plan: what happens to the tokens.
-        target: one of ``TARGETS``.
+        target: one of ``gtp_runtime.precisions.TARGETS``.
 
     Raises:
         LimitError: a layer sorts more values than TensorRT's TopK takes.
@@ -53,6 +51,22 @@ def check_limits(plan: "Plan", target: str) -> None:
                 f"layer {index} sorts {size} values, but TensorRT's TopK takes at most {MAX_TOPK}: "
                 f"{plan.settings.topk_remedy(shape, MAX_TOPK)}, or --target onnxruntime or openvino"
             )
+
+
+def check_precision(name: str, target: str | None = None) -> Precision:
+    """Return the precision of a name, and check that a target's runtime runs it.
+
+    Raises:
+        LimitError: there is none, or the target does not run it.
+    """
+    if name not in PRECISIONS:
+        raise LimitError(f"precision={name!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+    targets = PRECISIONS[name].targets
+    if target is not None and target not in targets:
+        raise LimitError(
+            f"{target} does not run {name}, {' and '.join(targets)} does: export with --target {targets[0]}"
+        )
+    return PRECISIONS[name]
 
 
 def check_opset(opset: int) -> None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import TARGETS, check_opset
-from gtp_exporters.precisions import check_target, find_precision
+from gtp_exporters.limits import check_opset, check_precision
 from gtp_models.heads import HEADS
 from gtp_models.methods.settings import is_int
+from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 INPUTS = ("float", "uint8")
 
@@ -24,8 +24,8 @@ class ExportOptions:
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
-        precision: one of ``precision_names()``, written into the graphs; inputs and outputs stay float32. "int8" adds
-            int8 graphs for ``target`` to the float32 ones.
+        precision: a name of ``gtp_runtime.precisions.PRECISIONS``, written into the graphs; inputs and outputs stay
+            float32. "int8" adds int8 graphs for ``target`` to the float32 ones.
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
         calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds, for settings that need a
             calibration and have none, and ranges for int8.
@@ -55,13 +55,13 @@ class ExportOptions:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
-        check_target(self.precision, self.target)
+        check_precision(self.precision, self.target)
         check_opset(self.opset)
 
     @property
     def calibrated(self) -> bool:
         """Whether graphs are quantised on images after the export."""
-        return find_precision(self.precision).CALIBRATED
+        return PRECISIONS[self.precision].calibrated
 
     @property
     def converted(self) -> str:

@@ -1,15 +1,17 @@
 """Proves an export before it replaces an earlier one: validates it against the reference and times it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gtp_exporters.errors import ParityFailedError
-from gtp_exporters.layer_errors import layer_errors, overflows
+from gtp_exporters.errors import ExportError
+from gtp_exporters.layer_errors import LayerError, layer_errors, overflows
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
 from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.comparing import record_latency
+from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
@@ -38,6 +40,22 @@ class Proof:
     latency: list[Latency]
     note: str = ""
     backend: str = "onnxruntime"
+
+
+class ParityFailedError(ExportError):
+    """The outputs of the exported graphs differ from those of eager PyTorch.
+
+    Attributes:
+        proof: the measured values; of a model whose own answers are not finite, its parity with itself.
+        errors: how far each layer is from float32, the furthest first; none for float32 and bf16.
+    """
+
+    exit_code = GATE_FAILED
+
+    def __init__(self, message: str, proof: Proof, errors: Sequence[LayerError] = ()) -> None:
+        super().__init__(message)
+        self.proof = proof
+        self.errors = list(errors)
 
 
 def prove(directory: Path, threads: int, progress: Progress) -> Proof:

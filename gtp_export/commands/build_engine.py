@@ -9,7 +9,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import GraphPath, Json, Quiet, Verbose
-from gtp_exporters.precisions import converted_names
+from gtp_runtime.precisions import converted_names
 from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:

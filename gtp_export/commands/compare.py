@@ -13,7 +13,7 @@ from gtp_export.run_options import takes_backend_options
 from gtp_export.settings_options import read_size
 from gtp_exporters.comparing.methods import SPECIAL
 from gtp_exporters.comparing.runs import graph_backends
-from gtp_exporters.precisions import precision_names
+from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from gtp_exporters.comparing.methods import Budget
@@ -48,7 +48,7 @@ def compare(
         typer.Option(help="Instead of --budgets: tokens removed in every layer, 4,8,12.", show_default=False),
     ] = None,
     backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
-    precisions: Annotated[str, typer.Option(help=f"{', '.join(precision_names())}.")] = "fp32",
+    precisions: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "fp32",
     weights: Annotated[str, typer.Option(help="pretrained, a file, random or auto, as for export.")] = "pretrained",
     output: Annotated[
         Path | None,

@@ -9,9 +9,8 @@ import typer
 from gtp_export import console
 from gtp_export import settings_options as of_method
 from gtp_export.options import Json, Quiet, Verbose
-from gtp_exporters.limits import TARGETS
-from gtp_exporters.precisions import precision_names
 from gtp_runtime.errors import GATE_FAILED
+from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported, ParityFailedError
@@ -53,7 +52,7 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help=f"Precision of the graphs: {', '.join(precision_names())}. Inputs stay float32. "
+            help=f"Precision of the graphs: {', '.join(PRECISIONS)}. Inputs stay float32. "
             "int8 graphs are for --target, calibrated on --calib-data, and added to the fp32 ones."
         ),
     ] = "fp32",

@@ -11,8 +11,8 @@ from gtp_export.numbers import finite
 from gtp_export.options import Json, Labels, Quiet, Ray, Verbose
 from gtp_export.run_options import RunOptions, takes_run_options
 from gtp_export.units import read_seconds
-from gtp_exporters.precisions import converted_names
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
+from gtp_runtime.precisions import converted_names
 
 if TYPE_CHECKING:
     from gtp_exporters.tuning.outcome import Outcome

@@ -12,13 +12,13 @@ from gtp_export.options import DataFolder, Json, Labels, ModelPath, Quiet, Ray, 
 from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
-from gtp_runtime.parity import LIMITS
+from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from gtp_runtime import Accuracy, ImageSet, Model
 
 SHOWN = 10  # images that cannot be read, on a terminal
-_KEPT = ", ".join(f"{precision} {limits.kept:g}" for precision, limits in LIMITS.items())
+_KEPT = ", ".join(f"{name} {precision.parity.kept:g}" for name, precision in PRECISIONS.items())
 
 
 @takes_run_options()

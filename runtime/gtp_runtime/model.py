@@ -120,7 +120,7 @@ class Model(Runner):
         Args:
             progress: called with "validating" and the share done.
             min_kept: minimum share of images, 0..1, whose kept sets agree; default: by precision
-                (``gtp_runtime.parity.LIMITS``).
+                (``gtp_runtime.precisions.PRECISIONS``).
 
         Raises:
             ManifestError: the reference is missing, damaged, of another export, or has no outputs for this file.

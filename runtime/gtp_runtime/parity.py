@@ -3,7 +3,7 @@
 Token selection is discrete: with other arithmetic a near-tie may flip, which changes the logits far more than rounding
 does. So the share of images whose kept sets agree has a limit, and the error limit applies only to those images. For
 the others, the report shows how close the tie was. Limits on the result (the predicted class, or the direction of the
-features) apply to all images. ``LIMITS`` has the limits.
+features) apply to all images. ``gtp_runtime.precisions`` has the limits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,65 +15,25 @@ import numpy as np
 
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.measures import cosine, divergence, hits
+from gtp_runtime.precisions import PRECISIONS, ParityLimits
 from gtp_runtime.text import number, percent
 
 NO_TRACE = "kept sets were not compared: the file does not output the removed tokens (exported with --no-trace)"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What parity allows.
-
-    Attributes:
-        error: largest error as a fraction of max|logit|, on images whose kept sets agree.
-        kept: smallest share of images, 0..1, whose kept sets agree in every layer.
-        overlap: smallest share of tokens, corrected for chance, that leave in the same layers. Chance gives 0; measured
-            on the files of ``LIMITS``: fp32 and fp16 0.97 to 1, bf16 0.7 to 1.
-        cosine: smallest cosine similarity of an image's answers.
-        kl: largest divergence of an image's class probabilities, in nats.
-        top1: smallest share of images with the same best class.
-    """
-
-    error: float
-    kept: float
-    overlap: float = 0.5
-    cosine: float = 0.999
-    kl: float = 0.01
-    top1: float = 0.99
-
-
-# The shares of the images whose kept sets agree in every layer: a correct file flips near-ties alone, and random
-# weights have many. Measured on DeiT-Ti, DeiT-S, ViT-L (random weights, 48 photographs) and digits: fp32 92 to 100 %,
-# fp16 77 to 98 %, bf16 0 to 72 %. So fp32 and fp16 leave room for chance in a pack of 8 images, and in bf16, where a
-# dozen layers of near-ties let no image agree, only the overlap counts. A file that chooses other tokens agrees on no
-# image. Of an image whose near-ties flip, the answers say little. In bf16 through OpenVINO on digits and the CIFAR-10
-# ViT, at 0.61 to 0.75 of the MACs, the smallest cosine is 0.9990 and the largest divergence 0.0017 where kept sets
-# agree, but 0.925 and 0.109 where they do not, at a mean of 0.002 and 97 to 100 % agreement in top-1.
-# int8 is compared with fp32 when it is made, by means over many images; the smallest cosine of digits' paper form is
-# 0.92. Weights in few bits flip as many: where kept sets agree, their errors on digits are 0.02 (8 bits) and 0.07 (4).
-LIMITS = {
-    "fp32": Limits(1e-3, 0.75),
-    "fp16": Limits(3e-2, 0.5),
-    "bf16": Limits(1e-1, 0.0, cosine=0.9, kl=0.2, top1=0.95),
-    "int8": Limits(5e-1, 0.0, cosine=0.8, kl=1.0, top1=0.95),
-    "int8_weights": Limits(1e-1, 0.0, cosine=0.8, kl=1.0, top1=0.95),
-    "int4_weights": Limits(3e-1, 0.0, cosine=0.8, kl=1.0, top1=0.95),
-}
-
-
-def limits_of(precision: str, min_kept: float | None = None) -> Limits:
+def limits_of(precision: str, min_kept: float | None = None) -> ParityLimits:
     """Return the limits of a precision; ``min_kept`` replaces that of the kept sets.
 
     Raises:
         InputError: an unknown precision, a ``min_kept`` that is no number in 0..1.
     """
-    if precision not in LIMITS:
-        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(LIMITS)}")
+    if precision not in PRECISIONS:
+        raise InputError(f"no parity limits for precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if min_kept is None:
-        return LIMITS[precision]
+        return PRECISIONS[precision].parity
     if isinstance(min_kept, bool) or not isinstance(min_kept, int | float) or not 0 <= min_kept <= 1:
         raise InputError(f"min_kept={min_kept!r}: give a share of the images, 0 to 1")
-    return replace(LIMITS[precision], kept=float(min_kept))
+    return replace(PRECISIONS[precision].parity, kept=float(min_kept))
 
 
 @dataclass(frozen=True)
@@ -274,7 +234,7 @@ def compare(
         kept: what tells which tokens are kept; None where no token leaves.
         classes: False for features, which have no best class and no probabilities.
         min_kept: the share of images, 0..1, whose kept sets must agree (default: by precision, see
-            ``LIMITS``).
+            ``precisions.PRECISIONS``).
 
     Raises:
         InputError: nothing to compare, outputs of another shape than expected, a ``min_kept`` outside 0..1, an unknown
@@ -328,7 +288,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def failed_gates(parity: Parity, limits: Limits, *, finite: bool, kept_asked: bool) -> list[str]:
+def failed_gates(parity: Parity, limits: ParityLimits, *, finite: bool, kept_asked: bool) -> list[str]:
     """Return a message for each gate that fails.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 from gtp_runtime import parity
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import REFERENCE_NAME
-from gtp_runtime.parity import LIMITS, KeptSets, limits_of
+from gtp_runtime.parity import KeptSets, limits_of
 from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
@@ -67,4 +67,4 @@ def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> KeptSets
 def _precision(model: "Model") -> str:
     """What the file's answers are computed in: the backend's where it is lower than the file's."""
     compute, written = str(model.backend.info.get("compute", "fp32")), model.entry.precision
-    return written if compute == "fp32" or LIMITS[written].error > LIMITS[compute].error else compute
+    return written if compute == "fp32" or limits_of(written).error > limits_of(compute).error else compute

@@ -14,16 +14,16 @@ from gtp_exporters.comparing.published import read_published
 from gtp_exporters.comparing.rows import Comparison, with_front
 from gtp_exporters.comparing.runs import Run, make_runs
 from gtp_exporters.comparing.work import Work, working
-from gtp_exporters.describe import tool_versions
 from gtp_exporters.errors import LimitError
 from gtp_exporters.figures_key import figures_key
-from gtp_exporters.precisions import find_precision
+from gtp_exporters.graph.describe import tool_versions
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
+from gtp_runtime.precisions import PRECISIONS
 from gtp_runtime.progress import Progress, quiet
 
 
@@ -90,7 +90,7 @@ def _images(recipe: Recipe, options: CompareOptions) -> Path:
 
 
 def _check_calibration(recipe: Recipe, options: CompareOptions, runs: Sequence[Run]) -> None:
-    calibrated = [run.form.precision for run in runs if find_precision(run.form.precision).CALIBRATED]
+    calibrated = [run.form.precision for run in runs if PRECISIONS[run.form.precision].calibrated]
     if calibrated and options.calib_data is None and recipe.calibration is None:
         raise LimitError(
             f"{recipe.name} has no images of its own to calibrate {calibrated[0]} on: give --calib-data DIR"

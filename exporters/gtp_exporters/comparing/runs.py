@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import TARGETS
-from gtp_exporters.precisions import find_precision, precision_names
 from gtp_runtime.backends import BACKENDS, BackendSpec, make_options
 from gtp_runtime.errors import BackendMissingError, InputError
+from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 GRAPH, PLAIN = ".onnx", "fp32"
 TARGET = "onnxruntime"  # whose limits all graphs keep; only int8 differs by target
@@ -65,9 +64,9 @@ def make_runs(
         LimitError: an unknown precision.
         BackendMissingError, DeviceError: a backend that is not installed here.
     """
-    unknown = [name for name in precisions if name not in precision_names()]
+    unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown:
-        raise LimitError(f"precisions={', '.join(unknown)} are unknown: choose from {', '.join(precision_names())}")
+        raise LimitError(f"precisions={', '.join(unknown)} are unknown: choose from {', '.join(PRECISIONS)}")
     if COMPUTE in options:
         raise InputError(f"{COMPUTE} is chosen by precisions here: leave it out")
     return [
@@ -96,11 +95,11 @@ def _spec(name: str) -> BackendSpec:
 def _run(spec: BackendSpec, precision: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     given = {**{name: value for name, value in defaults.items() if name in spec.option_names}, **options}
     computes = get_args(get_type_hints(spec.options).get(COMPUTE))
-    if precision in computes and not find_precision(precision).CALIBRATED:
+    if precision in computes and not PRECISIONS[precision].calibrated:
         given, made = {**given, COMPUTE: precision}, PLAIN
     else:
         made = precision
     make_options(spec, given)  # fail early
-    own = find_precision(made).CALIBRATED and spec.name in TARGETS
+    own = PRECISIONS[made].calibrated and spec.name in TARGETS
     form = Form(made, spec.name if own else TARGET)
     return Run(spec.name, precision, form, given, is_baseline=precision == PLAIN, is_wanted=True)

@@ -9,30 +9,9 @@ import numpy as np
 from gtp_exporters.errors import LimitError
 from gtp_runtime.measures import cosine, divergence, hits, standard_error
 from gtp_runtime.parity import KeptSets
+from gtp_runtime.precisions import PRECISIONS, GateLimits
 
 Outputs = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class GateLimits:
-    """What the gate allows.
-
-    Attributes:
-        agreement: smallest share of images with the twin's best class.
-        drop: largest loss of top-1 against the twin, in points, where classes are known.
-        divergence: largest mean Kullback-Leibler divergence from the twin's class probabilities, in nats.
-        cosine: smallest mean cosine similarity of logits or features to the twin's.
-        overlap: smallest share of the tokens that leave in a layer in both, corrected for chance.
-    """
-
-    agreement: float
-    drop: float
-    divergence: float
-    cosine: float
-    overlap: float
-
-
-LIMITS = {"int8": GateLimits(agreement=0.95, drop=1.0, divergence=0.02, cosine=0.99, overlap=0.5)}
 
 
 @dataclass(frozen=True)
@@ -176,8 +155,10 @@ def limits_of(precision: str, max_drop: float | None) -> GateLimits:
     Raises:
         LimitError: a ``max_drop`` below 0.
     """
+    limits = PRECISIONS[precision].gate
+    assert limits is not None
     if max_drop is None:
-        return LIMITS[precision]
+        return limits
     if not max_drop >= 0:
         raise LimitError(f"max_drop={max_drop}: give points, 0 or more")
-    return replace(LIMITS[precision], drop=max_drop)
+    return replace(limits, drop=max_drop)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from gtp_exporters.describe import write_graph
-from gtp_exporters.graphs import DATA_SUFFIX, on_disk
-from gtp_exporters.quantizing.gate import GateLimits, GateReport, Outputs, judge
+from gtp_exporters.graph.describe import write_graph
+from gtp_exporters.graph.files import DATA_SUFFIX, on_disk
+from gtp_exporters.quantizing.gate import GateReport, Outputs, judge
 from gtp_exporters.quantizing.images import Judges, batches
 from gtp_exporters.quantizing.quantizer import Source
 from gtp_runtime.backends import find_backend
 from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.precisions import GateLimits
 from gtp_runtime.progress import Progress
 
 Prepare = Callable[[np.ndarray], np.ndarray]

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.graphs import read
+from gtp_exporters.graph.check import infer_shapes
+from gtp_exporters.graph.files import read
+from gtp_exporters.graph.structure import Product, constant_products, deciding_products
 from gtp_exporters.quantizing.calibration import measure_ranges
 from gtp_exporters.quantizing.forms import FORMS
 from gtp_exporters.quantizing.gate import limits_of
 from gtp_exporters.quantizing.images import Judges, check_distinct
 from gtp_exporters.quantizing.job import PRECISION, Job, prepared
 from gtp_exporters.quantizing.options import QuantizeOptions
-from gtp_exporters.quantizing.products import Product, constant_products, deciding_products
 from gtp_exporters.quantizing.quantizer import source
-from gtp_exporters.static_check import infer_shapes
 from gtp_runtime.images.folders import spread
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.progress import Progress

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 
-from gtp_exporters.describe import strip
-from gtp_exporters.graphs import save
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.describe import strip
+from gtp_exporters.graph.files import save
+from gtp_exporters.graph.structure import PRODUCTS, Product
 from gtp_exporters.quantizing.forms import Form
-from gtp_exporters.quantizing.products import PRODUCTS, Product
-from gtp_exporters.static_check import check_static, infer_shapes
 
 _INFERRED = {"onnx.infer": "onnxruntime.quant"}  # tells the quantiser that shapes are inferred
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtp_exporters.directory import staged
-from gtp_exporters.errors import LimitError, OutputError, QuantizationFailedError
+from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.quantizing.forms import FORMS
 from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import choose
@@ -13,7 +13,7 @@ from gtp_exporters.quantizing.job import Attempt
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.placing import linked, with_files
 from gtp_exporters.quantizing.preparing import calibrate, float_graphs, opened, own_images, probes_of
-from gtp_exporters.quantizing.search import check_kept, cost_of, search
+from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
 from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.manifest import (
     REFERENCE_NAME,

@@ -4,16 +4,33 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from gtp_exporters.errors import LimitError, QuantizationFailedError
+from gtp_exporters.errors import ExportError, LimitError
+from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import Judges
 from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.sensitivity import LayerLoss, fewest, measure_losses
+from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.timing import in_turn
 
 SECONDS = 2.0  # of timing what the layers in float32 cost
 SHOWN = 3  # layers that an error names
 Attempts = list[Attempt]
+
+
+class QuantizationFailedError(ExportError):
+    """The outputs of quantised graphs differ too much from those of the float32 graphs.
+
+    Attributes:
+        reports: the measured values, one report per file.
+        losses: divergence of each layer when it alone is quantised, the largest first.
+    """
+
+    exit_code = GATE_FAILED
+
+    def __init__(self, message: str, reports: Sequence[GateReport], losses: Sequence[LayerLoss]) -> None:
+        super().__init__(message)
+        self.reports, self.losses = reports, losses
 
 
 def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) -> tuple[Attempts, list[LayerLoss]]:

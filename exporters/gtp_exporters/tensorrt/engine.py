@@ -8,10 +8,10 @@ from typing import Any
 import onnx_ir as ir
 
 from gtp_exporters.errors import EngineError, LimitError, OutputError
-from gtp_exporters.graphs import read
-from gtp_exporters.precision import precision_of, to_precision
-from gtp_exporters.precisions import check_target
-from gtp_exporters.static_check import check_static, infer_shapes
+from gtp_exporters.graph.check import check_static, infer_shapes
+from gtp_exporters.graph.files import read
+from gtp_exporters.graph.precision import precision_of, to_precision
+from gtp_exporters.limits import check_precision
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
 from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
 from gtp_runtime.atomic import flush, replacing, restoring
@@ -57,7 +57,7 @@ def build_engine(
     Args:
         path: the .onnx file, or its artifact directory, which means ``model.onnx``.
         output: the engine file, in the artifact directory (default: the graph's name with the extension .engine).
-        precision: one of ``precision_names()``; default: the graph's own.
+        precision: a name of ``gtp_runtime.precisions.PRECISIONS``; default: the graph's own.
         flavor: "auto", "tensorrt" or "rtx".
         options: build options.
         progress: called with the current task and the share done.
@@ -117,7 +117,7 @@ def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.M
     check_static(graph, "tensorrt")
     if precision is None or precision == precision_of(graph):
         return graph
-    check_target(precision, "tensorrt")
+    check_precision(precision, "tensorrt")
     progress(f"writing {precision} into the graph")
     return to_precision(graph, precision)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from gtp_exporters import graphs
 from gtp_exporters.errors import EngineError
+from gtp_exporters.graph import files as graphs
 from gtp_exporters.limits import MAX_TOPK
 from gtp_runtime.tensorrt_flavor import Flavor
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.precisions import converted_names
 from gtp_exporters.tuning.front import Limit
 from gtp_exporters.tuning.timing import Running
 from gtp_models.methods.settings import is_int, is_number
+from gtp_runtime.precisions import converted_names
 
 
 @dataclass(frozen=True)

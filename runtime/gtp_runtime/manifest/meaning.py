@@ -13,7 +13,7 @@ import numpy as np
 from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.images.preprocessing import MAX_SIDE
 from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
-from gtp_runtime.parity import LIMITS
+from gtp_runtime.precisions import PRECISIONS
 from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text
@@ -63,7 +63,7 @@ def _problems(manifest: Manifest) -> Iterator[Problem]:
 
 def _of_file(place: str, entry: FileEntry) -> Iterator[Problem]:
     yield _known(f"{place}role", entry.role, ROLES)
-    yield _known(f"{place}precision", entry.precision, ("", *LIMITS))
+    yield _known(f"{place}precision", entry.precision, ("", *PRECISIONS))
     yield from _counts(place, {"size": entry.size, "macs": entry.macs, "nodes": entry.nodes})
     for name, specs in (("inputs", entry.inputs), ("outputs", entry.outputs)):
         for index, spec in enumerate(specs):

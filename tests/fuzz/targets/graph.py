@@ -15,7 +15,7 @@ from targets.base import Target, manifest_seed, refused, write
 
 def read_graph(content: bytes, folder: Path) -> None:
     import gtp_runtime
-    from gtp_exporters import graphs
+    from gtp_exporters.graph import files as graphs
 
     place = folder / "export"
     place.mkdir(exist_ok=True)

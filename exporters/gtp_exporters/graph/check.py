@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from gtp_exporters.errors import StaticCheckError
-from gtp_exporters.graphs import restore, skeleton
+from gtp_exporters.graph.files import restore, skeleton
 from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, OPSETS, OWN_OPERATORS, TENSORRT_OPERATORS
 
 

@@ -1,10 +1,12 @@
 """Graphs as ``onnx_ir`` models: their weights are PyTorch's own or mapped from a file, not copied into protobuf.
 
 What takes a protobuf (ONNX's checker, shape inference, the simplifier) gets the skeleton of a graph: its large weights
-are inputs there. So a graph may be larger than protobuf's 2 GiB, and small ones take less time and memory.
+are inputs there. So a graph may be larger than protobuf's 2 GiB, and small ones take less time and memory. A file is
+written likewise: an ONNX file is a protobuf message, and its weights are entries of one repeated field, so protobuf
+serializes the skeleton, and the weights are appended to it from where they are: a tag, a length, the tensor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +18,6 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gtp_exporters.errors import StaticCheckError
-from gtp_exporters.wire import write
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.text import one_line
 
@@ -97,7 +98,55 @@ def _write(model: ir.Model, file: BinaryIO) -> None:
     copy = model.clone()
     weights = {str(value.name): tensor for value, tensor in _take_large(copy)}
     _load_small(copy)
-    write(ir.to_proto(copy), weights, file)
+    write_message(ir.to_proto(copy), weights, file)
+
+
+def write_message(proto: onnx.ModelProto, weights: Mapping[str, ir.TensorProtocol], file: BinaryIO) -> None:
+    """Write a graph and its weights as one ONNX file of at most 2 GiB, protobuf's limit.
+
+    Args:
+        proto: the graph without these weights; its own field ``graph`` is empty afterwards.
+        weights: by name.
+        file: open for writing.
+    """
+    entries = [_Entry(name, tensor) for name, tensor in weights.items()]
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    file.write(proto.SerializeToString())
+    file.write(_prefix(onnx.ModelProto.GRAPH_FIELD_NUMBER, len(graph) + sum(entry.size for entry in entries)))
+    file.write(graph)
+    for entry in entries:
+        entry.write(file)
+
+
+class _Entry:
+    """A weight as an entry of the graph's initializers."""
+
+    def __init__(self, name: str, tensor: ir.TensorProtocol) -> None:
+        self.tensor = tensor
+        head = onnx.TensorProto(name=name, dims=tensor.shape.numpy(), data_type=tensor.dtype.value).SerializeToString()
+        head += _prefix(onnx.TensorProto.RAW_DATA_FIELD_NUMBER, tensor.nbytes)
+        self.head = _prefix(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, len(head) + tensor.nbytes) + head
+        self.size = len(self.head) + tensor.nbytes
+
+    def write(self, file: BinaryIO) -> None:
+        file.write(self.head)
+        file.flush()  # the tensor may write past Python's buffer
+        self.tensor.tofile(file)  # type: ignore[attr-defined]  # every tensor of onnx_ir has it; the protocol does not name it
+
+
+def _prefix(field: int, length: int) -> bytes:
+    """Return the tag of a field whose content has a length, and that length."""
+    return _varint(field << 3 | 2) + _varint(length)
+
+
+def _varint(number: int) -> bytes:
+    """Return a number in groups of 7 bits, the lowest first; the eighth bit says that more follow."""
+    groups = bytearray()
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 def _load_small(model: ir.Model) -> None:

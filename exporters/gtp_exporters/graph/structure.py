@@ -1,16 +1,67 @@
-"""The products of a graph that can be quantised, found by structure and named by where they stand in the model."""
+"""What the nodes of a graph are for, by structure: what decides which tokens leave, and products with weights.
+
+Products are named by where they stand in the model: "blocks.3.mlp.fc2".
+"""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from gtp_exporters.lowering import attention_logits, deciding_nodes
-
 PRODUCTS = ("Conv", "Gemm", "MatMul")
+NORMALISING = ("LayerNormalization", "Log", "Pow", "ReduceMean")  # Log is of the sizes of tokens
 QKV = "attn.qkv"
 _WEIGHT = re.compile(r"(?:model\.)?(.+?)\.weight(?:\.scaled)?")
+
+
+def deciding_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes that decide which tokens leave: what TopK depends on.
+
+    The way back from every TopK ends at products with weights and at the attention logits.
+    """
+    logits = {product for node in graph for product in attention_logits(node)}
+    return _way_back([node for node in graph if node.op_type == "TopK"], ends=logits)
+
+
+def summing_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes that normalise, and the sums that they are of: the residual sums, and merging by size.
+
+    The way back ends at products with weights and at those of attention.
+    """
+    maps = {node for node in graph if next(attention_logits(node), None) is not None}
+    return _way_back([node for node in graph if node.op_type in NORMALISING], ends=maps)
+
+
+def _way_back(starts: list[ir.Node], ends: Collection[ir.Node]) -> set[ir.Node]:
+    """Return the nodes that some depend on, themselves included, up to products with weights and ``ends``."""
+    found: set[ir.Node] = set()
+    waiting = list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node in found or node in ends or _is_weighted(node):
+            continue
+        found.add(node)
+        waiting += node.predecessors()
+    return found
+
+
+def _is_weighted(node: ir.Node) -> bool:
+    weights = (value is not None and value.is_initializer() for value in node.inputs[:2])
+    return node.op_type in PRODUCTS and any(weights)
+
+
+def attention_logits(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield the product that an attention map is the softmax of, with or without a scale or mask between them.
+
+    Nodes that are no softmax of a product have none.
+    """
+    if node.op_type != "Softmax":
+        return
+    sources = list(node.predecessors())
+    if sources and sources[0].op_type in ("Add", "Mul"):
+        sources = list(sources[0].predecessors())
+    yield from (source for source in sources if source.op_type == "MatMul")
 
 
 @dataclass(frozen=True)

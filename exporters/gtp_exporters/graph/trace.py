@@ -1,9 +1,10 @@
-"""From a patched PyTorch model to an ONNX graph of static shape."""
+"""From a patched PyTorch model to an ONNX graph of static shape, and the layer that each of its nodes belongs to."""
 
 import gc
 import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from gtp_exporters.folding import tidy
+from gtp_exporters.graph.rules import tidy
 from gtp_models.frame.patch import is_patched
 from gtp_models.frame.trace import recording
 
@@ -150,3 +151,23 @@ def _layers_of_tensors(model: ir.Model) -> dict[str, int | None]:
 
 def _names(node: ir.Node) -> list[str]:
     return [value.name for value in node.outputs if value.name]
+
+
+def nodes_per_layer(model: ir.Model, layers: Mapping[str, int | None], depth: int) -> list[int]:
+    """Count the nodes of each of ``depth`` layers.
+
+    A node whose output no module made (the recomposed attention, the propagation) belongs to the layer that
+    the graph is in.
+
+    Args:
+        model: a graph in the order in which it was traced, simplified or not.
+        layers: what ``to_onnx`` returned.
+        depth: number of layers.
+    """
+    counts: Counter[int | None] = Counter()
+    current: int | None = None
+    for node in model.graph:
+        known = [layers[value.name] for value in node.outputs if value.name and value.name in layers]
+        current = known[0] if known else current
+        counts[current] += 1
+    return [counts[layer] for layer in range(depth)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from gtp_exporters.graphs import save
-from gtp_exporters.precision import precision_of
+from gtp_exporters.graph.files import save
+from gtp_exporters.graph.precision import precision_of
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
 
 if TYPE_CHECKING:

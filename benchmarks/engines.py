@@ -11,7 +11,7 @@ from pathlib import Path
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
 from gtp_models import GTPConfig, Settings, load_recipe, make_plan
 from gtp_models.weights import outline
-from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.manifest import EngineInfo
 from gtp_runtime.precisions import converted_names
 
 PRECISIONS = converted_names("tensorrt")

@@ -25,11 +25,11 @@ from gtp_exporters import ExportOptions, QuantizeOptions, build_engine, export, 
 from gtp_exporters.errors import ExportError
 from gtp_models import Recipe, apply, build_model, load_recipe, remove
 from gtp_runtime import Latency, benchmark, load
-from gtp_runtime.cuda import find_cuda
+from gtp_runtime.backends.tensorrt.cuda import find_cuda
+from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.latency import against_first, summarise
 from gtp_runtime.precisions import converted_names
-from gtp_runtime.tensorrt_flavor import find_flavor
 from gtp_runtime.timing import in_turn
 
 PRECISIONS = converted_names("tensorrt")

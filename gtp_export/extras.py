@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gtp_runtime.backends import BACKENDS
+from gtp_runtime.deploy.keys import EXTRA as SIGN
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
 from gtp_runtime.fleet.connecting import EXTRA as RAY
-from gtp_runtime.trust.keys import EXTRA as SIGN
 
 ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
 EXPORT = Extra(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
-from gtp_runtime.quantization_info import QuantizationInfo
+from gtp_runtime.manifest import QuantizationInfo
 from gtp_runtime.text import number, percent
 
 if TYPE_CHECKING:

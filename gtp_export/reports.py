@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gtp_export import console
 from gtp_runtime import Accuracy, Latency, Parity
-from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.manifest import EngineInfo
 from gtp_runtime.parity import details, headline
 from gtp_runtime.text import number, percent
 

@@ -35,12 +35,11 @@ from gtp_models import GTPConfig, load_recipe
 from gtp_models.recipes import write_recipe
 from gtp_runtime import read_manifest
 from gtp_runtime.backends.tensorrt import TensorRTBackend
-from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.deploy.keys import PrivateKey, read_private_key, read_public_key, write_key_pair
+from gtp_runtime.deploy.signing import Trust, sign, verify
 from gtp_runtime.errors import KeyFileError
-from gtp_runtime.manifest import check_file
+from gtp_runtime.manifest import EngineInfo, check_file
 from gtp_runtime.recording import record
-from gtp_runtime.trust import Trust, sign, verify, write_key_pair
-from gtp_runtime.trust.keys import PrivateKey, read_private_key, read_public_key
 
 TEXTS = ("old", "new", "newest")  # what is there, what a killed command writes, what the next one writes
 MOVING = "moving"  # an export that counts, and that the next one moves to its place

@@ -16,8 +16,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from gtp_runtime.deploy import install as updating
+from gtp_runtime.deploy import store
+from gtp_runtime.deploy.install import Installed
 from gtp_runtime.errors import GTPRuntimeError
-from gtp_runtime.installing import Installed, store, updating
 from gtp_runtime.manifest import check_file, read_manifest, write_manifest
 
 CALLS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "symlink", "unlink", "write")

@@ -19,7 +19,7 @@ from fake_tensorrt import FakeCuda, fake_trt
 
 from gtp_export.run_options import RunOptions
 from gtp_runtime import load, read_manifest
-from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import (
     BackendMissingError,
     DeviceError,
@@ -29,8 +29,16 @@ from gtp_runtime.errors import (
     ManifestError,
 )
 from gtp_runtime.images.preprocessing import Preprocessing
-from gtp_runtime.manifest import FileEntry, Manifest, ModelInfo, TensorSpec, WeightsInfo, file_sha256, write_manifest
-from gtp_runtime.tensorrt_flavor import find_flavor
+from gtp_runtime.manifest import (
+    EngineInfo,
+    FileEntry,
+    Manifest,
+    ModelInfo,
+    TensorSpec,
+    WeightsInfo,
+    file_sha256,
+    write_manifest,
+)
 
 PREPROCESSING = Preprocessing([4, 4], "shortest", [4, 4], "bicubic", [0.0] * 3, [1.0] * 3, [0, 0, 0])
 INFO = EngineInfo(
@@ -59,7 +67,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         module = fake_trt(cuda, SHAPES, version, refuse)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-        monkeypatch.setattr("gtp_runtime.backends.tensorrt.find_cuda", lambda: cuda)
+        monkeypatch.setattr("gtp_runtime.backends.tensorrt.backend.find_cuda", lambda: cuda)
         loaded = load(path, **load_args)
         loaded.fake_cuda, loaded.fake_trt = cuda, module
         return loaded
@@ -286,7 +294,7 @@ def test_auto_prefers_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_cuda_python_destroys_streams_and_events(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    cuda_python = importlib.import_module("gtp_runtime.cuda.cuda_python")
+    cuda_python = importlib.import_module("gtp_runtime.backends.tensorrt.cuda_python")
     destroyed: list[object] = []
 
     def destroy(thing: object) -> tuple[int]:
@@ -303,7 +311,7 @@ def test_cuda_python_destroys_streams_and_events(monkeypatch: pytest.MonkeyPatch
 
 def test_cuda_without_a_driver_says_so() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    cuda_python = importlib.import_module("gtp_runtime.cuda.cuda_python")
+    cuda_python = importlib.import_module("gtp_runtime.backends.tensorrt.cuda_python")
     try:
         found = cuda_python.CudaPython().describe()["compute_capability"]
     except DeviceError as error:

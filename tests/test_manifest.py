@@ -12,9 +12,9 @@ import pytest
 from artifacts import ROOT
 
 from gtp_runtime import Manifest, Preprocessing, read_manifest
-from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest import (
+    EngineInfo,
     FileEntry,
     LayerEntry,
     ModelInfo,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gtp_runtime.cuda import find_cuda
-from gtp_runtime.cuda.buffers import Buffers
+from gtp_runtime.backends.tensorrt.cuda import Buffers, find_cuda
 from gtp_runtime.errors import DeviceError
 from gtp_runtime.manifest import TensorSpec
 
@@ -95,11 +94,11 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         vars(package)["__spec__"] = importlib.machinery.ModuleSpec("pycuda", None)
         monkeypatch.setitem(sys.modules, "pycuda", package)
         monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-        monkeypatch.delitem(sys.modules, "gtp_runtime.cuda.pycuda", raising=False)
+        monkeypatch.delitem(sys.modules, "gtp_runtime.backends.tensorrt.pycuda", raising=False)
         return find_cuda()
 
     yield run
-    sys.modules.pop("gtp_runtime.cuda.pycuda", None)
+    sys.modules.pop("gtp_runtime.backends.tensorrt.pycuda", None)
 
 
 def test_pycuda_goes_first_and_describes_the_device(load: Any) -> None:
@@ -160,12 +159,12 @@ def test_pycuda_without_a_driver(load: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
     def broken() -> Any:
         monkeypatch.setitem(sys.modules, "pycuda.driver", ModuleType("pycuda.driver"))  # loads, without its names
-        monkeypatch.delitem(sys.modules, "gtp_runtime.cuda.pycuda", raising=False)
+        monkeypatch.delitem(sys.modules, "gtp_runtime.backends.tensorrt.pycuda", raising=False)
         del sys.modules["pycuda"].driver  # type: ignore[attr-defined]
         monkeypatch.delitem(sys.modules, "pycuda.driver")
         return real()
 
     load()
-    monkeypatch.setattr("gtp_runtime.cuda._find", broken)
+    monkeypatch.setattr("gtp_runtime.backends.tensorrt.cuda._find", broken)
     with pytest.raises(DeviceError, match="CUDA cannot be loaded .*install the GPU's driver"):
         find_cuda()

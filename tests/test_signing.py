@@ -15,10 +15,11 @@ import gtp_runtime
 from gtp_export.console import Verbosity
 from gtp_exporters import ExportOptions, OutputError, build_engine, export
 from gtp_runtime import read_manifest
+from gtp_runtime.deploy.keys import read_private_key, write_key_pair
+from gtp_runtime.deploy.signing import Trust, read_signature, sign, sign_again, verify
 from gtp_runtime.errors import InputError, KeyFileError, ManifestError, SignatureError
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
-from gtp_runtime.trust import Trust, read_private_key, read_signature, sign, sign_again, verify, write_key_pair
 
 pytest.importorskip("cryptography")
 
@@ -257,7 +258,7 @@ def with_engine(digits_copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) 
     entry: FileEntry = replace(manifest.entry("model.onnx"), sha256=file_sha256(plan), size=4)
     write_manifest(replace(manifest, files=manifest.files | {plan.name: entry}), digits_copy)
     sign(digits_copy, read_private_key(keys / "vendor.key"), 1)
-    monkeypatch.setattr("gtp_runtime.backends.tensorrt.TensorRTBackend.__init__", opened)
+    monkeypatch.setattr("gtp_runtime.backends.tensorrt.backend.TensorRTBackend.__init__", opened)
     return digits_copy
 
 

@@ -22,11 +22,11 @@ from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_exporters.tensorrt.building import build
 from gtp_models import GTPConfig, Recipe
 from gtp_models.methods.apply import apply
+from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import BackendMissingError, ManifestError
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.precisions import converted_names
 from gtp_runtime.progress import quiet
-from gtp_runtime.tensorrt_flavor import find_flavor
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))

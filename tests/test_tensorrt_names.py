@@ -9,9 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
-    ROOT / "runtime/gtp_runtime/backends/tensorrt.py",
-    ROOT / "runtime/gtp_runtime/tensorrt_flavor.py",
-    ROOT / "runtime/gtp_runtime/tensorrt_log.py",
+    *(ROOT / f"runtime/gtp_runtime/backends/tensorrt/{name}.py" for name in ("backend", "flavor")),
     *(ROOT / "exporters/gtp_exporters/tensorrt").glob("*.py"),
 ]
 LISTS = {path.stem: set(path.read_text("utf-8").split()) for path in (ROOT / "tests/tensorrt_names").glob("*.txt")}

@@ -8,7 +8,7 @@ import pytest
 
 from gtp_exporters.errors import LimitError
 from gtp_exporters.tensorrt.building import _load_timing_cache, _save_timing_cache
-from gtp_runtime.tensorrt_flavor import Flavor
+from gtp_runtime.backends.tensorrt.flavor import Flavor
 
 
 class FakeConfig:

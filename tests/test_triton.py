@@ -24,9 +24,8 @@ from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.triton import TritonOptions, write_repository
 from gtp_exporters.triton.config import Word, pbtxt
 from gtp_runtime import Model, read_manifest
-from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import BackendMissingError, ManifestError
-from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest
+from gtp_runtime.manifest import EngineInfo, FileEntry, file_sha256, write_manifest
 
 
 def config_of(folder: Path) -> Any:

@@ -17,8 +17,8 @@ from artifacts import SEVEN, python
 import gtp_runtime
 from gtp_runtime import Model, Stats, watch
 from gtp_runtime.deadline import Deadline
+from gtp_runtime.deploy.watch import Watch
 from gtp_runtime.errors import DeadlineError, DeviceError, GTPRuntimeError, InputError
-from gtp_runtime.watch import Watch
 
 BACKENDS = ("onnxruntime", "openvino")
 
@@ -216,7 +216,7 @@ def test_drift_is_seen_and_warned_about_once(caplog: pytest.LogCaptureFixture) -
         times.add(2e-3)
     assert times.stats().drift == pytest.approx(2)
     (record,) = caplog.records
-    assert (record.name, record.levelname) == ("gtp_runtime.watch", "WARNING")
+    assert (record.name, record.levelname) == ("gtp_runtime.deploy.watch", "WARNING")
     assert record.getMessage().startswith("model.onnx became slower: the median of the latest 200 runs is 2.00 times")
     for _ in range(2 * watch.EVERY):
         times.add(1e-3)

@@ -20,9 +20,8 @@ from gtp_exporters.errors import EngineError, OutputError
 from gtp_exporters.quantizing import run
 from gtp_exporters.tensorrt import engine as engines
 from gtp_runtime import atomic, read_manifest
-from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.manifest import Manifest, check_file, update_manifest, updating, write_manifest
+from gtp_runtime.manifest import EngineInfo, Manifest, check_file, update_manifest, updating, write_manifest
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import GraphPath, Json, Quiet, Verbose
+from gtp_runtime.backends.tensorrt.flavor import MODULES, find_flavor
 from gtp_runtime.precisions import converted_names
-from gtp_runtime.tensorrt_flavor import MODULES, find_flavor
 
 if TYPE_CHECKING:
     from gtp_exporters import Engine

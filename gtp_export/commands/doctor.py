@@ -8,11 +8,10 @@ from typing import Any
 from gtp_export import console
 from gtp_export.extras import EXPORT, abilities
 from gtp_export.options import Json, Verbose
-from gtp_exporters.tensorrt.device import describe_device, jetpack
-from gtp_runtime.cuda import find_cuda
+from gtp_runtime.backends.tensorrt.cuda import describe_device, find_cuda, jetpack
+from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, first_line
 from gtp_runtime.extras import installed_version, is_installed
-from gtp_runtime.tensorrt_flavor import find_flavor
 
 BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec": "msgspec"}
 

@@ -17,7 +17,7 @@ def keygen(
     verbose: Verbose = False,
 ) -> None:
     """Make an Ed25519 key pair. Keep NAME.key secret; give NAME.pub to devices."""
-    from gtp_runtime.trust import write_key_pair
+    from gtp_runtime.deploy.keys import write_key_pair
 
     private, public, key = write_key_pair(name)
     if json:

@@ -27,8 +27,9 @@ def sign(
     verbose: Verbose = False,
 ) -> None:
     """Sign an export: its manifest, which has the sha256 of every file, and a version. Writes model.sig."""
-    from gtp_runtime.trust import SIGNATURE_NAME, read_private_key
-    from gtp_runtime.trust import sign as run
+    from gtp_runtime.deploy.keys import read_private_key
+    from gtp_runtime.deploy.signing import sign as run
+    from gtp_runtime.manifest import SIGNATURE_NAME
 
     private = read_private_key(key)
     try:

@@ -28,8 +28,8 @@ def verify(
     verbose: Verbose = False,
 ) -> None:
     """Check that a trusted key signed an export, and that no file was changed, added or taken away since."""
-    from gtp_runtime.trust import Trust
-    from gtp_runtime.trust import verify as run
+    from gtp_runtime.deploy.signing import Trust
+    from gtp_runtime.deploy.signing import verify as run
 
     trust = Trust.of(trusted_key, min_version, remember)
     assert trust is not None

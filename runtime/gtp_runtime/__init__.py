@@ -15,6 +15,10 @@ from gtp_runtime import errors as errors
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy
     from gtp_runtime.comparing import benchmark as benchmark
+    from gtp_runtime.deploy.install import Installed as Installed
+    from gtp_runtime.deploy.install import install as install
+    from gtp_runtime.deploy.install import rollback as rollback
+    from gtp_runtime.deploy.watch import Stats as Stats
     from gtp_runtime.evaluating import evaluate as evaluate
     from gtp_runtime.footprint import Footprint as Footprint
     from gtp_runtime.footprint import measure_footprint as measure_footprint
@@ -23,9 +27,6 @@ if TYPE_CHECKING:
     from gtp_runtime.images.folders import ImageSet as ImageSet
     from gtp_runtime.images.labels import find_image_set as find_image_set
     from gtp_runtime.images.preprocessing import Preprocessing as Preprocessing
-    from gtp_runtime.installing import Installed as Installed
-    from gtp_runtime.installing import install as install
-    from gtp_runtime.installing import rollback as rollback
     from gtp_runtime.latency import Latency as Latency
     from gtp_runtime.loading import load as load
     from gtp_runtime.manifest import Manifest as Manifest
@@ -33,30 +34,29 @@ if TYPE_CHECKING:
     from gtp_runtime.model import Model as Model
     from gtp_runtime.parity import Parity as Parity
     from gtp_runtime.predicting import Prediction as Prediction
-    from gtp_runtime.watch import Stats as Stats
 
 _HOMES = {  # the module that each name is imported from
     "Accuracy": "accuracy",
     "Footprint": "footprint",
     "ImageSet": "images.folders",
-    "Installed": "installing",
+    "Installed": "deploy.install",
     "Latency": "latency",
     "Manifest": "manifest",
     "Model": "model",
     "Parity": "parity",
     "Prediction": "predicting",
     "Preprocessing": "images.preprocessing",
-    "Stats": "watch",
+    "Stats": "deploy.watch",
     "benchmark": "comparing",
     "evaluate": "evaluating",
     "find_image_set": "images.labels",
     "from_bgr": "images.decoding",
     "from_nv12": "images.decoding",
-    "install": "installing",
+    "install": "deploy.install",
     "load": "loading",
     "measure_footprint": "footprint",
     "read_manifest": "manifest",
-    "rollback": "installing",
+    "rollback": "deploy.install",
 }
 __all__ = ["errors"]
 __all__.extend(_HOMES)

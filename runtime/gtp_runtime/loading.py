@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gtp_runtime.backends import BackendSpec, find_backend, make_options
+from gtp_runtime.deploy.signing import Trust, verify
 from gtp_runtime.errors import InputError, ManifestError, RandomWeightsWarning
 from gtp_runtime.fallback import Choice, choices, first_usable
 from gtp_runtime.manifest import Manifest, check_file, find_graph, read_manifest, twin
 from gtp_runtime.model import Model
 from gtp_runtime.runnable import check_runnable
-from gtp_runtime.trust import Trust, verify
 
 MOST_LINKS = 40  # that follow each other, as in Linux
 log = logging.getLogger(__name__)

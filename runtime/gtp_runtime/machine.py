@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gtp_runtime.backends import BACKENDS
-from gtp_runtime.cuda import find_cuda
+from gtp_runtime.backends.tensorrt.cuda import find_cuda
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import installed_version
 

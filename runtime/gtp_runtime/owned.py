@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from gtp_runtime.atomic import temporary_of
-from gtp_runtime.engine_info import CACHE_SUFFIX
-from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.manifest import CACHE_SUFFIX, ENGINE_SUFFIX, FILE_NAME, SIGNATURE_NAME
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import read_regular
-from gtp_runtime.trust import SIGNATURE_NAME
 
 SYSTEM = {"lost+found"}  # a file system's own, at its root
 _SECTIONS = {"schema_version", "model", "weights", "preprocessing", "files"}
-ENGINE_SUFFIX = ".engine"
 _LATER = (ENGINE_SUFFIX, CACHE_SUFFIX)  # files that are made after the export
 
 

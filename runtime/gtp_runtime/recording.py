@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import Manifest, update_manifest
-from gtp_runtime.trust import is_signed
 
 log = logging.getLogger(__name__)
 

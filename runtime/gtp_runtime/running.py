@@ -10,11 +10,11 @@ import numpy as np
 
 from gtp_runtime.backends import Backend
 from gtp_runtime.deadline import Deadline
+from gtp_runtime.deploy.watch import Stats, Watch
 from gtp_runtime.errors import DeadlineError, GTPRuntimeError, InputError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.watch import Stats, Watch
 
 Self = TypeVar("Self", bound="Runner")  # typing.Self needs Python 3.11
 

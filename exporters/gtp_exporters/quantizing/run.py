@@ -15,19 +15,19 @@ from gtp_exporters.quantizing.placing import linked, with_files
 from gtp_exporters.quantizing.preparing import calibrate, float_graphs, opened, own_images, probes_of
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
 from gtp_exporters.quantizing.sensitivity import LayerLoss
+from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.manifest import (
     REFERENCE_NAME,
     FileEntry,
     Manifest,
+    QuantizationInfo,
     check_file,
     read_manifest,
     update_manifest,
     write_manifest,
 )
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.reference import read_reference
-from gtp_runtime.trust import is_signed
 
 
 @dataclass(frozen=True)

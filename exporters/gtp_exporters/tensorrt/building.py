@@ -1,6 +1,8 @@
-"""Builds a serialised engine from an ONNX model: all that calls TensorRT's builder."""
+"""From an ONNX model to a serialised engine: all that calls TensorRT's parser, builder and inspector."""
 
+import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,23 @@ from typing import Any
 import onnx_ir as ir
 
 from gtp_exporters.errors import EngineError, LimitError
-from gtp_exporters.tensorrt.parsing import parse
+from gtp_exporters.graph import files as graphs
+from gtp_exporters.limits import MAX_TOPK
 from gtp_exporters.tensorrt.progress import stoppable, watch
 from gtp_runtime.atomic import write_bytes
+from gtp_runtime.backends.tensorrt.flavor import Flavor, make_logger
 from gtp_runtime.progress import Progress
-from gtp_runtime.tensorrt_flavor import Flavor
-from gtp_runtime.tensorrt_log import make_logger
 
 OPT_LEVELS = range(6)
+# what to do, by operator
+REMEDIES = {
+    "ScatterElements": "scatter with a reduction is not supported: use a method without it (gtp)",
+    "TopK": f"its k must be constant and at most {MAX_TOPK}: sparsity 1.0, or fewer tokens",
+    "QuantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
+    "DequantizeLinear": "zero points must be 0 and types int8 or fp8: quantise symmetrically",
+    "Attention": "export attention as separate products: opset 20",
+}
+GENERAL = "export again with gtp-export, whose static check finds unsupported operators"
 
 
 @dataclass(frozen=True)
@@ -127,3 +138,71 @@ def _read_timing_cache(path: Path) -> bytes:
 def _save_timing_cache(config: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, bytes(memoryview(config.get_timing_cache().serialize())))
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network and the parser that owns its weights: both must live until the engine is built."""
+
+    network: Any
+    parser: Any
+
+
+def parse(flavor: Flavor, builder: Any, model: ir.Model, logger: Any) -> Parsed:
+    """Return the strongly typed network of an ONNX graph.
+
+    Raises:
+        EngineError: names every node that the parser refuses, and what to do.
+    """
+    network = builder.create_network(flavor.network_flags())
+    parser = flavor.trt.OnnxParser(network, logger)
+    if _parse(parser, model):
+        return Parsed(network, parser)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    findings = [*translate(errors, model.graph), *_unknown(parser, model.graph)]
+    raise EngineError("TensorRT cannot parse the graph:\n  " + "\n  ".join(findings or [GENERAL]))
+
+
+def _parse(parser: Any, model: ir.Model) -> bool:
+    """Hand a graph over in memory, or as a file where protobuf cannot hold its weights."""
+    if graphs.weight_bytes(model) <= graphs.EXTERNAL_ABOVE:
+        return parser.parse(graphs.serialized(model))
+    with graphs.on_disk(model) as path:
+        return parser.parse_from_file(str(path))
+
+
+def translate(errors: list[Any], graph: ir.Graph) -> Iterator[str]:
+    """Yield one line a parser error: the nodes, TensorRT's words, what to do.
+
+    The parser stops at its first error and does not always name a node; then the name of its function
+    (importScatterElements) tells the operator, and all nodes of that kind are named.
+    """
+    for error in errors:
+        operator = error.node_operator() or error.func().removeprefix("import")
+        names = [error.node_name()] if error.node_name() else _names(graph, operator)
+        words = " ".join(error.desc().split())
+        where = f"{operator} {', '.join(names)}" if names else f"node {error.node()}"
+        yield f"{where}: {words}; {REMEDIES.get(operator, GENERAL)}"
+
+
+def _names(graph: ir.Graph, operator: str) -> list[str]:
+    return [repr(node.name or node.outputs[0].name) for node in graph if node.op_type == operator]
+
+
+def _unknown(parser: Any, graph: ir.Graph) -> Iterator[str]:
+    """Name the operators that the parser does not know at all, also those after its first error."""
+    for operator in sorted({node.op_type for node in graph}):
+        if not parser.supports_operator(operator):
+            names = ", ".join(_names(graph, operator))
+            yield f"{operator} {names}: this TensorRT does not know the operator; {REMEDIES.get(operator, GENERAL)}"
+
+
+def inspect_plan(flavor: Flavor, plan: bytes) -> tuple[int | None, dict[str, Any] | None]:
+    """Return an engine's device memory in bytes and TensorRT's description of its layers; None without a device."""
+    engine = flavor.trt.Runtime(make_logger(flavor.trt)).deserialize_cuda_engine(plan)
+    if engine is None:
+        return None, None
+    memory = getattr(engine, "device_memory_size_v2", None)
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(flavor.trt.LayerInformationFormat.JSON)
+    return memory, json.loads(text)

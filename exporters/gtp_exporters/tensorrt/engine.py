@@ -12,12 +12,18 @@ from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of, to_precision
 from gtp_exporters.limits import check_precision
-from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build
-from gtp_exporters.tensorrt.device import describe_device, inspect_plan, jetpack
+from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, inspect_plan
 from gtp_runtime.atomic import flush, replacing, restoring
-from gtp_runtime.engine_info import EngineInfo
+from gtp_runtime.backends.tensorrt.cuda import describe_device, jetpack
+from gtp_runtime.backends.tensorrt.flavor import Flavor, find_flavor
+from gtp_runtime.deploy.keys import read_private_key
+from gtp_runtime.deploy.signing import Trust, is_signed, sign_again, verify
 from gtp_runtime.manifest import (
+    ENGINE_SUFFIX,
     FILE_NAME,
+    MODEL_NAME,
+    SIGNATURE_NAME,
+    EngineInfo,
     FileEntry,
     Manifest,
     check_file,
@@ -27,10 +33,6 @@ from gtp_runtime.manifest import (
 )
 from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
-from gtp_runtime.trust import SIGNATURE_NAME, Trust, is_signed, read_private_key, sign_again, verify
-
-SUFFIX = ".engine"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def build_engine(
         OutputError: the engine cannot be written, or the directory is signed and no key is given.
         SignatureError, KeyFileError: the earlier signature does not hold, or a key cannot be read.
     """
-    source = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
+    source = Path(path) / MODEL_NAME if Path(path).is_dir() else Path(path)
     manifest = read_manifest(source.parent)
     check_file(source, manifest)
     seal = _seal(source.parent, key, trusted_key)
@@ -123,9 +125,9 @@ def _prepare(graph: ir.Model, precision: str | None, progress: Progress) -> ir.M
 
 
 def _place(source: Path, output: Path | str | None) -> Path:
-    target = source.with_suffix(SUFFIX) if output is None else Path(output)
-    if target.suffix != SUFFIX:
-        raise LimitError(f"{target}: an engine's name ends in {SUFFIX}")
+    target = source.with_suffix(ENGINE_SUFFIX) if output is None else Path(output)
+    if target.suffix != ENGINE_SUFFIX:
+        raise LimitError(f"{target}: an engine's name ends in {ENGINE_SUFFIX}")
     if target.resolve().parent != source.resolve().parent:
         raise OutputError(
             f"{target} is outside of {source.parent}: an engine must be in the directory of its manifest; "

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.images.preprocessing import MAX_SIDE
-from gtp_runtime.manifest.schema import FileEntry, Manifest, TensorSpec
+from gtp_runtime.manifest.schema import EngineInfo, FileEntry, Manifest, QuantizationInfo, TensorSpec
 from gtp_runtime.precisions import PRECISIONS
-from gtp_runtime.quantization_info import QuantizationInfo
-from gtp_runtime.tensorrt_flavor import MODULES
 from gtp_runtime.text import is_text
 
 ROLES = ("model", "dense", "reference", "data", "report")
+FLAVORS = ("tensorrt", "rtx")  # of TensorRT
 SOURCES = ("pretrained", "file", "random")
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 MOST = 1 << 62  # of anything that is counted
@@ -92,7 +90,7 @@ def _of_tensor(place: str, spec: TensorSpec) -> Iterator[Problem]:
 def _of_engine(place: str, engine: EngineInfo) -> Iterator[Problem]:
     yield from _texts(place, engine)
     yield from (_text(f"{place}targets", name) for name in engine.targets)
-    yield _known(f"{place}flavor", engine.flavor, tuple(MODULES))
+    yield _known(f"{place}flavor", engine.flavor, FLAVORS)
     if not VERSION.match(engine.version):
         yield f"{place}version is {_shown(engine.version)}, not a version"
     yield from _counts(place, {"layers": engine.layers})

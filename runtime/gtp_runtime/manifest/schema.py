@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gtp_runtime.engine_info import EngineInfo
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.images.preprocessing import Preprocessing
-from gtp_runtime.quantization_info import QuantizationInfo
 from gtp_runtime.text import one_line
 
 SCHEMA_VERSION = "2.1"
@@ -14,6 +12,9 @@ FILE_NAME = "model.json"
 WORK_NAME = ".gtp-export"  # the hidden folder of an artifact directory in which an export is written
 MODEL_NAME = "model.onnx"
 REFERENCE_NAME = "reference.npz"
+SIGNATURE_NAME = "model.sig"
+ENGINE_SUFFIX = ".engine"
+CACHE_SUFFIX = ".rtx-cache"  # of the kernels that TensorRT-RTX keeps beside an engine
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,67 @@ class TensorSpec:
     name: str
     shape: list[int]
     dtype: str
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """How an engine was built. Values that need a device are None if the engine was built without one.
+
+    Attributes:
+        flavor: "tensorrt" or "rtx".
+        version: TensorRT's.
+        cuda, driver: versions, "12.6".
+        gpu: name of the GPU that built it.
+        compute_capability: compute capability of that GPU, "8.7".
+        targets: compute capabilities that it was built for ahead of time, ["sm86"]; if empty, it is for the GPU that
+            built it (RTX: for Ampere and later).
+        jetpack: Jetson Linux release, if it was built on a Jetson.
+        onnx: name of the graph that it was built from; ``onnx_sha256`` is its hash.
+        options: workspace, opt_level, timing_cache as given.
+        build_seconds: time that the builder took.
+        layers: number of layers of the parsed network.
+        device_memory: device memory that a run needs, in bytes.
+        inspector: TensorRT's description of the built layers.
+    """
+
+    flavor: str
+    version: str
+    onnx: str
+    onnx_sha256: str
+    layers: int
+    build_seconds: float
+    cuda: str | None = None
+    driver: str | None = None
+    gpu: str | None = None
+    compute_capability: str | None = None
+    targets: list[str] = field(default_factory=list)
+    jetpack: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    device_memory: int | None = None
+    inspector: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationInfo:
+    """How a graph was quantised.
+
+    Attributes:
+        target: the runtime that its form is for: "onnxruntime", "tensorrt" or "openvino".
+        activations: "uint8" (asymmetric) or "int8" (symmetric, zero point 0).
+        calibration: how ranges were measured: "minmax", "entropy" or "percentile".
+        images: how many they were measured on.
+        products: how many products are int8.
+        kept_fp32: the layers that stay float32.
+        selection: whether the products that decide which tokens leave are int8 as well.
+    """
+
+    target: str
+    activations: str
+    calibration: str
+    images: int
+    products: int
+    kept_fp32: list[str] = field(default_factory=list)
+    selection: bool = False
 
 
 @dataclass(frozen=True)

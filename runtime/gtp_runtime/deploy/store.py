@@ -1,5 +1,22 @@
-"""The folder beside TARGET in which installed exports are kept, and the link that says which one counts."""
+"""The folder beside TARGET in which installed exports are kept, and the link that says which one counts.
 
+    with TARGET = /opt/app/vit:
+
+    /opt/app/vit                             a link to one of the folders below
+    /opt/app/.vit.installed/1-0a33f1c2       the last good export
+    /opt/app/.vit.installed/2-1f9c04b7       the present one
+    /opt/app/.vit.installed/new              only while an export is copied and proven
+
+The switch is one ``rename`` of a link, which every file system with links does in one step, overlayfs among them. A
+process that is killed leaves TARGET as it was or as it is to be; the next install removes what else is left. Nothing
+but the link says which export counts: the one that it names, and the last good one is that with the next lower number.
+
+An application that opened files of TARGET keeps them: their folder stays until the install after the next one. ``load``
+reads once where the link points, so it gets the old export or the new one, never files of both.
+"""
+
+import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -11,7 +28,6 @@ from pathlib import Path
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import InstallError
-from gtp_runtime.installing.exchange import exchange
 from gtp_runtime.manifest import FILE_NAME, file_sha256
 from gtp_runtime.owned import SYSTEM, own
 
@@ -208,3 +224,23 @@ def _others(directory: Path) -> list[str]:
 def _flush_folder(path: Path) -> None:
     with suppress(OSError):  # not every file system can
         atomic.flush(path)
+
+
+AT_FDCWD = -100  # paths are relative to the current folder
+RENAME_EXCHANGE = 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two existing paths of one file system change places, whatever they are, in one step.
+
+    Raises:
+        OSError: the C library or the file system cannot do it (overlayfs: a folder of a lower layer), or one is a mount
+            point.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, "the C library has no renameat2")
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))

@@ -1,21 +1,59 @@
-"""Installs an export, and goes back to the last good one."""
+"""Installs an export beside the present one, proves it on this device, and goes back to the last good one."""
 
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.errors import InputError, InstallError
-from gtp_runtime.installing.copying import copy_export
-from gtp_runtime.installing.proving import Demands, Proof, prove
-from gtp_runtime.installing.store import Store
+from gtp_runtime.comparing import benchmark, record_latency
+from gtp_runtime.deploy.signing import LARGEST_SIGNATURE, Trust, lowest_version
+from gtp_runtime.deploy.store import Store
+from gtp_runtime.errors import BudgetMissedError, InputError, InstallError, ManifestError
+from gtp_runtime.latency import Latency
+from gtp_runtime.loading import load
+from gtp_runtime.manifest import FILE_NAME, SIGNATURE_NAME, check_file, read_manifest
+from gtp_runtime.manifest.reading import LARGEST
+from gtp_runtime.opening import open_regular
+from gtp_runtime.parity import Parity
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.timing import check_duration
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What an export must hold on this device.
+
+    Attributes:
+        budget_ms: the median of a run may not be above it; None for any.
+        seconds: of timing.
+        options: arguments of ``load``: the application's.
+    """
+
+    budget_ms: float | None
+    seconds: float
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured on this device.
+
+    Attributes:
+        file: what ran, of the directory.
+        backend: with which backend, and its ``info``.
+        parity, latency: reports.
+    """
+
+    file: str
+    backend: dict[str, Any]
+    parity: Parity
+    latency: Latency
 
 
 @dataclass(frozen=True)
@@ -142,3 +180,73 @@ def _explained(store: Store) -> Iterator[None]:
             f"cannot install to {store.target}: {at}{error.strerror or error}; {store.target.parent} must be writable, "
             "with links and with room for a copy; what is installed is whole"
         ) from error
+
+
+def prove(directory: Path, demands: Demands, progress: Progress) -> Proof:
+    """Load an export as the application does, compare it with its parity pack, and time it.
+
+    The results are stored in its manifest, unless it is signed.
+
+    Raises:
+        SelfTestError: a parity gate failed.
+        BudgetMissedError: it is too slow.
+        Others: as ``load`` and ``Model.validate``.
+    """
+    with load(directory, **_unremembered(demands.options)) as model:
+        parity = model.selftest(progress)
+        latency = benchmark([model], demands.seconds, progress)[0]
+        if demands.budget_ms is not None and latency.p50_ms > demands.budget_ms:
+            raise BudgetMissedError(
+                f"{model.path.name} takes {latency.p50_ms:.2f} ms here (p50, {model.backend.name}), over the budget of "
+                f"{demands.budget_ms:g} ms"
+            )
+        model.record("parity", parity.to_dict())
+        record_latency([model], [latency])
+        return Proof(model.path.name, {"name": model.backend.name, **model.backend.info}, parity, latency)
+
+
+def _unremembered(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Demand the version that is remembered, but remember no higher one: the proof may fail."""
+    found = dict(options)
+    remember = found.pop("remember", None)
+    trust = Trust.of(found.get("trusted_key"), found.get("min_version"), remember)
+    return found if trust is None else {**found, "min_version": lowest_version(trust)}
+
+
+log = logging.getLogger(__name__)
+
+
+def copy_export(source: Path, place: Path) -> None:
+    """Copy an export to a new folder, onto the disk. Listed files that are missing are left out.
+
+    Raises:
+        ManifestError: no manifest, or a file that is not as it says.
+        OSError: no space is left, or a disk fails.
+    """
+    read_manifest(source)  # a wrong directory costs no copy
+    place.mkdir()
+    _copy(source / FILE_NAME, place / FILE_NAME, LARGEST)
+    manifest = read_manifest(place)
+    if os.path.lexists(source / SIGNATURE_NAME):
+        _copy(source / SIGNATURE_NAME, place / SIGNATURE_NAME, LARGEST_SIGNATURE)
+    for name, entry in manifest.files.items():
+        if os.path.lexists(source / name):
+            _copy(source / name, place / name, entry.size)
+        else:
+            log.info("%s is not in %s, and left out", name, source)
+    for name in manifest.files:
+        if (place / name).exists():
+            check_file(place / name, manifest)
+
+
+def _copy(source: Path, place: Path, largest: int) -> None:
+    try:
+        opened = open_regular(source, largest)
+    except OSError as error:
+        raise ManifestError(
+            f"cannot copy {source}: {error.strerror}; take the directory from its source again"
+        ) from error
+    with opened, place.open("xb") as written:
+        shutil.copyfileobj(opened, written, 1 << 20)
+        written.flush()
+        os.fsync(written.fileno())

@@ -13,15 +13,12 @@ import numpy as np
 
 from gtp_runtime import atomic
 from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec
-from gtp_runtime.cuda import Cuda, find_cuda
-from gtp_runtime.cuda.buffers import Buffers
-from gtp_runtime.engine_info import CACHE_SUFFIX, check_device, check_version
+from gtp_runtime.backends.tensorrt.cuda import Buffers, Cuda, find_cuda
+from gtp_runtime.backends.tensorrt.flavor import Flavor, check_device, check_version, find_flavor, make_logger
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
-from gtp_runtime.manifest import FileEntry, read_checked
+from gtp_runtime.manifest import CACHE_SUFFIX, FileEntry, read_checked
 from gtp_runtime.opening import read_regular
-from gtp_runtime.tensorrt_flavor import Flavor, find_flavor
-from gtp_runtime.tensorrt_log import make_logger
 from gtp_runtime.tensors import Tensor, check_tensors
 from gtp_runtime.text import one_line
 

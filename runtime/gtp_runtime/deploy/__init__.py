@@ -1,0 +1,1 @@
+"""Exports in the field: installed and gone back from, signed and verified, and watched while they run."""

@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from gtp_exporters import ExportOptions, describe, export
+from gtp_exporters import ExportOptions, export
 from gtp_exporters.errors import LimitError
+from gtp_exporters.graph import describe
 from gtp_exporters.reference import synthetic_images
 from gtp_models import GTPConfig, Recipe
 from gtp_runtime import Manifest, read_manifest

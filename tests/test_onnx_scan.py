@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import gtp_runtime
-from gtp_exporters import StaticCheckError, graphs
+from gtp_exporters import StaticCheckError
+from gtp_exporters.graph import files as graphs
 from gtp_runtime import read_manifest
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest

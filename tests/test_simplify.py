@@ -9,9 +9,10 @@ import pytest
 from helpers import tiny_vit
 from onnx_graphs import operators
 
-from gtp_exporters import agreement, folding, graphs, simplify
+from gtp_exporters import agreement
 from gtp_exporters.agreement import answers, compare
 from gtp_exporters.errors import SimplifyError
+from gtp_exporters.graph import files, rules
 from gtp_exporters.graph.trace import Traced, to_onnx
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
@@ -49,9 +50,9 @@ def test_every_image_must_agree(traced: ir.Model) -> None:
 
 def test_a_graph_that_differs_for_one_seed_is_not_used(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image of seed 0 alone is scaled: the other seeds agree."""
-    monkeypatch.setattr(simplify, "rewrite", lambda model: scaled(model, [1.0, 1.0, 2.0]))
+    monkeypatch.setattr(rules, "rewrite", lambda model: scaled(model, [1.0, 1.0, 2.0]))
     with pytest.raises(SimplifyError, match="own rewriting changed the outputs: use --no-simplify"):
-        simplify.simplify(traced)
+        rules.simplify(traced)
 
 
 def given(logits: list[float], left: list[int]) -> dict[str, np.ndarray]:
@@ -91,8 +92,8 @@ def test_ties_are_told(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> Non
         calls.append(1)
         return found
 
-    monkeypatch.setattr(simplify, "answers", with_a_tie)
-    simplified, note = simplify.simplify(traced)
+    monkeypatch.setattr(rules, "answers", with_a_tie)
+    simplified, note = rules.simplify(traced)
     assert note == "after simplification, other tokens leave in 1 of 3 seeded images (near-ties)"
     assert simplified is not traced
 
@@ -102,7 +103,7 @@ def test_a_simplifier_that_fails_or_changes_answers_is_not_used(
 ) -> None:
     def replaced(change: Callable[[Any], Any]) -> str:
         monkeypatch.setattr("onnxsim.simplify", change)
-        kept, note = simplify.simplify(traced)
+        kept, note = rules.simplify(traced)
         assert kept is traced
         return note
 
@@ -113,17 +114,17 @@ def test_a_simplifier_that_fails_or_changes_answers_is_not_used(
 
 
 def test_errors_of_our_own_rewriting_surface(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simplify, "rewrite", lambda model: 1 / 0)
+    monkeypatch.setattr(rules, "rewrite", lambda model: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        simplify.simplify(traced)
+        rules.simplify(traced)
 
 
 def test_large_weights_change_nothing(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that the simplifier sees as inputs give the same graph, with all that is computed from them folded."""
-    whole = simplify.simplify(traced)[0]
-    for module in (graphs, folding, agreement):
+    whole = rules.simplify(traced)[0]
+    for module in (files, rules, agreement):
         monkeypatch.setattr(module, "LARGE", 2048)
-    parts = simplify.simplify(traced)[0]
+    parts = rules.simplify(traced)[0]
     assert [node.op_type for node in parts.graph] == [node.op_type for node in whole.graph]
     for left, right in zip(answers(parts), answers(whole), strict=True):
         for name in right:
@@ -132,6 +133,6 @@ def test_large_weights_change_nothing(traced: ir.Model, monkeypatch: pytest.Monk
 
 def test_the_graph_given_stays_as_it_was(traced: ir.Model) -> None:
     before = ir.to_proto(traced)
-    simplify.simplify(traced)
+    rules.simplify(traced)
     assert ir.to_proto(traced) == before
-    assert "Identity" not in operators(simplify.simplify(traced)[0])
+    assert "Identity" not in operators(rules.simplify(traced)[0])

@@ -23,7 +23,7 @@ from scores import Scores, compare
 from thresholds import Closeness, thresholds
 from torch import Tensor
 
-from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import preprocessing_of
 from gtp_models import ConfigError, Plan, Settings, apply, build_model, load_recipe, make_plan, make_settings, remove
 from gtp_models.training import logits_of
 

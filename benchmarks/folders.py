@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gtp_exporters.data_config import labels_of, preprocessing_of
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
+from gtp_exporters.subject import labels_of, preprocessing_of
 from gtp_models import Recipe
 
 

@@ -26,7 +26,7 @@ from latency import middle, timed
 from results_page import write
 
 from gtp_exporters import ExportOptions, export
-from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import preprocessing_of
 from gtp_models import ConfigError, Recipe, Settings, build_model, load_recipe, make_settings
 
 

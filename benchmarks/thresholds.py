@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtp_exporters.calibrating import calibrate_on
+from gtp_exporters.subject import calibrate_on
 from gtp_models import GTPConfig, make_plan, remove, trace_tokens
 from gtp_models.frame.attention import Threshold
 from gtp_models.frame.patch import install

@@ -16,7 +16,7 @@ import torch
 from folders import labelled
 from torch import Tensor
 
-from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import preprocessing_of
 from gtp_models import build_model, load_recipe
 from gtp_models.training import accuracy, crop_and_flip, save_weights, train
 

@@ -11,7 +11,7 @@ from gtp_runtime.text import number, percent
 if TYPE_CHECKING:
     from gtp_exporters import QuantizationFailedError
     from gtp_exporters.quantizing.gate import GateReport
-    from gtp_exporters.quantizing.sensitivity import LayerLoss
+    from gtp_exporters.quantizing.quantizer import LayerLoss
 
 
 def gate_lines(reports: "Sequence[GateReport]") -> None:

@@ -10,10 +10,10 @@ from helpers import TINY_GTP, TINY_RECIPE, images_for, noise_of, tiny_vit
 
 from gtp_exporters import ExportOptions, export
 from gtp_exporters.agreement import make_session
-from gtp_exporters.calibrating import calibrate_on
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.rules import simplify
 from gtp_exporters.graph.trace import Traced, to_onnx
+from gtp_exporters.subject import calibrate_on
 from gtp_models import calibrate, load_recipe
 from gtp_models.errors import ConfigError
 from gtp_models.frame.patch import is_patched

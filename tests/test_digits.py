@@ -5,7 +5,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import preprocessing_of
 from gtp_models.digits.train import augment, images_of, split, to_tensor
 from gtp_models.methods.apply import apply
 from gtp_models.plan import make_plan

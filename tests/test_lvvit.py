@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gtp_runtime
 from gtp_exporters import EngineOptions, ExportOptions, build_engine, export
-from gtp_exporters.data_config import preprocessing_of
+from gtp_exporters.subject import preprocessing_of
 from gtp_models import GTPConfig, Recipe, apply, build_model, load_recipe, lvvit, make_plan, trace_tokens
 from gtp_models.errors import WeightsError
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from gtp_exporters.data_config import to_preprocessing
+from gtp_exporters.subject import to_preprocessing
 from gtp_runtime import Preprocessing
 from gtp_runtime.errors import ManifestError
 

@@ -22,7 +22,7 @@ from gtp_exporters.quantizing import gate
 from gtp_exporters.quantizing.calibration import RUNS
 from gtp_exporters.quantizing.calibration import _parts as handed_over
 from gtp_exporters.quantizing.gate import judge
-from gtp_exporters.quantizing.sensitivity import fewest
+from gtp_exporters.quantizing.search import fewest
 from gtp_runtime import load
 from gtp_runtime.errors import ImageError, InputError, ManifestError
 from gtp_runtime.manifest import read_manifest, twin

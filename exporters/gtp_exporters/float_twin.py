@@ -14,8 +14,7 @@ import onnx_ir as ir
 from gtp_exporters.agreement import make_session
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.files import DATA_SUFFIX, read, save
-from gtp_exporters.quantizing.images import batches
-from gtp_exporters.quantizing.job import prepared
+from gtp_exporters.quantizing.images import batches, prepared
 from gtp_runtime.manifest import REFERENCE_NAME, read_manifest
 from gtp_runtime.reference import read_reference
 

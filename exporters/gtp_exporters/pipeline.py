@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.artifacts import write_artifacts
-from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
 from gtp_exporters.report import write_report
-from gtp_exporters.subject import make_subject, reference_images
+from gtp_exporters.subject import calibrated, make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe

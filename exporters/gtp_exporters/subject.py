@@ -1,15 +1,67 @@
-"""What is exported: a model with its weights, inputs and outputs."""
+"""What is exported: a model with its weights, inputs and outputs, the reference's images, calibrated settings."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gtp_exporters.data_config import labels_of, preprocessing_of
+import numpy as np
+import torch
+from timm.data import ImageNetInfo, resolve_model_data_config
+
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
+from gtp_models.errors import ConfigError
 from gtp_models.heads import gives_features, without_head
+from gtp_models.methods.gtp.calibration import calibrate
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, build_model
+from gtp_runtime.errors import ManifestError
+from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.preprocessing import Preprocessing
+from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.text import one_line
+
+LIMIT = 256  # images, spread over the folder
+CHUNK = 8
+_RESIZE_MODES = {"squash": "squash", "border": "contain"}
+
+
+def preprocessing_of(model: Any) -> Preprocessing:
+    """Return the preprocessing of a timm model, at the image size it was made with.
+
+    Raises:
+        ConfigError: the recipe's ``preprocessing`` holds something that is none.
+    """
+    try:
+        config = resolve_model_data_config(model)
+        return to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+    except (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, ManifestError) as error:
+        reason = one_line(error).removesuffix(": export again")
+        raise ConfigError(f"the model's preprocessing cannot be used ({reason}): mend it in the recipe") from error
+
+
+def to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    """Translate timm's resolved data configuration (``timm.data.resolve_data_config``)."""
+    crop = list(config["input_size"][-2:])
+    resize = [math.floor(side / config["crop_pct"]) for side in crop]
+    mode = _RESIZE_MODES.get(config["crop_mode"], "shortest" if resize[0] == resize[1] else "cover")
+    mean, std = ([float(value) for value in config[name]] for name in ("mean", "std"))
+    fill = [round(255 * value) for value in mean] if mode == "contain" else [0, 0, 0]
+    return Preprocessing(resize, mode, crop, config["interpolation"], mean, std, fill)
+
+
+def labels_of(recipe: Recipe, num_classes: int) -> tuple[list[str] | None, list[str] | None]:
+    """Return class names and further ids of the same classes; None where they do not fit or are unknown."""
+    if recipe.labels == "imagenet-1k" and num_classes == 1000:
+        info = ImageNetInfo("imagenet-1k")
+        return info.label_descriptions(), info.label_names()
+    if isinstance(recipe.labels, list) and len(recipe.labels) == num_classes:
+        return recipe.labels, None
+    return None, None
 
 
 @dataclass(frozen=True)
@@ -69,3 +121,50 @@ def reference_images(subject: Subject, options: ExportOptions) -> ReferenceImage
     if own is not None:
         return folder_images(own, *known, limit=None, origin="the recipe's own")
     return synthetic_images(subject.preprocessing.crop)
+
+
+def calibrated(
+    subject: Subject, settings: Settings, folder: Path | None, progress: Progress, *, shared: bool = False
+) -> Settings:
+    """Return the settings, calibrated on a folder or on the recipe's own images if they need it.
+
+    Args:
+        subject: the model.
+        settings: settings of any method.
+        folder: calibration images.
+        progress: called with the current task.
+        shared: the folder calibrates something else as well, so it may have nothing to calibrate here.
+
+    Raises:
+        ConfigError: a folder and nothing to calibrate, or the other way round.
+        ImageError: no images, or one that cannot be read.
+    """
+    if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
+        if folder is not None and not shared:
+            raise ConfigError(
+                "calibration images have no effect here: they need a sparsity below 1, threshold='calibrated', and no "
+                "calibration yet; leave out --calib-data"
+            )
+        return settings
+    return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)
+
+
+def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet) -> GTPConfig:
+    """Return the settings with z measured on the images of a folder, at most ``LIMIT`` spread over it.
+
+    Raises:
+        ConfigError: no folder, or nothing to calibrate.
+        ImageError: no images, or one that cannot be read.
+    """
+    if folder is None:
+        raise ConfigError(
+            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of a few dozen "
+            "training images"
+        )
+    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
+
+    def batch(start: int) -> torch.Tensor:
+        progress("calibrating thresholds", start / len(paths))
+        return torch.from_numpy(np.stack([preprocessing(path) for path in paths[start : start + CHUNK]]))
+
+    return calibrate(model, config, map(batch, range(0, len(paths), CHUNK)))

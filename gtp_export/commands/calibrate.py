@@ -26,7 +26,7 @@ def calibrate(
     """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
     with console.progress("loading torch") as update:
         update("loading torch")
-        from gtp_exporters.calibrating import calibrate_on
+        from gtp_exporters.subject import calibrate_on
         from gtp_models import GTPConfig, build_model, load_recipe
         from gtp_models.recipes import check_recipe_place, write_recipe
 

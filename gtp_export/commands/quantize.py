@@ -8,8 +8,7 @@ import typer
 from gtp_export import console
 from gtp_export.numbers import finite
 from gtp_export.options import Json, Quiet, Verbose
-from gtp_exporters.quantizing.forms import FORMS
-from gtp_exporters.quantizing.options import CALIBRATIONS
+from gtp_exporters.quantizing.options import CALIBRATIONS, FORMS
 from gtp_runtime.errors import GATE_FAILED
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ import numpy as np
 from gtp_runtime.errors import ImageError
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.labels import class_indices
-from gtp_runtime.manifest import Manifest
+from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.reference import Reference
 
 FEWEST = 16  # images to measure ranges on
 FEWEST_JUDGES = 32  # images to judge on; fewer say too little of agreement
 MOST_JUDGES = 1024
+PROBES = 32  # images that the loss of each layer is measured on
 HELD_OUT = 4  # one in so many images is held out to judge on where nothing else is there
 SYNTHETIC = "synthetic"
 
@@ -73,6 +74,11 @@ def batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield pixels[np.arange(start, start + size) % len(pixels)]
 
 
+def prepared(pixels: np.ndarray, entry: FileEntry, manifest: Manifest) -> np.ndarray:
+    """Turn (B, H, W, 3) uint8 pixels into the input of a graph."""
+    return pixels if entry.inputs[0].dtype == "uint8" else manifest.preprocessing.normalise(pixels)
+
+
 def check_distinct(digests: Sequence[bytes]) -> None:
     """Raise ``ImageError`` where most calibration images are the same, by the digests of their pixels."""
     if len(set(digests)) < min(FEWEST, len(digests)):
@@ -113,3 +119,13 @@ def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str) 
         labels = None
     pixels = np.stack([manifest.preprocessing.pixels(path) for path in chosen])
     return Judges(pixels, None if labels is None else np.asarray(labels, np.int64), origin)
+
+
+def probes_of(manifest: Manifest, paths: Sequence[Path]) -> np.ndarray:
+    """Read the images, (N, H, W, 3) uint8, that the loss of each layer is measured on."""
+    return read_pixels(manifest, spread(paths, PROBES))
+
+
+def read_pixels(manifest: Manifest, paths: Sequence[Path]) -> np.ndarray:
+    """Read images, (N, H, W, 3) uint8, as the model sees them."""
+    return np.stack([manifest.preprocessing.pixels(path) for path in paths])

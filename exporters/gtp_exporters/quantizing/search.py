@@ -1,6 +1,7 @@
 """Finds the attempt that passes the gate: all layers in int8, or without those that lose most."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,13 +10,14 @@ from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import Judges
 from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions
-from gtp_exporters.quantizing.sensitivity import LayerLoss, fewest, measure_losses
+from gtp_exporters.quantizing.quantizer import LayerLoss, measure_losses
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.timing import in_turn
 
 SECONDS = 2.0  # of timing what the layers in float32 cost
 SHOWN = 3  # layers that an error names
 Attempts = list[Attempt]
+T = TypeVar("T")
 
 
 class QuantizationFailedError(ExportError):
@@ -57,6 +59,26 @@ def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) ->
     if not _pass(attempts) or not any(attempt.products for attempt in attempts):
         raise _failed(attempts, losses)
     return attempts, losses
+
+
+def fewest(ranked: Sequence[str], attempt: Callable[[Collection[str]], T], passes: Callable[[T], bool]) -> T:
+    """Return the attempt that passes with the fewest of the labels left out, the first of them first.
+
+    The number is doubled until an attempt passes, then halved in between; all left out must pass.
+    """
+    below, count = 0, 1
+    tried = attempt(ranked[:1])
+    while not passes(tried) and count < len(ranked):
+        below, count = count, min(2 * count, len(ranked))
+        tried = attempt(ranked[:count])
+    while count - below > 1:
+        middle = (below + count) // 2
+        again = attempt(ranked[:middle])
+        if passes(again):
+            tried, count = again, middle
+        else:
+            below = middle
+    return tried
 
 
 def check_kept(jobs: Sequence[Job], options: QuantizeOptions) -> None:

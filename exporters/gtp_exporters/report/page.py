@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import MissingPackageError
-from gtp_exporters.report.samples import Sample
-from gtp_exporters.report.token_maps import make_map
+from gtp_exporters.report.samples import Sample, make_map
 from gtp_runtime import Manifest
 
 TEMPLATE = "report.html.jinja"

@@ -12,9 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gtp_exporters.errors import OutputError
-from gtp_exporters.triton.config import TritonOptions
-from gtp_exporters.triton.front import write_front
-from gtp_exporters.triton.models import find_sources, write_model
+from gtp_exporters.triton.models import TritonOptions, find_sources, write_front, write_model
 
 __all__ = ["TritonOptions", "write_repository"]
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.calibrating import calibrated
 from gtp_exporters.directory import tidied
 from gtp_exporters.directory.contents import refuse
 from gtp_exporters.directory.lock import held
 from gtp_exporters.errors import LimitError, OutputError
 from gtp_exporters.figures_key import figures_key
-from gtp_exporters.subject import Subject
+from gtp_exporters.subject import Subject, calibrated
 from gtp_exporters.tuning.estimating import macs_ratio
 from gtp_exporters.tuning.finishing import Finish
 from gtp_exporters.tuning.judging import Judge, loss_of

@@ -9,7 +9,8 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan
-from gtp_models.recipes import Recipe, check_timm_name, load_recipe, recipe_names
+from gtp_models.recipes import Recipe, load_recipe, recipe_names
+from gtp_models.timm_models import check_timm_name
 from gtp_models.weights import build_model, outline
 
 every = pytest.mark.parametrize("name", recipe_names())

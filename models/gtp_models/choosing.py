@@ -42,8 +42,8 @@ def _amount(model: Any) -> tuple[dict[str, Any], Plan]:
         return amount, make_plan(model, GTPConfig.preset(PRESET, **amount))
     except ConfigError:  # too few tokens for the schedule
         depth, patches = len(model.blocks), model.patch_embed.num_patches
-        found = [_uniform(model, number, depth) for number in range((patches - 1) // depth + 1)]
-        return min(found, key=lambda candidate: abs(1 - candidate[1].ratio - SAVED))
+        candidates = [_uniform(model, number, depth) for number in range((patches - 1) // depth + 1)]
+        return min(candidates, key=lambda candidate: abs(1 - candidate[1].ratio - SAVED))
 
 
 def _uniform(model: Any, number: int, depth: int) -> tuple[dict[str, Any], Plan]:

@@ -1,5 +1,8 @@
 """Errors about a model, its settings or its weights. Every message says what to do."""
 
+import difflib
+from collections.abc import Sequence
+
 from gtp_runtime.errors import MISSING, USAGE, GTPError
 
 
@@ -42,3 +45,13 @@ class WeightsUnavailableError(ModelsError):
 
 class HubUnreachableError(WeightsUnavailableError):
     """Pretrained weights on a hub that cannot be reached."""
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """Return what to say about a wrong name: the names that begin with it or look like it, else what there is."""
+    longer = sorted((other for other in names if name and other.startswith(name)), key=len)
+    matches = longer[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"there are {', '.join(names[:20])}{more}"

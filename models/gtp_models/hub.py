@@ -5,7 +5,6 @@ are fast, because an offline download takes most of a minute to fail.
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,8 +12,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 TIMEOUT = 5.0  # seconds
-WEIGHTS_NAME = "pytorch_model.bin"  # what timm asks a repository for when no file is named
-SAFE_NAMES = {WEIGHTS_NAME: "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
 
 def _hub_endpoint() -> str:
@@ -47,21 +44,13 @@ def _prefers_torch_hub() -> bool:
 
 def _is_in_hub(config: Any) -> bool:
     from huggingface_hub import try_to_load_from_cache
+    from timm.models._hub import HF_WEIGHTS_NAME, _get_safe_alternatives
 
     repository, _, revision = config.hf_hub_id.partition("@")
-    name = config.hf_hub_filename or WEIGHTS_NAME
-    names = [name] if config.hf_hub_filename and config.custom_load == "hf" else _alternatives(name)
-    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
-    return any(isinstance(path, str) for path in found)
-
-
-def _alternatives(name: str) -> Iterator[str]:
-    """Yield the names under which timm looks for a file: .safetensors is preferred."""
-    if name in SAFE_NAMES:
-        yield SAFE_NAMES[name]
-    elif name.endswith(".bin"):
-        yield name.removesuffix(".bin") + ".safetensors"
-    yield name
+    name = config.hf_hub_filename or HF_WEIGHTS_NAME
+    twins = () if config.hf_hub_filename and config.custom_load == "hf" else _get_safe_alternatives(name)
+    paths = (try_to_load_from_cache(repository, file, revision=revision or None) for file in (*twins, name))
+    return any(isinstance(path, str) for path in paths)
 
 
 def _is_in_torch_hub(url: str | tuple[str, str] | None, check_hash: bool) -> bool:
@@ -71,10 +60,10 @@ def _is_in_torch_hub(url: str | tuple[str, str] | None, check_hash: bool) -> boo
     import torch
     from timm.models._hub import check_cached_file
 
-    kept = os.path.join(torch.hub.get_dir(), "checkpoints")
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
     name = PurePosixPath(urlsplit(url).path).name if isinstance(url, str) else url[1]
-    exists = os.path.exists(os.path.join(kept, name))
-    return exists and (not check_hash or check_cached_file(url, cache_dir=kept))
+    exists = os.path.exists(os.path.join(folder, name))
+    return exists and (not check_hash or check_cached_file(url, cache_dir=folder))
 
 
 def is_reachable(config: Any) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from gtp_models import hub
@@ -24,11 +23,9 @@ from gtp_models.checkpoints import (
     without_classifier,
 )
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
-from gtp_models.recipes import Recipe, check_timm_name
-from gtp_runtime.text import one_line
+from gtp_models.recipes import Recipe
+from gtp_models.timm_models import check_timm_name, create, create_outline
 
-# what timm raises of arguments that it cannot use
-REJECTIONS = (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 Source = Literal["pretrained", "file", "random"]
 MOST_PARAMETERS = 4_000_000_000  # 16 GB in float32
 LOCAL = Path("weights")  # where ``auto`` looks for NAME.safetensors, NAME.pth, NAME.pt and NAME.pth.tar
@@ -100,22 +97,7 @@ def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
 
 
 def _create(recipe: Recipe, pretrained: bool = False) -> Any:
-    arguments = dict(recipe.model_args)
-    overlay = recipe.preprocessing or None
-    try:
-        model = timm.create_model(recipe.timm, pretrained=pretrained, pretrained_cfg_overlay=overlay, **arguments)
-        if getattr(model, "dynamic_img_size", False) and "dynamic_img_size" not in arguments:
-            state = model.state_dict()  # the same weights; every export has one image size
-            model = timm.create_model(recipe.timm, pretrained_cfg_overlay=overlay, dynamic_img_size=False, **arguments)
-            model.load_state_dict(state)
-    except REJECTIONS as error:
-        if pretrained and isinstance(error, RuntimeError):  # of the weights
-            raise
-        given = ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
-        raise ConfigError(f"timm cannot build {recipe.timm} with {given}: {one_line(error)}") from error
-    if "img_size" in arguments:  # timm's own sizes may leave a margin: 384 pixels in patches of 14
-        _check_size(model, recipe)
-    return model.eval()
+    return create(recipe.timm, recipe.model_args, recipe.preprocessing, pretrained)
 
 
 def _check_parameters(recipe: Recipe) -> None:
@@ -136,18 +118,7 @@ def outline(recipe: Recipe) -> Any:
         ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
     """
-    check_timm_name(recipe.timm)
-    with torch.device("meta"):
-        return _create(recipe)
-
-
-def _check_size(model: Any, recipe: Recipe) -> None:
-    patches = getattr(model, "patch_embed", None)
-    if not isinstance(patches, PatchEmbed) or patches.img_size is None:
-        return
-    if any(size % patch for size, patch in zip(patches.img_size, patches.patch_size, strict=True)):
-        size, patch = ("x".join(map(str, pixels)) for pixels in (patches.img_size, patches.patch_size))
-        raise ConfigError(f"{size} pixels do not divide into {recipe.timm}'s patches of {patch}: give a multiple")
+    return create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
 
 
 def _build_from_file(recipe: Recipe, path: Path, source: Source, ema: bool) -> BuiltModel:

@@ -3,24 +3,31 @@
 MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the path of a recipe file.
 """
 
-import difflib
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_models.errors import ConfigError, UnknownModelError
+from gtp_models.errors import ConfigError, UnknownModelError, closest
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
-from gtp_models.methods.settings import Settings
-from gtp_models.recipes.reading import read_values
+from gtp_models.methods.settings import Settings, is_int
 from gtp_runtime.atomic import write_bytes
+from gtp_runtime.opening import read_regular
+from gtp_runtime.text import is_text, one_line
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
 PAPERS = {"alpha", "graph", "num_neighbours", "propagation"}  # settings often meant for the form as published
 NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
-TRANSFORMERS = ["vit*", "deit*", "lvvit*"]  # where to look for close matches of a wrong timm name
+LARGEST = 1 << 20  # bytes; 20,000 class names take half of it
+DEEPEST = 16  # levels
+MOST = 1 << 16  # of any number in model_args: pixels, channels, layers, classes
+MOST_LAYERS = 512
+FILES = ("weights", "images", "calibration")
+SIZES = ("weights_img_size",)
+TABLES = ("gtp", "model_args", "preprocessing", "reference")
 
 
 @dataclass(frozen=True)
@@ -70,48 +77,48 @@ class Recipe:
             ConfigError: a setting that is unknown, that the method does not take, or that is not valid; an override
                 that has no effect.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
-        hint = self._hint(method, preset, given)
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        hint = self._hint(method, preset, overrides)
         try:
-            settings = self._make(method, preset, given)
+            settings = self._make(method, preset, overrides)
         except ConfigError as error:
             raise ConfigError(f"{error}{hint}") from error
         for name, why in settings.unused().items():
-            if name in given:
-                raise ConfigError(f"{name}={given[name]!r} has no effect: {why}; or leave it out{hint}")
+            if name in overrides:
+                raise ConfigError(f"{name}={overrides[name]!r} has no effect: {why}; or leave it out{hint}")
         return settings
 
-    def _hint(self, method: str, preset: str | None, given: dict[str, Any]) -> str:
+    def _hint(self, method: str, preset: str | None, overrides: dict[str, Any]) -> str:
         own = preset or self.gtp.get("preset", "paper")
-        if method != GTPConfig.name or own == "paper" or not PAPERS & set(given):
+        if method != GTPConfig.name or own == "paper" or not PAPERS & set(overrides):
             return ""
         return f"; the preset is {own}: --preset paper selects the form as published"
 
-    def _make(self, method: str, preset: str | None, given: dict[str, Any]) -> Settings:
+    def _make(self, method: str, preset: str | None, overrides: dict[str, Any]) -> Settings:
         if preset is None:
-            values = self._defaults(method, given) | given
+            values = self._defaults(method, overrides) | overrides
             if method == GTPConfig.name and "preset" in self.gtp:
                 return GTPConfig.preset(self.gtp["preset"], **values)  # the recipe's settings override its preset
             return make_settings(method, **values)
         if method != GTPConfig.name:
             raise ConfigError(f"preset={preset!r}: only gtp has presets, not {method}")
-        values = PRESETS.get(preset, {}) | given  # which override the recipe's settings
-        if "num_prop" not in given:  # the recipe's number is a budget of MACs, for the layers of the preset
-            given = values
-        return GTPConfig.preset(preset, **self._defaults(method, values), **given)
+        values = PRESETS.get(preset, {}) | overrides  # which override the recipe's settings
+        if "num_prop" not in overrides:  # the recipe's number is a budget of MACs, for the layers of the preset
+            overrides = values
+        return GTPConfig.preset(preset, **self._defaults(method, values), **overrides)
 
-    def _defaults(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
+    def _defaults(self, method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         """Return the recipe's settings that a method takes and nothing overrides."""
         unknown = [name for name in self.gtp if name not in (*GTPConfig.option_names(), "preset")]
         if unknown:
             raise ConfigError(f"recipe {self.name}: gtp has no setting {', '.join(unknown)}")
-        replaced = set(given)
-        if replaced & AMOUNTS:
-            replaced |= AMOUNTS
-        if any(self._changes(name, value) for name, value in given.items()):
-            replaced.add("calibration")
-        taken = set() if method == "dense" else set(METHODS[method].settings.option_names())
-        return {name: value for name, value in self.gtp.items() if name in taken - replaced}
+        stale = set(overrides)
+        if stale & AMOUNTS:
+            stale |= AMOUNTS
+        if any(self._changes(name, value) for name, value in overrides.items()):
+            stale.add("calibration")
+        options = set() if method == "dense" else set(METHODS[method].settings.option_names())
+        return {name: value for name, value in self.gtp.items() if name in options - stale}
 
     def _changes(self, name: str, value: Any) -> bool:
         """Whether a setting makes the recipe's calibration stale: it was measured with another value."""
@@ -132,16 +139,20 @@ class Recipe:
 
     def choices(self, settings: Settings) -> list[str]:
         """Return a note on the settings that were chosen for this model and are still in ``settings``."""
-        kept = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
+        reasons = {name: why for name, why in self.why.items() if getattr(settings, name, None) == self.gtp[name]}
         if not isinstance(settings, GTPConfig) or not settings.uses_neighbours:
-            kept.pop("num_neighbours", None)
+            reasons.pop("num_neighbours", None)
         if settings.described().get("preset") != self.gtp.get("preset"):  # other tokens leave, in other layers
-            kept = {name: why for name, why in kept.items() if name not in AMOUNTS}
-        if not kept or settings.num_prop == 0 or (isinstance(settings.num_prop, tuple) and not any(settings.num_prop)):
+            reasons = {name: why for name, why in reasons.items() if name not in AMOUNTS}
+        if (
+            not reasons
+            or settings.num_prop == 0
+            or (isinstance(settings.num_prop, tuple) and not any(settings.num_prop))
+        ):
             return []
-        chosen = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in kept.items())
+        choices = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in reasons.items())
         return [
-            f"{self.name} has no recipe, so these settings were chosen: {chosen}. Options or a recipe file override"
+            f"{self.name} has no recipe, so these settings were chosen: {choices}. Options or a recipe file override"
         ]
 
 
@@ -169,7 +180,7 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
     raise UnknownModelError(
-        f"no recipe is called {model!r}: {_suggest(model, recipe_names())}; timm:NAME selects any timm ViT"
+        f"no recipe is called {model!r}: {closest(model, recipe_names())}; timm:NAME selects any timm ViT"
     )
 
 
@@ -216,13 +227,12 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 
 
 def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
-    check_timm_name(name)
-    from gtp_models.choosing import choose
+    from gtp_models.choosing import choose  # torch
     from gtp_models.frame.patch import check_supported
-    from gtp_models.weights import outline
+    from gtp_models.timm_models import create_outline
 
     recipe = Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size)
-    model = outline(recipe)
+    model = create_outline(name, recipe.model_args, recipe.preprocessing)
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
@@ -236,25 +246,98 @@ def _words(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def check_timm_name(name: str) -> None:
-    """Raise ``UnknownModelError``, offering the closest names, unless timm has such a model and tag."""
-    import timm
+def read_values(path: Path) -> dict[str, Any]:
+    """Return what a recipe file says, by field of ``Recipe``; paths are relative to the file.
 
-    import gtp_models.lvvit  # noqa: F401 - registers what timm does not have
-
-    if not timm.is_model(name):
-        raise UnknownModelError(f"timm has no model {name!r}: {_suggest(name, timm.list_models(TRANSFORMERS))}")
+    Raises:
+        UnknownModelError: it cannot be read.
+        ConfigError: it is no recipe; says what is wrong.
+    """
     try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        tagged = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
-        raise UnknownModelError(f"timm has no weights {name!r}: {_suggest(name, tagged)}") from error
+        content = read_regular(path, LARGEST)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnknownModelError(f"cannot read the recipe {path}: {one_line(reason)}") from error
+    values = _parse(content, path)
+    if problem := next(filter(None, _problems(values)), None):
+        raise ConfigError(f"{path} is not a recipe: {problem}")
+    values = {name: value for name, value in values.items() if value is not None}
+    values |= {name: path.parent / values[name] for name in FILES if values.get(name)}
+    values |= {name: tuple(values[name]) for name in SIZES if name in values}
+    return {"name": path.stem, "title": values["timm"]} | values
 
 
-def _suggest(name: str, names: list[str]) -> str:
-    begin = sorted((known for known in names if name and known.startswith(name)), key=len)
-    close = begin[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"there are {', '.join(names[:20])}{more}"
+def _parse(content: bytes, path: Path) -> Any:
+    import yaml
+
+    try:
+        if problem := next(filter(None, _event_problems(yaml.parse(content, Loader=yaml.SafeLoader))), None):
+            raise ConfigError(f"{path} is not a recipe: {problem}")
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+    except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:  # no date, no number
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+
+
+def _event_problems(events: Iterator[Any]) -> Iterator[str]:
+    """Aliases can make a small file a huge document; recipes need none."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            yield "it has aliases (*name): write the values out"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            yield f"it is nested more than {DEEPEST} levels deep"
+
+
+def _problems(values: Any) -> Iterator[str]:
+    names = {entry.name for entry in fields(Recipe)} - {"why"}
+    if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - names:
+        yield f"it needs timm: NAME, and may have {', '.join(sorted(names))}"
+        return
+    for group, fits, what in (
+        (("name", "title", "timm", *FILES), _is_line, "a line of text"),
+        (TABLES, _is_table, "settings by name (num_prop: 8)"),
+        (("labels",), _is_labels, "imagenet-1k, or a list of names in quotes"),
+        (SIZES, _is_size, "height and width in pixels"),
+    ):
+        yield from (f"{name} takes {what}" for name in group if not _holds(values, name, fits))
+    if not _holds(values.get("gtp") or {}, "preset", _is_line):
+        yield "gtp.preset takes the name of a preset"
+    if set(str(values.get("name", ""))) & set("/\\"):
+        yield "name takes a plain name"
+    yield from _size_problems("model_args", values.get("model_args"))
+
+
+def _holds(values: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> bool:
+    return values.get(name) is None or fits(values[name])
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and is_text(value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_line, value))
+
+
+def _is_labels(value: Any) -> bool:
+    return value == "imagenet-1k" or (isinstance(value, list) and all(map(_is_line, value)))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(is_int(side) and 0 < side <= MOST for side in value)
+
+
+def _size_problems(name: str, value: Any) -> Iterator[str]:
+    """A model of these sizes is made in memory: numbers are bounded before."""
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        most = MOST_LAYERS if key == "depth" else MOST
+        if isinstance(entry, int | float) and not -most <= entry <= most:
+            yield f"{name}.{one_line(key, 40)} takes at most {most}"
+        yield from _size_problems(f"{name}.{one_line(key, 40)}", entry)

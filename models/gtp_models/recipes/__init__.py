@@ -144,11 +144,8 @@ class Recipe:
             reasons.pop("num_neighbours", None)
         if settings.described().get("preset") != self.gtp.get("preset"):  # other tokens leave, in other layers
             reasons = {name: why for name, why in reasons.items() if name not in AMOUNTS}
-        if (
-            not reasons
-            or settings.num_prop == 0
-            or (isinstance(settings.num_prop, tuple) and not any(settings.num_prop))
-        ):
+        amounts = settings.num_prop if isinstance(settings.num_prop, tuple) else (settings.num_prop,)
+        if not reasons or not any(amount != 0 for amount in amounts):
             return []
         choices = "; ".join(f"{name} {_words(self.gtp[name])} ({reason})" for name, reason in reasons.items())
         return [

@@ -1,18 +1,20 @@
 """Lets torchvision be imported beside a torch build that it was not compiled for.
 
-torchvision registers fake kernels for two of its compiled operators when it is imported. Where the
-compiled library does not fit the installed torch (a CUDA wheel beside a CPU torch, Jetson builds),
-those operators are missing and the import fails with ``operator torchvision::nms does not exist``;
-timm cannot be imported either. Vision Transformers use none of torchvision's compiled operators, so
-it is enough to declare the two schemas before torchvision looks for them.
+torchvision registers fake kernels for two of its compiled operators when it is imported. Where the compiled library
+does not fit the installed torch (a CUDA wheel beside a CPU torch), they are missing and the import fails with
+``operator torchvision::nms does not exist``; timm cannot be imported either. Vision Transformers use none of
+torchvision's compiled operators, so it is enough to declare the two schemas before torchvision looks for them. Beside a
+torch of the same build nothing is changed: the versions tell, without an import.
 """
 
 import importlib.util
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -74,7 +76,29 @@ class _TorchvisionFinder(MetaPathFinder):
         return spec
 
 
+def fits(torch: str, torchvision: str) -> bool:
+    """Whether two versions are of one build: torchvision 0.N goes with torch 2.(N - 15), and both have the same tag.
+
+    >>> fits("2.13.0+cpu", "0.28.0+cpu"), fits("2.13.0+cpu", "0.28.0+cu130")
+    (True, False)
+    """
+    (release, _, tag), (release_of_vision, _, tag_of_vision) = torch.partition("+"), torchvision.partition("+")
+    major, minor, *_ = release.split(".")
+    return tag == tag_of_vision and major == "2" and release_of_vision.startswith(f"0.{int(minor) + 15}.")
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package that is installed, from its ``version.py``, without importing it."""
+    spec = importlib.util.find_spec(package)
+    file = Path(spec.origin or "").with_name("version.py") if spec else None
+    match = re.search(r"__version__ = '([^']+)'", file.read_text("utf-8")) if file and file.exists() else None
+    return match and match[1]
+
+
 def install() -> None:
-    """Put the import hook in place; idempotent, and free until torchvision is imported."""
+    """Put the import hook in place where the installed torchvision does not fit the installed torch; idempotent."""
+    torch, torchvision = _version("torch"), _version("torchvision")
+    if torch is None or torchvision is None or fits(torch, torchvision):
+        return
     if not any(isinstance(finder, _TorchvisionFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TorchvisionFinder())

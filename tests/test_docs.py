@@ -1,5 +1,6 @@
-"""The pages of docs/ and README.md: links lead to something, commands and options exist, README's examples run."""
+"""The pages of docs/ and README.md: links, commands, options and names exist, README's examples run."""
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from artifacts import ROOT
 from gtp_export.cli import app
 
 GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-PAGES = [*GUIDES, *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
+PAGES = [*GUIDES, ROOT / "CHANGELOG.md", *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 TARGET = re.compile(r"^([a-z0-9-]+):.*##", re.M)
 
@@ -60,6 +61,14 @@ def unknown_words(words: list[str]) -> Iterator[str]:
     yield from {word.partition("=")[0] for word in rest if word.startswith("-")} - options - {"-h", "--help"}
 
 
+def named(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield the module and the name of everything of ours that the page's Python code names."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        yield from re.findall(r"\b(gtp_export|gtp_runtime)\.(\w+)\(", block)
+        for module, names in re.findall(r"^from (gtp_[\w.]+) import (.+)$", block, re.M):
+            yield from ((module, name) for name in names.split(", "))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_to_something(page: Path) -> None:
     assert list(dead_links(page)) == []
@@ -68,6 +77,11 @@ def test_links_lead_to_something(page: Path) -> None:
 @pytest.mark.parametrize("page", GUIDES, ids=page_name)
 def test_commands_and_options_exist(page: Path) -> None:
     assert [(words, word) for words in shown_commands(page) for word in unknown_words(words)] == []
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=page_name)
+def test_names_in_python_code_exist(page: Path) -> None:
+    assert [name for name in named(page) if not hasattr(importlib.import_module(name[0]), name[1])] == []
 
 
 def test_the_index_names_every_guide() -> None:

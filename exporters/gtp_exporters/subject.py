@@ -101,7 +101,7 @@ def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions
         ModelsError: the model cannot be built, its weights are not available, or there is no head to keep.
     """
     built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed)
-    features, note = gives_features(built.model, recipe.timm, options.head)
+    features, note = gives_features(built.model, recipe.timm, options.head, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
     labels, label_ids = labels_of(built.recipe, classes)
     notes = (*built.notes, *([note] if note else []))

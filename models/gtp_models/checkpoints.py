@@ -98,18 +98,21 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: Path, ema: bool = True) -> Checkpoint:
+def read_checkpoint(path: Path, ema: bool = True, unwrap: bool = True) -> Checkpoint:
     """Read a weights file; nothing in it is executed.
 
     Args:
         path: .safetensors, or .pth, .pt, .bin, .ckpt, .pth.tar of ``torch.save``.
         ema: take the averaged (EMA) weights where the file has them, as timm does.
+        unwrap: look inside of what a training run wraps around, and remove prefixes.
 
     Raises:
         WeightsUnavailableError: no such file.
         WeightsError: another format, TorchScript, a file without weights or with objects that are not data.
     """
     content = _load(path)
+    if not unwrap:
+        return Checkpoint(path, _plain_tensors(content, path))
     notes: list[str] = []
     state = _plain_tensors(_unwrapped(content, path, ema, notes), path)
     state = _without_prefixes(state, ema, notes)
@@ -324,16 +327,17 @@ def file_grid(
     )
 
 
-def resample(checkpoint: Checkpoint, old: Grid, model: Any, assumed: str) -> Checkpoint:
-    """Resample position embeddings to the grid of a model, as timm does (bicubic, antialiased)."""
+def resample(checkpoint: Checkpoint, old: Grid, model: Any, assumed: str, antialias: bool = True) -> Checkpoint:
+    """Resample position embeddings to a model's grid, bicubic: antialiased as timm does, or not, as transformers."""
     new = tuple(model.patch_embed.grid_size)
     positions = checkpoint.state.get("pos_embed")
     if positions is None or old == new or not positions.is_floating_point():
         return checkpoint
     prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
-    resampled = resample_abs_pos_embed(positions, new_size=list(new), old_size=list(old), num_prefix_tokens=prefix)
-    sizes = " to ".join("x".join(map(str, grid)) for grid in (old, new))
-    note = f"position embeddings resampled from {sizes} patches" + (f" ({assumed})" if assumed else "")
+    sizes: dict[str, Any] = {"new_size": list(new), "old_size": list(old), "num_prefix_tokens": prefix}
+    resampled = resample_abs_pos_embed(positions, **sizes, antialias=antialias)
+    grids = " to ".join("x".join(map(str, grid)) for grid in (old, new))
+    note = f"position embeddings resampled from {grids} patches" + (f" ({assumed})" if assumed else "")
     return replace(checkpoint, state=checkpoint.state | {"pos_embed": resampled}, notes=(*checkpoint.notes, note))
 
 

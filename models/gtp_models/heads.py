@@ -19,13 +19,14 @@ def without_head(recipe: Recipe) -> Recipe:
     return replace(recipe, model_args=recipe.model_args | {"num_classes": 0}, labels=None)
 
 
-def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str]:
+def gives_features(model: Any, name: str, head: str = "auto", projection: bool = False) -> tuple[bool, str]:
     """Return whether a timm model's output is features, and a note if that was not requested.
 
     Args:
         model: as it will be exported.
         name: timm's.
         head: "auto", "keep" or "none", as requested.
+        projection: whether the head is known to be a projection into a space of embeddings.
 
     Raises:
         ConfigError: no head to keep, or tokens that are not pooled.
@@ -36,7 +37,7 @@ def gives_features(model: Any, name: str, head: str = "auto") -> tuple[bool, str
             raise ConfigError(f"{name} has no classifier to keep: omit --head to get its features")
         said = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
         return True, said if head == "auto" else ""
-    if not projects(model, name):
+    if not projection and not projects(model, name):
         return False, ""
     return True, (
         f"the head of {name} is a projection into {model.num_classes} dimensions shared by images and texts, not a "

@@ -23,6 +23,7 @@ from gtp_models.checkpoints import (
     without_classifier,
 )
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
+from gtp_models.huggingface import load_hub_weights, read_hub_model
 from gtp_models.recipes import Recipe
 from gtp_models.timm_models import check_timm_name, create, create_outline
 
@@ -122,6 +123,8 @@ def outline(recipe: Recipe) -> Any:
 
 
 def _build_from_file(recipe: Recipe, path: Path, source: Source, ema: bool) -> BuiltModel:
+    if path.is_dir():
+        return _build_from_directory(recipe, path, source)
     checkpoint = read_checkpoint(path, ema)
     model = outline(recipe)
     grid, assumed = file_grid(checkpoint, model, _known_grids(recipe, model), recipe.weights_img_size) or (None, "")
@@ -137,6 +140,28 @@ def _build_from_file(recipe: Recipe, path: Path, source: Source, ema: bool) -> B
     check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.state)
     return _built(model, recipe, source, path.name, (*checkpoint.notes, *notes))
+
+
+def _build_from_directory(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
+    """Build a model of a directory of transformers or timm, with its weights."""
+    hub_model = read_hub_model(path)
+    checkpoint = load_hub_weights(hub_model)
+    model = _create(recipe)
+    _set_layer_norms(model, hub_model.layer_norm_eps)
+    if "pos_embed" in checkpoint.state and hasattr(model, "pos_embed"):
+        patch = model.patch_embed.patch_size
+        old = hub_model.trained_size[0] // patch[0], hub_model.trained_size[1] // patch[1]
+        checkpoint = resample(checkpoint, old, model, "", hub_model.antialias)
+    checkpoint = without_classifier(checkpoint, model)
+    check_fit(checkpoint, model)
+    model.load_state_dict(checkpoint.state)
+    return _built(model, recipe, source, path.name, checkpoint.notes)
+
+
+def _set_layer_norms(model: nn.Module, eps: float | None) -> None:
+    for module in model.modules():
+        if eps is not None and isinstance(module, nn.LayerNorm):
+            module.eps = eps
 
 
 def _known_grids(recipe: Recipe, model: Any) -> dict[Grid, str]:

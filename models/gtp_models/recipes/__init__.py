@@ -4,6 +4,7 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Recipe:
         weights: a weights file of the recipe's own, relative to the recipe file.
         weights_img_size: (height, width) in pixels that a weights file was trained with, where it is not the pretrained
             size of timm's model.
+        projection: whether the head is a projection into a space of embeddings, not a classifier.
         images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
@@ -60,6 +62,7 @@ class Recipe:
     labels: str | list[str] | None = None
     weights: Path | None = None
     weights_img_size: tuple[int, int] | None = None
+    projection: bool = False
     images: Path | None = None
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)
@@ -176,9 +179,30 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
         return _read(Path(model)).sized(img_size)
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
+    if (Path(model) / "config.json").is_file():
+        return _from_directory(Path(model), img_size)
     raise UnknownModelError(
         f"no recipe is called {model!r}: {closest(model, recipe_names())}; timm:NAME selects any timm ViT"
     )
+
+
+def _from_directory(path: Path, img_size: tuple[int, int] | None) -> Recipe:
+    """Return the recipe of a directory of transformers or timm."""
+    from gtp_models.huggingface import read_hub_model
+
+    hub_model = read_hub_model(path)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.resolve().name) or "model"
+    recipe = Recipe(
+        name,
+        path.resolve().name,
+        hub_model.timm,
+        model_args=hub_model.model_args,
+        preprocessing=hub_model.preprocessing,
+        labels=hub_model.labels,
+        weights=path,
+        projection=hub_model.projection,
+    )
+    return _with_choices(recipe.sized(img_size))[0]
 
 
 def _read(path: Path) -> Recipe:
@@ -224,15 +248,20 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 
 
 def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
+    recipe, model = _with_choices(Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size))
+    return replace(recipe, labels="imagenet-1k" if model.num_classes == 1000 else None)
+
+
+def _with_choices(recipe: Recipe) -> tuple[Recipe, Any]:
+    """Return a recipe with the settings that suit its model, and the model's outline."""
     from gtp_models.choosing import choose  # torch
     from gtp_models.frame.patch import check_supported
     from gtp_models.timm_models import create_outline
 
-    recipe = Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size)
-    model = create_outline(name, recipe.model_args, recipe.preprocessing)
+    model = create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
     check_supported(model)
     gtp, why = choose(model)
-    return replace(recipe, gtp=gtp, why=why, labels="imagenet-1k" if model.num_classes == 1000 else None)
+    return replace(recipe, gtp=gtp, why=why), model
 
 
 def _plain(value: Any) -> Any:

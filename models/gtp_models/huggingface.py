@@ -1,0 +1,536 @@
+"""Directories of Hugging Face: what transformers saved, and what timm's ``save_for_hf`` and ``push_to_hf_hub`` wrote.
+
+``config.json`` says which model it is, and ``preprocessor_config.json`` how images are prepared. A ViT of transformers
+is described by arguments of a timm model with the same arithmetic, and its weights are renamed; nothing of transformers
+is needed. What has no such model is refused with the reason.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gtp_models.checkpoints import Checkpoint, read_checkpoint
+from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
+from gtp_runtime.opening import read_regular
+from gtp_runtime.text import one_line
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = "model.safetensors.index.json"
+LARGEST = 1 << 24  # bytes of a JSON file; 20,000 class names take half a megabyte
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model in a directory, as timm can build it.
+
+    Attributes:
+        path: the directory.
+        timm: timm's model name.
+        model_args: arguments of ``timm.create_model``.
+        preprocessing: entries of timm's pretrained configuration.
+        labels: class names; None where unknown.
+        projection: whether the head is a projection into a space of embeddings, not a classifier.
+        layer_norm_eps: of every LayerNorm; None leaves timm's.
+        antialias: whether position embeddings are resampled with antialiasing (timm's way) or without.
+        trained_size: (height, width) in pixels that the position embeddings are of.
+        kind: the ``model_type`` of transformers; "" for timm's own directories.
+        notes: what was left out.
+    """
+
+    path: Path
+    timm: str
+    model_args: dict[str, Any]
+    preprocessing: dict[str, Any]
+    labels: list[str] | None = None
+    projection: bool = False
+    layer_norm_eps: float | None = None
+    antialias: bool = True
+    trained_size: tuple[int, int] = (224, 224)
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A ``model_type`` of transformers, and the timm model that computes the same.
+
+    Attributes:
+        timm: the model whose blocks are the same.
+        arguments: further arguments of timm, from the configuration and the architecture's name.
+        heads: architectures that can be mapped; others are refused.
+        refused: architectures that cannot, each with the reason.
+    """
+
+    timm: str
+    heads: tuple[str, ...]
+    arguments: Callable[[Mapping[str, Any], str], dict[str, Any]] = lambda config, head: {}
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def _deit(_config: Mapping[str, Any], head: str) -> dict[str, Any]:
+    # The distillation token is a register, unless its own classifier is there.
+    return {} if head.endswith("WithTeacher") else {"reg_tokens": 1}
+
+
+def _registers(config: Mapping[str, Any], _head: str) -> dict[str, Any]:
+    return {"init_values": 1.0, "reg_tokens": config.get("num_register_tokens", 4), "no_embed_class": True}
+
+
+def _dinov3(config: Mapping[str, Any], _head: str) -> dict[str, Any]:
+    gated = config.get("use_gated_mlp", False)
+    return {
+        "num_reg_tokens": config.get("num_register_tokens", 0),
+        "rope_temperature": float(config.get("rope_theta", 100.0)),
+        "init_values": 1.0,
+        "global_pool": "token",
+        "qkv_bias": config.get("query_bias", True),
+    } | ({"swiglu_mlp": True, "swiglu_align_to": 1} if gated else {})
+
+
+CLASSIFIED_BY_BOTH = "its classifier reads the class token beside the mean of the patches, which timm's ViT cannot"
+KINDS = {
+    "vit": Kind("vit_base_patch16_224", ("ViTForImageClassification", "ViTModel")),
+    "vit_mae": Kind("vit_base_patch16_224", ("ViTMAEForPreTraining", "ViTMAEModel")),
+    "deit": Kind(
+        "vit_base_patch16_224",
+        ("DeiTForImageClassification", "DeiTForImageClassificationWithTeacher", "DeiTModel"),
+        _deit,
+    ),
+    "dinov2": Kind(
+        "vit_base_patch14_dinov2",
+        ("Dinov2Model", "Dinov2Backbone"),
+        lambda config, head: {"init_values": 1.0},
+        {"Dinov2ForImageClassification": CLASSIFIED_BY_BOTH},
+    ),
+    "dinov2_with_registers": Kind(
+        "vit_base_patch14_reg4_dinov2",
+        ("Dinov2WithRegistersModel", "Dinov2WithRegistersBackbone"),
+        _registers,
+        {"Dinov2WithRegistersForImageClassification": CLASSIFIED_BY_BOTH},
+    ),
+    "dinov3_vit": Kind("vit_small_patch16_dinov3_qkvb", ("DINOv3ViTModel", "DINOv3ViTBackbone"), _dinov3),
+    "clip": Kind("vit_base_patch32_clip_224", ("CLIPModel",)),
+    "clip_vision_model": Kind("vit_base_patch32_clip_224", ("CLIPVisionModel", "CLIPVisionModelWithProjection")),
+    "siglip": Kind("vit_base_patch16_siglip_224", ("SiglipModel", "SiglipForImageClassification")),
+    "siglip_vision_model": Kind("vit_base_patch16_siglip_224", ("SiglipVisionModel",)),
+    "siglip2": Kind("vit_base_patch16_siglip_224", ("Siglip2Model", "Siglip2ForImageClassification")),
+    "siglip2_vision_model": Kind("vit_base_patch16_siglip_224", ("Siglip2VisionModel",)),
+}
+
+
+# --- what a directory is ---------------------------------------------------------------------------------------------
+
+
+def is_hub_directory(path: Path) -> bool:
+    """Whether a path is a directory with a ``config.json``."""
+    return (path / CONFIG).is_file()
+
+
+def read_hub_model(path: Path) -> HubModel:
+    """Read what a directory of transformers or timm holds; no weights are read.
+
+    Raises:
+        WeightsUnavailableError: no ``config.json``.
+        WeightsError: a file of it is damaged.
+        UnsupportedModelError: a kind of model, a head or a preprocessing that has no equal in timm.
+    """
+    config = _read_json(path / CONFIG)
+    if "architecture" in config:
+        return _of_timm(path, config)
+    return _of_transformers(path, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_regular(path, LARGEST))
+    except FileNotFoundError as error:
+        raise WeightsUnavailableError(
+            f"{path.parent} has no {path.name}: give a directory that save_pretrained wrote"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"cannot read {path}: {one_line(error)}; save the model again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} is not a configuration: save the model again")
+    return content
+
+
+def _of_timm(path: Path, config: Mapping[str, Any]) -> HubModel:
+    pretrained = config.get("pretrained_cfg") or {}
+    kept = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
+    preprocessing = {name: pretrained[name] for name in kept if name in pretrained}
+    args = dict(config.get("model_args") or {})
+    for name in ("num_classes", "global_pool"):
+        if config.get(name) is not None:
+            args.setdefault(name, config[name])
+    names = config.get("label_names") or pretrained.get("label_names")
+    described = config.get("label_descriptions") or pretrained.get("label_descriptions")
+    labels = list(map(str, names)) if names else None
+    if labels and isinstance(described, dict):
+        labels = [str(described.get(name, name)) for name in labels]
+    size = args.get("img_size") or tuple(preprocessing.get("input_size", (3, 224, 224)))[1:]
+    return HubModel(path, str(config["architecture"]), args, preprocessing, labels, trained_size=_size(size))
+
+
+def _of_transformers(path: Path, config: Mapping[str, Any]) -> HubModel:
+    kind_name = str(config.get("model_type", ""))
+    head = str((config.get("architectures") or [""])[0])
+    kind = KINDS.get(kind_name)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{path} holds a {kind_name or 'model of unknown type'} of transformers: supported are {', '.join(KINDS)}"
+        )
+    if head in kind.refused:
+        raise UnsupportedModelError(
+            f"{path} holds a {head}: {kind.refused[head]}; save its backbone alone for features"
+        )
+    if head and head not in kind.heads:
+        raise UnsupportedModelError(f"{path} holds a {head} of transformers: supported are {', '.join(kind.heads)}")
+    vision = _vision_config(path, config, kind_name)
+    name, args = _timm_arguments(path, kind, vision, head, config)
+    size = _size(args["img_size"])
+    preprocessing, input_size = _preprocessing(path, size)
+    args["img_size"] = input_size
+    labels = _labels(config) if args["num_classes"] and "ForImageClassification" in head else None
+    projection = args["num_classes"] > 0 and labels is None and "ForImageClassification" not in head
+    eps = float(vision.get("layer_norm_eps", 1e-6 if "siglip" in kind_name or "dinov2" in kind_name else 1e-5))
+    return HubModel(path, name, args, preprocessing, labels, projection, eps, False, size, kind_name)
+
+
+def _vision_config(path: Path, config: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Return the configuration of the image tower."""
+    vision = config.get("vision_config") if kind in ("clip", "siglip", "siglip2") else config
+    if not isinstance(vision, Mapping):
+        raise WeightsError(f"{path / CONFIG} has no vision_config: save the model again")
+    return vision
+
+
+def _timm_arguments(
+    path: Path, kind: Kind, vision: Mapping[str, Any], head: str, config: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the timm model and its arguments: sizes from the configuration, widths of the MLP from the weights."""
+    width = int(vision.get("hidden_size", 768))
+    patch = _size(vision.get("patch_size", 16))
+    if patch[0] != patch[1]:
+        raise UnsupportedModelError(f"{path} has patches of {patch[0]}x{patch[1]} pixels: supported are square ones")
+    name = kind.timm
+    args: dict[str, Any] = {
+        "img_size": _image_size(vision, patch[0]),
+        "patch_size": patch[0],
+        "in_chans": int(vision.get("num_channels", 3)),
+        "embed_dim": width,
+        "depth": int(vision.get("num_hidden_layers", 12)),
+        "num_heads": int(vision.get("num_attention_heads", 12)),
+        "num_classes": _classes(config, vision, head),
+    } | kind.arguments(vision, head)
+    if name.startswith("vit_") and "dinov3" not in name:
+        args["qkv_bias"] = bool(vision.get("qkv_bias", True))
+    args |= _activation(path, vision, name)
+    if head.endswith("WithTeacher"):
+        name = "deit_base_distilled_patch16_224"
+    if "siglip" in name and head.endswith("ForImageClassification"):
+        name = "vit_base_patch16_siglip_gap_224"  # the mean of the patches
+    if vision.get("use_swiglu_ffn"):
+        name = name.replace("vit_base", "vit_giant")
+    args["mlp_ratio"] = _mlp_ratio(vision, width)
+    return name, args
+
+
+def _activation(path: Path, vision: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return the activation of the MLP; gated ones have SiLU, and Eva's others GELU."""
+    if vision.get("use_swiglu_ffn") or vision.get("use_gated_mlp"):
+        return {}
+    activation = str(vision.get("hidden_act", "gelu"))
+    choices = ("gelu",) if "dinov3" in name else tuple(ACTIVATIONS)
+    if activation not in choices:
+        raise UnsupportedModelError(f"{path} has hidden_act {activation}: supported are {', '.join(choices)}")
+    return {} if "dinov3" in name else {"act_layer": ACTIVATIONS[activation]}
+
+
+def _image_size(vision: Mapping[str, Any], patch: int) -> Any:
+    if "num_patches" in vision:  # SigLIP 2: a square of positions
+        return round(int(vision["num_patches"]) ** 0.5) * patch
+    return vision.get("image_size", 224)
+
+
+def _mlp_ratio(vision: Mapping[str, Any], width: int) -> float:
+    """Return the ratio that gives exactly the width of the MLP's first layer."""
+    if "mlp_ratio" in vision:
+        hidden = int(width * vision["mlp_ratio"])
+        if vision.get("use_swiglu_ffn"):  # both halves of the gated layer
+            hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
+    else:
+        hidden = int(vision.get("intermediate_size", 4 * width))
+    return (hidden + 0.5) / width
+
+
+def _classes(config: Mapping[str, Any], vision: Mapping[str, Any], head: str) -> int:
+    if "ForImageClassification" in head:
+        return len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
+    if head in ("CLIPModel", "CLIPVisionModelWithProjection"):
+        return int(config.get("projection_dim", vision.get("projection_dim", 512)))
+    return 0
+
+
+def _labels(config: Mapping[str, Any]) -> list[str] | None:
+    """Return the class names in the order of the classes; None where transformers numbered them."""
+    names = config.get("id2label") or {}
+    try:
+        ordered = [str(names[key]) for key in sorted(names, key=int)]
+    except (TypeError, ValueError):
+        return None
+    return None if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else ordered
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """Return (height, width) of a number, a pair or transformers' tables."""
+    if isinstance(value, Mapping):
+        value = (value["height"], value["width"])
+    return (int(value[0]), int(value[1])) if isinstance(value, list | tuple) else (int(value), int(value))
+
+
+def fetch_repository(name: str) -> Path:
+    """Return the directory of a repository of Hugging Face's hub: from the cache, else downloaded into it.
+
+    Args:
+        name: USER/NAME, with @REVISION if it matters.
+
+    Raises:
+        UnknownModelError: not such a name.
+        HubUnreachableError: it is not in the cache, and the hub cannot be reached.
+        WeightsUnavailableError: the hub has no such repository, or does not give it.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    files = {"repo_id": repository, "revision": revision or None, "allow_patterns": [CONFIG, PROCESSOR, *WEIGHTS, "*.safetensors*"]}
+    try:
+        with suppress(LocalEntryNotFoundError):
+            directory = Path(huggingface_hub.snapshot_download(**files, local_files_only=True))
+            if is_hub_directory(directory) and _has_weights(directory):
+                return directory
+        if not hub.is_reachable(hub.Repository(repository)):
+            raise HubUnreachableError(
+                f"{repository} is not in the cache, and {hub.endpoint()} cannot be reached: connect, or give a directory"
+            )
+        if any(name.endswith(".safetensors") for name in huggingface_hub.list_repo_files(repository, revision=files["revision"])):
+            files["ignore_patterns"] = ["*.bin"]
+        return Path(huggingface_hub.snapshot_download(**files))
+    except HFValidationError as error:
+        raise UnknownModelError(f"{name!r} is no repository: give hf:USER/NAME") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise WeightsUnavailableError(f"cannot fetch {repository} from {hub.endpoint()}: {one_line(error)}") from error
+
+
+# --- how images are prepared -----------------------------------------------------------------------------------------
+
+
+def _preprocessing(path: Path, size: tuple[int, int]) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Translate an image processor to timm's configuration; return it and the (height, width) of the input.
+
+    Raises:
+        UnsupportedModelError: steps that have no equal.
+    """
+    if not (path / PROCESSOR).is_file():
+        return {"input_size": (3, *size)}, size
+    processor = _read_json(path / PROCESSOR)
+    resized, crop, mode = _steps(path, processor, size)
+    scale = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
+    normalised = processor.get("do_normalize", True)
+    mean, std = ([0.0] * 3, [1.0] * 3)
+    if normalised:
+        if not processor.keys() >= {"image_mean", "image_std"}:
+            raise UnsupportedModelError(f"{path / PROCESSOR} has no image_mean and image_std: write them there")
+        mean, std = processor["image_mean"], processor["image_std"]
+    resample = processor.get("resample", 2)
+    if resample not in RESAMPLING:
+        raise UnsupportedModelError(f"{path / PROCESSOR} has resample {resample!r}: supported are {RESAMPLING}")
+    return {
+        "input_size": (3, *crop),
+        "interpolation": RESAMPLING[resample],
+        "mean": tuple(float(value) / scale for value in mean),
+        "std": tuple(float(value) / scale for value in std),
+        "crop_mode": mode,
+        "crop_pct": crop[0] / (resized + 1e-3) if resized != crop[0] else 1.0,  # so that rounding down gives the size
+    }, crop
+
+
+def _steps(path: Path, processor: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, tuple[int, int], str]:
+    """Return to how many pixels the shorter side (or the height) is resized, the crop, and timm's crop mode."""
+    if not processor.get("do_resize", True):
+        raise UnsupportedModelError(f"{path / PROCESSOR} does not resize images: set do_resize and size there")
+    target = processor.get("size", {"height": size[0], "width": size[1]})
+    if isinstance(target, int):
+        target = {"shortest_edge": target} if processor.get("do_center_crop") else {"height": target, "width": target}
+    cropped = processor.get("do_center_crop", False)
+    crop = _size(processor.get("crop_size", size)) if cropped else None
+    if "shortest_edge" in target and crop is not None:
+        return int(target["shortest_edge"]), crop, "center"
+    if "shortest_edge" in target:
+        raise UnsupportedModelError(f"{path / PROCESSOR} resizes without a crop, so that sizes differ: set crop_size")
+    if not {"height", "width"} <= target.keys():
+        raise UnsupportedModelError(
+            f"{path / PROCESSOR} has a size of {sorted(target)}: supported are height and width, or shortest_edge"
+        )
+    resized = _size(target)
+    crop = crop or resized
+    if resized[0] * crop[1] != resized[1] * crop[0]:
+        raise UnsupportedModelError(
+            f"{path / PROCESSOR} crops {crop} from {resized}: supported are crops of the same shape"
+        )
+    return resized[0], crop, "squash"
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+# names of transformers → names of timm, applied in this order to every key
+LAYER = r"^(?:encoder\.|model\.)?layers?\.(\d+)\."
+RENAMED: tuple[tuple[str, str], ...] = (
+    (r"^(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|vision_model|model(?=\.embeddings|\.norm))\.", ""),
+    (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.position_embeddings?(?:\.weight)?$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings?\.(?:projection\.)?", "patch_embed.proj."),
+    (LAYER, r"blocks.\1."),
+    (r"\.(?:attention\.attention|self_attn|attention)\.(?:(q)uery|(k)ey|(v)alue|([qkv])_proj)\.", r".attn.\1\2\3\4."),
+    (r"\.(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
+    (r"\.(?:intermediate\.dense|mlp\.up_proj|mlp\.weights_in)\.", ".mlp.fc1."),
+    (r"\.(?:output\.dense|mlp\.down_proj|mlp\.weights_out)\.", ".mlp.fc2."),
+    (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"^(?:layernorm|post_layernorm)\.", "norm."),
+    (r"^pre_layrnorm\.", "norm_pre."),
+    (r"^(?:classifier|cls_classifier)\.", "head."),
+    (r"^distillation_classifier\.", "head_dist."),
+    (r"^visual_projection\.weight$", "head.weight"),
+)
+LEFT_OUT = re.compile(
+    r"pooler\.|decoder|text_model\.|text_projection|logit_(scale|bias)|.*mask_token$|.*position_ids$|mask_token"
+)
+
+
+def load_hub_weights(model: HubModel) -> Checkpoint:
+    """Read the weights of a directory, by timm's names.
+
+    Raises:
+        WeightsUnavailableError: there are none.
+        WeightsError: they cannot be read, or have names that are not known.
+    """
+    path, state = _read_weights(model.path)
+    if not model.kind:
+        return Checkpoint(path, state)
+    left = sorted(key for key in state if LEFT_OUT.match(_stripped(key)))
+    state = _renamed({key: value for key, value in state.items() if key not in left})
+    state = _shaped(state, model)
+    parts = sorted({_stripped(key).partition(".")[0] for key in left})
+    notes = (f"left out what this model does not use ({', '.join(parts)})",) if parts else ()
+    return Checkpoint(path, state, (*model.notes, *notes))
+
+
+def _read_weights(path: Path) -> tuple[Path, dict[str, Tensor]]:
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return path / name, read_checkpoint(path / name, unwrap=False).state
+    if (path / INDEX).is_file():
+        shards = sorted(set((_read_json(path / INDEX).get("weight_map") or {}).values()))
+        if any(not isinstance(shard, str) or "/" in shard or "\\" in shard for shard in shards):
+            raise WeightsError(f"{path / INDEX} names files elsewhere: save the model again")
+        parts = [read_checkpoint(path / shard, unwrap=False).state for shard in shards]
+        return path / INDEX, {key: value for part in parts for key, value in part.items()}
+    raise WeightsUnavailableError(f"{path} has no weights: it needs {', '.join(WEIGHTS)}")
+
+
+def _stripped(key: str) -> str:
+    return re.sub(RENAMED[0][0], "", key)
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in state.items():
+        name = key
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def _shaped(state: dict[str, Tensor], model: HubModel) -> dict[str, Tensor]:
+    """Give the tensors the shapes of timm: queries, keys and values in one, tokens and positions with a batch axis."""
+    gated = {key.removesuffix("gate_proj.weight") for key in state if key.endswith("mlp.gate_proj.weight")}
+    for key in [key for key in state if key.partition("mlp.")[0] + "mlp." in gated]:
+        state[key.replace("mlp.gate_proj.", "mlp.fc1_g.").replace("mlp.fc1.", "mlp.fc1_x.")] = state.pop(key)
+    state = _joined(state, "dinov3" in model.kind)
+    state = _pooled(state)
+    for name in ("cls_token", "pos_embed", "dist_token", "reg_token"):
+        if name in state:
+            state[name] = state[name].reshape(1, -1, state[name].shape[-1])
+    if model.kind == "deit" and "head_dist.weight" not in state and "dist_token" in state:
+        state["reg_token"] = state.pop("dist_token")
+    if model.kind == "dinov2_with_registers":
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    if "head.weight" in state and "head.bias" not in state:
+        state["head.bias"] = torch.zeros(state["head.weight"].shape[0])
+    patches = state.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 2:  # of SigLIP 2: of pixels in the order rows, columns, channels
+        side = model.model_args["patch_size"]
+        state["patch_embed.proj.weight"] = (
+            patches.reshape(len(patches), side, side, -1).permute(0, 3, 1, 2).contiguous()
+        )
+    if not model.model_args["num_classes"]:
+        state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))}
+    if model.timm.startswith("vit_base_patch16_siglip_gap"):
+        state = {key: value for key, value in state.items() if not key.startswith("attn_pool.")}
+    if model.kind.startswith("dinov3") and not state["reg_token"].numel():
+        del state["reg_token"]
+    return state
+
+
+def _joined(state: Mapping[str, Tensor], eva: bool) -> dict[str, Tensor]:
+    """Join queries, keys and values; Eva keeps the biases of queries and values apart, and has none of keys."""
+    joined: dict[str, Tensor] = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"(blocks\.\d+\.attn\.)([qkv])\.(weight|bias)", key)
+        if match is None:
+            joined[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", key) if eva else key] = value
+        elif eva and match[3] == "bias":
+            if match[2] != "k":
+                joined[f"{match[1]}{match[2]}_bias"] = value
+        elif match[2] == "q":
+            parts = [state[f"{match[1]}{part}.{match[3]}"] for part in "qkv"]
+            joined[f"{match[1]}qkv.{match[3]}"] = torch.cat(parts)
+    return joined
+
+
+def _pooled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename SigLIP's attention pooling, whose query is apart from keys and values in timm."""
+    if "head.probe" not in state:
+        return dict(state)
+    names = {"probe": "latent", "attention.out_proj.": "proj.", "layernorm.": "norm.", "mlp.": "mlp."}
+    pooled = {}
+    for key, value in state.items():
+        if key.startswith("head.attention.in_proj_"):
+            kind, width = key.removeprefix("head.attention.in_proj_"), value.shape[0] // 3
+            pooled[f"attn_pool.q.{kind}"], pooled[f"attn_pool.kv.{kind}"] = value[:width], value[width:]
+        elif key.startswith("head.") and (old := next((old for old in names if key[5:].startswith(old)), None)):
+            pooled[f"attn_pool.{names[old]}{key[5 + len(old) :]}"] = value
+        else:
+            pooled[key] = value
+    return pooled

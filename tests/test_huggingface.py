@@ -11,7 +11,13 @@ import torch
 from PIL import Image
 
 import gtp_models  # noqa: F401 - lets torchvision be imported
-from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
+from gtp_models.errors import (
+    HubUnreachableError,
+    UnknownModelError,
+    UnsupportedModelError,
+    WeightsError,
+    WeightsUnavailableError,
+)
 from gtp_models.huggingface import load_hub_weights, read_hub_model
 from gtp_models.recipes import load_recipe
 from gtp_models.weights import build_model
@@ -217,3 +223,21 @@ def test_timms_directories(tmp_path: Path, safe: bool) -> None:
         assert torch.equal(built.model(images), model(images))
     assert recipe.labels == ["cat", "dog", "owl"]
     assert tuple(built.model.pretrained_cfg["mean"]) == (0.1, 0.2, 0.3)
+
+
+def test_names_of_the_hub_are_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--someone--vit" / "snapshots" / ("0" * 40)
+    saved(snapshot, "ViT")
+    refs = tmp_path / "models--someone--vit" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("gtp_models.hub._connects", lambda url: False)
+    for name in ("hf:someone/vit", "hf-hub:someone/vit"):
+        recipe = load_recipe(name)
+        assert recipe.name == "vit"
+        assert build_model(recipe).source == "pretrained"
+    with pytest.raises(HubUnreachableError):
+        load_recipe("hf:someone/other")
+    with pytest.raises(UnknownModelError):
+        load_recipe("hf:some one/vit/x")

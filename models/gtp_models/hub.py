@@ -1,17 +1,23 @@
-"""The source of timm's weights: whether they are on this machine, and whether their host can be reached. Both checks
-are fast, because an offline download takes most of a minute to fail.
+"""The hubs that weights come from: what is on this machine, whether a host can be reached, and whole repositories.
+
+Checks are fast, because an offline download takes most of a minute to fail.
 """
 
 import os
 import socket
 import threading
 from contextlib import suppress
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from gtp_models.errors import HubUnreachableError, UnknownModelError, WeightsUnavailableError
+from gtp_runtime.text import one_line
+
 TIMEOUT = 5.0  # seconds
+WEIGHTS = (".safetensors", ".bin")  # of a repository; the first that it has
 
 
 def _hub_endpoint() -> str:
@@ -69,7 +75,11 @@ def _is_in_torch_hub(url: str | tuple[str, str] | None, check_hash: bool) -> boo
 def is_reachable(config: Any) -> bool:
     """Whether a connection to the weights' host (or to the proxy that leads there) opens within ``TIMEOUT``."""
     url = config.url if not config.hf_hub_id else _hub_endpoint()
-    host, port = _first_hop(url if isinstance(url, str) else url[0])
+    return _connects(url if isinstance(url, str) else url[0])
+
+
+def _connects(url: str) -> bool:
+    host, port = _first_hop(url)
     reached = threading.Event()
 
     def connect() -> None:
@@ -89,3 +99,40 @@ def _first_hop(url: str) -> tuple[str, int]:
     if proxy and not proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+
+
+def fetch_repository(name: str) -> Path:
+    """Return the directory of a repository of Hugging Face's hub: from its cache, else downloaded into it.
+
+    Args:
+        name: USER/NAME, with @REVISION where it matters.
+
+    Raises:
+        UnknownModelError: no such name.
+        HubUnreachableError: it is not in the cache, and the hub cannot be reached.
+        WeightsUnavailableError: the hub has no such repository, or does not give it.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    fetch = partial(huggingface_hub.snapshot_download, repository, revision=revision or None)
+    try:
+        with suppress(LocalEntryNotFoundError):
+            directory = Path(fetch(local_files_only=True))
+            if (directory / "config.json").exists() and any(
+                path.name.endswith(WEIGHTS) for path in directory.iterdir()
+            ):
+                return directory
+        if not _connects(_hub_endpoint()):
+            raise HubUnreachableError(
+                f"{repository} is not in the cache of {_hub_endpoint()}, which cannot be reached: connect, or give a "
+                "directory"
+            )
+        names = huggingface_hub.list_repo_files(repository, revision=revision or None)
+        suffix = next((suffix for suffix in WEIGHTS if any(name.endswith(suffix) for name in names)), "")
+        return Path(fetch(allow_patterns=["*.json", f"*{suffix}"], ignore_patterns=["*/*"]))
+    except HFValidationError as error:
+        raise UnknownModelError(f"{name!r} is no repository: give hf:USER/NAME") from error
+    except OSError as error:  # of HTTP as well
+        raise WeightsUnavailableError(f"cannot fetch {repository}: {one_line(error)}") from error

@@ -303,40 +303,6 @@ def _size(value: Any) -> tuple[int, int]:
     return (int(value[0]), int(value[1])) if isinstance(value, list | tuple) else (int(value), int(value))
 
 
-def fetch_repository(name: str) -> Path:
-    """Return the directory of a repository of Hugging Face's hub: from the cache, else downloaded into it.
-
-    Args:
-        name: USER/NAME, with @REVISION if it matters.
-
-    Raises:
-        UnknownModelError: not such a name.
-        HubUnreachableError: it is not in the cache, and the hub cannot be reached.
-        WeightsUnavailableError: the hub has no such repository, or does not give it.
-    """
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    files = {"repo_id": repository, "revision": revision or None, "allow_patterns": [CONFIG, PROCESSOR, *WEIGHTS, "*.safetensors*"]}
-    try:
-        with suppress(LocalEntryNotFoundError):
-            directory = Path(huggingface_hub.snapshot_download(**files, local_files_only=True))
-            if is_hub_directory(directory) and _has_weights(directory):
-                return directory
-        if not hub.is_reachable(hub.Repository(repository)):
-            raise HubUnreachableError(
-                f"{repository} is not in the cache, and {hub.endpoint()} cannot be reached: connect, or give a directory"
-            )
-        if any(name.endswith(".safetensors") for name in huggingface_hub.list_repo_files(repository, revision=files["revision"])):
-            files["ignore_patterns"] = ["*.bin"]
-        return Path(huggingface_hub.snapshot_download(**files))
-    except HFValidationError as error:
-        raise UnknownModelError(f"{name!r} is no repository: give hf:USER/NAME") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise WeightsUnavailableError(f"cannot fetch {repository} from {hub.endpoint()}: {one_line(error)}") from error
-
-
 # --- how images are prepared -----------------------------------------------------------------------------------------
 
 

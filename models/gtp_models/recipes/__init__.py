@@ -165,7 +165,8 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     """Return the recipe of MODEL; for ``timm:NAME`` one with settings chosen for its tokens and depth.
 
     Args:
-        model: a recipe name, ``timm:NAME``, or the path of a .yaml file.
+        model: a recipe name, ``timm:NAME``, the path of a .yaml file, a directory that transformers'
+            ``save_pretrained`` or timm's ``save_for_hf`` wrote (also ``local-dir:DIR``), or ``hf:USER/NAME`` (also ``hf-hub:USER/NAME``).
         img_size: (height, width) in pixels (default: the model's own).
 
     Raises:
@@ -179,22 +180,28 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
         return _read(Path(model)).sized(img_size)
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
-    if (Path(model) / "config.json").is_file():
-        return _from_directory(Path(model), img_size)
+    if model.startswith(("hf:", "hf-hub:")):
+        from gtp_models.hub import fetch_repository
+
+        return _from_directory(fetch_repository(model.partition(":")[2]), img_size, model.rpartition("/")[2])
+    place = Path(model.removeprefix("local-dir:"))
+    if place.is_dir() or model.startswith("local-dir:"):
+        return _from_directory(place, img_size, place.resolve().name)
     raise UnknownModelError(
-        f"no recipe is called {model!r}: {closest(model, recipe_names())}; timm:NAME selects any timm ViT"
+        f"no recipe is called {model!r}: {closest(model, recipe_names())}; timm:NAME selects any timm ViT, "
+        "hf:USER/NAME a model of Hugging Face's hub, and a directory what transformers or timm saved there"
     )
 
 
-def _from_directory(path: Path, img_size: tuple[int, int] | None) -> Recipe:
+def _from_directory(path: Path, img_size: tuple[int, int] | None, title: str) -> Recipe:
     """Return the recipe of a directory of transformers or timm."""
     from gtp_models.huggingface import read_hub_model
 
     hub_model = read_hub_model(path)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.resolve().name) or "model"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", title) or "model"
     recipe = Recipe(
         name,
-        path.resolve().name,
+        title,
         hub_model.timm,
         model_args=hub_model.model_args,
         preprocessing=hub_model.preprocessing,

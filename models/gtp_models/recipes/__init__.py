@@ -166,7 +166,8 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
 
     Args:
         model: a recipe name, ``timm:NAME``, the path of a .yaml file, a directory that transformers'
-            ``save_pretrained`` or timm's ``save_for_hf`` wrote (also ``local-dir:DIR``), or ``hf:USER/NAME`` (also ``hf-hub:USER/NAME``).
+            ``save_pretrained`` or timm's ``save_for_hf`` wrote (also ``local-dir:DIR``), or ``hf:USER/NAME`` (also
+            ``hf-hub:USER/NAME``).
         img_size: (height, width) in pixels (default: the model's own).
 
     Raises:

@@ -28,9 +28,8 @@ from gtp_runtime import Latency, benchmark, load
 from gtp_runtime.backends.tensorrt.cuda import find_cuda
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import GTPRuntimeError
-from gtp_runtime.latency import against_first, summarise
+from gtp_runtime.latency import against_first, in_turn, summarise
 from gtp_runtime.precisions import converted_names
-from gtp_runtime.timing import in_turn
 
 PRECISIONS = converted_names("tensorrt")
 SECONDS = 3.0

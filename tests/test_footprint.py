@@ -10,9 +10,9 @@ from test_cli import document
 
 import gtp_runtime
 from gtp_export.latency_gates import Budget, over_budget, slower_than_dense
-from gtp_runtime import Footprint, Latency, first_answer, footprint, measure_footprint
+from gtp_runtime import Footprint, Latency, footprint, measure_footprint
 from gtp_runtime.errors import DeviceError, InputError, ManifestError
-from gtp_runtime.first_answer import peak_bytes
+from gtp_runtime.footprint import peak_bytes
 from gtp_runtime.latency import summarise
 from gtp_runtime.manifest import read_manifest
 
@@ -31,9 +31,8 @@ def test_a_process_of_its_own_is_measured(digits: Path, backend: str) -> None:
 
 def test_the_process_loads_no_torch(digits: Path) -> None:
     request = json.dumps([str(digits), "auto", {}])
-    ran = python(
-        f"from gtp_runtime.first_answer import main; main(['0', {request!r}]); assert 'torch' not in sys.modules"
-    )
+    start = f"from gtp_runtime import footprint, load; footprint.first_answer(load, ['0', {request!r}])"
+    ran = python(f"{start}; assert 'torch' not in sys.modules")
     assert ran.code == 0, ran.err
     seconds, peak = json.loads(ran.out.splitlines()[-1])
     assert seconds > 0 and peak > 2**20
@@ -78,7 +77,7 @@ def test_a_process_that_does_not_start_or_says_nothing(digits: Path, monkeypatch
 
 
 def test_peak_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_answer, "STATUS", Path("/nothing/status"))
+    monkeypatch.setattr(footprint, "STATUS", Path("/nothing/status"))
     assert peak_bytes() > 10 * 2**20
 
 

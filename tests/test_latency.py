@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gtp_runtime import timing
+from gtp_runtime import latency
 from gtp_runtime.errors import InputError
-from gtp_runtime.latency import Latency, against_first, summarise
-from gtp_runtime.timing import in_turn, median_stages
+from gtp_runtime.latency import Latency, against_first, in_turn, median_stages, summarise
 
 
 class Clock:
@@ -31,28 +30,28 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
 def test_warms_up_each_then_takes_turns(clock: Clock) -> None:
     times = in_turn([clock.work("a", 0.25), clock.work("b", 0.5)], seconds=15)
-    assert clock.calls[: 2 * timing.WARMUP_RUNS] == ["a"] * timing.WARMUP_RUNS + ["b"] * timing.WARMUP_RUNS
-    assert clock.calls[2 * timing.WARMUP_RUNS :] == ["a", "b"] * 20
+    assert clock.calls[: 2 * latency.WARMUP_RUNS] == ["a"] * latency.WARMUP_RUNS + ["b"] * latency.WARMUP_RUNS
+    assert clock.calls[2 * latency.WARMUP_RUNS :] == ["a", "b"] * 20
     assert times == [[0.25] * 20, [0.5] * 20]
 
 
 def test_a_quick_file_is_warmed_up_for_a_while(clock: Clock) -> None:
     in_turn([clock.work("a", 2**-7)], seconds=0)
-    assert len(clock.calls) == np.ceil(timing.WARMUP_SECONDS * 2**7) + timing.MIN_RUNS
+    assert len(clock.calls) == np.ceil(latency.WARMUP_SECONDS * 2**7) + latency.MIN_RUNS
 
 
 def test_runs_a_least_number_of_rounds_however_short_the_time(clock: Clock) -> None:
     told: list[tuple[str, float | None]] = []
     work = [clock.work("a", 8), clock.work("b", 8)]
     times = in_turn(work, seconds=0, progress=lambda task, share=None: told.append((task, share)))
-    assert [len(taken) for taken in times] == [timing.MIN_RUNS] * 2
-    assert told == [("benchmarking", 1.0)] * timing.MIN_RUNS
+    assert [len(taken) for taken in times] == [latency.MIN_RUNS] * 2
+    assert told == [("benchmarking", 1.0)] * latency.MIN_RUNS
     assert len(in_turn([clock.work("a", 8)], seconds=0, rounds=2)[0]) == 2
 
 

@@ -12,8 +12,8 @@ from gtp_exporters.float_twin import read_twins, values_of
 from gtp_exporters.graph.structure import PRODUCTS, constant_products
 from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
 from gtp_runtime.backends.openvino import EXTRA
-from gtp_runtime.comparing import record_latency
 from gtp_runtime.errors import GATE_FAILED
+from gtp_runtime.latency import record_latency
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress

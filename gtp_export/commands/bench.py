@@ -57,7 +57,7 @@ def bench(
     """Measure latency in interleaved runs, relative to the first file; then size, peak memory and cold start."""
     from gtp_export.reports import footprint_table, latency_table
     from gtp_runtime import benchmark
-    from gtp_runtime.comparing import record_latency
+    from gtp_runtime.latency import record_latency
 
     files = _with_twin(paths, running)
     with ExitStack() as stack:

@@ -14,7 +14,6 @@ from gtp_runtime import errors as errors
 
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy
-    from gtp_runtime.comparing import benchmark as benchmark
     from gtp_runtime.deploy.install import Installed as Installed
     from gtp_runtime.deploy.install import install as install
     from gtp_runtime.deploy.install import rollback as rollback
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from gtp_runtime.images.labels import find_image_set as find_image_set
     from gtp_runtime.images.preprocessing import Preprocessing as Preprocessing
     from gtp_runtime.latency import Latency as Latency
+    from gtp_runtime.latency import benchmark as benchmark
     from gtp_runtime.loading import load as load
     from gtp_runtime.manifest import Manifest as Manifest
     from gtp_runtime.manifest import read_manifest as read_manifest
@@ -47,7 +47,7 @@ _HOMES = {  # the module that each name is imported from
     "Prediction": "predicting",
     "Preprocessing": "images.preprocessing",
     "Stats": "deploy.watch",
-    "benchmark": "comparing",
+    "benchmark": "latency",
     "evaluate": "evaluating",
     "find_image_set": "images.labels",
     "from_bgr": "images.decoding",

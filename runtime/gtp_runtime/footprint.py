@@ -4,18 +4,22 @@ import json
 import os
 import subprocess
 import sys
+import time
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gtp_runtime.errors import DeviceError, InputError
-from gtp_runtime.first_answer import clock
+from gtp_runtime.errors import DeviceError, InputError, RandomWeightsWarning
 from gtp_runtime.manifest import find_graph, read_manifest
 from gtp_runtime.text import one_line
 
 STARTS = 3
+RUNS = 3  # after the first answer: an engine may take more memory in the second run
+STATUS = Path("/proc/self/status")
 PATIENCE = 600.0  # seconds that one start may take
 
 
@@ -85,7 +89,8 @@ def measure_footprint(
 
 def _start(request: str) -> tuple[float, int]:
     """Return the seconds to the first answer and the peak memory in bytes of one process."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from gtp_runtime.first_answer import main; main(sys.argv[1:])"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from gtp_runtime import footprint, load; "
+    code += "footprint.first_answer(load, sys.argv[1:])"
     command = [sys.executable, "-c", code, repr(clock()), request]
     try:
         done = subprocess.run(
@@ -99,3 +104,47 @@ def _start(request: str) -> tuple[float, int]:
         raise DeviceError(f"a process of its own could not run the file: {one_line(reason)}")
     seconds, peak = json.loads(said[-1])
     return seconds, peak
+
+
+def clock() -> float:
+    """Return seconds on a clock that all processes of this machine share."""
+    return time.monotonic()
+
+
+def first_answer(load: Callable[..., Any], arguments: list[str]) -> None:
+    """Run ``[start, request]`` in the process that was started, and print ``[seconds, bytes]``, JSON, as the last line.
+
+    Args:
+        load: ``gtp_runtime.load``, which this module cannot import: a loaded model's latency carries its footprint.
+        arguments: the time at which the process was started, and what to load: JSON of path, backend, options.
+    """
+    warnings.simplefilter("ignore", RandomWeightsWarning)
+    path, backend, options = json.loads(arguments[1])
+    with load(path, backend, **options) as model:
+        spec = model.entry.inputs[0]
+        images = np.zeros(spec.shape, spec.dtype)
+        model.run(images)
+        seconds = clock() - float(arguments[0])
+        for _ in range(RUNS):
+            model.run(images)
+    sys.stdout.write(json.dumps([seconds, peak_bytes()]) + "\n")
+
+
+def peak_bytes() -> int:
+    """Return the peak resident memory of this process in bytes.
+
+    Linux counts it per program: getrusage's ru_maxrss would include that of the process that started this one.
+    """
+    try:
+        lines = STATUS.read_text("ascii").splitlines()
+    except OSError:
+        lines = []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return found[0] if found else _from_usage()
+
+
+def _from_usage() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,12 +1,25 @@
-"""Latency of files that were timed in interleaved runs, and their comparison."""
+"""Latency: files are timed in interleaved runs in one process, so that noise of the machine affects all of them.
 
-from collections.abc import Sequence
+``in_turn`` times any callables, ``benchmark`` loaded files. ``Latency`` has percentiles, and ratios to the first file.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gtp_runtime.errors import InputError
 from gtp_runtime.footprint import Footprint
+from gtp_runtime.manifest import FileEntry
+from gtp_runtime.progress import Progress, quiet
+
+MIN_RUNS = 10
+WARMUP_SECONDS = 0.2
+WARMUP_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -81,3 +94,135 @@ def against_first(results: Sequence[Latency], macs: Sequence[int], methods: Sequ
         overhead = result.p50_ms / drops[count] if count in drops else None
         compared.append(replace(result, ratio=ratio, macs_ratio=macs_ratio, share=share, overhead=overhead))
     return compared
+
+
+def in_turn(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    progress: Progress = quiet,
+    rounds: int = MIN_RUNS,
+) -> list[list[float]]:
+    """Time callables in interleaved runs, about ``seconds`` in total after a warm-up; return the seconds of each run.
+
+    Args:
+        runs: the callables.
+        seconds: timing of all together, 0 or more.
+        progress: called with "benchmarking" and the share done.
+        rounds: minimum number of runs of each, even if ``seconds`` is exceeded; 1 or more.
+
+    Raises:
+        InputError: nothing to time, or an invalid value of ``seconds`` or ``rounds``.
+    """
+    check_duration(seconds, rounds)
+    if not runs:
+        raise InputError("nothing to time: give at least one file")
+    for run in runs:
+        _warm_up(run)
+    times: list[list[float]] = [[] for _ in runs]
+    start = time.perf_counter()
+    while len(times[0]) < rounds or time.perf_counter() - start < seconds:
+        for run, taken in zip(runs, times, strict=True):
+            before = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - before)
+        progress("benchmarking", min(1.0, (time.perf_counter() - start) / seconds) if seconds else 1.0)
+    return times
+
+
+def check_duration(seconds: float, rounds: int = MIN_RUNS) -> None:
+    """Raise ``InputError`` unless ``seconds`` is finite and 0 or more, and ``rounds`` a whole number of 1 or more."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not math.isfinite(seconds) or seconds < 0:
+        raise InputError(f"seconds={seconds!r}: give a finite number, 0 or more")
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+        raise InputError(f"rounds={rounds!r}: give a whole number, 1 or more")
+
+
+def _warm_up(run: Callable[[], object]) -> None:
+    start, done = time.perf_counter(), 0
+    while done < WARMUP_RUNS or time.perf_counter() - start < WARMUP_SECONDS:
+        run()
+        done += 1
+
+
+def median_stages(run: Callable[[], dict[str, float]], runs: int = MIN_RUNS) -> dict[str, float]:
+    """Run a few times and return the median of each stage."""
+    taken = [run() for _ in range(runs)]
+    return {name: float(np.median([stages[name] for stages in taken])) for name in taken[0]}
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """What ``benchmark`` times: ``Model`` is such a file."""
+
+    path: Path
+    entry: FileEntry
+    backend: Any
+
+    @property
+    def batch(self) -> int:
+        """Images per run."""
+        ...
+
+    def timed(self) -> Callable[[], object]:
+        """Return a callable that runs one batch."""
+        ...
+
+    def stages(self) -> dict[str, float] | None:
+        """Return median milliseconds of an engine's stages; None for other backends."""
+        ...
+
+    def record(self, kind: str, result: dict[str, Any]) -> bool:
+        """Store a result in the manifest; False where it cannot be stored."""
+        ...
+
+
+def benchmark(
+    models: Sequence[Timed], seconds: float = 3.0, progress: Progress = quiet, rounds: int = MIN_RUNS
+) -> list[Latency]:
+    """Time files in interleaved runs in this process; ratios and shares are relative to the first.
+
+    Args:
+        models: loaded files; put the dense baseline first.
+        seconds: timing of all files together, after a warm-up; 0 or more.
+        progress: called with "benchmarking" and the share done.
+        rounds: minimum number of runs of each file, even if ``seconds`` is exceeded; 1 or more.
+
+    Raises:
+        InputError: no loaded files, files of different batch sizes, or an invalid value of ``seconds`` or ``rounds``.
+    """
+    check_duration(seconds, rounds)
+    if not all(isinstance(model, Timed) for model in models):
+        raise InputError("benchmark takes loaded models: load each file with gtp_runtime.load(path)")
+    _check_batches(models)
+    times = in_turn([model.timed() for model in models], seconds, progress, rounds)
+    results = [summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)]
+    results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
+    entries = [model.entry for model in models]
+    return against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
+
+
+def _check_batches(models: Sequence[Timed]) -> None:
+    """Check that all files have one batch size: otherwise the time of a run cannot be compared.
+
+    Raises:
+        InputError: they differ.
+    """
+    if len({model.batch for model in models}) > 1:
+        said = ", ".join(f"{model.path}: {model.batch}" for model in models)
+        raise InputError(f"files of different batch sizes cannot be compared ({said}): give files of one batch size")
+
+
+def record_latency(models: Sequence[Timed], results: Sequence[Latency]) -> bool:
+    """Store what ``benchmark`` measured in the manifest of each file; "against" names the file compared with.
+
+    Returns:
+        Whether all were stored: see ``Model.record``.
+    """
+    kept = []
+    for model, result in zip(models, results, strict=True):
+        first = models[0].path
+        against = first.name if first.parent == model.path.parent else str(first)
+        found = {**result.to_dict(), "file": model.path.name, "against": against, **model.backend.info}
+        kept.append(model.record("latency", found))
+    return all(kept)

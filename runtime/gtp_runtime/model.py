@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime import latency, parity, recording, selftest, timing, validating
+from gtp_runtime import latency, parity, recording, selftest, validating
 from gtp_runtime import predict_each as each
 from gtp_runtime.errors import ImageError, InputError, NoClassesError
 from gtp_runtime.images.decoding import ImageLike
@@ -176,8 +176,7 @@ class Model(Runner):
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
         """Time this file alone; to compare several files, use ``gtp_runtime.benchmark``."""
-        taken = timing.in_turn([self.timed()], seconds)[0]
-        return latency.summarise(str(self.path), self.batch, taken)
+        return latency.benchmark([self], seconds)[0]
 
     def timed(self) -> Callable[[], object]:
         """Return a callable that runs one batch of the sample, for timing."""
@@ -190,7 +189,7 @@ class Model(Runner):
         if measure is None:
             return None
         inputs = {self.entry.inputs[0].name: self.sample()}
-        return timing.median_stages(lambda: measure(inputs))
+        return latency.median_stages(lambda: measure(inputs))
 
     def sample(self) -> np.ndarray:
         """Return one batch of input: images of the reference, else seeded noise."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gtp_exporters.comparing.methods import Budget
 from gtp_exporters.errors import LimitError
-from gtp_runtime.timing import check_duration
+from gtp_runtime.latency import check_duration
 
 BUDGETS = (Budget(keep=0.85), Budget(keep=0.75), Budget(keep=0.6))
 SECONDS, ROUNDS = 3.0, 3

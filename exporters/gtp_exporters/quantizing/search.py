@@ -12,7 +12,7 @@ from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.quantizer import LayerLoss, measure_losses
 from gtp_runtime.errors import GATE_FAILED
-from gtp_runtime.timing import in_turn
+from gtp_runtime.latency import in_turn
 
 SECONDS = 2.0  # of timing what the layers in float32 cost
 SHOWN = 3  # layers that an error names

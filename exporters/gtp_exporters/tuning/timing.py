@@ -24,10 +24,9 @@ from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.fleet.timing import Timing as InTurn
 from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.images.folders import ImageSet
-from gtp_runtime.latency import Latency
+from gtp_runtime.latency import MIN_RUNS, Latency
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.progress import quiet
-from gtp_runtime.timing import MIN_RUNS
 
 BASELINE = "baseline"  # folder of the dense baseline and the recipe's default
 GRAPH_IMAGES = 1024  # that the loss of a graph in a lower precision is measured on

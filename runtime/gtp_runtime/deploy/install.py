@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.comparing import benchmark, record_latency
 from gtp_runtime.deploy.signing import LARGEST_SIGNATURE, Trust, lowest_version
 from gtp_runtime.deploy.store import Store
 from gtp_runtime.errors import BudgetMissedError, InputError, InstallError, ManifestError
-from gtp_runtime.latency import Latency
+from gtp_runtime.latency import Latency, benchmark, check_duration, record_latency
 from gtp_runtime.loading import load
 from gtp_runtime.manifest import FILE_NAME, SIGNATURE_NAME, check_file, read_manifest
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import open_regular
 from gtp_runtime.parity import Parity
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.timing import check_duration
 
 log = logging.getLogger(__name__)
 

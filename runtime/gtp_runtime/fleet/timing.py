@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.comparing import benchmark
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.footprint import STARTS, Footprint, measure_footprint
-from gtp_runtime.latency import Latency
+from gtp_runtime.latency import MIN_RUNS, Latency, benchmark
 from gtp_runtime.loading import load
-from gtp_runtime.timing import MIN_RUNS
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from folders import labelled
 from scores import Scores, compare
 from thresholds import Closeness, thresholds
 from torch import Tensor
+from training import logits_of
 
 from gtp_exporters.subject import preprocessing_of
 from gtp_models import ConfigError, Plan, Settings, apply, build_model, load_recipe, make_plan, make_settings, remove
-from gtp_models.training import logits_of
 
 
 class Bench:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from training import BATCH
 
 from gtp_exporters.subject import calibrate_on
 from gtp_models import GTPConfig, make_plan, remove, trace_tokens
 from gtp_models.frame.attention import Threshold
 from gtp_models.frame.patch import install
 from gtp_models.methods.gtp.blocks import GTPBlocks
-from gtp_models.training import BATCH
 
 SPARSITIES = (0.9, 0.7, 0.5)
 COLUMNS = ("sparsity", "threshold", "entries kept %", "same sets %", "in common %", "logits, mean", "max", "top-1 %")

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from folders import labelled
 from torch import Tensor
+from training import accuracy, crop_and_flip, save_weights, train
 
 from gtp_exporters.subject import preprocessing_of
 from gtp_models import build_model, load_recipe
-from gtp_models.training import accuracy, crop_and_flip, save_weights, train
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,22 +1,28 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import Script
 from sklearn.datasets import load_digits
 from torch import Tensor
 
 from gtp_exporters.subject import preprocessing_of
-from gtp_models.digits.train import augment, images_of, split, to_tensor
 from gtp_models.methods.apply import apply
 from gtp_models.plan import make_plan
 from gtp_models.recipes import load_recipe
-from gtp_models.training import accuracy
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.images.labels import class_indices
 
 RECIPE = load_recipe("digits")
 PATHS = find_images(RECIPE.images)
+
+
+@pytest.fixture
+def train_digits(script: Script) -> Any:
+    return script("train_digits")
 
 
 @pytest.fixture
@@ -36,11 +42,11 @@ def test_shipped_weights_are_small_and_pretrained(built: BuiltModel) -> None:
     assert (built.source, built.detail, built.notes) == ("pretrained", "weights.safetensors", ())
 
 
-def test_accuracy_with_and_without_gtp(built: BuiltModel, held_out: tuple[Tensor, Tensor]) -> None:
+def test_accuracy_with_and_without_gtp(train_digits: Any, built: BuiltModel, held_out: tuple[Tensor, Tensor]) -> None:
     assert len(PATHS) == 360
-    dense = accuracy(built.model, *held_out)
+    dense = train_digits.accuracy(built.model, *held_out)
     assert dense >= 0.98
-    assert accuracy(apply(built.model, RECIPE.settings()), *held_out) >= dense - 0.01
+    assert train_digits.accuracy(apply(built.model, RECIPE.settings()), *held_out) >= dense - 0.01
 
 
 def test_gtp_saves_a_quarter(built: BuiltModel) -> None:
@@ -48,25 +54,25 @@ def test_gtp_saves_a_quarter(built: BuiltModel) -> None:
     assert expected.total <= 0.75 * expected.dense
 
 
-def test_the_runtime_prepares_images_as_the_training_did(held_out: tuple[Tensor, Tensor]) -> None:
+def test_the_runtime_prepares_images_as_the_training_did(train_digits: Any, held_out: tuple[Tensor, Tensor]) -> None:
     pixels = np.stack([np.asarray(Image.open(path)) for path in PATHS])
-    torch.testing.assert_close(held_out[0], to_tensor(pixels), rtol=0, atol=1e-6)
+    torch.testing.assert_close(held_out[0], train_digits.to_tensor(pixels), rtol=0, atol=1e-6)
 
 
-def test_split_holds_out_the_shipped_images() -> None:
-    train_images, test_images, train_labels, test_labels = split()
+def test_split_holds_out_the_shipped_images(train_digits: Any) -> None:
+    train_images, test_images, train_labels, test_labels = train_digits.split()
     assert (len(train_images), len(train_labels)) == (1437, 1437)
     shipped = {(path.parent.name, np.asarray(Image.open(path)).tobytes()) for path in PATHS}
     assert shipped == {(str(label), image.tobytes()) for image, label in zip(test_images, test_labels, strict=True)}
-    everything = [image.tobytes() for image in images_of(load_digits().images)]
+    everything = [image.tobytes() for image in train_digits.images_of(load_digits().images)]
     assert sorted(image.tobytes() for image in (*train_images, *test_images)) == sorted(everything)
 
 
-def test_augmentation_is_seeded_and_moves_every_image() -> None:
-    images = to_tensor(images_of(load_digits().images[:8]))
+def test_augmentation_is_seeded_and_moves_every_image(train_digits: Any) -> None:
+    images = train_digits.to_tensor(train_digits.images_of(load_digits().images[:8]))
 
     def augmented(seed: int) -> Tensor:
-        return augment(images, torch.Generator().manual_seed(seed))
+        return train_digits.augment(images, torch.Generator().manual_seed(seed))
 
     assert torch.equal(augmented(1), augmented(1))
     assert not torch.equal(augmented(1), augmented(2))

@@ -1,4 +1,4 @@
-"""Training from image folders: what the package offers, and benchmarks/train.py on generated images."""
+"""benchmarks/training.py, and benchmarks/train.py on generated images."""
 
 import shutil
 from pathlib import Path
@@ -13,9 +13,13 @@ from PIL import Image
 from scripts import Script
 
 from gtp_models import build_model, load_recipe
-from gtp_models.training import accuracy, crop_and_flip, logits_of, save_weights, train
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
+
+
+@pytest.fixture
+def training(script: Script) -> Any:
+    return script("training")
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_what_the_script_refuses(folders: Path, script: Script) -> None:
         run_script(script, folders, "weights.safetensors")
 
 
-def test_training_reports_and_leaves_eval_mode() -> None:
+def test_training_reports_and_leaves_eval_mode(training: Any) -> None:
     model, images, labels = tiny_vit(), noise_of(10, 3, 32, 32), torch.arange(10) % 5
     drawn: list[list[int]] = []
     losses: list[float] = []
@@ -76,20 +80,20 @@ def test_training_reports_and_leaves_eval_mode() -> None:
         drawn.append(chosen.tolist())
         return images[chosen]
 
-    train(model, draw, labels, 12, batch=4, report=lambda epoch, loss: losses.append(loss))
+    training.train(model, draw, labels, 12, batch=4, report=lambda epoch, loss: losses.append(loss))
     assert [len(some) for some in drawn[:3]] == [4, 4, 2]
     assert sorted([*drawn[0], *drawn[1], *drawn[2]]) == list(range(10))
     assert len(losses) == 12 and losses[-1] < losses[0]
     assert not model.training
-    right = int((logits_of(model, images).argmax(1) == labels).sum())
-    assert accuracy(model, images, labels) == pytest.approx(right / 10)
+    right = int((training.logits_of(model, images).argmax(1) == labels).sum())
+    assert training.accuracy(model, images, labels) == pytest.approx(right / 10)
 
 
-def test_crops_and_flips() -> None:
+def test_crops_and_flips(training: Any) -> None:
     images = torch.arange(1.0, 1 + 2 * 3 * 4 * 6).view(2, 3, 4, 6)
 
     def moved(seed: int, **options: Any) -> torch.Tensor:
-        return crop_and_flip(images, torch.Generator().manual_seed(seed), **options)
+        return training.crop_and_flip(images, torch.Generator().manual_seed(seed), **options)
 
     assert torch.equal(moved(1, shift=0, flip=False), images)
     flipped = {bool(torch.equal(moved(seed, shift=0)[0], images[0].flip(2))) for seed in range(8)}
@@ -103,12 +107,14 @@ def test_crops_and_flips() -> None:
             assert sum(torch.equal(image, place) for place in places) == 1
 
 
-def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_written_whole_or_not_at_all(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "weights.safetensors"
-    save_weights(tiny_vit(), path)
+    training.save_weights(tiny_vit(), path)
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
-        save_weights(tiny_vit(depth=1), path)
+        training.save_weights(tiny_vit(depth=1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -68,6 +68,11 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema:
         WeightsUnavailableError: pretrained weights are not available.
         ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
+
+    >>> from gtp_models import load_recipe
+    >>> built = build_model(load_recipe("digits"))
+    >>> built.source, built.model.num_classes
+    ('pretrained', 10)
     """
     check_timm_name(recipe.timm)
     if recipe.model_args:

@@ -12,7 +12,6 @@ from gtp_models.frame.families import family_of
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.pooling import PoolBySize
 from gtp_models.frame.trace import Step, describe, recording
-from gtp_models.frame.unsupported import check_trunk
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -36,7 +35,13 @@ def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
 
 
 def remove(model: Model) -> Model:
-    """Undo ``apply``; an unpatched model is returned unchanged."""
+    """Undo ``apply``; an unpatched model is returned unchanged.
+
+    >>> import gtp_models, timm
+    >>> model = gtp_models.apply(timm.create_model("vit_tiny_patch16_224").eval())
+    >>> type(remove(model).blocks)
+    <class 'torch.nn.modules.container.Sequential'>
+    """
     target: Any = model
     if is_patched(model):
         family = family_of(model)
@@ -58,6 +63,13 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
     Raises:
         UnsupportedModelError: the model is not patched.
+
+    >>> import gtp_models, timm, torch
+    >>> model = gtp_models.apply(timm.create_model("vit_tiny_patch16_224").eval())  # 196 patches
+    >>> with trace_tokens(model) as trace:
+    ...     logits = model(torch.zeros(1, 3, 224, 224))
+    >>> [step.kept.shape[1] for step in trace[:3]], trace[0].propagated.shape
+    ([188, 180, 172], torch.Size([1, 8]))
     """
     if not is_patched(model):
         raise UnsupportedModelError(
@@ -69,5 +81,4 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
 
 def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError`` with the reason if ``apply`` cannot patch the model."""
-    check_trunk(model)
     family_of(model).check_supported(model)

@@ -27,6 +27,12 @@ def apply(model: Model, settings: Settings | Plan | None = None) -> Model:
     Raises:
         UnsupportedModelError: another kind of model, block or attention.
         ConfigError: settings that do not fit the model's layers and tokens.
+
+    >>> import timm, torch
+    >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+    >>> model = apply(model, GTPConfig(num_prop=8))
+    >>> model(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 1000])
     """
     plan = settings if isinstance(settings, Plan) else make_plan(model, settings or GTPConfig())
     return install(model, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))

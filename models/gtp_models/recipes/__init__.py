@@ -174,6 +174,10 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
         UnknownModelError: no such recipe, timm model or file; the message offers the closest names.
         UnsupportedModelError: a timm model that GTP cannot patch.
         ConfigError: the recipe file is not one, or the model cannot be made with this size.
+
+    >>> recipe = load_recipe("deit_s")
+    >>> recipe.timm, recipe.settings().name
+    ('deit_small_patch16_224.fb_in1k', 'gtp')
     """
     if model.startswith("timm:"):
         return _from_timm(model.removeprefix("timm:"), img_size)

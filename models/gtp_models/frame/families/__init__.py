@@ -1,36 +1,78 @@
-"""Adapters to timm: a family of models is one module here with a ``FAMILY``, which is all that adding one takes."""
+"""Adapters to timm: a family of models is one module here, which adds a ``Family`` to ``FAMILIES``."""
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.frame.families.forms import AttentionForm, BlockForm, Family
+from gtp_models.frame.families import eva as _eva  # noqa: F401 - adds its family
+from gtp_models.frame.families import vision_transformer as _vision_transformer  # noqa: F401
+from gtp_models.frame.families.forms import FAMILIES, AttentionForm, BlockForm, Family
 
-_MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-FAMILIES: tuple[Family, ...] = tuple(module.FAMILY for module in _MODULES if hasattr(module, "FAMILY"))
+_PLACE = ", which need every token at its grid position"
+_PYRAMID = "stages whose feature maps shrink on the grid"
+_CONVOLUTIONS = f"convolutions on the grid{_PLACE}"
+_WINDOWS = "attention within windows of the grid"
+_RELATIVE = "attention with a bias for each pair of positions in the full grid"
+_OWN = "blocks and rotary embeddings of its own, for which there is no adapter"
+
+REASONS = {  # why models that look like Vision Transformers cannot be patched, by timm's module
+    "beit": _RELATIVE,
+    "byobnet": _CONVOLUTIONS,
+    "convit": "attention gated by relative position in the full grid, and a class token that joins in a later layer",
+    "crossvit": "two branches of different patch sizes that exchange their class tokens",
+    "davit": f"{_WINDOWS}{_PLACE}, and attention between channels",
+    "deepseek_vit": _OWN,
+    "efficientvit_mit": f"{_PYRAMID}{_PLACE}, and linear attention without an attention map",
+    "efficientvit_msra": f"{_PYRAMID}{_PLACE}",
+    "fastvit": f"{_PYRAMID}{_PLACE}",
+    "gcvit": f"{_WINDOWS}{_PLACE}",
+    "gemma4_vit": _OWN,
+    "hieradet_sam2": f"{_PYRAMID}, and {_WINDOWS}{_PLACE}",
+    "levit": f"{_PYRAMID}, and {_RELATIVE}",
+    "maxxvit": f"{_WINDOWS} between convolutions{_PLACE}",
+    "mvitv2": f"{_PYRAMID}{_PLACE}",
+    "naflexvit": "sequences of variable length with masks, but an export needs a fixed number of tokens",
+    "nextvit": _CONVOLUTIONS,
+    "qwen3_vit": _OWN,
+    "repvit": "only convolutions, no attention",
+    "shvit": _CONVOLUTIONS,
+    "tiny_vit": f"{_PYRAMID}, and {_WINDOWS}{_PLACE}",
+    "vision_transformer_relpos": _RELATIVE,
+    "vision_transformer_sam": f"{_WINDOWS}{_PLACE}, and {_RELATIVE}",
+}
 
 
 def family_of(model: Any) -> Family:
     """Return the family of a model.
 
     Raises:
-        UnsupportedModelError: the family is not supported.
+        UnsupportedModelError: the family is not supported; the message says why.
     """
-    for family in FAMILIES:
+    _check_trunk(model)
+    for family in FAMILIES.values():
         if family.holds(model):
             return family
-    known = " and ".join(family.name for family in FAMILIES)
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: GTP supports timm's {known}; gtp-export models lists the recipes"
+        f"{type(model).__name__} cannot be patched: GTP supports timm's {' and '.join(FAMILIES)}; gtp-export models "
+        "lists the recipes"
     )
+
+
+def _check_trunk(model: Any) -> None:
+    """Raise ``UnsupportedModelError`` for a model, derived or not, whose trunk cannot be patched.
+
+    A family's own check covers the rest: its forms, the model's settings, and unknown classes of blocks and attention.
+    """
+    for kind in type(model).__mro__:
+        reason = REASONS.get(kind.__module__.removeprefix("timm.models."))
+        if kind.__module__.startswith("timm.models.") and reason is not None:
+            raise UnsupportedModelError(f"{type(model).__name__} cannot be patched: it has {reason}")
 
 
 def block_form(block: Any) -> BlockForm:
     """Return the parts of a block of any family."""
-    return next(family.blocks[type(block)] for family in FAMILIES if type(block) in family.blocks)
+    return next(family.blocks[type(block)] for family in FAMILIES.values() if type(block) in family.blocks)
 
 
 def attention_form(attn: Any) -> AttentionForm:
     """Return the projections of an attention of any family."""
-    return next(family.attentions[type(attn)] for family in FAMILIES if type(attn) in family.attentions)
+    return next(family.attentions[type(attn)] for family in FAMILIES.values() if type(attn) in family.attentions)

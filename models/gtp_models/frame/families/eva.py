@@ -9,7 +9,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.frame.families.forms import BlockForm, Blocks, Family, Linear, fused
+from gtp_models.frame.families.forms import FAMILIES, BlockForm, Blocks, Family, Linear, fused
 
 
 class GTPEva(Eva):  # type: ignore[misc]
@@ -63,23 +63,25 @@ def _install(model: Any, blocks: Blocks, patched: bool) -> None:
     model.__class__ = GTPEva if patched else Eva
 
 
-FAMILY = Family(
-    name="Eva",
-    blocks={
-        EvaBlock: BlockForm(
-            attention_input=lambda block, x: block.norm1(x),
-            attention_branch=lambda block, out: _scaled(block.gamma_1, out),
-            mlp_branch=lambda block, x: _scaled(block.gamma_2, block.mlp(block.norm2(x))),
-        ),
-        EvaBlockPostNorm: BlockForm(
-            attention_input=lambda block, x: x,
-            attention_branch=lambda block, out: block.norm1(out),
-            mlp_branch=lambda block, x: block.norm2(block.mlp(x)),
-        ),
-    },
-    attentions={EvaAttention: _projections, AttentionRope: _projections},
-    holds=lambda model: type(model) in (Eva, GTPEva),
-    check=_check,
-    plain=_plain,
-    install=_install,
+FAMILIES.add(
+    Family(
+        name="Eva",
+        blocks={
+            EvaBlock: BlockForm(
+                attention_input=lambda block, x: block.norm1(x),
+                attention_branch=lambda block, out: _scaled(block.gamma_1, out),
+                mlp_branch=lambda block, x: _scaled(block.gamma_2, block.mlp(block.norm2(x))),
+            ),
+            EvaBlockPostNorm: BlockForm(
+                attention_input=lambda block, x: x,
+                attention_branch=lambda block, out: block.norm1(out),
+                mlp_branch=lambda block, x: block.norm2(block.mlp(x)),
+            ),
+        },
+        attentions={EvaAttention: _projections, AttentionRope: _projections},
+        holds=lambda model: type(model) in (Eva, GTPEva),
+        check=_check,
+        plain=_plain,
+        install=_install,
+    )
 )

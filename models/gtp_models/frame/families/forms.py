@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gtp_models.errors import UnsupportedModelError
+from gtp_runtime.registry import Registry
 
 Blocks = nn.Sequential | nn.ModuleList
 Linear = tuple[Tensor, Tensor | None]  # weight and bias
@@ -74,6 +75,9 @@ class Family:
                     f"{type(block.attn).__name__} cannot be patched: GTP needs the attention map of "
                     f"{_names(self.attentions)}"
                 )
+
+
+FAMILIES: Registry[Family] = Registry("family", UnsupportedModelError)
 
 
 def _names(classes: Mapping[type, object]) -> str:

@@ -11,7 +11,7 @@ from timm.models.vision_transformer_hybrid import HybridEmbed
 from torch import nn
 
 from gtp_models.errors import UnsupportedModelError
-from gtp_models.frame.families.forms import BlockForm, Blocks, Family, fused
+from gtp_models.frame.families.forms import FAMILIES, BlockForm, Blocks, Family, fused
 
 _REASONS = {  # by the class's name
     "ParallelScalingBlock": "attention and MLP run in parallel, so tokens cannot be removed between them",
@@ -46,23 +46,25 @@ def _check(model: Any) -> None:
             raise UnsupportedModelError(f"blocks of {type(block).__name__} cannot be patched: {reason}")
 
 
-FAMILY = Family(
-    name="VisionTransformer",
-    blocks={
-        Block: BlockForm(
-            attention_input=lambda block, x: block.norm1(x),
-            attention_branch=lambda block, out: block.ls1(out),
-            mlp_branch=lambda block, x: block.ls2(block.mlp(block.norm2(x))),
-        ),
-        ResPostBlock: BlockForm(
-            attention_input=lambda block, x: x,
-            attention_branch=lambda block, out: block.norm1(out),
-            mlp_branch=lambda block, x: block.norm2(block.mlp(x)),
-        ),
-    },
-    attentions={Attention: lambda attn: fused(attn, attn.qkv.bias)},
-    holds=lambda model: isinstance(model, VisionTransformer),
-    check=_check,
-    plain=_plain,
-    install=_install,
+FAMILIES.add(
+    Family(
+        name="VisionTransformer",
+        blocks={
+            Block: BlockForm(
+                attention_input=lambda block, x: block.norm1(x),
+                attention_branch=lambda block, out: block.ls1(out),
+                mlp_branch=lambda block, x: block.ls2(block.mlp(block.norm2(x))),
+            ),
+            ResPostBlock: BlockForm(
+                attention_input=lambda block, x: x,
+                attention_branch=lambda block, out: block.norm1(out),
+                mlp_branch=lambda block, x: block.norm2(block.mlp(x)),
+            ),
+        },
+        attentions={Attention: lambda attn: fused(attn, attn.qkv.bias)},
+        holds=lambda model: isinstance(model, VisionTransformer),
+        check=_check,
+        plain=_plain,
+        install=_install,
+    )
 )

@@ -42,6 +42,11 @@ class GTPConfig(Settings):
 
     Raises:
         ConfigError: an invalid value; the message says why and what is allowed.
+
+    >>> GTPConfig(num_prop=8).selection  # as published
+    'MixedAttnMax'
+    >>> GTPConfig.measured(keep=0.74).schedule
+    'steps:2+aligned'
     """
 
     sparsity: float = 1.0

@@ -1,4 +1,4 @@
-"""Trains small classifiers from scratch: what the digits and ``benchmarks/train.py`` share."""
+"""Trains small classifiers from scratch: what ``train.py`` and ``train_digits.py`` share."""
 
 import math
 from collections.abc import Callable

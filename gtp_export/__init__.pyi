@@ -1,6 +1,6 @@
-from gtp_exporters.comparing.options import CompareOptions as CompareOptions
-from gtp_exporters.comparing.rows import Comparison as Comparison
-from gtp_exporters.comparing.run import compare as compare
+from gtp_exporters.measuring.comparison import CompareOptions as CompareOptions
+from gtp_exporters.measuring.comparison import Comparison as Comparison
+from gtp_exporters.measuring.grid import compare as compare
 from gtp_exporters.options import ExportOptions as ExportOptions
 from gtp_exporters.pipeline import Exported as Exported
 from gtp_exporters.pipeline import export as export

@@ -17,63 +17,60 @@ from scipy.io import savemat
 
 import gtp_runtime
 from gtp_exporters import CompareOptions, ExportOptions, compare, export
-from gtp_exporters.comparing import measuring
-from gtp_exporters.comparing.cases import Skipped, plan_cases
-from gtp_exporters.comparing.methods import Budget, choose, default_names
-from gtp_exporters.comparing.output import write
-from gtp_exporters.comparing.page import page
-from gtp_exporters.comparing.plot import Axis, plot
-from gtp_exporters.comparing.published import read_published
-from gtp_exporters.comparing.rows import FORMAT, Comparison, Row, with_front
-from gtp_exporters.comparing.runs import Form, make_runs
-from gtp_exporters.errors import OutputError
+from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.measuring import grid
+from gtp_exporters.measuring.candidate import Candidate, Running, make_runnings
+from gtp_exporters.measuring.cases import plan_cases, read_published
+from gtp_exporters.measuring.comparison import FORMAT, Comparison
+from gtp_exporters.measuring.latency import contradicts, share_of, time_plausibly
+from gtp_exporters.measuring.methods import Budget, Skipped, choose, default_names
+from gtp_exporters.measuring.page import comparison_page, write_comparison
+from gtp_exporters.measuring.plot import Axis, plot_comparison
+from gtp_exporters.measuring.result import Loss, Result, Timing, with_front
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import build_model, outline
-from gtp_runtime.errors import BackendMissingError, NoClassesError, RandomWeightsWarning
+from gtp_runtime.errors import BackendMissingError, NoClassesError
 from gtp_runtime.images.labels import ILSVRC, META
 
 QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "footprint": False}
 MARKUP = "<b>&amp;</b> | `x`"
 
 
-def row(method: str = "tome", **values: Any) -> Row:
-    given: dict[str, Any] = {
-        "method": method,
-        "budget": {"keep": 0.75},
+def row(name: str = "tome", ratio: float = 0.8, **values: Any) -> Result:
+    made: dict[str, Any] = {
+        "name": name,
+        "method": "tome",
+        "settings": {},
         "backend": "onnxruntime",
         "precision": "fp32",
         "num_prop": [1],
-        "settings": {},
-        "command": ["--method", method],
         "macs": 75,
         "macs_ratio": 0.75,
-        "images": 8,
-        "unreadable": 0,
-        "top1": 0.5,
-        "top1_se": 0.1,
-        "top5": 0.9,
-        "top1_drop": 0.1,
-        "top1_drop_se": 0.05,
-        "agreement": 0.8,
-        "divergence": 0.01,
-        "divergence_se": 0.001,
-        "p50_ms": 2.0,
-        "ratio": 0.8,
+        "total_ratio": 0.75,
+        "loss": loss(),
+        "timing": Timing(10 * ratio, 10.0),
+        "cost": gtp_runtime.Footprint(1000),
         "share": 0.8,
-        "file_bytes": 1000,
+        "budget": {"keep": 0.75},
+        "command": ["--method", name],
     }
-    return Row(**given | values)
+    return Result(**made | values)
 
 
-def made(rows: list[Row], **values: Any) -> Comparison:
+def loss(distance: float = 0.01, top1: float | None = 0.5, top1_drop_se: float = 0.05) -> Loss:
+    if top1 is None:
+        return Loss(8, distance, 0.001, agreement=0.8)
+    return Loss(8, distance, 0.001, 0.8, top1, 0.1, 0.9, 0.6, 0.1, top1_drop_se)
+
+
+DENSE: dict[str, Any] = {"budget": {}, "ratio": 1.0, "loss": loss(0.0)}
+
+
+def made(rows: list[Result], **values: Any) -> Comparison:
     given: dict[str, Any] = {name: name for name in ("model", "title", "timm", "weights", "data")}
     given |= {"images": 8, "unreadable": 0, "batch": 1, "seconds": 0.0, "rounds": 1, "options": {}, "tools": {}}
     return Comparison(rows=rows, **given | values)
-
-
-def named(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    return [(row.method, row.backend, row.precision) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +114,25 @@ def test_every_method_is_measured_on_every_backend_in_every_precision(compared: 
     assert "no kernels" in found.skipped[0].why
     for run in runs:
         dense, *others = found.of(*run)
-        assert [dense.method, *(row.method for row in others)] == ["dense", "measured", "tome"]
-        assert all(0.7 < row.macs_ratio < 0.8 and row.divergence > 0 and row.share is not None for row in others)
-        assert all(row.top1_se is not None and row.top1_drop_se is not None for row in (dense, *others))
+        assert [dense.name, *(row.name for row in others)] == ["dense", "measured", "tome"]
+        assert all(0.7 < row.macs_ratio < 0.8 and row.distance > 0 for row in others)
+        assert all(row.loss.top1_se is not None and row.loss.top1_drop_se is not None for row in (dense, *others))
     first = found.rows[0]
-    assert (first.ratio, first.divergence, first.agreement, first.top1_drop, first.macs_ratio) == (1, 0, 1, 0, 1)
-    assert found.of("openvino", "bf16")[0].divergence > 0, "of fp32 from bf16"
-    assert any(row.front for row in found.rows)
+    assert (first.ratio, first.distance, first.loss.agreement, first.loss.top1_drop, first.macs_ratio) == (
+        1,
+        0,
+        1,
+        0,
+        1,
+    )
+    assert found.of("openvino", "bf16")[0].distance > 0, "of fp32 from bf16"
+    assert any(row.is_front for row in found.rows)
     assert (found.images, found.data, found.options["openvino"]["threads"]) == (10, "the recipe's own", 1)
-    assert all(row.peak_mib > 10 and row.cold_start_ms > 1 for row in found.rows)
+    assert all(row.cost.peak_mib > 10 and row.cost.cold_start_ms > 1 for row in found.rows)
 
 
 def test_figures_are_those_of_evaluate(compared: tuple[Comparison, Path], small: Path, tmp_path: Path) -> None:
-    tome = next(row for row in compared[0].rows if row.method == "tome")
+    tome = next(row for row in compared[0].rows if row.name == "tome")
     recipe = load_recipe(str(small))
     options = ExportOptions(target="onnxruntime", trace=False)
     export(recipe, tmp_path / "tome", settings=make_settings("tome", keep=0.75), options=options, check=False)
@@ -140,14 +143,14 @@ def test_figures_are_those_of_evaluate(compared: tuple[Comparison, Path], small:
         images = gtp_runtime.find_image_set(small.parent / "images", model.manifest)
         truth = gtp_runtime.evaluate(model, dense, images)
         plain = gtp_runtime.evaluate(dense, None, images)
-    values = {name: getattr(tome, name) for name in ("images", "top1", "top1_se", "top1_drop", "agreement")}
+    values = {name: getattr(tome.loss, name) for name in ("images", "top1", "top1_se", "top1_drop", "agreement")}
     assert values == {name: getattr(truth, name) for name in values}
-    assert tome.divergence == pytest.approx(truth.divergence, rel=1e-3)
+    assert tome.distance == pytest.approx(truth.divergence, rel=1e-3)
     base = compared[0].rows[0]
-    assert (base.top1, base.top5) == (plain.top1, plain.top5)
-    assert base.top1_se == pytest.approx(plain.top1_se)
+    assert (base.loss.top1, base.loss.top5) == (plain.top1, plain.top5)
+    assert base.loss.top1_se == pytest.approx(plain.top1_se)
     assert tome.num_prop == model.manifest.num_prop
-    assert tome.file_bytes == pytest.approx(model.entry.size, rel=0.05)
+    assert tome.cost.file_bytes == pytest.approx(model.entry.size, rel=0.05)
 
 
 def test_files_say_the_same(compared: tuple[Comparison, Path]) -> None:
@@ -165,7 +168,7 @@ def test_files_say_the_same(compared: tuple[Comparison, Path]) -> None:
 @pytest.mark.full
 def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
-    measure, seen = measuring.Measuring.measure, []
+    measure, seen = grid._Grid.measure, []
 
     def stopped(self: Any, *arguments: Any) -> Any:
         seen.append(arguments[-1])
@@ -173,7 +176,7 @@ def test_what_was_stopped_goes_on(small: Path, tmp_path: Path, monkeypatch: pyte
             raise KeyboardInterrupt
         return measure(self, *arguments)
 
-    monkeypatch.setattr(measuring.Measuring, "measure", stopped)
+    monkeypatch.setattr(grid._Grid, "measure", stopped)
     with pytest.raises(KeyboardInterrupt):
         compare(str(small), tmp_path, options=options)
     assert [path.name for path in tmp_path.iterdir()] == [".gtp-export"], "no result yet"
@@ -194,11 +197,11 @@ def test_what_was_measured_of_another_question_is_measured_again(
     options = CompareOptions(methods=("tome",), budgets=(Budget(keep=0.8), Budget(keep=0.6)), **QUICK)
     seen: list[str] = []
 
-    def measured(self: Any, dense: Any, cases: Any, runs: Any, what: str) -> list[Row]:
+    def measured(self: Any, cases: Any, candidates: Any, what: str) -> list[Result]:
         seen.append(what.partition(",")[0])
         if what.startswith("part 2"):
             raise KeyboardInterrupt
-        return [row("dense", budget={}, ratio=1.0, divergence=0.0), row()]
+        return [row("dense", **DENSE), row()]
 
     def stopped() -> list[str]:
         seen.clear()
@@ -206,13 +209,13 @@ def test_what_was_measured_of_another_question_is_measured_again(
             compare(str(recipe), tmp_path, options=options)
         return seen
 
-    monkeypatch.setattr(measuring.Measuring, "measure", measured)
+    monkeypatch.setattr(grid._Grid, "measure", measured)
     assert stopped() == ["part 1 of 2", "part 2 of 2"]
     assert stopped() == ["part 2 of 2"]
     image = next((small.parent / "calibration").rglob("*.png"))
     image.write_bytes(image.read_bytes() + b"changed")
     assert stopped() == ["part 1 of 2", "part 2 of 2"], "calibrated on other images"
-    monkeypatch.setattr("gtp_exporters.comparing.run.describe_machine", lambda names: {"board": "another"})
+    monkeypatch.setattr("gtp_exporters.measuring.grid.describe_machine", lambda names: {"board": "another"})
     assert stopped() == ["part 1 of 2", "part 2 of 2"], "on another device"
 
 
@@ -231,8 +234,8 @@ def test_images_without_classes(small: Path, tmp_path: Path) -> None:
     found = compare(str(small), tmp_path / "out", options=options)
     dense, prune = found.rows
     assert (found.images, found.unreadable, found.data) == (10, 1, "flat")
-    assert (dense.top1, prune.top1, prune.top1_drop) == (None, None, None)
-    assert prune.divergence > 0 and 0 <= prune.agreement <= 1 and prune.num_prop == [4] * 3
+    assert (dense.loss.top1, prune.loss.top1, prune.loss.top1_drop) == (None, None, None)
+    assert prune.distance > 0 and 0 <= prune.loss.agreement <= 1 and prune.num_prop == [4] * 3
     text = (tmp_path / "out" / "compare.md").read_text("utf-8")
     assert "below dense |" not in text and "| prune | 4 a layer |" in text and "1 more cannot be read" in text
 
@@ -272,7 +275,7 @@ def test_imagenets_layout_with_published_figures_beside(tmp_path: Path, command:
     assert ran.code == 0, ran.err
     assert "warning: " in ran.err and "random weights" in ran.err
     found = json.loads(ran.out)
-    rows = {(row["method"], row["budget"].get("num_prop")): row for row in found["rows"]}
+    rows = {(row["name"], row["budget"].get("num_prop")): row for row in found["rows"]}
     assert list(rows) == [
         *(("dense", None), ("published", 4), ("paper", 4), ("measured", 4), ("tome", 4)),
         *(("paper", 5), ("measured", 5), ("tome", 5)),
@@ -324,14 +327,14 @@ def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> N
 
 
 def test_forms_of_graphs() -> None:
-    runs = make_runs(["onnxruntime", "openvino"], ["int8", "bf16"], {}, {"threads": 1, "other": 2})
-    assert [(run.label, run.form, run.is_wanted) for run in runs] == [
-        ("onnxruntime fp32", Form("fp32", "onnxruntime"), False),
-        ("onnxruntime int8", Form("int8", "onnxruntime"), True),
-        ("onnxruntime bf16", Form("bf16", "onnxruntime"), True),
-        ("openvino fp32", Form("fp32", "onnxruntime"), False),
-        ("openvino int8", Form("int8", "openvino"), True),
-        ("openvino bf16", Form("fp32", "onnxruntime"), True),
+    runs = make_runnings(["onnxruntime", "openvino"], ["int8", "bf16"], {}, {"threads": 1, "other": 2})
+    assert [(run.label, run.written, run.target) for run in runs] == [
+        ("onnxruntime fp32", "fp32", "onnxruntime"),
+        ("onnxruntime int8", "int8", "onnxruntime"),
+        ("onnxruntime bf16", "bf16", "onnxruntime"),
+        ("openvino fp32", "fp32", "onnxruntime"),
+        ("openvino int8", "int8", "openvino"),
+        ("openvino bf16", "fp32", "onnxruntime"),
     ]
     assert [run.options for run in runs[3:]] == [
         {"threads": 1, "compute": "fp32"},
@@ -344,44 +347,48 @@ def test_forms_of_graphs() -> None:
 def test_int8_is_made_for_each_backend(tmp_path: Path) -> None:
     options = CompareOptions(("measured",), (Budget(keep=0.75),), ("onnxruntime", "openvino"), ("int8",), **QUICK)
     found = compare("digits", tmp_path, options=options)
-    names = [(row.backend, row.precision, row.method) for row in found.rows]
+    names = [(row.backend, row.precision, row.name) for row in found.rows]
     assert names == [
         *((backend, precision, "dense") for backend in options.backends for precision in ("fp32", "int8")),
         *((backend, "int8", "measured") for backend in options.backends),
     ]
-    assert all(row.file_bytes < 0.6 * found.rows[0].file_bytes for row in found.rows if row.precision == "int8")
-    assert all(0 < row.divergence < 1 for row in found.rows if row.precision == "int8")
+    assert all(
+        row.cost.file_bytes < 0.6 * found.rows[0].cost.file_bytes for row in found.rows if row.precision == "int8"
+    )
+    assert all(0 < row.distance < 1 for row in found.rows if row.precision == "int8")
 
 
 def test_the_front() -> None:
     rows = [
-        row("dense", ratio=1.0, divergence=0.0, budget={}),
-        row("fast", ratio=0.5, divergence=0.1),
-        row("worse", ratio=0.6, divergence=0.2),
-        row("equal", ratio=0.5, divergence=0.1),
-        row("elsewhere", ratio=0.9, divergence=0.9, backend="openvino"),
+        row("dense", **DENSE),
+        row("fast", ratio=0.5, loss=loss(0.1)),
+        row("worse", ratio=0.6, loss=loss(0.2)),
+        row("equal", ratio=0.5, loss=loss(0.1)),
+        row("elsewhere", ratio=0.9, loss=loss(0.9), backend="openvino"),
     ]
-    assert [entry.front for entry in with_front(rows)] == [True, True, False, True, True]
+    assert [entry.is_front for entry in with_front(rows)] == [True, True, False, True, True]
 
 
 def test_text_from_files_is_escaped() -> None:
     found = made(
-        [row("dense", budget={}, ratio=1.0, divergence=0.0), row(MARKUP), row("empty", backend=MARKUP)],
+        [row("dense", **DENSE), row(MARKUP), row("empty", backend=MARKUP)],
         title=MARKUP,
         skipped=[Skipped(MARKUP, MARKUP)],
         sources={MARKUP: MARKUP},
     )
-    drawn = plot(found)
+    drawn = plot_comparison(found)
     assert "<b>" not in drawn and ET.fromstring(drawn).find("{*}title") is not None
     assert MARKUP in "".join(ET.fromstring(drawn).itertext())
-    text = page(found, "compare.svg")
+    text = comparison_page(found)
     assert "<b>" not in text and "\\|" in text
 
 
 @pytest.mark.parametrize("top1", [0.5, None])
 def test_title_legend_and_error_bars_are_within_the_plot(top1: float | None) -> None:
-    rows = [row(f"method-{number}", ratio=0.5 + 0.1 * number, top1=top1, top1_drop_se=0.2) for number in range(9)]
-    drawn = ET.fromstring(plot(made([row("dense", budget={}, top1=top1), *rows], title="a long title " * 9)))
+    rows = [row(f"method-{number}", ratio=0.5 + 0.1 * number, loss=loss(0.01, top1, 0.2)) for number in range(9)]
+    drawn = ET.fromstring(
+        plot_comparison(made([row("dense", **DENSE | {"loss": loss(0.0, top1)}), *rows], title="a long title " * 9))
+    )
     _, _, width, height = map(float, drawn.attrib["viewBox"].split())
     names = [group for group in drawn.iterfind(".//{*}g") if (group.findtext("{*}text") or "").startswith("method-")]
     places = [tuple(map(float, group.attrib["transform"][10:-1].split())) for group in names]
@@ -412,9 +419,9 @@ def test_axes(values: list[float], logarithmic: bool, ticks: list[float]) -> Non
 
 
 def test_files_of_the_users_stay(tmp_path: Path) -> None:
-    found = made([row("dense", budget={}, ratio=1.0, divergence=0.0), row()])
-    write(found, tmp_path)
-    write(found, tmp_path)  # ours
+    found = made([row("dense", **DENSE), row()])
+    write_comparison(found, tmp_path)
+    write_comparison(found, tmp_path)  # ours
     for text in ("{}", "[", '{"format": "another"}'):
         (tmp_path / "compare.json").write_text(text, encoding="utf-8")
         with pytest.raises(
@@ -430,10 +437,7 @@ def test_files_of_the_users_stay(tmp_path: Path) -> None:
 def test_a_model_without_classes(tmp_path: Path) -> None:
     recipe = replace(TINY, model_args=TINY.model_args | {"num_classes": 0}, gtp={"num_prop": 2, "num_neighbours": 2})
     options = CompareOptions(methods=("tome",), budgets=(Budget(num_prop=2),), data=DIGITS / "images", **QUICK)
-    with (
-        pytest.raises(NoClassesError, match="but accuracy needs classes"),
-        pytest.warns(RandomWeightsWarning),
-    ):
+    with pytest.raises(NoClassesError):
         compare(recipe, tmp_path, weights="random", options=options)
 
 
@@ -447,7 +451,7 @@ def test_no_backend_runs_the_precision(small: Path, tmp_path: Path) -> None:
 def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: False)
     with pytest.raises(BackendMissingError, match=r"openvino is not installed: pip install 'gtp-export"):
-        make_runs(["openvino"], ["fp32"], {}, {})
+        make_runnings(["openvino"], ["fp32"], {}, {})
 
 
 def test_nothing_fits() -> None:
@@ -471,10 +475,11 @@ WRONG = {
     "--backends tensorrt": "backend 'tensorrt' cannot be compared: choose from",
     "--precisions int4": "precisions=int4 are unknown: choose from fp32, ",
     "--threads 999": "threads=999: give 1 to",
+    "--timing-cache x": "No such option",
     "--backends openvino --provider cuda": "openvino takes no option provider: it takes threads, compute",
     "--labels val.txt": "give --data DIR as well",
     "--by-order": "give --data DIR as well",
-    "--calib-data images": "calib_data has no effect: none of the precisions is calibrated",
+    "--calib-data images": "calib_data has no effect",
     "--seed 3": "--seed has no effect with --weights pretrained",
     "--data nowhere": "no folder nowhere: give a folder of images",
     "--rounds 0": "Invalid value for '--rounds'",
@@ -493,7 +498,7 @@ def test_images_are_needed(command: Command) -> None:
     ran = command("compare", "deit_ti", "--weights", "random")
     assert (ran.code, "deit_ti has no test images of its own: give --data DIR" in ran.error) == (2, True)
     ran = command("compare", "deit_ti", "--weights", "random", "--data", DIGITS / "images", "--precisions", "int8")
-    assert (ran.code, "deit_ti has no images of its own to calibrate int8 on" in ran.error) == (2, True)
+    assert (ran.code, "--calib-data DIR" in ran.error) == (2, True)
 
 
 @pytest.mark.full
@@ -509,3 +514,70 @@ def test_the_command_shows_tables_and_the_next_one(command: Command) -> None:
     assert lines[-2] == "wrote build/digits-compare: compare.json compare.md compare.svg"
     assert ran.last == "next: gtp-export export digits --method tome --keep 0.7"
     assert Path("build/digits-compare/compare.svg").exists()
+
+
+def test_calibration_images_are_for_those_that_need_them(tmp_path: Path) -> None:
+    """A recipe without calibration images of its own: the folder goes to int8, and not to the float32 baseline."""
+    recipe = replace(load_recipe("digits"), calibration=None)
+    wanted: dict[str, Any] = {"methods": ("tome",), "budgets": (Budget(keep=0.7),), "precisions": ("fp32", "int8")}
+    options = CompareOptions(**wanted, calib_data=DIGITS / "calibration", limit=40, **QUICK)
+    found = compare(recipe, tmp_path / "out", options=options)
+    assert [(row.name, row.precision) for row in found.rows] == [
+        *(("dense", "fp32"), ("dense", "int8")),
+        *(("tome", "fp32"), ("tome", "int8")),
+    ]
+    sizes = {(row.name, row.precision): row.cost.file_bytes for row in found.rows if row.cost is not None}
+    assert sizes["tome", "int8"] < 0.6 * sizes["tome", "fp32"]
+    with pytest.raises(LimitError):
+        compare(recipe, tmp_path / "out", options=replace(options, calib_data=None))
+
+
+def test_a_candidate_says_what_it_needs() -> None:
+    recipe = load_recipe("digits")
+    model = outline(recipe)
+    plans = [plan_cases(recipe, model, ["tome"], [Budget(keep=keep)]).others[0].plan for keep in (0.7, 0.8)]
+    plain, int8 = (Candidate("tome", plans[0], Running(written=name, precision=name)) for name in ("fp32", "int8"))
+    assert (plain.needs_calibration, int8.needs_calibration) == (False, True)
+    others = [int8, replace(plain, batch=2), replace(plain, plan=plans[1]), replace(plain, running=Running("openvino"))]
+    for name in ("key", "shape_key"):
+        assert len({getattr(candidate, name) for candidate in (plain, *others)}) == 5
+    assert plain.graph_key == others[-1].graph_key, "one graph serves two backends"
+    assert replace(plain, name="another").key == plain.key
+
+
+def timed(p50_ms: float, dense_ms: float = 10.0, spread: float = 0.0) -> Timing:
+    return Timing(p50_ms, dense_ms, spread)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "macs", "doubtful"),
+    [(0.34, 0.77, True), (0.78, 0.77, False), (0.65, 0.77, False), (0.99, 0.77, False), (1.97, 0.77, True)],
+)
+def test_a_timing_may_contradict_its_macs(ratio: float, macs: float, doubtful: bool) -> None:
+    assert contradicts(timed(10 * ratio), macs) is doubtful
+    assert not contradicts(timed(10 * ratio), None)
+
+
+def test_what_contradicts_its_macs_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([0.34, 0.36, 0.8, 0.5])
+    monkeypatch.setattr(
+        "gtp_exporters.measuring.latency.time_in_turn", lambda *_: [timed(10.0), timed(10 * next(ratios))]
+    )
+    found = time_plausibly([Path(), Path()], [Running()] * 2, [1.0, 0.77], 0.0)
+    assert [timing.ratio for timing in found] == [1.0, 0.36], "the middle one of three"
+    assert next(ratios) == 0.5
+
+
+def test_noise_makes_no_figure() -> None:
+    assert share_of(timed(8.0), timed(10.0), 0.75) == pytest.approx(0.8)
+    assert share_of(timed(8.0, spread=0.8), timed(10.0), 0.75) is None
+    assert share_of(timed(8.0), timed(10.0, spread=0.8), 0.75) is None
+    text = comparison_page(made([row("dense", **DENSE), row(timing=timed(8.0, spread=0.8), share=None)]))
+    assert "~8.00" in text and "Noise" in text
+    assert "Noise" not in comparison_page(made([row("dense", **DENSE), row()]))
+
+
+def test_budgets_are_checked() -> None:
+    wrong: Any = [0.75]
+    with pytest.raises(LimitError):
+        CompareOptions(budgets=wrong)

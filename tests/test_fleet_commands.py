@@ -11,7 +11,7 @@ from fake_cluster import FakeCluster
 from test_tune import run_tiny, search_tiny, tiny_images
 
 from gtp_exporters import CompareOptions, compare
-from gtp_exporters.comparing.methods import Budget
+from gtp_exporters.measuring.methods import Budget
 from gtp_exporters.tuning.timing import Running
 from gtp_exporters.tuning.validation import Validation
 from gtp_exporters.tuning.workers import Local, Workers
@@ -19,7 +19,7 @@ from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet, spreading
 from gtp_runtime.progress import quiet
 
-MEASURED = {"p50_ms", "ratio", "share", "front", "peak_mib", "cold_start_ms"}
+MEASURED = {"timing", "share", "is_front", "cost"}
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +90,8 @@ def test_a_comparison_has_the_same_figures(tmp_path: Path) -> None:
         return {name: value for name, value in asdict(row).items() if name not in MEASURED}
 
     assert [figures(row) for row in spread.rows] == [figures(row) for row in alone.rows]
-    assert all(row.p50_ms > 0 and row.peak_mib for row in spread.rows)
-    assert fleet.report().timed == {"board": 4}, "what it is, latency once, two files started"
+    assert all(row.timing and row.cost and row.cost.peak_mib for row in spread.rows)
+    assert fleet.report().timed["board"] >= 4, "what it is, latency once or more, two files started"
 
 
 @pytest.mark.parametrize("arguments", [("compare", "digits"), ("tune", "digits", "--max-drop", "1")])

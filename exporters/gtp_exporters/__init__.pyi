@@ -1,12 +1,12 @@
-from gtp_exporters.comparing.options import CompareOptions as CompareOptions
-from gtp_exporters.comparing.rows import Comparison as Comparison
-from gtp_exporters.comparing.run import compare as compare
 from gtp_exporters.errors import EngineError as EngineError
 from gtp_exporters.errors import ExportError as ExportError
 from gtp_exporters.errors import LimitError as LimitError
 from gtp_exporters.errors import OutputError as OutputError
 from gtp_exporters.errors import StaticCheckError as StaticCheckError
 from gtp_exporters.graph.check import check_static as check_static
+from gtp_exporters.measuring.comparison import CompareOptions as CompareOptions
+from gtp_exporters.measuring.comparison import Comparison as Comparison
+from gtp_exporters.measuring.grid import compare as compare
 from gtp_exporters.options import ExportOptions as ExportOptions
 from gtp_exporters.pipeline import Exported as Exported
 from gtp_exporters.pipeline import export as export

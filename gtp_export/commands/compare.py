@@ -11,20 +11,24 @@ from gtp_export.numbers import finite
 from gtp_export.options import Json, Labels, Quiet, Ray, Verbose, Workers
 from gtp_export.run_options import takes_backend_options
 from gtp_export.settings_options import read_size
-from gtp_exporters.comparing.methods import SPECIAL
-from gtp_exporters.comparing.runs import graph_backends
+from gtp_exporters.measuring.candidate import COMPUTE, graph_backends
+from gtp_exporters.measuring.methods import SPECIAL
+from gtp_runtime.backends import BACKENDS as EVERY
 from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from gtp_exporters.comparing.methods import Budget
-    from gtp_exporters.comparing.rows import Comparison
+    from gtp_exporters.measuring.comparison import Comparison
+    from gtp_exporters.measuring.methods import Budget
 
 BACKENDS = ", ".join(graph_backends())
+WITHOUT = {COMPUTE} | {name for spec in EVERY.values() for name in spec.option_names} - {
+    name for spec in graph_backends().values() for name in spec.option_names
+}  # options of backends that run no ONNX files cannot act
 Number = TypeVar("Number", int, float)
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
 
-@takes_backend_options(without=("compute",), threads=1)
+@takes_backend_options(without=WITHOUT, threads=1)
 def compare(
     model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
     data: Annotated[
@@ -56,7 +60,7 @@ def compare(
             "-o",
             "--output",
             help="Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
-            "stopped goes on from there.",
+            "stopped resumes from there.",
             show_default=False,
         ),
     ] = None,
@@ -122,12 +126,13 @@ def compare(
         )
         recipe = load_recipe(model, size)
         with fleets.joined(ray, data or recipe.images, device=True) as fleet:
-            found = run(recipe, output, options=options, weights=weights, seed=seed or 0, fleet=fleet, progress=update)
+            made: dict[str, Any] = {"weights": weights, "seed": seed or 0}
+            comparison = run(recipe, output, options=options, **made, fleet=fleet, progress=update)
     if json:
-        console.emit(found.to_dict() | fleets.document(fleet))
+        console.emit(comparison.to_dict() | fleets.document(fleet))
     else:
         fleets.show(fleet)
-        _show(found, model, output)
+        _show(comparison, _command(model, weights), output)
 
 
 def _count(data: Path | None, limit: int | None) -> int:
@@ -145,8 +150,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _budgets(shares: str | None, amounts: str | None) -> "tuple[Budget, ...]":
-    from gtp_exporters.comparing.methods import Budget
-    from gtp_exporters.comparing.options import BUDGETS
+    from gtp_exporters.measuring.comparison import BUDGETS
+    from gtp_exporters.measuring.methods import Budget
 
     if amounts is not None:
         return tuple(Budget(num_prop=number) for number in _numbers(amounts, int, "--num-prop", "4,8,12"))
@@ -162,24 +167,30 @@ def _numbers(text: str, kind: Callable[[str], Number], option: str, example: str
         raise typer.BadParameter(f"{option} takes numbers like {example}, not {text!r}") from None
 
 
-def _show(found: "Comparison", model: str, output: Path | None) -> None:
-    from gtp_exporters.comparing.run import default_output
-    from gtp_exporters.comparing.table import columns, data, title
+def _command(model: str, weights: str) -> str:
+    return model if weights == "pretrained" else f"{model} --weights {weights}"
 
-    console.out.print(f"{found.title}: {data(found)}", markup=False)
-    chosen = columns(found)
-    for backend, precision in found.runs():
-        rows = [[column.cell(row) for column in chosen] for row in found.of(backend, precision)]
-        console.table(title(found, backend, precision), [column.head for column in chosen], rows)
-    for entry in found.skipped:
+
+def _show(comparison: "Comparison", command: str, output: Path | None) -> None:
+    from gtp_exporters.measuring.grid import default_output
+    from gtp_exporters.measuring.table import COMPARED, cells, data, noise_note, shown, title
+
+    console.out.print(f"{comparison.title}: {data(comparison)}", markup=False)
+    columns = shown(COMPARED, comparison.rows)
+    for backend, precision in comparison.runs():
+        rows = cells(columns, comparison.of(backend, precision))
+        console.table(title(comparison, backend, precision), [column.head for column in columns], rows)
+    for entry in comparison.skipped:
         console.note(f"note: not compared: {entry.what}: {entry.why}")
-    place = output or default_output(found.model)
+    if note := noise_note(comparison.rows):
+        console.note(f"note: {note}")
+    place = output or default_output(comparison.model)
     console.out.print(f"wrote {place}: compare.json compare.md compare.svg", markup=False)
-    console.out.print(f"next: gtp-export export {model}{_next(found)}", markup=False)
+    console.out.print(f"next: gtp-export export {command}{_next(comparison)}", markup=False)
 
 
-def _next(found: "Comparison") -> str:
+def _next(comparison: "Comparison") -> str:
     """Return the options that export the row nearest to the dense model, of those on the front if any is."""
-    rows = [row for row in found.rows if row.budget]
-    best = min(rows, key=lambda row: (not row.front, row.divergence))
+    rows = [row for row in comparison.rows if row.budget]
+    best = min(rows, key=lambda row: (not row.is_front, row.distance))
     return "".join(f" {part}" for part in best.command)

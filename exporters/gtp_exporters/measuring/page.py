@@ -2,17 +2,19 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from gtp_exporters.comparing.page import page
-from gtp_exporters.comparing.plot import plot
-from gtp_exporters.comparing.rows import FORMAT, Comparison
 from gtp_exporters.errors import OutputError
+from gtp_exporters.measuring.comparison import FORMAT, Comparison
+from gtp_exporters.measuring.plot import plot_comparison
+from gtp_exporters.measuring.table import COMPARED, WORDS, data, markdown, noise_note, plain, shown, title
 from gtp_runtime import atomic
 from gtp_runtime.opening import read_regular
 
 JSON_NAME, PAGE_NAME, PLOT_NAME = "compare.json", "compare.md", "compare.svg"
 NAMES = (PLOT_NAME, PAGE_NAME, JSON_NAME)  # in the order in which they are written
+OURS = FORMAT.rpartition(" ")[0]
 LARGEST = 1 << 26  # bytes
 
 
@@ -34,7 +36,7 @@ def check_output(directory: Path) -> None:
         )
 
 
-def write(comparison: Comparison, directory: Path) -> None:
+def write_comparison(comparison: Comparison, directory: Path) -> None:
     """Write all files, the JSON last, in place of earlier ones.
 
     Raises:
@@ -42,8 +44,8 @@ def write(comparison: Comparison, directory: Path) -> None:
         MissingPackageError: Jinja2 is not installed.
     """
     contents = {
-        PLOT_NAME: plot(comparison),
-        PAGE_NAME: page(comparison, PLOT_NAME),
+        PLOT_NAME: plot_comparison(comparison),
+        PAGE_NAME: comparison_page(comparison),
         JSON_NAME: json.dumps(comparison.to_dict(), indent=1) + "\n",
     }
     for name in NAMES:
@@ -55,8 +57,34 @@ def write(comparison: Comparison, directory: Path) -> None:
             ) from error
 
 
+def comparison_page(comparison: Comparison) -> str:
+    """Return the tables of a comparison as a page in Markdown."""
+    return "\n".join(_lines(comparison)) + "\n"
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    yield f"# {plain(comparison.title)}: methods compared\n"
+    yield f"{plain(data(comparison))}. Latency: of {comparison.rounds} rounds, the one with the median ratio.\n"
+    yield f"![Divergence and top-1 against latency]({PLOT_NAME})\n"
+    columns = shown(COMPARED, comparison.rows)
+    for backend, precision in comparison.runs():
+        yield f"## {plain(title(comparison, backend, precision))}\n"
+        yield from markdown(columns, comparison.of(backend, precision))
+        yield ""
+    yield WORDS
+    if note := noise_note(comparison.rows):
+        yield f"\nNoise: {note}."
+    if comparison.sources:
+        yield "\nPublished figures, top-1 in percent:\n"
+        yield from (f"- {plain(name)}: {plain(source)}" for name, source in comparison.sources.items())
+    if comparison.skipped:
+        yield "\nNot compared:\n"
+        yield from (f"- {plain(entry.what)}: {plain(entry.why)}" for entry in comparison.skipped)
+    yield "\nMade by `gtp-export compare`. To compare machines, use ratios, not milliseconds."
+
+
 def _is_ours(path: Path) -> bool:
     try:
-        return bool(json.loads(read_regular(path, LARGEST))["format"] == FORMAT)
+        return str(json.loads(read_regular(path, LARGEST))["format"]).startswith(OURS)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

@@ -1,16 +1,19 @@
-"""What can be compared, by name: GTP's presets, pruning, settings that its authors published, and every method."""
+"""What a grid compares, by name: GTP's presets, pruning, published settings, and every other method, at budgets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gtp_exporters.errors import LimitError
+from gtp_exporters.measuring.candidate import DENSE
 from gtp_models.errors import ConfigError
+from gtp_models.methods import METHODS
 from gtp_models.methods.gtp.config import PRESETS
-from gtp_models.methods.settings import Settings
+from gtp_models.methods.settings import Settings, is_number
 from gtp_models.recipes import Recipe
 
-GTP, DENSE, PUBLISHED = "gtp", "dense", "published"
+GTP, PUBLISHED = "gtp", "published"
+TOP1, AMOUNT = "top1", "num_prop"  # of a published entry
 SPECIAL = {
     **{name: f"GTP, --preset {name}" for name in PRESETS},
     "prune": "GTP, --preset paper without propagation",
@@ -37,7 +40,7 @@ class Budget:
             raise ConfigError(f"num_prop {self.num_prop}: give numbers of tokens of at least 1")
 
     @property
-    def given(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """The setting by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -53,16 +56,16 @@ class Choice:
 
     method: str
     preset: str | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, recipe: Recipe, budget: Budget) -> Settings:
         """Return the settings for a recipe. Raises as ``Recipe.settings``."""
-        return recipe.settings(self.method, self.preset, **self.given, **budget.given)
+        return recipe.settings(self.method, self.preset, **self.values, **budget.values)
 
     def command(self, budget: Budget) -> list[str]:
         """Return the options of ``gtp-export export`` that mean the same."""
         own = {"preset": self.preset} if self.method == GTP else {"method": self.method}
-        options = {**own, **self.given, **budget.given}
+        options = {**own, **self.values, **budget.values}
         return [
             part
             for name, value in options.items()
@@ -73,12 +76,12 @@ class Choice:
 
 def default_names() -> tuple[str, ...]:
     """Return what is compared by default: each form of GTP once, then every other method."""
-    return (*(name for name in SPECIAL if name != PUBLISHED), *_methods())
+    return (*(name for name in SPECIAL if name != PUBLISHED), *_others())
 
 
-def check_names(names: tuple[str, ...]) -> None:
+def check_names(names: Sequence[str]) -> None:
     """Raise ``LimitError`` unless every name can be compared."""
-    known = (*SPECIAL, GTP, *_methods())
+    known = (*SPECIAL, GTP, *_others())
     unknown = [name for name in names if name not in known]
     if unknown:
         extra = ": the dense model is always compared" if unknown == [DENSE] else ""
@@ -97,14 +100,45 @@ def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
         return Choice(GTP, "paper", {"propagation": "None"})
     if name == "tome-2":
         return Choice("tome", None, {"schedule": PRESETS["measured"]["schedule"]})
-    if name != PUBLISHED:
-        return Choice(name)
-    from gtp_exporters.comparing.published import published_settings
-
-    return Choice(GTP, "paper", published_settings(recipe, budget))
+    return Choice(GTP, "paper", published_settings(recipe, budget)) if name == PUBLISHED else Choice(name)
 
 
-def _methods() -> tuple[str, ...]:
-    from gtp_models.methods import METHODS  # its entries need torch
-
+def _others() -> tuple[str, ...]:
     return tuple(name for name in METHODS.names() if name not in (GTP, DENSE))
+
+
+def published_settings(recipe: Recipe, budget: Budget) -> dict[str, Any]:
+    """Return the published settings of GTP at a budget, without its amount.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    for entry in published_entries(recipe, GTP):
+        if entry[AMOUNT] == budget.num_prop:
+            return _settings(entry)
+    raise ConfigError(f"recipe {recipe.name} has no published settings for {budget.label}")
+
+
+def published_choice(name: str, entry: dict[str, Any]) -> Choice:
+    """Return the method of a published entry with its settings."""
+    return Choice(name, "paper" if name == GTP else None, _settings(entry))
+
+
+def _settings(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in (TOP1, AMOUNT)}
+
+
+def published_entries(recipe: Recipe, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries that have an amount and an accuracy; a recipe may note others as it likes."""
+    listed = recipe.reference.get(name)
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get(AMOUNT), int) and is_number(entry.get(TOP1)):
+            yield entry
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What could not be compared, and the reason in words."""
+
+    what: str
+    why: str

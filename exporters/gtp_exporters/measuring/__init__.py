@@ -1,0 +1,31 @@
+"""The measuring core: how accurate, how near to the dense model and how fast a candidate is.
+
+One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are thin fronts of it:
+
+    candidate   ``Candidate``: settings of a method, and ``Running``: backend, options, precision. It has a key, a
+                label, and says what it needs. ``make_runnings`` makes the runnings of backends and precisions.
+    graphs      ``Source``: what a model is made of. ``Graphs``: exports candidates, each once, kept by key.
+    accuracy    ``Judge``: eager PyTorch on a growing part of the images (rungs, in shards, on any workers).
+                ``graph_losses``: exported graphs on a whole folder. ``Distance``: how far outputs are from the dense
+                model's: of probabilities for logits, relative for all else, or a function of yours.
+    latency     ``time_in_turn``: beside the dense model, in one process. ``time_plausibly``: what contradicts its MACs
+                is timed again. ``footprint_of``: memory and cold start.
+    result      ``Result``: the one record, with its ``Loss`` and ``Timing``; ``front``.
+    store       ``Store``: results as JSON lines, so that a killed run resumes; ``working``: the locked folder.
+    methods     methods by name, budgets, published figures.
+    grid        ``compare``: methods x budgets x backends x precisions.
+    space, search, tune    what may be tried, Optuna's search in it, and the choice, proven on other images.
+    gate        limits of a lowered graph against its float32 twin.
+    table, page, plot    text, Markdown and HTML tables; SVG.
+
+A grid of one's own, as the benchmarks have:
+
+    graphs = Graphs(Source(recipe), folder)
+    candidates = [Candidate("dense", make_plan(graphs.model, make_settings("dense")), running),
+                  Candidate("tome", make_plan(graphs.model, make_settings("tome", keep=0.75)), running)]
+    files = [graphs.graph(candidate) for candidate in candidates]
+    timings = time_in_turn(files, [candidate.running for candidate in candidates], seconds=3, loads=3)
+    losses = graph_losses(files, [candidate.running for candidate in candidates], images)
+
+Whatever maps functions over jobs can do the work (``Workers``): this process, or the nodes of a fleet.
+"""

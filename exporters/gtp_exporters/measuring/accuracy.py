@@ -1,0 +1,423 @@
+"""How near candidates answer to the dense model, and how accurate they are.
+
+Eager PyTorch answers for settings (``Judge``): on a growing part of the images, in shards that any process with the
+images can do. Exported graphs answer for themselves (``graph_losses``), on a whole folder that is read once for all.
+"""
+
+import hashlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from gtp_exporters.measuring.candidate import Running
+from gtp_exporters.measuring.graphs import Source, subject_of
+from gtp_exporters.measuring.result import Loss
+from gtp_models.frame.patch import remove
+from gtp_models.methods.apply import apply
+from gtp_models.methods.settings import Settings
+from gtp_runtime import ImageSet, Model, atomic, load
+from gtp_runtime.accuracy import Accuracy, Tally, score
+from gtp_runtime.errors import ImageError, RandomWeightsWarning
+from gtp_runtime.evaluating import evaluate_each
+from gtp_runtime.fleet import Fleet, fleet_scoring
+from gtp_runtime.measures import divergence
+from gtp_runtime.predicting import check_answers
+from gtp_runtime.progress import Progress, quiet
+
+FIRST, FACTOR = 64, 4  # images of the first rung, and how many times as many each next one has
+HELD_OUT = 3  # one in so many images is held out
+MORE = 2  # times as many as are judged on are held out at most, where that is a part
+FEWEST = 12  # images
+SHARD = 32  # images of a part
+KEPT = 1 << 29  # bytes of pixels that a process keeps
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Read = tuple[np.ndarray, np.ndarray | None, list[str]]
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (N, ...) dense and reduced outputs to (N,) distances
+
+
+class Workers(Protocol):
+    """Maps functions of a module over items, both of which can be pickled.
+
+    Attributes:
+        trials: how many candidates are worth being judged at a time.
+    """
+
+    trials: int
+
+    def map(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer]]:
+        """Yield each item with its answer, as answers come; the first exception is raised.
+
+        Args:
+            function: called once for each item, or again if the machine that did so is lost.
+            items: taken as they are needed.
+        """
+        ...
+
+    def on_device(self, function: Callable[[Item], Answer], item: Item) -> Answer:
+        """Call a function where latency is measured, one call at a time, with nothing else running there."""
+        ...
+
+
+class Local:
+    """Runs everything in this process, one after another."""
+
+    trials = 1
+
+    def map(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer]]:
+        """Yield each item with its answer, in order."""
+        for item in items:
+            yield item, function(item)
+
+    def on_device(self, function: Callable[[Item], Answer], item: Item) -> Answer:
+        """Call a function."""
+        return function(item)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far outputs are from the dense model's, image by image: a property of the kind of output.
+
+    Attributes:
+        name, unit: in words.
+        measure: from (N, ...) outputs of the dense model and of the candidate to (N,) distances, 0 for the same. It is
+            a function of a module where workers are other machines.
+    """
+
+    name: str
+    unit: str
+    measure: Measure
+
+
+def relative_error(dense: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return the squared error of each image's output over the square of the dense model's, (N,) float64."""
+    exact = dense.reshape(len(dense), -1).astype(np.float64)
+    apart = outputs.reshape(len(outputs), -1) - exact
+    return np.asarray((apart**2).sum(1) / np.maximum(1e-30, (exact**2).sum(1)))
+
+
+DIVERGENCE = Distance("divergence", "nats", divergence)
+RELATIVE = Distance("relative error", "of the square", relative_error)
+
+
+def distance_of(output: str, own: Measure | None = None) -> Distance:
+    """Return the distance of a kind of output: "logits", or any other; or the user's own."""
+    if own is not None:
+        return Distance(getattr(own, "__name__", "distance"), "", own)
+    return DIVERGENCE if output == "logits" else RELATIVE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the images; hashable, and small enough to be sent to where the images are.
+
+    Attributes:
+        folder: where they are.
+        names: as ``image_names`` returns them.
+        classes: of each image; None where they are unknown.
+    """
+
+    folder: Path
+    names: tuple[bytes, ...]
+    classes: tuple[int, ...] | None
+
+    def images(self) -> ImageSet:
+        """Return them as what ``gtp_runtime`` reads."""
+        classes = None if self.classes is None else np.asarray(self.classes, np.int32)
+        return ImageSet(self.folder, np.asarray(self.names), classes)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images that candidates are judged on, in the order in which they are taken, and images that are held out."""
+
+    search: ImageSet
+    held_out: ImageSet
+
+    def shards(self, start: int, stop: int) -> list[Shard]:
+        """Return the former from ``start`` to before ``stop``, always cut in the same places."""
+        edges = [start, *range((start // SHARD + 1) * SHARD, stop, SHARD), stop]
+        return [self._shard(first, last) for first, last in pairwise(edges) if first < last]
+
+    def _shard(self, start: int, stop: int) -> Shard:
+        images = self.search
+        classes = None if images.classes is None else tuple(int(number) for number in images.classes[start:stop])
+        return Shard(images.folder, tuple(bytes(name) for name in images.names[start:stop]), classes)
+
+
+def split(images: ImageSet, limit: int | None = None, seed: int = 0) -> Split:
+    """Hold one in ``HELD_OUT`` images out and mix the rest. Both are spread over the classes.
+
+    Args:
+        images: in the order of their names, so that those of a class stand together.
+        limit: how many images are judged on at most; ``MORE`` times as many are held out at most.
+        seed: of the order.
+
+    Raises:
+        ImageError: fewer than ``FEWEST`` images.
+    """
+    if len(images) < FEWEST:
+        raise ImageError(
+            f"{images.folder} has {len(images)} images, and a search needs at least {FEWEST}: some to search on, and "
+            "others to validate on"
+        )
+    places = np.arange(len(images))
+    held_out, rest = places[::HELD_OUT], np.random.default_rng(seed).permutation(places[places % HELD_OUT != 0])
+    kept = images.part(held_out)
+    return Split(images.part(rest[:limit]), kept if limit is None else kept.spread(MORE * limit))
+
+
+def rungs(images: int) -> list[int]:
+    """Return how many images each rung ends at: 64, 256, 1024, ..., all."""
+    ends, end = [], FIRST
+    while end * FACTOR <= 2 * images:  # the last step is at least twice as many
+        ends.append(end)
+        end *= FACTOR
+    return [*[end for end in ends if end < images], images]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings on a shard, for a worker.
+
+    Attributes:
+        number: of the candidate, for whoever asked.
+        source: the model.
+        settings: how its tokens are reduced; None for the dense model.
+        shard: the images.
+        dense: (N, ...) float32 outputs of the dense model on those of them that can be read; None if not known.
+        distance: of the outputs.
+    """
+
+    number: int
+    source: Source
+    settings: Settings | None
+    shard: Shard
+    dense: np.ndarray | None = None
+    distance: Distance = DIVERGENCE
+
+
+def score_shard(job: Job) -> Tally:
+    """Return the sums of the scores of eager PyTorch on the images, beside the dense model's.
+
+    Raises:
+        AnswerError: an answer that is not finite.
+        ModelsError: the model cannot be built, or the settings do not fit it.
+    """
+    pixels, classes, problems = _read(job)
+    tally = Tally()
+    for problem in problems:
+        tally.add_unreadable(problem)
+    if len(pixels):
+        outputs = _outputs(job, pixels)
+        has_classes = subject_of(job.source).output == "logits"
+        scores = score(outputs, job.dense, classes) if has_classes else {}
+        if job.dense is not None:
+            scores["divergence"] = job.distance.measure(job.dense, outputs)
+        tally.add(scores, len(pixels))
+    return tally
+
+
+def answer_shard(job: Job) -> np.ndarray:
+    """Return the (N, ...) float32 outputs of eager PyTorch on those of the images that can be read.
+
+    Raises:
+        AnswerError, ModelsError: as ``score_shard``.
+    """
+    pixels, _, _ = _read(job)
+    return _outputs(job, pixels) if len(pixels) else np.zeros((0, subject_of(job.source).classes), np.float32)
+
+
+@torch.inference_mode()
+def _outputs(job: Job, pixels: np.ndarray) -> np.ndarray:
+    subject = subject_of(job.source)
+    if job.settings is None:
+        remove(subject.model)
+    else:
+        apply(subject.model, job.settings)
+    outputs = subject.model(torch.from_numpy(subject.preprocessing.normalise(pixels))).numpy()
+    check_answers(outputs, [f"an image of {job.shard.folder}"] * len(outputs), job.source.recipe.name)
+    return np.asarray(outputs)
+
+
+class _Pixels:
+    """The pixels that this process keeps, of one model's preprocessing."""
+
+    source: Source | None = None
+    of: ClassVar["OrderedDict[Shard, Read]"] = OrderedDict()
+
+
+def forget_pixels() -> None:
+    """Forget the pixels: files may have changed since."""
+    _Pixels.source = None
+    _Pixels.of.clear()
+
+
+def _read(job: Job) -> Read:
+    """Return (N, H, W, 3) uint8 pixels, (N,) classes where known, and what is wrong with the images left out."""
+    preprocessing, kept = subject_of(job.source).preprocessing, _Pixels.of
+    if _Pixels.source != job.source:
+        forget_pixels()
+        _Pixels.source = job.source
+    if job.shard not in kept:
+        kept[job.shard] = _decoded(job.shard, preprocessing)
+    kept.move_to_end(job.shard)
+    while len(kept) > 1 and sum(entry[0].nbytes for entry in kept.values()) > KEPT:
+        kept.popitem(last=False)
+    return kept[job.shard]
+
+
+def _decoded(shard: Shard, preprocessing: Any) -> Read:
+    images, pixels, readable, problems = shard.images(), [], [], []
+    for index in range(len(images)):
+        try:
+            pixels.append(preprocessing.pixels(images.path(index)))
+            readable.append(index)
+        except ImageError as error:
+            problems.append(str(error))
+    stacked = np.stack(pixels) if pixels else np.zeros((0, *preprocessing.crop, 3), np.uint8)
+    return stacked, None if images.classes is None else images.classes[readable], problems
+
+
+@dataclass
+class Judge:
+    """Judges settings by eager PyTorch on images, beside the dense model's answers, which are made once and kept.
+
+    Attributes:
+        source: the model.
+        images: ``search`` is judged on.
+        workers: what computes.
+        place: a folder that keeps the answers, which is ours.
+        question: what the answers depend on, as text; others are not used.
+        distance: of the outputs.
+        check: called before each shard; what it raises ends the judging.
+    """
+
+    source: Source
+    images: Split
+    workers: Workers
+    place: Path
+    question: str = ""
+    distance: Distance = DIVERGENCE
+    check: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._dense: dict[Shard, np.ndarray] = {}
+        self.place.mkdir(parents=True, exist_ok=True)
+
+    def judge(self, trials: Sequence[tuple[int, Settings]], start: int, stop: int) -> dict[int, Tally]:
+        """Return the sums over the images from ``start`` to before ``stop`` for each of the settings, by its number.
+
+        Raises:
+            ImageError: none of the images can be read.
+            AnswerError: an answer that is not finite.
+        """
+        shards = self.images.shards(start, stop)
+        self._answer(shards)
+        jobs = (
+            Job(number, self.source, settings, shard, self._dense[shard], self.distance)
+            for number, settings in trials
+            for shard in shards
+        )
+        sums = {number: Tally() for number, _ in trials}
+        for job, tally in self.workers.map(score_shard, self._checked(jobs)):
+            sums[job.number].merge(tally)
+        for tally in sums.values():
+            if not tally.images:
+                raise ImageError(f"none of the {stop - start} images can be read: {tally.unreadable_images[0]}")
+        return sums
+
+    def judge_all(self, settings: Settings) -> tuple[Loss, list[float]]:
+        """Return the loss of settings on all images, and the distance on the images of each rung."""
+        total, distances, begin = Tally(), [], 0
+        for end in rungs(len(self.images.search)):
+            total.merge(self.judge([(0, settings)], begin, end)[0])
+            distances.append(loss_of(total).distance)
+            begin = end
+        return loss_of(total), distances
+
+    def _checked(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        for job in jobs:
+            self.check()
+            yield job
+
+    def _answer(self, shards: Iterable[Shard]) -> None:
+        """Make the dense model's answers on images that have none, or read those that an earlier process kept."""
+        paths = {shard: self.place / f"{self._name(shard)}.npy" for shard in shards}
+        for shard, path in paths.items():
+            if shard not in self._dense and (kept := _kept(path, len(shard.names))) is not None:
+                self._dense[shard] = kept
+        missing = [Job(-1, self.source, None, shard) for shard in paths if shard not in self._dense]
+        for job, answers in self.workers.map(answer_shard, self._checked(missing)):
+            self._dense[job.shard] = answers
+            with atomic.replacing(paths[job.shard]) as temporary, temporary.open("wb") as file:
+                np.save(file, answers, allow_pickle=False)
+
+    def _name(self, shard: Shard) -> str:
+        """Return a name for the answers to these images, and no others."""
+        return hashlib.sha256(f"{self.question} {self.source.sha256} {shard}".encode()).hexdigest()[:32]
+
+
+def _kept(path: Path, images: int) -> np.ndarray | None:
+    try:
+        answers: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return answers if answers.dtype == np.float32 and answers.ndim > 1 and len(answers) <= images else None
+
+
+def loss_of(tally: Tally) -> Loss:
+    """Return what sums of scores beside the dense model say."""
+    return Loss.of(tally.accuracy())
+
+
+def graph_losses(
+    files: Sequence[Path],
+    runnings: Sequence[Running],
+    images: ImageSet,
+    progress: Progress = quiet,
+    *,
+    workers: Workers | None = None,
+    threads: int | None = None,
+    resume: Path | None = None,
+) -> list[Loss]:
+    """Return what each graph loses beside the first one, the dense model's, whose own loss comes first.
+
+    Args:
+        files, runnings: two graphs or more, and how each runs.
+        images: what they are run on; every image is read once.
+        progress: told "measuring accuracy" and the share done.
+        workers: what runs them (default: this process).
+        threads: that read images; None is one for each CPU.
+        resume: a folder that keeps how far each evaluation is.
+
+    Raises:
+        GTPRuntimeError: a file that cannot be loaded, images that cannot be read, an answer that is not finite.
+    """
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RandomWeightsWarning)  # said by whoever made the files
+        dense, *models = (
+            stack.enter_context(load(path, running.backend, **running.options))
+            for path, running in zip(files, runnings, strict=True)
+        )
+        given: dict[str, Any] = {"workers": threads}
+        if resume is not None:
+            given["resume"] = [resume / f"{_evaluation(model, dense, images)}.json" for model in models]
+        if isinstance(workers, Fleet):
+            given["scoring"] = fleet_scoring(workers)
+        accuracies: list[Accuracy] = evaluate_each(models, dense, images, progress, **given)
+    return [Loss.of_dense(accuracies[0]), *map(Loss.of, accuracies)]
+
+
+def _evaluation(model: Model, dense: Model, images: ImageSet) -> str:
+    """Return a name for what is kept of an evaluation: another file, option or folder has another."""
+    parts = [model.entry.sha256, dense.entry.sha256, model.backend.name, str(model.backend.info), images.digest()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,171 @@
+"""The graphs of candidates: exported once each, into a working folder, from a model that is built once."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.limits import check_limits
+from gtp_exporters.measuring.candidate import Candidate, Running
+from gtp_exporters.options import ExportOptions
+from gtp_exporters.quantizing.options import QuantizeOptions
+from gtp_exporters.quantizing.run import quantize_staged
+from gtp_exporters.reference import synthetic_images
+from gtp_exporters.subject import Subject, calibrate_on, make_subject, reference_images
+from gtp_models.errors import WeightsError
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import Settings
+from gtp_models.plan import Plan, make_plan, model_shape
+from gtp_models.recipes import Recipe
+from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph
+from gtp_runtime.progress import Progress, quiet
+
+NEW = "new"  # the folder of an export that is not complete
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model is made of: a recipe, and ``weights`` and ``seed`` as ``gtp_models.build_model`` takes them.
+
+    Attributes:
+        sha256: that the weights must have, wherever they are read; "" asks for none.
+    """
+
+    recipe: Recipe
+    weights: str = "pretrained"
+    seed: int = 0
+    sha256: str = field(default="", compare=False)
+
+
+class _Built:
+    """The model that this process keeps."""
+
+    source: Source | None = None
+    subject: Any = None
+
+
+def subject_of(source: Source) -> Subject:
+    """Return the model of a source; a process keeps the last one.
+
+    Raises:
+        WeightsError: its weights are others than those that are meant.
+        ModelsError: it cannot be built.
+    """
+    if _Built.source != source:
+        forget()
+        subject = make_subject(source.recipe, source.weights, source.seed, ExportOptions())
+        if source.sha256 and subject.built.sha256 != source.sha256:
+            raise WeightsError(f"the weights of {source.recipe.name} are others here than where the command runs")
+        _Built.source, _Built.subject = source, subject
+    kept: Subject = _Built.subject
+    return kept
+
+
+def forget() -> None:
+    """Forget the model: files may have changed since."""
+    _Built.source = _Built.subject = None
+
+
+@dataclass
+class Graphs:
+    """Exports candidates on demand; a graph that is there is not made again.
+
+    Attributes:
+        source: the model.
+        place: the folder of the graphs, which is ours; what it holds is of this model.
+        calib_data: images that a candidate is calibrated on if it needs it; None are the recipe's own.
+        threads: CPU threads of what int8 is judged by, 0 for all.
+        is_gated: whether an int8 graph must pass its gate.
+        progress: told what is being done.
+    """
+
+    source: Source
+    place: Path
+    calib_data: Path | None = None
+    threads: int = 1
+    is_gated: bool = False
+    progress: Progress = quiet
+
+    @property
+    def subject(self) -> Subject:
+        """The model with its inputs and outputs. Raises as ``subject_of``."""
+        return subject_of(self.source)
+
+    @property
+    def model(self) -> Any:
+        """The timm model."""
+        return self.subject.model
+
+    @property
+    def calibration(self) -> Path | None:
+        """The folder that candidates are calibrated on."""
+        return self.calib_data or self.source.recipe.calibration
+
+    def candidate(self, name: str, settings: Settings, running: Running, batch: int = 1) -> Candidate:
+        """Return a candidate on this model.
+
+        Raises:
+            ConfigError: settings that do not fit it.
+        """
+        return Candidate(name, make_plan(self.model, settings), running, batch)
+
+    def graph(self, candidate: Candidate) -> Path:
+        """Return the graph of a candidate.
+
+        Raises:
+            LimitError, StaticCheckError, ImageError, QuantizationFailedError: as ``export``.
+        """
+        directory = self.place / sha256(candidate.graph_key.encode()).hexdigest()[:16]
+        if not directory.exists():
+            new = self.place / NEW
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            self._export(candidate, new)
+            new.rename(directory)
+        return find_graph(directory, candidate.running.written)
+
+    def remove(self, candidates: Iterable[Candidate]) -> None:
+        """Remove the graphs of candidates, to make room on the disk."""
+        for candidate in candidates:
+            directory = self.place / sha256(candidate.graph_key.encode()).hexdigest()[:16]
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _export(self, candidate: Candidate, place: Path) -> None:
+        subject, running = self.subject, candidate.running
+
+        def tell(task: str, share: float | None = None) -> None:  # noqa: ARG001
+            self.progress(f"exporting {candidate.label}: {task}")  # a share is one of the images
+
+        options = ExportOptions(
+            batch=candidate.batch, dense=False, trace=False, target=running.target, precision=running.written
+        )
+        plan = self._calibrated(candidate, tell)
+        check_limits(plan, running.target)
+        crop = subject.preprocessing.crop
+        images = reference_images(subject, options) if running.is_calibrated else synthetic_images(crop)
+        write_artifacts(subject, plan, images, options, place, tell)
+        if running.is_calibrated:
+            given = QuantizeOptions(running.target, self.calibration, gate=self.is_gated, threads=self.threads)
+            quantize_staged(place, given, tell)
+
+    def _calibrated(self, candidate: Candidate, progress: Progress) -> Plan:
+        """Return the plan, with thresholds that are measured on images where they are to be."""
+        settings = candidate.settings
+        if not settings.needs_calibration:
+            return candidate.plan
+        assert isinstance(settings, GTPConfig)
+        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress))
+
+
+def manifest_of(subject: Subject) -> Manifest:
+    """Return the manifest of a model of which nothing is exported yet: its classes, weights and preprocessing."""
+    built, shape = subject.built, model_shape(subject.model)
+    model = ModelInfo(
+        built.recipe.name, built.recipe.title, built.recipe.timm, subject.classes, shape.num_prefix, list(shape.grid)
+    )
+    weights = WeightsInfo(built.source, built.detail, built.sha256)
+    names = (subject.labels, subject.label_ids)
+    return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, labels=names[0], label_ids=names[1])

@@ -9,9 +9,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from artifacts import ROOT
+from artifacts import ROOT, Command
 
-from gtp_runtime import Manifest, Preprocessing, read_manifest
+from gtp_runtime import Manifest, Preprocessing, benchmark, load, read_manifest
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest import (
     EngineInfo,
@@ -22,10 +22,10 @@ from gtp_runtime.manifest import (
     WeightsInfo,
     check_file,
     file_sha256,
+    json_schema,
     twin,
     write_manifest,
 )
-from gtp_runtime.manifest.json_schema import json_schema
 from gtp_runtime.text import is_text
 
 GRAPH = b"\x08\x08\x3a\x00"  # an ONNX file: ir_version 8, an empty graph
@@ -69,6 +69,77 @@ def test_a_newer_minor_with_unknown_keys_is_read(tmp_path: Path) -> None:
     model = {**vars(MANIFEST.model), "colour": "blue"}
     rewrite(tmp_path, schema_version="2.7", model=model, engines={"a": 1})
     assert read_manifest(tmp_path) == replace(MANIFEST, schema_version="2.7")
+
+
+def newer(directory: Path, name: str, **changes: Any) -> None:
+    """Let the manifest be of a newer minor version, with a copy of the model's graph of which this one knows less."""
+    path = directory / "model.json"
+    values = json.loads(path.read_text("utf-8"))
+    values["schema_version"] = "2.99"
+    values["files"][name] = {**values["files"]["model.onnx"], **changes}
+    (directory / name).write_bytes((directory / "model.onnx").read_bytes())
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+NEWER = {
+    "precision": {"precision": "fp8"},
+    "role": {"role": "adapter"},
+    "dtype": {"inputs": [{"name": "images", "shape": [1, 3, 28, 28], "dtype": "float8"}]},
+    "engine": {"engine": {"flavor": "nano", "version": "1.0", "onnx": "model.onnx", "onnx_sha256": "", "layers": 1,
+                          "build_seconds": 1.0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NEWER)
+def test_what_a_newer_minor_added_hides_no_other_file(digits_copy: Path, what: str) -> None:
+    newer(digits_copy, "other.onnx", **NEWER[what])
+    manifest = read_manifest(digits_copy)
+    assert what in manifest.files["other.onnx"].unknown
+    assert not manifest.files["model.onnx"].unknown
+    with load(digits_copy / "model.onnx", threads=1) as model:
+        assert model.run(model.sample()).shape == (1, 10)
+    with pytest.raises(ManifestError, match=what) as caught:
+        load(digits_copy / "other.onnx")
+    assert "other.onnx" in str(caught.value)
+    if what != "engine":  # its graph is another
+        check_file(digits_copy / "other.onnx", manifest)
+
+
+def test_a_target_method_and_source_of_a_newer_minor_are_read(tmp_path: Path) -> None:
+    weights = {**vars(MANIFEST.weights), "source": "distilled"}
+    rewrite(tmp_path, schema_version="2.9", target="coreml", method="newest", weights=weights)
+    manifest = read_manifest(tmp_path)
+    assert (manifest.target, manifest.method, manifest.weights.source) == ("coreml", "newest", "distilled")
+
+
+def test_inspect_lists_what_a_newer_minor_added(command: Command, digits_copy: Path) -> None:
+    newer(digits_copy, "model.fp8.onnx", precision="fp8")
+    ran = command("inspect", digits_copy)
+    assert ran.code == 0
+    assert "fp8 (unknown here)" in ran.out
+
+
+@pytest.mark.parametrize("result", [{}, {"p50_ms": 1.0}, {"p50_ms": "fast"}, None, 3], ids=str)
+@pytest.mark.parametrize("kind", ["latency", "parity", "accuracy", "quantization_failed"])
+def test_results_in_another_form_are_left_out(command: Command, digits_copy: Path, kind: str, result: Any) -> None:
+    path = digits_copy / "model.json"
+    values = json.loads(path.read_text("utf-8"))
+    values["results"] = {**values["results"], kind: {"model.onnx": result, "dense.onnx": {"p50_ms": 1.0}}}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    manifest = read_manifest(digits_copy)
+    assert manifest.results[kind]["model.onnx"] == result
+    assert manifest.measured(kind) == {}
+    for name in ("inspect", "report"):
+        assert command(name, digits_copy).code == 0
+
+
+def test_measured_results_are_those_that_this_version_writes(digits: Path) -> None:
+    with load(digits, threads=1) as model:
+        latency = benchmark([model], 0.01)[0].to_dict()
+        parity = model.validate().to_dict()
+    results = {"latency": {"model.onnx": latency}, "parity": {"model.onnx": parity}}
+    manifest = replace(MANIFEST, results=results)
+    assert {kind: manifest.measured(kind) for kind in results} == results
 
 
 def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
@@ -117,7 +188,9 @@ def at(values: Any, *keys: Any) -> Any:
         (("labels",), "abc", "labels is 'abc', not a list or null"),
         (("layers",), {"a": 1}, "layers is an object, not a list"),
         (("files",), [], "files is a list, not an object"),
-        (("macs", "dense"), 2.5, "macs.dense is 2.5, not a whole number"),
+        (("macs", "dense"), 2.5, "macs holds an entry that is not a whole number"),
+        (("layers", 0, "macs"), -1, "layers.0.macs is -1, not a whole number >= 0"),
+        (("model", "grid"), [4], "model.grid is a list, not a list of length >= 2"),
         (("results", "parity", "model.onnx"), 1, "results.parity is an object"),
         (("model",), "deit", "model is 'deit', not an object"),
     ],
@@ -161,7 +234,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
     entry = MANIFEST.files["model.onnx"]
     for files in ({name: entry}, {"model.onnx": replace(entry, external_data=name)}):
         write_manifest(replace(MANIFEST, files=files), tmp_path)
-        with pytest.raises(ManifestError, match="not a file next to it"):
+        with pytest.raises(ManifestError, match=r"files\."):
             read_manifest(tmp_path)
 
 
@@ -171,9 +244,7 @@ def test_texts_of_an_engine_can_be_shown_in_a_log(tmp_path: Path, name: str, val
     info = replace(EngineInfo("tensorrt", "10.3.0", "model.onnx", "", 3, 0.5), **{name: value})
     entry = replace(MANIFEST.files["model.onnx"], engine=info)
     write_manifest(replace(MANIFEST, files={"model.engine": entry}), tmp_path)
-    with pytest.raises(
-        ManifestError, match=rf"engine\.{name} (is .* control characters|has 10004 characters)"
-    ) as caught:
+    with pytest.raises(ManifestError, match=rf"engine\.{name} is") as caught:
         read_manifest(tmp_path)
     assert is_text(str(caught.value))
 
@@ -311,7 +382,7 @@ def test_the_twin_has_the_same_batch(tmp_path: Path) -> None:
 
 def test_the_json_schema_in_docs_is_current() -> None:
     text = (ROOT / "docs" / "model.schema.json").read_text("utf-8")
-    assert text == json_schema(), "python -m gtp_runtime.manifest.json_schema > docs/model.schema.json"
+    assert text == json_schema(), "gtp_runtime.manifest.json_schema() says another"
     jsonschema.Draft202012Validator.check_schema(json.loads(text))
 
 

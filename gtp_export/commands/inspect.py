@@ -74,7 +74,7 @@ def _files(manifest: Manifest) -> None:
             name + (mark if entry.role in ("model", "dense") else ""),
             f"{entry.size / 1e6:.1f}",
             entry.method or entry.role,
-            entry.precision or "-",
+            (entry.precision or "-") + (" (unknown here)" if entry.unknown else ""),
             str(entry.nodes or "-"),
             _proven(manifest, name),
             f"{_shapes(entry.inputs)} → {_shapes(entry.outputs)}" if entry.inputs else "-",
@@ -87,13 +87,13 @@ def _files(manifest: Manifest) -> None:
             console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
         if entry.quantization is not None:
             console.out.print(f"{name}: {describe_quantization(entry.quantization)}", markup=False)
-    for name, result in manifest.results.get("quantization_failed", {}).items():
+    for name, result in manifest.measured("quantization_failed").items():
         console.out.print(f"{name}: last attempt failed its gate: {'; '.join(result['problems']) or 'its twin did'}")
 
 
 def _proven(manifest: Manifest, name: str) -> str:
-    result = manifest.results.get("parity", {}).get(name)
-    return "-" if not isinstance(result, dict) else "ok" if result.get("ok") is True else "FAILED"
+    result = manifest.measured("parity").get(name)
+    return "-" if result is None else "ok" if result["ok"] else "FAILED"
 
 
 def _shapes(specs: list[TensorSpec]) -> str:

@@ -25,8 +25,8 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         manifest=manifest,
         graphs={name: entry for name, entry in manifest.files.items() if entry.inputs},
         macs_share=_share(manifest),
-        parity=manifest.results.get("parity", {}),
-        accuracy=manifest.results.get("accuracy", {}),
+        parity=manifest.measured("parity"),
+        accuracy=manifest.measured("accuracy"),
         latency=_boxes(manifest),
         ratio=_ratio(manifest),
         layers=_layers(manifest),
@@ -75,9 +75,7 @@ class Box:
 
 def _boxes(manifest: Manifest) -> list[Box]:
     """Return one box a file, the dense baseline first; the axis begins at 0 ms and ends behind the slowest 1 %."""
-    measured = dict(
-        sorted(manifest.results.get("latency", {}).items(), key=lambda item: _is_reduced(manifest, item[0]))
-    )
+    measured = dict(sorted(manifest.measured("latency").items(), key=lambda item: _is_reduced(manifest, item[0])))
     longest = 1.05 * max((result["p99_ms"] for result in measured.values()), default=1.0)
 
     def box(name: str, result: dict[str, Any]) -> Box:
@@ -97,7 +95,7 @@ def _is_reduced(manifest: Manifest, name: str) -> bool:
 
 def _ratio(manifest: Manifest) -> float | None:
     """Return the latency of ``model.onnx`` over the dense baseline's, where both were timed in one run."""
-    measured = manifest.results.get("latency", {})
+    measured = manifest.measured("latency")
     found = measured.get("model.onnx", {})
     against = found.get("against", "dense.onnx")
     return found.get("ratio") if against in measured and not _is_reduced(manifest, against) else None

@@ -1,7 +1,7 @@
 """The manifest, ``model.json``: the one schema of what an export wrote, and the files that it lists."""
 
 from gtp_runtime.manifest.files import bytes_sha256, check_file, file_sha256, find_graph, is_present, read_checked, twin
-from gtp_runtime.manifest.reading import parse_manifest, read_manifest, write_manifest
+from gtp_runtime.manifest.reading import json_schema, parse_manifest, read_manifest, update_manifest, write_manifest
 from gtp_runtime.manifest.schema import (
     CACHE_SUFFIX,
     ENGINE_SUFFIX,
@@ -20,7 +20,6 @@ from gtp_runtime.manifest.schema import (
     TensorSpec,
     WeightsInfo,
 )
-from gtp_runtime.manifest.updating import update_manifest
 
 __all__ = [
     "CACHE_SUFFIX",
@@ -44,6 +43,7 @@ __all__ = [
     "file_sha256",
     "find_graph",
     "is_present",
+    "json_schema",
     "parse_manifest",
     "read_checked",
     "read_manifest",

@@ -49,7 +49,7 @@ def check_file(path: Path, manifest: Manifest) -> None:
             a regular file beside it; it is an ONNX file that is damaged or names other files; it is an engine, and the
             manifest lists another graph than the one that it was built from.
     """
-    entry = manifest.entry(path.name)
+    entry = manifest.listed(path.name)
     _check_hash(path, entry)
     if entry.engine is not None:
         _check_origin(path, entry.engine, manifest)
@@ -72,11 +72,11 @@ def _check_origin(path: Path, engine: EngineInfo, manifest: Manifest) -> None:
 
 def _check_data(path: Path, name: str, manifest: Manifest) -> None:
     data = path.parent / name
-    if not is_plain(name) or manifest.entry(name).role != "data":
+    if not is_plain(name) or manifest.listed(name).role != "data":
         raise ManifestError(f"{path.name} keeps its weights in {name!r}, which is not its data file: export again")
     if data.is_symlink() or (data.exists() and not data.is_file()):
         raise ManifestError(f"{data} contains weights and must be a regular file, not a link or folder: copy it there")
-    _check_hash(data, manifest.entry(name))
+    _check_hash(data, manifest.listed(name))
 
 
 def _check_hash(path: Path, entry: FileEntry) -> None:

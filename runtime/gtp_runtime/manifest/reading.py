@@ -1,20 +1,40 @@
-"""Reads and writes ``model.json``: every value is checked against its type, and an error names the wrong one."""
+"""Reads, writes and changes ``model.json``: every value is held against its type, and an error names the wrong one.
 
+python -c "from gtp_runtime.manifest import json_schema; print(json_schema(), end='')" > docs/model.schema.json
+"""
+
+import inspect
+import json
 import os
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, ManifestError
-from gtp_runtime.manifest.meaning import find_problem
-from gtp_runtime.manifest.schema import FILE_NAME, SCHEMA_VERSION, Manifest
+from gtp_runtime.manifest.schema import (
+    DTYPES,
+    FILE_NAME,
+    FORMS,
+    MOST_BYTES,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    Name,
+    TensorSpec,
+)
+from gtp_runtime.manifest.updating import held
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import one_line
 
 LARGEST = 1 << 24  # bytes; a manifest of an engine that TensorRT describes in full has about 1 MB
+DEEPEST = 36  # levels of the document
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")  # of the path in a message of msgspec's
 _KINDS = {
     "int": "a whole number",
@@ -23,6 +43,7 @@ _KINDS = {
     "bool": "true or false",
     "array": "a list",
     "object": "an object",
+    "null": "null",
 }
 
 
@@ -54,14 +75,51 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not JSON ({one_line(error)}): export again") from error
     _check_version(values, path)
-    try:
-        manifest = msgspec.convert(values, Manifest)
-    except msgspec.ValidationError as error:
-        raise ManifestError(f"{path}: {one_line(_describe(str(error), values))}; export again") from error
-    _check_names(manifest, path)
-    if problem := find_problem(manifest):
+    manifest, problem = _converted(values)
+    if manifest is None or (problem := next(_contradictions(manifest, values), "")):
         raise ManifestError(f"{path}: {one_line(problem)}; export again")
     return manifest
+
+
+def _converted(values: dict[str, Any]) -> tuple[Manifest | None, str]:
+    """Return the manifest, or what is wrong. Files are converted one by one, so that an error names the file."""
+    entries, place, part = values.get("files"), "", values
+    files: dict[str, FileEntry] = {}
+    try:
+        for name, part in entries.items() if isinstance(entries, dict) else ():
+            place = f"files.{name:.60}"
+            files[msgspec.convert(name, Name)] = msgspec.convert(part, FileEntry)
+        place, part = "", values
+        shell = dict.fromkeys(files, FileEntry("", "", 0)) if isinstance(entries, dict) else entries
+        manifest = msgspec.convert({**values, **({"files": shell} if "files" in values else {})}, Manifest)
+    except msgspec.ValidationError as error:
+        return None, _describe(str(error), part, place)
+    return replace(manifest, files=files), ""
+
+
+def _contradictions(manifest: Manifest, values: Any) -> Iterator[str]:
+    """Yield what is wrong though each value by itself could be right."""
+    if _depth(values) > DEEPEST:
+        yield f"it is nested more than {DEEPEST} levels deep"
+    classes, images = manifest.model.num_classes, manifest.reference.get("images", "")
+    for name, labels in (("labels", manifest.labels), ("label_ids", manifest.label_ids)):
+        if labels is not None and len(labels) != classes:
+            yield f"{name} has {len(labels)} names for {classes} classes"
+    if not isinstance(images, str):
+        yield f"reference.images is {_shown(images)}, not text"
+    for name, entry in manifest.files.items():
+        for spec in (*entry.inputs, *entry.outputs):
+            if _bytes(spec) > MOST_BYTES:
+                yield f"files.{name} has a tensor {spec.name} of {spec.shape}, more than {MOST_BYTES} bytes"
+
+
+def _depth(values: Any) -> int:
+    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def _bytes(spec: TensorSpec) -> int:
+    return prod(spec.shape) * (np.dtype(spec.dtype).itemsize if spec.dtype in DTYPES else 1)
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
@@ -72,6 +130,39 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     """
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     atomic.write_bytes(directory / FILE_NAME, content + b"\n")
+
+
+def update_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
+    """Read the manifest, write what ``change`` returns for it, and return that. Other processes wait.
+
+    After any error, also one that ``change`` raises, the manifest is unchanged.
+
+    Raises:
+        ManifestError: the manifest is missing or damaged.
+        OSError: it cannot be written or locked.
+    """
+    with held(directory):
+        changed = change(read_manifest(directory))
+        write_manifest(changed, directory)
+    return changed
+
+
+def json_schema() -> str:
+    """Return the JSON Schema (draft 2020-12) of ``model.json`` as text; docs/model.schema.json is this.
+
+    Other languages check or generate their readers with it.
+    """
+    document = msgspec.json.schema(Manifest)
+    for definition in document["$defs"].values():
+        definition["description"] = inspect.cleandoc(definition["description"])
+    version: dict[str, Any] = document["$defs"]["Manifest"]["properties"]["schema_version"]
+    version["pattern"] = rf"^{SCHEMA_VERSION.partition('.')[0]}\."
+    document["$defs"]["Manifest"]["required"].append("schema_version")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{FILE_NAME} of gtp-export, version {SCHEMA_VERSION}",
+    }
+    return json.dumps({**head, **document}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _check_version(values: Any, path: Path) -> None:
@@ -86,68 +177,52 @@ def _check_version(values: Any, path: Path) -> None:
         raise ManifestError(f"{path} has schema version {version}, but this gtp-export reads {ours}.x: export again")
 
 
-def _check_names(manifest: Manifest, path: Path) -> None:
-    """Reject names that lead out of the manifest's directory."""
-    for name, entry in manifest.files.items():
-        for given in (name, entry.external_data, None if entry.engine is None else entry.engine.onnx):
-            if given is not None and not is_plain(given):
-                problem = f"files.{name:.60} names {given!r:.60}, not a file next to it"
-                raise ManifestError(f"{path}: {one_line(problem)}; export again")
+def _describe(message: str, values: Any, place: str) -> str:
+    """Turn a message of msgspec's into one that names the leaf and what it is.
+
+    Args:
+        message: "Expected `int`, got `str` - at `$.size`".
+        values: what was converted.
+        place: where that is in the document.
+    """
+    what, _, where = message.partition(" - at ")
+    keys: list[Any] = [name or (int(index) if index != "..." else index) for name, index in _STEP.findall(where)]
+    leaf = _at(values, keys)
+    name = ".".join(filter(None, [place, *map(str, keys)]))
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
+        return f"{name + '.' if name else ''}{missing[1]} is missing"
+    if leaf is _UNNAMED:
+        return f"{name.partition('....')[0]} holds an entry that is not {_expected(what)}"
+    return f"{name} is {_shown(leaf)}, not {_expected(what)}"
+
+
+_UNNAMED = object()  # an entry of a mapping, whose name msgspec does not say
+
+
+def _at(values: Any, keys: list[Any]) -> Any:
+    for key in keys:
+        if key == "..." or (isinstance(values, dict) and key not in values):
+            return _UNNAMED
+        values = values[key]
+    return values
+
+
+def _expected(what: str) -> str:
+    """Return in words what a message of msgspec's expects: "a whole number >= 0"."""
+    if "matching regex" in what:
+        return next(words for pattern, words in FORMS.items() if f"{pattern!r}" in what)
+    expected = re.fullmatch(r"Expected `([^`]*)`(?:, got `[^`]*`)?(.*)", what, re.S)
+    if not expected:
+        return f"allowed: {what}"
+    return " or ".join(_KINDS.get(kind, kind) for kind in expected[1].split(" | ")) + expected[2]
+
+
+def _shown(leaf: Any) -> str:
+    if isinstance(leaf, dict | list):
+        return "an object" if isinstance(leaf, dict) else "a list"
+    return f"{leaf!r:.60}" if not isinstance(leaf, int) or abs(leaf) < 1 << 80 else "a number of many digits"
 
 
 def is_plain(name: str) -> bool:
     """Whether a name is that of a file beside its manifest: no folder in it, no way up."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
-
-
-def _describe(message: str, values: Any) -> str:
-    """Turn a message of msgspec's into one that names the leaf and what it is."""
-    what, _, where = message.partition(" - at ")
-    keys = _keys(values, where, message)
-    name = ".".join(map(str, keys))
-    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
-    if missing:
-        return f"{'.'.join([*map(str, keys), missing[1]])} is missing"
-    expected = re.match(r"Expected `([^`]*)`, got ", what)
-    if not expected:
-        return f"{name}: {what}"
-    leaf = _at(values, keys)
-    kinds = " or ".join(_KINDS.get(kind, kind) for kind in expected[1].split(" | "))
-    shown = "an object" if isinstance(leaf, dict) else "a list" if isinstance(leaf, list) else f"{leaf!r:.60}"
-    return f"{name} is {shown}, not {kinds}"
-
-
-def _keys(values: Any, path: str, message: str) -> list[Any]:
-    """Return the keys that lead to a bad leaf. msgspec says "[...]" for an entry of a mapping: find out which one it is
-    that alone gives the same message.
-    """
-    keys: list[Any] = []
-    for name, entry in _STEP.findall(path):
-        if entry == "...":
-            keys.append(next(key for key in _at(values, keys) if _complaint(_only(values, keys, key)) == message))
-        else:
-            keys.append(name or int(entry))
-    return keys
-
-
-def _at(values: Any, keys: list[Any]) -> Any:
-    for key in keys:
-        values = values[key]
-    return values
-
-
-def _only(values: Any, keys: list[Any], name: str) -> Any:
-    """Return the same values with one entry alone in the mapping that the keys lead to."""
-    if not keys:
-        return {name: values[name]}
-    copy = values.copy()
-    copy[keys[0]] = _only(values[keys[0]], keys[1:], name)
-    return copy
-
-
-def _complaint(values: Any) -> str:
-    try:
-        msgspec.convert(values, Manifest)
-    except msgspec.ValidationError as error:
-        return str(error)
-    return ""

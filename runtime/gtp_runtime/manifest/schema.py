@@ -1,10 +1,18 @@
-"""What ``model.json`` says, as types: the one definition that reading, writing and docs/model.schema.json follow."""
+"""What ``model.json`` says, as types: the one definition that reading, writing and docs/model.schema.json follow.
+
+Types carry their ranges, so a value that could not be true is refused when it is read. Names that a newer minor version
+may add to (roles, precisions, dtypes, flavours of TensorRT) are texts: a file with one that this version does not know
+is refused when somebody asks for it (``Manifest.entry``), and hides no other file.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta, ValidationError, convert
 
 from gtp_runtime.errors import ManifestError
-from gtp_runtime.images.preprocessing import Preprocessing
+from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
+from gtp_runtime.precisions import PRECISIONS
 from gtp_runtime.text import one_line
 
 SCHEMA_VERSION = "2.1"
@@ -16,14 +24,35 @@ SIGNATURE_NAME = "model.sig"
 ENGINE_SUFFIX = ".engine"
 CACHE_SUFFIX = ".rtx-cache"  # of the kernels that TensorRT-RTX keeps beside an engine
 
+ROLES = ("model", "dense", "reference", "data", "report")
+DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
+FLAVORS = ("tensorrt", "rtx")  # of TensorRT
+MOST = 1 << 62  # of anything that is counted
+MOST_CLASSES = 1 << 20
+MOST_BYTES = 1 << 32  # of one tensor
+
+# Control characters, and those that turn the direction of writing: texts are shown on terminals and in logs.
+_CONTROL = r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+_TEXT = f"^(?!.*[{_CONTROL}])"
+_NAME = rf"^(?!\.{{1,2}}$)(?!.*[/\\{_CONTROL}])"
+_VERSION = rf"^\d{{1,9}}(\.\d{{1,9}})+(?!.*[{_CONTROL}])"
+FORMS = {_TEXT: "text without control characters", _NAME: "the name of a file next to it", _VERSION: "a version"}
+Text = Annotated[str, Meta(max_length=4096, pattern=_TEXT)]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NAME)]
+Version = Annotated[str, Meta(max_length=4096, pattern=_VERSION)]
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Classes = Annotated[int, Meta(ge=0, le=MOST_CLASSES)]
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Axis = Annotated[int, Meta(ge=1, lt=MOST_BYTES)]
+
 
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output: its name, static shape and numpy dtype name."""
 
-    name: str
-    shape: list[int]
-    dtype: str
+    name: Text
+    shape: Annotated[list[Axis], Meta(min_length=1, max_length=8)]
+    dtype: Text
 
 
 @dataclass(frozen=True)
@@ -47,20 +76,20 @@ class EngineInfo:
         inspector: TensorRT's description of the built layers.
     """
 
-    flavor: str
-    version: str
-    onnx: str
-    onnx_sha256: str
-    layers: int
+    flavor: Text
+    version: Version
+    onnx: Name
+    onnx_sha256: Text
+    layers: Count
     build_seconds: float
-    cuda: str | None = None
-    driver: str | None = None
-    gpu: str | None = None
-    compute_capability: str | None = None
-    targets: list[str] = field(default_factory=list)
-    jetpack: str | None = None
+    cuda: Text | None = None
+    driver: Text | None = None
+    gpu: Text | None = None
+    compute_capability: Text | None = None
+    targets: list[Text] = field(default_factory=list)
+    jetpack: Text | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    device_memory: int | None = None
+    device_memory: Count | None = None
     inspector: dict[str, Any] | None = None
 
 
@@ -78,12 +107,12 @@ class QuantizationInfo:
         selection: whether the products that decide which tokens leave are int8 as well.
     """
 
-    target: str
-    activations: str
-    calibration: str
-    images: int
-    products: int
-    kept_fp32: list[str] = field(default_factory=list)
+    target: Text
+    activations: Text
+    calibration: Text
+    images: Count
+    products: Count
+    kept_fp32: list[Text] = field(default_factory=list)
     selection: bool = False
 
 
@@ -107,18 +136,27 @@ class FileEntry:
         quantization: how an int8 graph was quantised; None for other files.
     """
 
-    role: str
-    sha256: str
-    size: int
-    method: str = ""
-    precision: str = ""
-    macs: int = 0
-    nodes: int = 0
+    role: Text
+    sha256: Text
+    size: Count
+    method: Text = ""
+    precision: Text = ""
+    macs: Count = 0
+    nodes: Count = 0
     inputs: list[TensorSpec] = field(default_factory=list)
     outputs: list[TensorSpec] = field(default_factory=list)
     engine: EngineInfo | None = None
-    external_data: str | None = None
+    external_data: Name | None = None
     quantization: QuantizationInfo | None = None
+
+    @property
+    def unknown(self) -> str:
+        """What a newer version wrote that this one does not know: "precision 'fp8'"; "" where it knows all."""
+        tensors = [*self.inputs, *self.outputs]
+        flavor = FLAVORS[0] if self.engine is None else self.engine.flavor
+        checks = [("role", self.role, ROLES), ("precision", self.precision, ("", *PRECISIONS))]
+        checks += [("engine", flavor, FLAVORS), *(("dtype", spec.dtype, DTYPES) for spec in tensors)]
+        return next((f"{what} {value!r}" for what, value, values in checks if value not in values), "")
 
 
 @dataclass(frozen=True)
@@ -134,12 +172,12 @@ class LayerEntry:
         nodes: number of ONNX nodes.
     """
 
-    tokens_in: int
-    tokens_out: int
-    num_prop: int
-    macs: int
-    method_macs: int
-    nodes: int
+    tokens_in: Count
+    tokens_out: Count
+    num_prop: Count
+    macs: Count
+    method_macs: Count
+    nodes: Count
 
 
 @dataclass(frozen=True)
@@ -155,12 +193,12 @@ class ModelInfo:
         grid: rows and columns of patches.
     """
 
-    name: str
-    title: str
-    timm: str
-    num_classes: int
-    num_prefix: int
-    grid: list[int]
+    name: Text
+    title: Text
+    timm: Text
+    num_classes: Classes
+    num_prefix: Classes
+    grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True)
@@ -174,9 +212,9 @@ class WeightsInfo:
         notes: changes made when they were loaded.
     """
 
-    source: str
-    detail: str
-    sha256: str
+    source: Text
+    detail: Text
+    sha256: Text
     notes: list[str] = field(default_factory=list)
 
 
@@ -208,16 +246,16 @@ class Manifest:
 
     model: ModelInfo
     weights: WeightsInfo
-    method: str
+    method: Text
     settings: dict[str, Any]
     layers: list[LayerEntry]
-    macs: dict[str, int]
+    macs: dict[str, Count]
     preprocessing: Preprocessing
-    files: dict[str, FileEntry]
-    target: str = "tensorrt"
-    opset: int = 0
-    labels: list[str] | None = None
-    label_ids: list[str] | None = None
+    files: dict[Name, FileEntry]
+    target: Text = "tensorrt"
+    opset: Count = 0
+    labels: list[Text] | None = None
+    label_ids: list[Text] | None = None
     reference: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -225,7 +263,21 @@ class Manifest:
     schema_version: str = SCHEMA_VERSION
 
     def entry(self, name: str) -> FileEntry:
-        """Return the entry of a file.
+        """Return the entry of a file to use.
+
+        Raises:
+            ManifestError: the manifest does not list it, or a newer version wrote it in a form that is unknown here.
+        """
+        entry = self.listed(name)
+        if entry.unknown:
+            raise ManifestError(
+                f"{one_line(name)} has the {one_line(entry.unknown)}, unknown to this gtp-export: update it, or use "
+                f"another of {one_line(', '.join(self.files))}"
+            )
+        return entry
+
+    def listed(self, name: str) -> FileEntry:
+        """Return the entry of a file, whatever it is.
 
         Raises:
             ManifestError: the manifest does not list it.
@@ -234,6 +286,12 @@ class Manifest:
             listed = one_line(", ".join(self.files))
             raise ManifestError(f"{FILE_NAME} does not list {one_line(name)}: it lists {listed}; export again")
         return self.files[name]
+
+    def measured(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the results of a kind, by file name: those that hold all that ``RESULTS`` names. Others, of another
+        version or damaged, are left out.
+        """
+        return {name: result for name, result in self.results.get(kind, {}).items() if _is_whole(result, kind)}
 
     @property
     def gives_features(self) -> bool:
@@ -244,3 +302,69 @@ class Manifest:
     def num_prop(self) -> list[int]:
         """Number of tokens removed in each layer."""
         return [layer.num_prop for layer in self.layers]
+
+
+class LatencyResult(TypedDict):
+    """What is read of ``results.latency``; see ``gtp_runtime.latency.Latency``."""
+
+    batch: int
+    runs: int
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    throughput: float
+    ratio: float
+    quantiles_ms: Annotated[list[float], Meta(min_length=21, max_length=21)] | None
+
+
+class ParityResult(TypedDict):
+    """What is read of ``results.parity``; see ``gtp_runtime.parity.Parity``."""
+
+    ok: bool
+    images: int
+    problems: list[str]
+    top1: float | None
+    dense_top1: float | None
+    top1_agreement: float | None
+    kept_agreement: float | None
+    max_abs_fraction_all: float | None
+    cosine: float | None
+
+
+class AccuracyResult(TypedDict):
+    """What is read of ``results.accuracy``; see ``gtp_runtime.accuracy.Accuracy``."""
+
+    images: int
+    data: str
+    unreadable: int
+    top1: float | None
+    top1_se: float | None
+    top5: float | None
+    dense_top1: float | None
+    top1_drop: float | None
+    top1_drop_se: float | None
+    agreement: float | None
+    divergence: float | None
+
+
+class FailedGate(TypedDict):
+    """What is read of ``results.quantization_failed``."""
+
+    problems: list[str]
+
+
+RESULTS: dict[str, Any] = {
+    "latency": LatencyResult,
+    "parity": ParityResult,
+    "accuracy": AccuracyResult,
+    "quantization_failed": FailedGate,
+}
+
+
+def _is_whole(result: Any, kind: str) -> bool:
+    try:
+        convert(result, RESULTS[kind])
+    except ValidationError:
+        return False
+    return True

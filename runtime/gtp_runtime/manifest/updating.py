@@ -5,31 +5,13 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from gtp_runtime.manifest.reading import read_manifest, write_manifest
-from gtp_runtime.manifest.schema import Manifest
 
 log = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds to wait for the lock, which others hold for far less than one
 _PAUSE = 0.02  # seconds between two tries
-
-
-def update_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
-    """Read the manifest, write what ``change`` returns for it, and return that. Other processes wait.
-
-    After any error, also one that ``change`` raises, the manifest is unchanged.
-
-    Raises:
-        ManifestError: the manifest is missing or damaged.
-        OSError: it cannot be written or locked.
-    """
-    with held(directory):
-        changed = change(read_manifest(directory))
-        write_manifest(changed, directory)
-    return changed
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from gtp_models.errors import UnknownModelError as UnknownModelError
 from gtp_models.errors import UnsupportedModelError as UnsupportedModelError
 from gtp_models.errors import WeightsError as WeightsError
 from gtp_models.errors import WeightsUnavailableError as WeightsUnavailableError
+from gtp_models.fitting import FittedSchedule as FittedSchedule
+from gtp_models.fitting import fit_schedule as fit_schedule
 from gtp_models.frame.patch import remove as remove
 from gtp_models.frame.patch import trace_tokens as trace_tokens
 from gtp_models.frame.trace import Step as Step

@@ -112,7 +112,7 @@ def make_plan(model: Any, settings: Settings) -> Plan:
     """
     check_supported(model)
     shape = model_shape(model)
-    costs = _Costs(model, settings, shape)
+    costs = ModelCosts(model, settings, shape)
     num_prop = resolve(settings, shape, costs)
     settings = settings.resolved(num_prop)
     settings.check(shape)
@@ -132,7 +132,7 @@ def model_shape(model: Any) -> ModelShape:
     )
 
 
-class _Costs:
+class ModelCosts:
     """MACs of a model for any numbers of tokens; each block is counted once for each number."""
 
     def __init__(self, model: Any, settings: Settings, shape: ModelShape) -> None:

@@ -1,0 +1,176 @@
+"""Fits a schedule to a model: where tokens leave, and how many, by measuring on unlabelled images.
+
+1. The dense model runs once; the states before each layer are kept, so that later only the layers behind the first
+   step run (``suffix``).
+2. For each layer the distance from the dense model is measured when tokens leave in it alone (``curves``).
+3. The curves predict the distance of any schedule of the budget (``space``); the best predictions are measured on
+   other images, and improved there step by step: a step in another layer, tokens from one step to another.
+4. The best few and the schedule that the settings ask for are measured on all images.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtp_models.errors import ConfigError
+from gtp_models.fitting.curves import Curve
+from gtp_models.fitting.distances import Distance, distance_for
+from gtp_models.fitting.judging import Judge
+from gtp_models.fitting.search import Search
+from gtp_models.fitting.space import Space, steps_of, tile_for
+from gtp_models.fitting.suffix import Forward, SuffixRunner
+from gtp_models.methods.settings import Settings
+from gtp_models.plan import ModelCosts, make_plan, model_shape
+from gtp_models.schedules import Amounts, Costs
+from gtp_runtime.progress import Progress, quiet
+
+CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
+KINDS = ("steps:2+aligned", "steps:3+aligned", "steps:4+aligned", "even")  # that a search starts from as well
+TURNS = 4  # of bringing a kind within the budget
+
+
+@dataclass(frozen=True)
+class FittedSchedule:
+    """A schedule that was fitted, and how.
+
+    Attributes:
+        settings: with the number of tokens that leave in each layer.
+        cost: of the schedule, as a share of the dense model's: MACs, or time.
+        distance: from the dense model on all images of the fitting, which chose it: on others it is somewhat larger.
+        error: its standard error.
+        default: the distance of the schedule that the settings ask for, on the same images; None if it does not meet
+            the budget.
+        measure: of the distance: "divergence" (nats), "squared_error" (a share), or the name of the caller's function.
+        images: how many.
+        seed: of the order of the images and of the search.
+        runs: schedules that were measured.
+        curves: distances where tokens leave in one layer alone.
+    """
+
+    settings: Settings
+    cost: float
+    distance: float
+    error: float
+    default: float | None
+    measure: str
+    images: int
+    seed: int
+    runs: int
+    curves: tuple[Curve, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values, without the settings."""
+        record = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "settings"}
+        return record | {"num_prop": self.settings.num_prop, "curves": [asdict(curve) for curve in self.curves]}
+
+
+def fit_schedule(model: Any, settings: Settings, images: Float[Tensor, "n 3 height width"], **options: Any) -> Settings:
+    """Return the settings with the amounts of each layer, fitted to a model; as ``fit``, without its record."""
+    return fit(model, settings, images, **options).settings
+
+
+def fit(
+    model: Any,
+    settings: Settings,
+    images: Float[Tensor, "n 3 height width"],
+    *,
+    seed: int = 0,
+    max_steps: int | None = None,
+    distance: Distance | None = None,
+    forward: Forward | None = None,
+    costs: Costs | None = None,
+    seconds: float | None = None,
+    progress: Progress = quiet,
+) -> FittedSchedule:
+    """Choose in which layers tokens leave, and how many, for the least distance from the dense model.
+
+    Args:
+        model: as for ``apply``; it is not patched afterwards.
+        settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave.
+        images: preprocessed, (N, 3, H, W) float32, of the kind that the model will see; 32 to 64 serve, all different.
+        seed: the same seed gives the same schedule.
+        max_steps: layers that may reduce, at most (default: as many as pay).
+        distance: from the dense and the reduced output of B images to (B,) numbers, 0 for equal ones (default: the
+            divergence of class probabilities for logits, the relative squared error for other outputs).
+        forward: from images to the output, by the model: with a decoder behind it (default: the model itself).
+        costs: what ``keep`` is a share of (default: MACs).
+        seconds: stop improving after this time (default: when nothing improves).
+        progress: called with the current task.
+
+    Raises:
+        ConfigError: fewer than 4 images, or a budget that no schedule of these steps meets.
+        UnsupportedModelError: ``apply`` cannot patch the model.
+    """
+    if len(images) < 4:
+        raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
+    deadline = time.monotonic() + seconds if seconds else float("inf")
+    space = _space(model, settings, costs, max_steps)
+    kinds = [num_prop for num_prop in _kinds(model, settings, space) if steps_of(num_prop) <= space.steps]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    with SuffixRunner(model, settings, images[order], forward) as runner:
+        judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
+        count = max(1, min(len(every) // 2, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
+        first, others = every[:count], every[count : 3 * count]
+        search = Search(judge, space, first, others, seed=seed, deadline=deadline, progress=progress)
+        finalists = search.finalists(kinds)
+        progress("measuring on all images")
+        best = min(finalists, key=lambda num_prop: search.value(num_prop, every))
+        default = judge.mean(kinds[0], every) if kinds else None
+        if default is not None and judge.mean(best, every) > default:
+            best = kinds[0]
+        scores = judge.scores(best, every)
+    return FittedSchedule(
+        settings=settings.resolved(best),
+        cost=space.costs.backbone(best) / space.costs.dense,
+        distance=scores.mean().item(),
+        error=(scores.std() / len(scores) ** 0.5).item(),
+        default=default,
+        measure=judge.distance.__name__,
+        images=len(images),
+        seed=seed,
+        runs=judge.runs,
+        curves=search.curves,
+    )
+
+
+def _judge(runner: SuffixRunner, distance: Distance | None, progress: Progress) -> Judge:
+    none, dense = (0,) * runner.depth, []
+    for chunk in range(len(runner.chunks)):
+        progress("running the dense model", chunk / len(runner.chunks))
+        dense.append(runner.run(none, chunk, keep=True))
+    return Judge(runner, dense, distance or distance_for(runner.model, dense[0]))
+
+
+def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int | None) -> Space:
+    shape = model_shape(model)
+    costs = costs or ModelCosts(model, settings, shape)
+    if settings.macs is not None:
+        budget = settings.macs
+    elif settings.keep is not None:
+        budget = settings.keep * costs.dense
+    else:
+        budget = costs.backbone(make_plan(model, replace(settings, schedule=None)).num_prop)
+    tile = tile_for(shape.patches + shape.num_prefix)
+    return Space(settings, shape, costs, budget, tile, max_steps or shape.depth)
+
+
+def _kinds(model: Any, settings: Settings, space: Space) -> Iterator[Amounts]:
+    """Yield the schedule that the settings ask for, and ``KINDS``, those that meet the budget."""
+    for kind in dict.fromkeys((settings.schedule or "even", *KINDS)):
+        share = space.budget / space.costs.dense
+        for _ in range(TURNS):
+            scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=kind)
+            try:
+                num_prop = make_plan(model, scaled).num_prop
+            except ConfigError:
+                break
+            over = (space.costs.backbone(num_prop) - space.budget) / space.costs.dense
+            if over <= 0:
+                yield num_prop
+                break
+            share -= over

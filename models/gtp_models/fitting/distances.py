@@ -1,0 +1,31 @@
+"""How far a reduced model's output is from the dense model's, for each image."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gtp_models.heads import projects
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # of the dense and the reduced output of (B, …) images: (B,)
+
+
+def divergence(dense: Float[Tensor, "b classes"], reduced: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
+    """Return the Kullback-Leibler divergence of the dense to the reduced class probabilities, in nats; from logits."""
+    log_dense, log_reduced = (logits.double().log_softmax(-1) for logits in (dense, reduced))
+    return (log_dense.exp() * (log_dense - log_reduced)).sum(-1).clamp(min=0)  # rounding alone falls below
+
+
+def squared_error(dense: Float[Tensor, "b ..."], reduced: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+    """Return the squared error as a share of the dense output's squares: of features, maps and other outputs."""
+    dense, reduced = dense.double().flatten(1), reduced.double().flatten(1)
+    return (reduced - dense).square().sum(1) / dense.square().sum(1).clamp(min=1e-30)
+
+
+def distance_for(model: Any, output: Tensor) -> Distance:
+    """Return ``divergence`` where a timm model's output is logits, else ``squared_error``."""
+    classes = getattr(model, "num_classes", 0)
+    logits = output.ndim == 2 and classes > 1 and output.shape[1] == classes
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", "")
+    return divergence if logits and not (name and projects(model, name)) else squared_error

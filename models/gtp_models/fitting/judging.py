@@ -1,0 +1,65 @@
+"""Measures schedules: the distance of each from the dense model on chunks of images, each chunk once."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtp_models.fitting.distances import Distance
+from gtp_models.fitting.suffix import SuffixRunner
+from gtp_models.schedules import Amounts
+
+CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first chunks to be given up
+
+
+class Judge:
+    """Distances of schedules from the dense model.
+
+    Args:
+        runner: the model and its images.
+        dense: the dense model's output for every chunk.
+        distance: of outputs.
+    """
+
+    def __init__(self, runner: SuffixRunner, dense: Sequence[Tensor], distance: Distance) -> None:
+        self.runner, self.dense, self.distance = runner, dense, distance
+        self.runs = 0  # of a schedule on a chunk
+        self.compared = 0  # schedules with another one
+        self._scores: dict[tuple[Amounts, int], Tensor] = {}
+
+    def scores(self, num_prop: Amounts, chunks: Sequence[int]) -> Float[Tensor, " images"]:
+        """Return the distance of every image of some chunks."""
+        return torch.cat([self._chunk(num_prop, chunk) for chunk in chunks])
+
+    def keep(self, num_prop: Amounts, chunks: Sequence[int]) -> None:
+        """Store the states of a schedule, from which schedules beside it start."""
+        for chunk in chunks:
+            self.runner.run(num_prop, chunk, keep=True)
+
+    def forget(self, num_prop: Amounts) -> None:
+        """Drop these states."""
+        self.runner.forget(num_prop)
+
+    def mean(self, num_prop: Amounts, chunks: Sequence[int]) -> float:
+        """Return the mean distance over some chunks."""
+        return self.scores(num_prop, chunks).mean().item()
+
+    def beats(self, num_prop: Amounts, factor: float, other: Amounts, chunks: Sequence[int]) -> bool:
+        """Whether a schedule's mean distance times a factor is below another's; far behind, it is given up early."""
+        self.compared += 1
+        rivals = self.scores(other, chunks)
+        behind = torch.zeros(0, dtype=rivals.dtype)
+        for chunk in chunks:
+            scores = factor * self._chunk(num_prop, chunk)
+            behind = torch.cat([behind, scores - rivals[len(behind) : len(behind) + len(scores)]])
+            if len(behind) > 1 and behind.mean() > CERTAIN * behind.std() / len(behind) ** 0.5:
+                return False
+        return bool(behind.mean() < 0)
+
+    def _chunk(self, num_prop: Amounts, chunk: int) -> Tensor:
+        if (num_prop, chunk) not in self._scores:
+            output = self.runner.run(num_prop, chunk)
+            self._scores[num_prop, chunk] = self.distance(self.dense[chunk], output).double().cpu()
+            self.runs += 1
+        return self._scores[num_prop, chunk]

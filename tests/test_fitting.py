@@ -1,0 +1,167 @@
+"""Schedules that are fitted to a model by measuring."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from eva_models import tiny_eva
+from helpers import images_for, noise_of, settings_of, tiny_vit
+from torch import Tensor
+
+from gtp_models import ConfigError, GTPConfig, Settings, apply, fit_schedule, make_plan, make_settings, remove
+from gtp_models.fitting import FittedSchedule, fit
+from gtp_models.fitting.costs import TimeCosts
+from gtp_models.fitting.curves import Curve, Curves
+from gtp_models.fitting.distances import divergence, squared_error
+from gtp_models.fitting.suffix import SuffixRunner
+from gtp_models.plan import model_shape
+
+DEEP = {"img_size": 48, "depth": 6}  # 36 patches
+IMAGES = 16
+
+
+def fitted(model: Any, settings: Settings | None = None, **options: Any) -> FittedSchedule:
+    return fit(model, settings or GTPConfig.measured(keep=0.7), images_for(model, IMAGES), **options)
+
+
+def steps(num_prop: Any) -> int:
+    return sum(amount > 0 for amount in num_prop)
+
+
+def measured(model: Any, settings: Settings, distance: Any = divergence) -> float:
+    """Return the mean distance on the images of the fitting, the plain way."""
+    images = images_for(model, IMAGES)
+    with torch.inference_mode():
+        dense = model(images)
+        reduced = apply(model, settings)(images)
+        remove(model)
+    return float(distance(dense, reduced).mean())
+
+
+@pytest.mark.parametrize("method", ["gtp", "gtp-measured", "gtp-Mean", "tome", "drop"])
+@pytest.mark.parametrize("family", [tiny_vit, tiny_eva])
+def test_a_resumed_run_is_a_run(method: str, family: Any) -> None:
+    model = family()
+    images = images_for(model, 8)
+    settings = settings_of(method, num_prop=(0, 3, 2)[: len(model.blocks)])
+    with torch.inference_mode():
+        expected = apply(model, settings)(images)
+        dense = remove(model)(images)
+        with SuffixRunner(model, settings, images) as runner:
+            none, chunks = (0,) * runner.depth, range(len(runner.chunks))
+            first = torch.cat([runner.run(none, chunk, keep=True) for chunk in chunks])
+            resumed = torch.cat([runner.run(make_plan(model, settings).num_prop, chunk) for chunk in chunks])
+        after = model(images)
+    torch.testing.assert_close(first, dense, rtol=0, atol=1e-5)
+    torch.testing.assert_close(resumed, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(after, dense, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", ["gtp-measured", "tome"])
+def test_the_budget_is_kept_and_the_default_is_no_better(method: str) -> None:
+    model = tiny_vit(**DEEP)
+    settings = replace(settings_of(method), num_prop=None, keep=0.7, schedule="steps:2+aligned")
+    found = fitted(model, settings)
+    plan = make_plan(model, found.settings)
+    assert plan.ratio == pytest.approx(found.cost) and 0.68 < plan.ratio <= 0.7
+    assert found.distance == pytest.approx(measured(model, found.settings), abs=1e-6)
+    assert found.default is not None and found.distance <= found.default
+    assert (found.measure, found.images) == ("divergence", IMAGES)
+    assert plan.settings == found.settings == make_plan(model, found.settings).settings
+
+
+def test_the_same_seed_gives_the_same_schedule() -> None:
+    model = tiny_vit(**DEEP)
+    torch.manual_seed(1)
+    first = fitted(model, seed=3)
+    torch.manual_seed(2)
+    assert fitted(model, seed=3) == first
+    assert fit_schedule(model, GTPConfig.measured(keep=0.7), images_for(model, IMAGES), seed=3) == first.settings
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_more_steps_than_asked_for(most: int) -> None:
+    assert 1 <= steps(fitted(tiny_vit(**DEEP), max_steps=most).settings.num_prop) <= most
+
+
+def test_budgets_in_macs_and_tokens() -> None:
+    model = tiny_vit(**DEEP)
+    dense = make_plan(model, make_settings("dense")).dense
+    share = fitted(model, GTPConfig.measured(keep=0.75)).settings
+    assert fitted(model, GTPConfig.measured(macs=0.75 * dense)).settings == share
+    uniform = make_plan(model, GTPConfig.paper(num_prop=3, num_neighbours=4))
+    assert make_plan(model, fitted(model, GTPConfig.measured(num_prop=3)).settings).backbone <= uniform.backbone
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"num_classes": 0}, {"num_classes": 0, "class_token": False, "global_pool": "avg", "fc_norm": True}]
+)
+def test_features_are_judged_by_their_squared_error(overrides: dict[str, Any]) -> None:
+    model = tiny_vit(**DEEP | overrides)
+    found = fitted(model)
+    assert found.measure == "squared_error"
+    assert found.distance == pytest.approx(measured(model, found.settings, squared_error), rel=1e-3)
+
+
+def test_a_distance_and_an_output_of_the_callers() -> None:
+    model = tiny_vit(**DEEP)
+
+    def largest(dense: Tensor, reduced: Tensor) -> Tensor:
+        return (dense - reduced).abs().amax(1)
+
+    found = fitted(model, distance=largest, forward=lambda images: 2 * model(images))
+    assert found.measure == "largest"
+    assert found.distance == pytest.approx(2 * measured(model, found.settings, largest), rel=1e-3)
+
+
+def test_a_layer_that_costs_nothing_is_chosen() -> None:
+    """The class token alone is read: what leaves behind the last attention is not missed."""
+    assert fitted(tiny_vit(**DEEP), GTPConfig.measured(keep=0.93)).settings.num_prop[-1] > 0  # type: ignore[index]
+
+
+def test_a_budget_of_time() -> None:
+    model = tiny_vit(**DEEP)
+    settings, shape = GTPConfig.measured(keep=0.8), model_shape(model)
+    costs = TimeCosts(settings, shape, block=lambda tokens: tokens / 1000, step=lambda tokens, amount: 0.001, rest=0.01)
+    found = fitted(model, settings, costs=costs)
+    assert costs.backbone(found.settings.num_prop) <= 0.8 * costs.dense  # type: ignore[arg-type]
+    dear = replace(costs, step=lambda tokens, amount: 0.03)
+    assert steps(fitted(model, settings, costs=dear).settings.num_prop) == 1
+
+
+def test_the_record_is_json() -> None:
+    import json
+
+    found = fitted(tiny_vit(**DEEP))
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["num_prop"] == list(found.settings.num_prop)  # type: ignore[arg-type]
+    assert [curve["layer"] for curve in record["curves"]] == list(range(6))
+    assert {len(curve["amounts"]) - len(curve["distances"]) for curve in record["curves"]} == {0}
+
+
+def test_time_ends_the_search() -> None:
+    model = tiny_vit(**DEEP)
+    assert fitted(model, seconds=1e-9).runs < fitted(model).runs
+
+
+def test_progress_is_reported() -> None:
+    tasks = []
+    fitted(tiny_vit(**DEEP), progress=lambda task, share=None: tasks.append(task))
+    assert len(set(tasks)) >= 3
+
+
+@pytest.mark.parametrize(("images", "keep"), [(2, 0.7), (8, 0.1)])
+def test_what_cannot_be_fitted(images: int, keep: float) -> None:
+    model = tiny_vit(**DEEP)
+    with pytest.raises(ConfigError):
+        fit(model, GTPConfig.measured(keep=keep), noise_of(images, 3, 48, 48))
+
+
+def test_curves_add_up_by_what_has_left_before() -> None:
+    curves = Curves([Curve(0, (4, 8, 16), (0.1, 0.4, 1.6)), Curve(2, (4, 16), (0.01, 0.04))])
+    assert curves.predicted((8, 0, 0)) == pytest.approx(0.4)
+    assert curves.predicted((6, 0, 0)) == pytest.approx(0.1 * 1.5**2)
+    assert curves.predicted((2, 0, 0)) == pytest.approx(0.1 * 0.5**2)
+    assert curves.predicted((4, 0, 4)) == pytest.approx(0.1 + 0.02 - 0.01)
+    assert curves.predicted((0, 0, 0)) == 0

@@ -1,6 +1,7 @@
 """Schedules that are fitted to a model by measuring."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,12 +18,17 @@ from gtp_models.fitting.distances import divergence, squared_error
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.plan import model_shape
 
-DEEP = {"img_size": 48, "depth": 6}  # 36 patches
-IMAGES = 16
+DEEP = {"img_size": 40, "depth": 5}  # 25 patches
+IMAGES = 8
 
 
 def fitted(model: Any, settings: Settings | None = None, **options: Any) -> FittedSchedule:
     return fit(model, settings or GTPConfig.measured(keep=0.7), images_for(model, IMAGES), **options)
+
+
+@cache
+def base() -> FittedSchedule:
+    return fitted(tiny_vit(**DEEP))
 
 
 def steps(num_prop: Any) -> int:
@@ -74,10 +80,9 @@ def test_the_budget_is_kept_and_the_default_is_no_better(method: str) -> None:
 def test_the_same_seed_gives_the_same_schedule() -> None:
     model = tiny_vit(**DEEP)
     torch.manual_seed(1)
-    first = fitted(model, seed=3)
+    assert fitted(model, seed=0) == base()
     torch.manual_seed(2)
-    assert fitted(model, seed=3) == first
-    assert fit_schedule(model, GTPConfig.measured(keep=0.7), images_for(model, IMAGES), seed=3) == first.settings
+    assert fit_schedule(model, GTPConfig.measured(keep=0.7), images_for(model, IMAGES)) == base().settings
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -88,8 +93,7 @@ def test_no_more_steps_than_asked_for(most: int) -> None:
 def test_budgets_in_macs_and_tokens() -> None:
     model = tiny_vit(**DEEP)
     dense = make_plan(model, make_settings("dense")).dense
-    share = fitted(model, GTPConfig.measured(keep=0.75)).settings
-    assert fitted(model, GTPConfig.measured(macs=0.75 * dense)).settings == share
+    assert fitted(model, GTPConfig.measured(macs=0.7 * dense)).settings == base().settings
     uniform = make_plan(model, GTPConfig.paper(num_prop=3, num_neighbours=4))
     assert make_plan(model, fitted(model, GTPConfig.measured(num_prop=3)).settings).backbone <= uniform.backbone
 
@@ -133,16 +137,15 @@ def test_a_budget_of_time() -> None:
 def test_the_record_is_json() -> None:
     import json
 
-    found = fitted(tiny_vit(**DEEP))
+    found = base()
     record = json.loads(json.dumps(found.to_dict()))
     assert record["num_prop"] == list(found.settings.num_prop)  # type: ignore[arg-type]
-    assert [curve["layer"] for curve in record["curves"]] == list(range(6))
+    assert [curve["layer"] for curve in record["curves"]] == list(range(5))
     assert {len(curve["amounts"]) - len(curve["distances"]) for curve in record["curves"]} == {0}
 
 
 def test_time_ends_the_search() -> None:
-    model = tiny_vit(**DEEP)
-    assert fitted(model, seconds=1e-9).runs < fitted(model).runs
+    assert fitted(tiny_vit(**DEEP), seconds=1e-9).runs < base().runs
 
 
 def test_progress_is_reported() -> None:
@@ -155,7 +158,7 @@ def test_progress_is_reported() -> None:
 def test_what_cannot_be_fitted(images: int, keep: float) -> None:
     model = tiny_vit(**DEEP)
     with pytest.raises(ConfigError):
-        fit(model, GTPConfig.measured(keep=keep), noise_of(images, 3, 48, 48))
+        fit(model, GTPConfig.measured(keep=keep), noise_of(images, 3, 40, 40))
 
 
 def test_curves_add_up_by_what_has_left_before() -> None:

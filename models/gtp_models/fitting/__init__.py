@@ -9,7 +9,6 @@
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -26,12 +25,12 @@ from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
-from gtp_models.schedules import Amounts, Costs
+from gtp_models.schedules import Amounts
+from gtp_models.schedules import Costs
 from gtp_runtime.progress import Progress, quiet
 
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
-KINDS = ("steps:2+aligned", "steps:3+aligned", "steps:4+aligned", "even")  # that a search starts from as well
-TURNS = 4  # of bringing a kind within the budget
+TURNS = 4  # of bringing the schedule that the settings ask for within the budget
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,19 @@ def fit(
         raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
     deadline = time.monotonic() + seconds if seconds else float("inf")
     space = _space(model, settings, costs, max_steps)
-    kinds = [num_prop for num_prop in _kinds(model, settings, space) if steps_of(num_prop) <= space.steps]
+    asked = _asked(model, settings, space)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with SuffixRunner(model, settings, images[order], forward) as runner:
         judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
         count = max(1, min(len(every) // 2, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
         first, others = every[:count], every[count : 3 * count]
         search = Search(judge, space, first, others, seed=seed, deadline=deadline, progress=progress)
-        finalists = search.finalists(kinds)
+        finalists = search.finalists(asked)
         progress("measuring on all images")
         best = min(finalists, key=lambda num_prop: search.value(num_prop, every))
-        default = judge.mean(kinds[0], every) if kinds else None
+        default = judge.mean(asked[0], every) if asked else None
         if default is not None and judge.mean(best, every) > default:
-            best = kinds[0]
+            best = asked[0]
         scores = judge.scores(best, every)
     return FittedSchedule(
         settings=settings.resolved(best),
@@ -159,18 +158,17 @@ def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int |
     return Space(settings, shape, costs, budget, tile, max_steps or shape.depth)
 
 
-def _kinds(model: Any, settings: Settings, space: Space) -> Iterator[Amounts]:
-    """Yield the schedule that the settings ask for, and ``KINDS``, those that meet the budget."""
-    for kind in dict.fromkeys((settings.schedule or "even", *KINDS)):
-        share = space.budget / space.costs.dense
-        for _ in range(TURNS):
-            scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=kind)
-            try:
-                num_prop = make_plan(model, scaled).num_prop
-            except ConfigError:
-                break
-            over = (space.costs.backbone(num_prop) - space.budget) / space.costs.dense
-            if over <= 0:
-                yield num_prop
-                break
-            share -= over
+def _asked(model: Any, settings: Settings, space: Space) -> list[Amounts]:
+    """Return the schedule that the settings ask for, within the budget; [] where it does not fit."""
+    share = space.budget / space.costs.dense
+    for _ in range(TURNS):
+        scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=settings.schedule or "even")
+        try:
+            num_prop = make_plan(model, scaled).num_prop
+        except ConfigError:
+            return []
+        over = (space.costs.backbone(num_prop) - space.budget) / space.costs.dense
+        if over <= 0:
+            return [num_prop] if steps_of(num_prop) <= space.steps else []
+        share -= over
+    return []

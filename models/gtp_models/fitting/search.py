@@ -8,7 +8,8 @@ from gtp_models.errors import ConfigError
 from gtp_models.fitting.curves import Curve, Curves
 from gtp_models.fitting.judging import Judge
 from gtp_models.fitting.space import Space, Units, steps_of
-from gtp_models.schedules import CLOSE, Amounts
+from gtp_models.schedules import Amounts
+from gtp_models.schedules import CLOSE
 from gtp_runtime.progress import Progress
 
 PAYS = 0.05  # share of the distance that another step has to save: what its selection costs would buy about as much
@@ -47,20 +48,20 @@ class Search:
         self.curves = tuple(self._measured_curves())
         self._curves = Curves(self.curves)
 
-    def finalists(self, kinds: Sequence[Amounts]) -> list[Amounts]:
-        """Return the best schedules of the search, with further ones that it starts from.
+    def finalists(self, asked: Sequence[Amounts]) -> list[Amounts]:
+        """Return the best schedules of the search, with the one that was asked for.
 
         Raises:
             ConfigError: no schedule of the space meets the budget.
         """
-        pool = {self.space.amounts(units) for units in self._predictions()} | set(kinds)
+        pool = {self.space.amounts(units) for units in self._predictions()} | set(asked)
         if not pool:
             raise ConfigError(
                 f"no schedule of at most {self.space.steps} steps meets the budget: allow more steps, or keep more"
             )
         self.progress("measuring the best predictions")
         ranked = sorted(sorted(pool), key=lambda num_prop: self.value(num_prop, self.others))
-        return list(dict.fromkeys([self._improved(ranked[0]), *ranked[:2], *kinds]))
+        return list(dict.fromkeys([self._improved(ranked[0]), *ranked[:2], *asked]))
 
     def value(self, num_prop: Amounts, chunks: Sequence[int]) -> float:
         """Return the distance with what the steps cost."""

@@ -18,7 +18,7 @@ from gtp_models.frame.pooling import hand_over_sizes
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
-from gtp_models.schedule_kinds import Amounts
+from gtp_models.schedules import Amounts
 
 Forward = Callable[[Tensor], Tensor]
 MEMORY = 1 << 29  # bytes: of the states that are kept for one schedule

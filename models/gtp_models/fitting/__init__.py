@@ -25,12 +25,11 @@ from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
-from gtp_models.schedules import Amounts
-from gtp_models.schedules import Costs
+from gtp_models.schedules import Amounts, Costs
 from gtp_runtime.progress import Progress, quiet
 
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
-TURNS = 4  # of bringing the schedule that the settings ask for within the budget
+LESS = (0.0, 0.005, 0.01, 0.02, 0.03)  # of the dense cost: to bring the schedule that was asked for within the budget
 
 
 @dataclass(frozen=True)
@@ -160,15 +159,13 @@ def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int |
 
 def _asked(model: Any, settings: Settings, space: Space) -> list[Amounts]:
     """Return the schedule that the settings ask for, within the budget; [] where it does not fit."""
-    share = space.budget / space.costs.dense
-    for _ in range(TURNS):
+    for less in LESS:
+        share = space.budget / space.costs.dense - less
         scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=settings.schedule or "even")
         try:
             num_prop = make_plan(model, scaled).num_prop
         except ConfigError:
-            return []
-        over = (space.costs.backbone(num_prop) - space.budget) / space.costs.dense
-        if over <= 0:
+            continue
+        if space.costs.backbone(num_prop) <= space.budget:
             return [num_prop] if steps_of(num_prop) <= space.steps else []
-        share -= over
     return []

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gtp_models.plan import token_counts
 from gtp_models.methods.settings import ModelShape, Settings
+from gtp_models.plan import token_counts
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.fitting.curves import Curve, Curves
 from gtp_models.fitting.judging import Judge
 from gtp_models.fitting.space import Space, Units, steps_of
-from gtp_models.schedules import Amounts
-from gtp_models.schedules import CLOSE
+from gtp_models.schedules import CLOSE, Amounts
 from gtp_runtime.progress import Progress
 
 PAYS = 0.05  # share of the distance that another step has to save: what its selection costs would buy about as much

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
-from gtp_models.schedules import Amounts
-from gtp_models.schedules import TILES, TILES_IN, Costs
+from gtp_models.schedules import TILES, TILES_IN, Amounts, Costs
 
 Units = tuple[int, ...]
 

@@ -16,6 +16,7 @@ from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.patch import install, remove
 from gtp_models.frame.pooling import hand_over_sizes
 from gtp_models.frame.tokens import Tokens
+from gtp_models.methods import METHODS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.schedules import Amounts
@@ -74,7 +75,7 @@ class SuffixRunner:
         self.model, self.forward = model, forward or model
         plan = make_plan(model, settings.resolved((0,) * len(model.blocks)))
         self.depth, tokens = plan.shape.depth, plan.shape.patches + plan.shape.num_prefix
-        self._make = lambda blocks: ResumingBlocks(blocks, settings.blocks(blocks, plan))
+        self._make = lambda blocks: ResumingBlocks(blocks, METHODS[settings.name].blocks(blocks, plan))
         self.chunks = torch.split(images, max(1, min(TOGETHER // tokens, -(-len(images) // PARTS))))
         bytes_each = len(images) * tokens * plan.shape.dim * images.element_size()
         stride = -(-self.depth * bytes_each // MEMORY)

@@ -11,6 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gtp_runtime import errors as errors
+from gtp_runtime import telemetry
+
+telemetry.switch_off()  # before an engine is imported
 
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy

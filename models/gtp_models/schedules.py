@@ -133,11 +133,11 @@ def _weights(kind: str, depth: int) -> list[int] | None:
         most = 2 * depth // 3  # more would fall on the same layers
         if int(rest) > most:
             raise ConfigError(f"{kind}: a model of {depth} layers takes at most steps:{most}; every:1 reduces in all")
-        chosen = steps(int(rest), depth)
-        return [int(layer in chosen) for layer in layers]
+        reducing = steps(int(rest), depth)
+        return [int(layer in reducing) for layer in layers]
     if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):
-        chosen = [int(part) for part in rest.split(",")]
-        return [int(layer in chosen) for layer in layers]
+        reducing = [int(part) for part in rest.split(",")]
+        return [int(layer in reducing) for layer in layers]
     return None
 
 

@@ -1,6 +1,7 @@
 """``is_cached`` finds weights exactly where timm finds them without a connection."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from timm.models import PretrainedCfg, load_pretrained
 
 from gtp_models import hub
+from gtp_models.errors import WeightsError
 from gtp_models.weights import build_model
 
 REPOSITORY = "timm/some.tag"
@@ -163,3 +165,21 @@ def test_cached_weights_are_built_without_a_connection(caches: Path, monkeypatch
     monkeypatch.setattr(hub, "is_reachable", lambda config: False)
     save(caches / "torch" / "checkpoints" / "tiny.pth")
     assert build_model(TINY_RECIPE).source == "pretrained"
+
+
+def test_a_classifier_of_another_size_is_refused_or_marked_random(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm fills such a classifier with random values, and says nothing."""
+    config = PretrainedCfg(url="https://host/tiny.pth", num_classes=TINY["num_classes"], classifier="head")
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    monkeypatch.setattr("timm.models._builder.resolve_pretrained_cfg", lambda *arguments, **options: config)
+    save(caches / "torch" / "checkpoints" / "tiny.pth")
+    recipe = replace(TINY_RECIPE, model_args=TINY | {"num_classes": 7})
+    with pytest.raises(WeightsError, match=r"--random-head"):
+        build_model(recipe)
+    built, again = (build_model(recipe, random_head=True) for _ in range(2))
+    assert (built.source, len(built.notes)) == ("random", 1)
+    assert built.sha256 == again.sha256
+    assert torch.equal(built.model.pos_embed, tiny_weights()["pos_embed"])
+    assert build_model(replace(TINY_RECIPE, model_args=TINY | {"num_classes": 0})).source == "pretrained"

@@ -22,7 +22,7 @@ from gtp_models.checkpoints import (
     translate,
     without_classifier,
 )
-from gtp_models.errors import ConfigError, HubUnreachableError, WeightsUnavailableError
+from gtp_models.errors import ConfigError, HubUnreachableError, WeightsError, WeightsUnavailableError
 from gtp_models.huggingface import load_hub_weights, read_hub_model
 from gtp_models.recipes import Recipe
 from gtp_models.timm_models import check_timm_name, create, create_outline
@@ -53,7 +53,9 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
 
 
-def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema: bool = True) -> BuiltModel:
+def build_model(
+    recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema: bool = True, random_head: bool = False
+) -> BuiltModel:
     """Build a recipe's model and load its weights.
 
     Args:
@@ -62,9 +64,11 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema:
             ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
         seed: seed of random weights.
         ema: take the averaged (EMA) weights of a training run's file, where it has them.
+        random_head: accept that pretrained weights of another number of classes leave the classifier random. The model
+            then counts as one of random weights.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit.
+        WeightsError: the file cannot be read or does not fit; the classifier would be random.
         WeightsUnavailableError: pretrained weights are not available.
         ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
@@ -87,7 +91,7 @@ def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema:
         return _build_from_file(recipe, Path(weights), "file", ema)
     if recipe.weights:
         return _build_from_file(recipe, recipe.weights, "pretrained", ema)
-    return _build_from_hub(recipe)
+    return _build_from_hub(recipe, seed, random_head)
 
 
 def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
@@ -95,7 +99,7 @@ def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
         if (LOCAL / f"{recipe.name}{suffix}").exists():
             return build_model(recipe, str(LOCAL / f"{recipe.name}{suffix}"))
     try:
-        return build_model(recipe, "pretrained")
+        return build_model(recipe, "pretrained", seed)
     except HubUnreachableError as error:
         built = build_model(recipe, "random", seed)
         local = LOCAL / f"{recipe.name}{SUFFIXES[0]}"
@@ -188,11 +192,18 @@ def _with_its_classes(recipe: Recipe, model: Any, classes: int) -> tuple[Recipe,
     return replace(recipe, model_args=recipe.model_args | {"num_classes": classes}), (note,)
 
 
-def _build_from_hub(recipe: Recipe) -> BuiltModel:
+def _build_from_hub(recipe: Recipe, seed: int, random_head: bool) -> BuiltModel:
     config = timm.get_pretrained_cfg(recipe.timm)
     if config is None or not config.has_weights:
         raise WeightsUnavailableError(
             f"timm has no pretrained weights for {recipe.timm}: give --weights FILE or random"
+        )
+    classes = int(recipe.model_args.get("num_classes", config.num_classes))
+    adapted = bool(classes) and classes != config.num_classes
+    if adapted and not random_head:
+        raise WeightsError(
+            f"the pretrained weights of {recipe.timm} have {config.num_classes} classes, so that a classifier of "
+            f"{classes} would be random: give --weights FILE, --head none for features, or --random-head to try it"
         )
     where = config.hf_hub_id or config.url
     if not hub.is_cached(config) and not hub.is_reachable(config):
@@ -201,11 +212,16 @@ def _build_from_hub(recipe: Recipe) -> BuiltModel:
             "connect, or give --weights FILE (.safetensors, .pth), or --weights random to try it without weights"
         )
     try:
-        model = _create(recipe, pretrained=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of a classifier that the weights do not have
+            model = _create(recipe, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"the weights of {recipe.timm} could not be loaded from {where}: {error}"
         ) from error
+    if adapted:
+        note = f"the classifier of {classes} classes is random: the pretrained weights have {config.num_classes}"
+        return _built(model, recipe, "random", f"{where}, with a random classifier", (note,))
     return _built(model, recipe, "pretrained", str(where))
 
 

@@ -1,51 +1,63 @@
-"""The command line: one file a command in ``gtp_export.commands``.
+"""The command line: ``gtp_export.commands`` lists the commands, and each is imported when it is needed."""
 
-To add a command ``NAME``, write ``gtp_export/commands/NAME.py`` with a function ``NAME``. Its parameters are the
-command's, with typer's annotations; its docstring is the help. Nothing else names it. Import what is heavy inside the
-function, because ``--help`` loads every command.
-"""
-
-import importlib
-import pkgutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from importlib import import_module
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from gtp_export import commands, console
-from gtp_export.extras import missing_extra
-from gtp_export.options import takes_log_json
+from gtp_export import console
+from gtp_export.commands import COMMANDS
+from gtp_export.options import with_options
 from gtp_runtime.errors import FAILED, MISSING, GTPError, system_error
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed; "
     "4 a requirement is missing (weights, backend, device); 5 a latency budget was missed."
 )
+ENTRIES = {entry.name: entry for entry in COMMANDS}
+
+
+def command(name: str) -> Any:
+    """Return a command of ``COMMANDS``, with the options that all commands have."""
+    entry = ENTRIES[name]
+    function = getattr(import_module(f"gtp_export.commands.{entry.module}"), entry.module)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    settings = {"help_option_names": ["-h", "--help"]}
+    example = f"Example: gtp-export {entry.example}"
+    alone.command(name, epilog=example, context_settings=settings)(with_options(console.set_verbosity)(function))
+    return get_command(alone)
+
+
+class Commands(TyperGroup):
+    """The commands of the table: the help names them, and the one that runs is imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature of a group
+        return list(ENTRIES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        entry = ENTRIES.get(cmd_name)
+        return entry and TyperCommand(entry.name, help=entry.summary, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> "tuple[str | None, Any, list[str]]":
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found if name is None else command(name), rest
+
+
 app = typer.Typer(
     name="gtp-export",
+    cls=Commands,
     help="Deploy a pretrained Vision Transformer on an edge device: faster with GTP, and with proven parity.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# in this order in the help
-FIRST = ("models", "methods", "export", "quantize", "build_engine", "validate", "bench", "predict")
-
-
-def _commands() -> Iterator[Callable[..., None]]:
-    """Every command of the package: those that people need first, then the rest in alphabetical order."""
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
-    for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
-        yield getattr(importlib.import_module(f"{commands.__name__}.{name}"), name)
-
-
-for _command in _commands():
-    app.command()(takes_log_json(_command))
 
 
 def _version(wanted: bool) -> None:
@@ -75,6 +87,8 @@ def main() -> None:
     except GTPError as error:
         _fail(error, str(error), error.exit_code)
     except ModuleNotFoundError as error:
+        from gtp_export.extras import missing_extra
+
         _fail(error, missing_extra(error), MISSING)
     except OSError as error:
         _fail(error, system_error(error), FAILED)

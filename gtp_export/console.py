@@ -3,24 +3,30 @@
 import json
 import logging
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gtp_export.log_json import write_shown
-from gtp_export.pace import Pace
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.text import visible
 
+if TYPE_CHECKING:
+    from rich.progress import Task
+
 PACKAGES = ("gtp_runtime", "gtp_models", "gtp_exporters", "gtp_export")
+STYLES = {"red": "error", "yellow": "warning", "dim": "debug"}  # the levels of what is shown in these styles
+LOG_SECONDS = 30.0  # between two lines of progress in a log
 
 
 class _Console(Console):
@@ -29,7 +35,8 @@ class _Console(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Write as rich does."""
         if self.stderr and Verbosity.log_json:
-            write_shown(" ".join(map(str, objects)), str(options.get("style", "")))
+            level, text = STYLES.get(str(options.get("style", "")), "info"), " ".join(map(str, objects))
+            write_line(level, PACKAGES[-1], text.removeprefix(f"{level}: ").removeprefix("note: "))
             return
         shown = (visible(entry) if isinstance(entry, str) else entry for entry in objects)
         super().print(*shown, **{"markup": False, **options})
@@ -49,26 +56,44 @@ class Verbosity:
     log_json = False
 
 
-def set_verbose(value: bool) -> bool:
-    """Show log messages, warnings of libraries and full tracebacks."""
+def _set_verbose(value: bool) -> bool:
     Verbosity.verbose = Verbosity.verbose or value
     if value:
         show_logs()
     return value
 
 
-def set_log_json(value: bool) -> bool:
-    """Show log messages, notes and errors as JSON."""
+def _set_log_json(value: bool) -> bool:
     Verbosity.log_json = Verbosity.log_json or value
     if value:
         show_logs(logging.INFO)
     return value
 
 
-def set_quiet(value: bool) -> bool:
-    """Show no progress."""
+def _set_quiet(value: bool) -> bool:
     Verbosity.quiet = Verbosity.quiet or value
     return value
+
+
+def set_verbosity(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v", "--verbose", callback=_set_verbose, help="Show log messages, warnings of libraries, and tracebacks."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="Show no progress.")] = False,
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json",
+            callback=_set_log_json,
+            is_eager=True,
+            help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds debugging.",
+        ),
+    ] = False,
+) -> None:
+    """The options of all commands; each acts when it is read, so that errors of later options are shown by it."""
 
 
 def emit(document: dict[str, Any]) -> None:
@@ -107,8 +132,8 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress(label: str, images: int = 0, unit: str = "images", seconds: float | None = None) -> Iterator[Progress]:
-    """Yield a ``Progress`` that shows the current task on stderr: a status line on a terminal, else one line per
-    task, nothing with ``-q``.
+    """Yield a ``Progress`` that shows the current task on stderr: bars on a terminal, else one line a task, nothing
+    with ``-q``.
 
     Args:
         label: what a terminal shows before the first task.
@@ -119,29 +144,71 @@ def progress(label: str, images: int = 0, unit: str = "images", seconds: float |
     """
     if Verbosity.quiet:
         yield quiet
-    elif err.is_terminal and not Verbosity.log_json:
-        pace = Pace(images, unit=unit, seconds=seconds)
-        with err.status(Text(label)) as status:
-            yield lambda task, share=None: status.update(Text(_said(task, share, pace)))
-    else:
-        yield _line_a_task(Pace(images, unit=unit, seconds=seconds))
+        return
+    shown = _Shown(label, images, unit, seconds)
+    with shown.bars:
+        yield shown.tell
 
 
-def _said(task: str, share: float | None, pace: Pace) -> str:
-    return task if share is None else f"{task} {share:.0%}{pace.said(share)}"
+class _Shown:
+    """The task that runs: rich's progress, which also knows rate and time left where nothing is drawn."""
 
+    def __init__(self, label: str, images: int, unit: str, seconds: float | None) -> None:
+        from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bars
 
-def _line_a_task(pace: Pace) -> Progress:
-    told: set[str] = set()
+        pace = self.pace
 
-    def tell(task: str, share: float | None = None) -> None:
-        if task not in told:
-            told.add(task)
-            note(task)
-        elif share is not None and pace.is_due():
-            note(_said(task, share, pace))
+        class Pace(ProgressColumn):
+            """Share, count, rate and time left."""
 
-    return tell
+            def render(self, task: "Task") -> Text:
+                return Text(pace(task))
+
+        self.drawn = err.is_terminal and not Verbosity.log_json
+        text = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), text, BarColumn(20), Pace())
+        self.bars: Bars = Bars(*columns, console=err, transient=True, disable=not self.drawn)
+        self.images, self.unit = images, unit
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.task = self.bars.add_task(label, total=None)
+        self.named: set[str] = set()
+        self.told = time.monotonic()
+
+    def tell(self, task: str, share: float | None = None) -> None:
+        """Show a task, and the share of it that is done."""
+        shown = self.bars.tasks[0]
+        total = float(self.images or 100)
+        again = task != shown.description or share is None or shown.total is None or share * total < shown.completed
+        if again:  # another task, or the same images are gone through again: its rate starts from here
+            self.bars.reset(self.task, description=task, total=None if share is None else total)
+        self.bars.update(self.task, completed=(share or 0.0) * total)
+        self._log(task, share)
+
+    def _log(self, name: str, share: float | None) -> None:
+        if self.drawn:
+            return
+        if name not in self.named:
+            self.named.add(name)
+            note(name)
+        elif share is not None and self.images and time.monotonic() - self.told >= LOG_SECONDS:
+            self.told = time.monotonic()
+            note(f"{name} {self.pace(self.bars.tasks[0])}")
+
+    def pace(self, task: "Task") -> str:
+        """Return "25%, 12,400 of 50,000 images, 431 a second, 0:01:27 left"; less where it is not known yet."""
+        if task.total is None:
+            return ""
+        parts = [f"{task.percentage:.0f}%"]
+        if self.images:
+            parts.append(f"{round(task.completed):,} of {self.images:,} {self.unit}")
+        if self.images and task.speed:
+            parts.append(f"{task.speed:.3g} a second")
+        if self.images and task.speed and task.time_remaining is not None:
+            left = task.time_remaining
+            left = left if self.end is None else max(0.0, min(left, self.end - time.monotonic()))
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        return ", ".join(parts)
 
 
 class LogHandler(JsonHandler):

@@ -1,70 +1,184 @@
-"""Options that several commands share."""
+"""Options that several commands share, with their completion; and those of a method's settings."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gtp_export.console import set_log_json, set_quiet, set_verbose
+from gtp_export import values
+from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
+from gtp_models.schedules import KINDS
 
+MODEL_HELP = "A recipe (gtp-export models), timm:NAME, or a recipe file."
+WEIGHTS_HELP = (
+    "pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
+    "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
+)
+SIZE_HELP = "Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's)."
+METHOD_PANEL = "Settings of the method (default: the recipe's; for timm:NAME chosen by number of tokens and layers)"
+LISTED = "gtp-export methods lists them"
+
+
+def option(text: str, *flags: str, names: Callable[[], Iterable[str]] | None = None, **given: Any) -> Any:
+    """Return an option whose default the help text says.
+
+    Args:
+        text: its help.
+        flags: as it is typed, where that is not its name.
+        names: gives what a shell completes; it is called then alone.
+        given: further arguments of ``typer.Option``.
+    """
+    return typer.Option(*flags, help=text, **{"show_default": False, **_completion(names), **given})
+
+
+def one_of(names: Iterable[str], **given: Any) -> dict[str, Any]:
+    """Return arguments of ``option`` for one that takes these names: another one is a usage error."""
+    allowed = tuple(names)
+
+    def read(value: str) -> str:
+        if value not in allowed:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.")
+        return value
+
+    return {"parser": read, "names": lambda: allowed, "metavar": "|".join(allowed), **given}
+
+
+def _completion(names: Callable[[], Iterable[str]] | None) -> dict[str, Any]:
+    def complete(incomplete: str) -> list[str]:
+        assert names is not None
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return {} if names is None else {"autocompletion": complete}
+
+
+def _recipes() -> list[str]:
+    from gtp_models.recipes import recipe_names
+
+    return recipe_names()
+
+
+def weights() -> tuple[str, ...]:
+    """Return the words that ``--weights`` takes beside files."""
+    return "pretrained", "random", "auto"
+
+
+def check_names(model: str, method: str = "gtp", preset: str | None = None) -> None:
+    """Refuse a model, a method or a preset that does not exist, before torch is loaded for the right ones.
+
+    Raises:
+        UnknownModelError: no such recipe or file.
+        ConfigError: no such method or preset, or the recipe file is not one.
+    """
+    from gtp_models.errors import ConfigError
+    from gtp_models.methods import METHODS
+    from gtp_models.recipes import load_recipe
+
+    if ":" not in model:  # timm:NAME and the like are looked up with timm, which loads torch
+        load_recipe(model)
+    if method not in METHODS:
+        raise ConfigError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}")
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+
+
+def _methods() -> Iterable[str]:
+    from gtp_models.methods import METHODS
+
+    return METHODS
+
+
+Model = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False, **_completion(_recipes))]
+Weights = Annotated[str, typer.Option(help=WEIGHTS_HELP, **_completion(weights))]
 GraphPath = Annotated[Path, typer.Argument(help="A .onnx file, or an artifact directory.", show_default=False)]
 ModelPath = Annotated[
     Path, typer.Argument(help="A .onnx or .engine file, or an artifact directory.", show_default=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", help="A folder of images, one sub-folder per class; of any size.", show_default=False),
+Batch = Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)]
+ImageSize = Annotated[
+    Any,
+    option(SIZE_HELP, parser=values.image_size, metavar="SIZE"),
 ]
+DataFolder = Annotated[Path | None, option("A folder of images, one sub-folder per class; of any size.", "--data")]
 Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.",
-        show_default=False,
-    ),
+    Path | None, option("With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.")
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Threads that read images (default: one per CPU).", min=1, show_default=False),
-]
+Workers = Annotated[int | None, option("Threads that read images (default: one per CPU).", min=1)]
 Ray = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/deploy.md).",
         "--ray",
         metavar="ADDRESS",
-        help="Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/evaluating.md).",
-        show_default=False,
     ),
 ]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "-v", "--verbose", callback=set_verbose, help="Show log messages, warnings of libraries, and tracebacks."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=set_quiet, help="Show no progress.")]
-LogJson = Annotated[
-    bool,
-    typer.Option(
-        "--log-json",
-        callback=set_log_json,
-        is_eager=True,
-        help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds debugging.",
-    ),
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
+Seed = Annotated[int | None, option("Seed of random weights (default: 0).")]
+
+Method = Annotated[
+    str, option(f"gtp or a baseline ({LISTED}).", names=_methods, show_default=True, rich_help_panel=METHOD_PANEL)
 ]
 
 
-def takes_log_json(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option ``--log-json``."""
-    added = inspect.Parameter("log_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=LogJson)
+def _setting(text: str, names: Callable[[], Iterable[str]] | None = None, **given: Any) -> Any:
+    return option(text, names=names, rich_help_panel=METHOD_PANEL, **given)
 
-    @functools.wraps(command)
-    def run(*, log_json: bool = False, **given: Any) -> None:  # noqa: ARG001 - it acts by its callback
-        command(**given)
 
-    signature = inspect.signature(command)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
-    return run
+Preset = Annotated[
+    str | None,
+    _setting(f"Form of GTP: {' or '.join(PRESETS)}; paper is as published. Default: the recipe's.", lambda: PRESETS),
+]
+NumProp = Annotated[
+    Any, _setting("Tokens removed in every layer, or one number per layer: 4,8,…", parser=values.num_prop, metavar="N")
+]
+Schedule = Annotated[
+    str | None,
+    _setting(
+        f"In which layers tokens are removed: {KINDS}; then +aligned[:M].", parser=values.schedule, metavar="KIND"
+    ),
+]
+Macs = Annotated[
+    Any,
+    _setting("MACs of the backbone for one image, instead of --num-prop: 3.4G.", parser=values.macs, metavar="MACS"),
+]
+Keep = Annotated[float | None, _setting("MACs as a share of the dense model's, instead of --num-prop: 0.74.")]
+Sparsity = Annotated[float | None, _setting("Share of the attention map to keep, in (0, 1].")]
+Alpha = Annotated[float | None, _setting("Factor by which a removed token is added to its neighbours.")]
+NumNeighbours = Annotated[int | None, _setting("Number of semantic neighbours of a token.")]
+TokenScale = Annotated[bool | None, _setting("Give tokens that received others more weight in attention.")]
+Selection = Annotated[str | None, _setting(f"The score by which tokens are kept: MixedAttnMax, … ({LISTED}).")]
+Propagation = Annotated[str | None, _setting(f"What the kept tokens receive: GraphProp, … ({LISTED}).")]
+Graph = Annotated[str | None, _setting(f"Which tokens are neighbours: Mixed, … ({LISTED}).")]
+Threshold = Annotated[
+    str | None,
+    _setting(f"How the threshold of --sparsity is found: {' or '.join(THRESHOLDS)}.", lambda: THRESHOLDS),
+]
+
+
+def with_options(group: Callable[..., Any], place: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that are the parameters of a function.
+
+    Args:
+        group: is called with what the user gave for them before the command is.
+        place: the command's argument that gets what ``group`` returns, whose place the options take; "" is none, the
+            options stand at the end.
+    """
+    own = inspect.signature(group).parameters
+
+    def mark(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            made = group(**{name: given.pop(name) for name in own})
+            command(**given, **({place: made} if place else {}))
+
+        taken = list(inspect.signature(command).parameters.values())
+        index = [entry.name for entry in taken].index(place) if place else len(taken)
+        added = [entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in own.values()]
+        before = [entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in taken[:index]]
+        after = taken[index + 1 :]
+        run.__signature__ = inspect.Signature([*before, *added, *after])  # type: ignore[attr-defined]
+        return run
+
+    return mark

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from typer.main import get_command
 
 import gtp_runtime
 from gtp_export import cli as command_line
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "gtp_models" / "digits"
 SEVEN = DIGITS / "images" / "7" / "000.png"
 ONE_OF_EACH = [min((DIGITS / "images" / str(digit)).iterdir()) for digit in range(10)]
-COMMANDS = list(get_command(command_line.app).commands)  # type: ignore[attr-defined]
+COMMANDS = list(command_line.ENTRIES)
 ARGS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 TINY = Recipe("tiny", "a tiny ViT", "vit_tiny_patch16_224", gtp={"num_prop": 3, "num_neighbours": 4}, model_args=ARGS)
 

@@ -314,7 +314,7 @@ def test_a_recipe_may_note_what_it_likes() -> None:
 @pytest.mark.parametrize("budget", [Budget(keep=0.75), Budget(num_prop=4)])
 @pytest.mark.parametrize("name", [*default_names(), "gtp"])
 def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> None:
-    from gtp_export.settings_options import read_num_prop
+    from gtp_export.values import num_prop
 
     recipe = load_recipe("digits")
     choice = choose(name, recipe, budget)
@@ -322,7 +322,7 @@ def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> N
     given: dict[str, Any] = {option.removeprefix("--").replace("-", "_"): next(parts) for option in parts}
     method, preset = given.pop("method", "gtp"), given.pop("preset", None)
     given = {key: float(value) if key == "keep" else value for key, value in given.items()}
-    given |= {key: read_num_prop(value) for key, value in given.items() if key == "num_prop"}
+    given |= {key: num_prop(value) for key, value in given.items() if key == "num_prop"}
     assert recipe.settings(method, preset, **given) == choice.settings(recipe, budget)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-import typer.main
 from artifacts import ROOT
 
-from gtp_export.cli import app
+from gtp_export.cli import ENTRIES, command
 
 GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md", *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
@@ -53,11 +52,10 @@ def unknown_words(words: list[str]) -> Iterator[str]:
         targets = set(TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
         yield from {name} - targets
         return
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    if name not in commands:
+    if name not in ENTRIES:
         yield name
         return
-    options = {option for part in commands[name].params for option in (*part.opts, *part.secondary_opts)}
+    options = {option for part in command(name).params for option in (*part.opts, *part.secondary_opts)}
     yield from {word.partition("=")[0] for word in rest if word.startswith("-")} - options - {"-h", "--help"}
 
 

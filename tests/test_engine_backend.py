@@ -17,7 +17,7 @@ import pytest
 from artifacts import Command
 from fake_tensorrt import FakeCuda, fake_trt
 
-from gtp_export.run_options import RunOptions
+from gtp_export.running import RunOptions
 from gtp_runtime import load, read_manifest
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import (

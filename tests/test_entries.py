@@ -56,19 +56,23 @@ def test_an_unknown_name_lists_the_choices(colours: Registry[Colour], name: Any)
         colours[name]
 
 
-def test_listed_modules_are_imported_at_the_first_look_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    warm: Registry[Colour] = Registry("colour", InputError, modules=["warm_colours"])
+def test_a_named_module_is_imported_when_its_entry_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm: Registry[Colour] = Registry("colour", InputError, modules={"red": "warm_colours"})
     code = "from test_entries import Colour, WARM\nWARM.add(Colour('red'))\n"
     (tmp_path / "warm_colours.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(globals(), "WARM", warm)
     warm.add(Colour("blue"))
-    assert "warm_colours" not in sys.modules
+    assert (warm.names(), len(warm), "red" in warm) == (("blue", "red"), 2, True)
+    with pytest.raises(InputError, match="colour='grey'"):
+        warm["grey"]
+    assert "warm_colours" not in sys.modules, "names are known without the module"
     try:
-        assert "red" in warm
+        assert warm["red"] == Colour("red")
     finally:
         del sys.modules["warm_colours"]
-    assert (warm.names(), len(warm)) == (("blue", "red"), 2)
 
 
 def test_it_is_light() -> None:

@@ -9,7 +9,7 @@ from artifacts import Command, python
 from test_cli import document
 
 import gtp_runtime
-from gtp_export.latency_gates import Budget, over_budget, slower_than_dense
+from gtp_export.commands.bench import Budget, over_budget, slower_than_dense
 from gtp_runtime import Footprint, Latency, footprint, measure_footprint
 from gtp_runtime.errors import DeviceError, InputError, ManifestError
 from gtp_runtime.footprint import peak_bytes

@@ -11,7 +11,7 @@ from artifacts import COMMANDS, Command, Ran, python
 from test_imports import PACKAGES, sources
 
 from gtp_export import console
-from gtp_export.options import takes_log_json
+from gtp_export.options import with_options
 
 KEYS = {"time", "level", "logger", "message"}
 PROGRAMS = {"train.py", "__main__.py"}
@@ -82,9 +82,9 @@ def test_a_command_keeps_its_name_help_and_options() -> None:
     def sample(number: int = 3) -> None:
         """Help."""
 
-    wrapped = takes_log_json(sample)
+    wrapped = with_options(console.set_verbosity)(sample)
     assert (wrapped.__name__, wrapped.__doc__) == ("sample", "Help.")
-    wrapped(number=4, log_json=True)
+    wrapped(number=4, verbose=False, quiet=False, log_json=True)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -1,1 +1,52 @@
-"""The commands, one file each; heavy packages are imported when a command runs."""
+"""The commands: this table, and a file each, which is imported when its command runs or shows its help.
+
+To add a command, write ``gtp_export/commands/NAME.py`` with a function ``NAME``, and add it here. The function's
+parameters are the command's, with typer's annotations; its docstring is the help.
+"""
+
+from typing import NamedTuple
+
+MAKE, PROVE, COMPARE, DEPLOY, ABOUT = (
+    "From a model to files",
+    "Prove, measure and run files",
+    "Choose settings",
+    "On devices",
+    "What there is",
+)
+
+
+class Entry(NamedTuple):
+    """A command: its name, the panel of the help that shows it, what it does in a line, and an example."""
+
+    name: str
+    panel: str
+    summary: str
+    example: str
+
+    @property
+    def module(self) -> str:
+        """The name of its module and function."""
+        return self.name.replace("-", "_")
+
+
+COMMANDS = (
+    Entry("export", MAKE, "Export a model to static ONNX, proven and timed.", "export deit_s --keep 0.74"),
+    Entry("quantize", MAKE, "Add int8 graphs, if they answer as fp32.", "quantize build/deit_s --target onnxruntime"),
+    Entry("build-engine", MAKE, "Build a TensorRT engine, on its device.", "build-engine build/deit_s"),
+    Entry("calibrate", MAKE, "Write a recipe with calibrated thresholds.", "calibrate deit_s -o s.yaml --sparsity 0.5"),
+    Entry("validate", PROVE, "Prove that a file answers as its model.", "validate build/deit_s --data imagenet/val"),
+    Entry("bench", PROVE, "Measure latency, size, memory and cold start.", "bench build/deit_s --budget-ms p99:20"),
+    Entry("predict", PROVE, "Classify images.", "predict build/deit_s cat.jpg"),
+    Entry("inspect", PROVE, "Show what an export is.", "inspect build/deit_s"),
+    Entry("report", PROVE, "Write a page that shows an export.", "report build/deit_s --images cat.jpg"),
+    Entry("compare", COMPARE, "Compare methods with the dense model.", "compare deit_s --data imagenet/val"),
+    Entry("tune", COMPARE, "Search for settings within a limit.", "tune deit_s -o build/tuned --max-drop 1"),
+    Entry("install", DEPLOY, "Put an export in place of another, proven.", "install build/deit_s /srv/model"),
+    Entry("triton", DEPLOY, "Write a repository for Triton.", "triton build/deit_s -o repository"),
+    Entry("keygen", DEPLOY, "Make a key pair that signs exports.", "keygen release"),
+    Entry("sign", DEPLOY, "Sign an export.", "sign build/deit_s --key release.key"),
+    Entry("verify", DEPLOY, "Check a signature, and every file.", "verify build/deit_s --trusted-key release.pub"),
+    Entry("models", ABOUT, "List the recipes.", "models"),
+    Entry("methods", ABOUT, "List methods, and the entries of GTP's axes.", "methods"),
+    Entry("doctor", ABOUT, "Show what can be done here, and what is missing.", "doctor"),
+)

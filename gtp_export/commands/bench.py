@@ -1,23 +1,53 @@
 """``gtp-export bench``: latency of several files in interleaved runs, and their size, memory and cold start."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gtp_export import console
-from gtp_export.latency_gates import Budget, over_budget, parse_budget, slower_than_dense
-from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.options import Json, option
+from gtp_export.running import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.values import milliseconds
+from gtp_export.values import seconds as read_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GTPRuntimeError, InputError
 from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
     from gtp_runtime import Footprint, Latency, Model
     from gtp_runtime.progress import Progress
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most milliseconds that a percentile of a file's times may take."""
+
+    percentile: str
+    milliseconds: float
+
+    def missed(self, result: "Latency") -> str:
+        """Return what is wrong with a result, or ""."""
+        taken: float = getattr(result, f"{self.percentile}_ms")
+        if taken <= self.milliseconds:
+            return ""
+        return f"{result.file}: {self.percentile} {taken:.2f} ms is over the budget of {self.milliseconds:g} ms"
+
+
+def read_budget(value: "str | Budget") -> Budget:
+    """Return the budget of an option: ``20`` or ``20ms`` is the median's, ``p99:20`` that of another percentile."""
+    if isinstance(value, Budget):
+        return value
+    name, colon, time = value.rpartition(":")
+    if colon and name not in PERCENTILES:
+        raise typer.BadParameter(
+            f"{name!r} is no percentile: give milliseconds, or one of {', '.join(PERCENTILES)} before them (p99:20)."
+        )
+    return Budget(name or PERCENTILES[0], milliseconds(time))
 
 
 @takes_run_options(threads=1)
@@ -29,16 +59,22 @@ def bench(
         ),
     ],
     seconds: Annotated[
-        float, typer.Option(help="Seconds of timing for all files together, after a warm-up.", min=0, callback=finite)
+        float,
+        option(
+            "Time of measuring for all files together, after a warm-up: 3, 500ms, 1m (default: 3s).",
+            parser=read_seconds,
+            metavar="TIME",
+        ),
     ] = 3.0,
     budget_ms: Annotated[
         Budget | None,
-        typer.Option(
-            help="Fail (exit code 5) if the median of a file is above this, or another percentile: p99:20. It does "
-            "not apply to dense files.",
-            show_default=False,
-            parser=parse_budget,
-            metavar="[pNN:]MS",
+        option(
+            "Fail (exit code 5) if the median of a file is above this, or another percentile: 20, 20ms, p99:20. "
+            "Of dense files it is asked only if no other file is given.",
+            "--budget-ms",
+            "--latency-budget",
+            parser=read_budget,
+            metavar="[pNN:]TIME",
         ),
     ] = None,
     must_beat_dense: Annotated[
@@ -51,11 +87,9 @@ def bench(
     *,
     running: RunOptions,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Measure latency in interleaved runs, relative to the first file; then size, peak memory and cold start."""
-    from gtp_export.reports import footprint_table, latency_table
+    from gtp_export.tables import footprint_table, latency_table
     from gtp_runtime import benchmark
     from gtp_runtime.latency import record_latency
 
@@ -128,3 +162,27 @@ def _with_twin(paths: list[Path], running: RunOptions) -> list[Path]:
     path = files[0]
     dense = twin(path)
     return [dense, path] if dense is not None and dense.suffix == path.suffix else [path]
+
+
+def over_budget(results: "Sequence[Latency]", dense: Sequence[bool], budget: Budget) -> list[str]:
+    """Return what is wrong with each file over the budget; dense ones beside others are there to compare with."""
+    pairs = zip(results, dense, strict=True)
+    problems = [budget.missed(result) for result, is_dense in pairs if not is_dense or all(dense)]
+    return [text for text in problems if text]
+
+
+def slower_than_dense(results: "Sequence[Latency]", dense: Sequence[bool]) -> list[str]:
+    """Return what is wrong with each reduced file whose median is not below that of every dense file.
+
+    Args:
+        results: of one run.
+        dense: whether each is of a dense file; at least one is.
+    """
+    pairs = list(zip(results, dense, strict=True))
+    best = min((result for result, is_dense in pairs if is_dense), key=lambda result: result.p50_ms)
+    reduced = [result for result, is_dense in pairs if not is_dense]
+    return [
+        f"{result.file}: p50 {result.p50_ms:.2f} ms does not beat dense: {best.file} takes {best.p50_ms:.2f} ms"
+        for result in reduced
+        if result.p50_ms >= best.p50_ms
+    ]

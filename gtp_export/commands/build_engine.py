@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import GraphPath, Json, Quiet, Verbose
+from gtp_export.options import GraphPath, Json
 from gtp_runtime.backends.tensorrt.flavor import MODULES, find_flavor
 from gtp_runtime.precisions import converted_names
 
@@ -70,8 +70,6 @@ def build_engine(
         typer.Option(help="For a signed directory: public key that must have signed it before.", show_default=False),
     ] = None,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Build a TensorRT engine from an exported graph; needs neither torch nor timm."""
     from gtp_exporters import EngineOptions
@@ -105,7 +103,7 @@ def default_timing_cache() -> Path:
 
 
 def _show(engine: "Engine") -> None:
-    from gtp_export.reports import describe_engine
+    from gtp_export.tables import describe_engine
 
     entry, info = engine.entry, engine.entry.engine
     assert info is not None

@@ -6,24 +6,22 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export import settings_options as of_method
-from gtp_export.options import Quiet, Verbose
+from gtp_export.options import Model, Preset, Weights, check_names
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A recipe, timm:NAME, or a recipe file.")],
+    model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
     sparsity: Annotated[float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)],
     data: Annotated[
         Path | None,
         typer.Option("--data", help="A folder of training images (default: the recipe's).", show_default=False),
     ] = None,
-    preset: of_method.Preset = None,
-    weights: Annotated[str, typer.Option(help="pretrained, a file, random, or auto.")] = "pretrained",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    preset: Preset = None,
+    weights: Weights = "pretrained",
 ) -> None:
     """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
+    check_names(model, preset=preset)
     with console.progress("loading torch") as update:
         update("loading torch")
         from gtp_exporters.subject import calibrate_on

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from gtp_export import console, fleets
-from gtp_export.numbers import finite
-from gtp_export.options import Json, Labels, Quiet, Ray, Verbose, Workers
-from gtp_export.run_options import takes_backend_options
-from gtp_export.settings_options import read_size
-from gtp_exporters.measuring.candidate import COMPUTE, graph_backends
+from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Seed, Weights, Workers, check_names, option
+from gtp_export.running import Provider, Threads, given_options
+from gtp_export.values import seconds as read_seconds
+from gtp_exporters.measuring.candidate import graph_backends
 from gtp_exporters.measuring.methods import SPECIAL
-from gtp_runtime.backends import BACKENDS as EVERY
 from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -21,16 +19,12 @@ if TYPE_CHECKING:
     from gtp_exporters.measuring.methods import Budget
 
 BACKENDS = ", ".join(graph_backends())
-WITHOUT = {COMPUTE} | {name for spec in EVERY.values() for name in spec.option_names} - {
-    name for spec in graph_backends().values() for name in spec.option_names
-}  # options of backends that run no ONNX files cannot act
 Number = TypeVar("Number", int, float)
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
 
-@takes_backend_options(without=WITHOUT, threads=1)
 def compare(
-    model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
+    model: Model,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +47,7 @@ def compare(
     ] = None,
     backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
     precisions: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "fp32",
-    weights: Annotated[str, typer.Option(help="pretrained, a file, random or auto, as for export.")] = "pretrained",
+    weights: Weights = "pretrained",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -74,33 +68,33 @@ def compare(
     ] = None,
     workers: Workers = None,
     ray: Ray = None,
-    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
-    img_size: Annotated[
-        str | None,
-        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
-    ] = None,
+    batch: Batch = 1,
+    img_size: ImageSize = None,
     calib_data: Annotated[
         Path | None,
         typer.Option(help="Training images to calibrate int8 on (default: the recipe's own).", show_default=False),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="Seconds of timing in each round, for a budget's files.", min=0, callback=finite)
+        float,
+        option(
+            "Time of measuring in each round, for a budget's files: 3, 500ms, 1m (default: 3s).",
+            parser=read_seconds,
+            metavar="TIME",
+        ),
     ] = 3.0,
     rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; the middle one is shown.", min=1)] = 3,
     footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
-    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
-    *,
-    backend_options: dict[str, Any],
+    seed: Seed = None,
+    threads: Threads = None,
+    provider: Provider = None,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Compare methods with the dense model: accuracy, divergence, latency and size, as a table and a plot."""
     if budgets is not None and num_prop is not None:
         raise typer.BadParameter("--budgets and --num-prop both say how much is removed: give one of the two")
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
-    size = read_size(img_size)
+    check_names(model)
     with console.progress("comparing", _count(data, limit)) as update:
         update("loading torch")
         from gtp_exporters import CompareOptions
@@ -122,9 +116,9 @@ def compare(
             seconds=seconds,
             rounds=rounds,
             footprint=footprint,
-            backend_options=backend_options,
+            backend_options=given_options(**{"threads": 1, "provider": provider} | given_options(threads=threads)),
         )
-        recipe = load_recipe(model, size)
+        recipe = load_recipe(model, img_size)
         with fleets.joined(ray, data or recipe.images, device=True) as fleet:
             made: dict[str, Any] = {"weights": weights, "seed": seed or 0}
             comparison = run(recipe, output, options=options, **made, fleet=fleet, progress=update)

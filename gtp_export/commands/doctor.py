@@ -7,7 +7,7 @@ from typing import Any
 
 from gtp_export import console
 from gtp_export.extras import EXPORT, abilities
-from gtp_export.options import Json, Verbose
+from gtp_export.options import Json
 from gtp_runtime.backends.tensorrt.cuda import describe_device, find_cuda, jetpack
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, first_line
@@ -16,7 +16,7 @@ from gtp_runtime.extras import installed_version, is_installed
 BASE = {"gtp_export": "gtp-export", "numpy": "numpy", "PIL": "pillow", "msgspec": "msgspec"}
 
 
-def doctor(json: Json = False, verbose: Verbose = False) -> None:
+def doctor(json: Json = False) -> None:
     """Show which packages are installed, what gtp-export can do with them, and the pip commands for the rest."""
     document = {
         "python": platform.python_version(),

@@ -2,110 +2,131 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gtp_export import console
-from gtp_export import settings_options as of_method
-from gtp_export.options import Json, Quiet, Verbose
+from gtp_export import console, options, values
+from gtp_exporters.options import INPUTS
+from gtp_models.heads import HEADS
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
-    from gtp_exporters import Exported, ParityFailedError
+    from gtp_exporters import Exported, ParityFailedError, QuantizationFailedError
     from gtp_exporters.proof import Proof
 
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
+ARTIFACTS, IMAGES, GRAPHS, CHECKS = "The artifact directory", "The model and its images", "The graphs", "The check"
+
+
+def _option(panel: str, text: str, *flags: str, **given: Any) -> Any:
+    return options.option(text, *flags, rich_help_panel=panel, show_default=True, **given)
+
+
 def export(
-    model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
+    model: options.Model,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The artifact directory (default: build/MODEL).", show_default=False),
+        Path | None, _option(ARTIFACTS, "The artifact directory (default: build/MODEL).", "-o", "--output")
     ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
-            "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
-        ),
-    ] = "pretrained",
-    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
-    img_size: Annotated[
-        str | None,
-        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
-    ] = None,
+    report: Annotated[bool, _option(ARTIFACTS, "Write report.html, a page that shows the export.")] = True,
+    dense: Annotated[bool, _option(ARTIFACTS, "Write the dense baseline, dense.onnx, for comparison.")] = True,
+    weights: Annotated[str, _option(IMAGES, options.WEIGHTS_HELP, names=options.weights)] = "pretrained",
+    img_size: Annotated[Any, _option(IMAGES, options.SIZE_HELP, parser=values.image_size, metavar="SIZE")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data",
-            help="A folder of images for the reference (default: the recipe's images, else synthetic ones).",
-            show_default=False,
-        ),
+        _option(IMAGES, "A folder of images for the reference (default: the recipe's, else synthetic ones).", "--data"),
     ] = None,
+    calib_data: Annotated[
+        Path | None,
+        _option(IMAGES, "A folder of images to calibrate thresholds and int8 on (default: the recipe's)."),
+    ] = None,
+    head: Annotated[
+        str,
+        _option(
+            IMAGES,
+            "keep: logits; none: pooled features without the classifier; auto: logits if there is a classifier.",
+            **options.one_of(HEADS),
+        ),
+    ] = "auto",
+    seed: Annotated[int | None, _option(IMAGES, "Seed of random weights (default: 0).")] = None,
+    batch: Annotated[int, _option(GRAPHS, "Images per run.", "-b", "--batch", min=1)] = 1,
     target: Annotated[
         str,
-        typer.Option(help=f"The runtime whose limits are checked: {', '.join(TARGETS)}. The first is the strictest."),
-    ] = "tensorrt",
+        _option(
+            GRAPHS,
+            "The runtime whose limits are checked. Engines are built from graphs for tensorrt, the strictest.",
+            **options.one_of(TARGETS),
+        ),
+    ] = "onnxruntime",
     precision: Annotated[
         str,
-        typer.Option(
-            help=f"Precision of the graphs: {', '.join(PRECISIONS)}. Inputs stay float32. "
-            "int8 graphs are for --target, calibrated on --calib-data, and added to the fp32 ones."
+        _option(
+            GRAPHS,
+            f"{', '.join(PRECISIONS)}. Inputs stay float32. int8 graphs are for --target, calibrated on --calib-data, "
+            "and added to the fp32 ones.",
+            names=lambda: PRECISIONS,
         ),
     ] = "fp32",
     input_: Annotated[
-        str, typer.Option("--input", help="float: (B,3,H,W); or uint8: (B,H,W,3) pixels, normalised in the graph.")
-    ] = "float",
-    head: Annotated[
         str,
-        typer.Option(
-            help="keep: logits; none: pooled features without the classifier; auto: logits if there is a classifier."
+        _option(
+            GRAPHS,
+            "float: (B,3,H,W); or uint8: (B,H,W,3) pixels, normalised in the graph.",
+            "--input",
+            **options.one_of(INPUTS),
         ),
-    ] = "auto",
-    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
-    simplify: Annotated[bool, typer.Option(help="Simplify the graphs with onnxsim.")] = True,
-    dense: Annotated[bool, typer.Option(help="Write the dense baseline, dense.onnx, for comparison.")] = True,
+    ] = "float",
+    opset: Annotated[int, _option(GRAPHS, "ONNX opset.")] = 20,
+    simplify: Annotated[bool, _option(GRAPHS, "Simplify the graphs with onnxsim.")] = True,
     trace: Annotated[
-        bool, typer.Option(help="Add outputs with the ids of the removed tokens and, if merged, of their receivers.")
+        bool,
+        _option(GRAPHS, "Add outputs with the ids of the removed tokens and, if merged, of their receivers."),
     ] = True,
-    method: of_method.Method = "gtp",
-    preset: of_method.Preset = None,
-    num_prop: of_method.NumProp = None,
-    schedule: of_method.Schedule = None,
-    macs: of_method.Macs = None,
-    keep: of_method.Keep = None,
-    sparsity: of_method.Sparsity = None,
-    alpha: of_method.Alpha = None,
-    num_neighbours: of_method.NumNeighbours = None,
-    token_scale: of_method.TokenScale = None,
-    selection: of_method.Selection = None,
-    propagation: of_method.Propagation = None,
-    graph: of_method.Graph = None,
-    threshold: of_method.Threshold = None,
-    calib_data: of_method.CalibData = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of random weights (default: 0).", show_default=False)] = None,
-    check: Annotated[bool, typer.Option(help="Validate and time the export before it replaces an earlier one.")] = True,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of the check, 0 for all (default: 1).", show_default=False)
-    ] = None,
-    report: Annotated[bool, typer.Option(help="Write report.html, a page that shows the export.")] = True,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    check: Annotated[bool, _option(CHECKS, "Validate and time the export before it replaces an earlier one.")] = True,
+    threads: Annotated[int | None, _option(CHECKS, "CPU threads of the check, 0 for all (default: 1).", min=0)] = None,
+    method: options.Method = "gtp",
+    preset: options.Preset = None,
+    num_prop: options.NumProp = None,
+    schedule: options.Schedule = None,
+    macs: options.Macs = None,
+    keep: options.Keep = None,
+    sparsity: options.Sparsity = None,
+    alpha: options.Alpha = None,
+    num_neighbours: options.NumNeighbours = None,
+    token_scale: options.TokenScale = None,
+    selection: options.Selection = None,
+    propagation: options.Propagation = None,
+    graph: options.Graph = None,
+    threshold: options.Threshold = None,
+    json: options.Json = False,
 ) -> None:
     """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
     if threads is not None and not check:
         raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
-    threads = 1 if threads is None else threads
+    from gtp_exporters import ExportOptions
+
+    checked = ExportOptions(  # before torch is loaded
+        batch=batch,
+        opset=opset,
+        simplify=simplify,
+        dense=dense,
+        trace=trace,
+        target=target,
+        data=data,
+        precision=precision,
+        input=input_,
+        calib_data=calib_data,
+        head=head,
+    )
     given: dict[str, Any] = {
-        "num_prop": of_method.read_num_prop(num_prop),
+        "num_prop": num_prop,
         "schedule": schedule,
-        "macs": of_method.read_macs(macs),
+        "macs": macs,
         "keep": keep,
         "sparsity": sparsity,
         "alpha": alpha,
@@ -116,27 +137,15 @@ def export(
         "graph": graph,
         "threshold": threshold,
     }
-    size = of_method.read_size(img_size)
+    options.check_names(model, method, preset)
+    run_threads = 1 if threads is None else threads
     with console.progress("exporting") as update:
         update("loading torch")
-        from gtp_exporters import ExportOptions, ParityFailedError, QuantizationFailedError
+        from gtp_exporters import ParityFailedError, QuantizationFailedError
         from gtp_exporters import export as run
         from gtp_models import load_recipe
 
-        recipe = load_recipe(model, size)
-        options = ExportOptions(
-            batch=batch,
-            opset=opset,
-            simplify=simplify,
-            dense=dense,
-            trace=trace,
-            target=target,
-            data=data,
-            precision=precision,
-            input=input_,
-            calib_data=calib_data,
-            head=head,
-        )
+        recipe = load_recipe(model, img_size)
         settings = recipe.settings(method, preset, **given)
         failed: ParityFailedError | QuantizationFailedError | None = None
         try:
@@ -146,29 +155,34 @@ def export(
                 settings=settings,
                 weights=weights,
                 seed=seed or 0,
-                options=options,
+                options=checked,
                 check=check,
                 report=report,
-                threads=threads,
+                threads=run_threads,
                 progress=update,
             )
         except (ParityFailedError, QuantizationFailedError) as error:
             failed = error
     if failed is not None:
-        if isinstance(failed, QuantizationFailedError):
-            from gtp_export.gate_reports import gate_failure
-
-            gate_failure(failed, json)
-        else:
-            _show_failure(failed, json)
-        raise typer.Exit(GATE_FAILED)
+        _fail(failed, json)
     proof = exported.proof
     for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
         console.note(f"note: {text}")
     if json:
         console.emit(_document(exported))
     else:
-        _show(exported, threads)
+        _show(exported, run_threads)
+
+
+def _fail(error: "ParityFailedError | QuantizationFailedError", json: bool) -> NoReturn:
+    from gtp_export.tables import gate_failure
+    from gtp_exporters import ParityFailedError
+
+    if isinstance(error, ParityFailedError):
+        _show_failure(error, json)
+    else:
+        gate_failure(error, json)
+    raise typer.Exit(GATE_FAILED)
 
 
 def _document(exported: "Exported") -> dict[str, Any]:
@@ -184,7 +198,7 @@ def _document(exported: "Exported") -> dict[str, Any]:
 
 
 def _show_failure(error: "ParityFailedError", json: bool) -> None:
-    from gtp_export.reports import parity_lines
+    from gtp_export.tables import parity_lines
 
     parity = error.proof.parity
     assert parity is not None
@@ -211,7 +225,7 @@ def _show(exported: "Exported", threads: int) -> None:
 
 
 def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
-    from gtp_export.reports import latency_table, parity_lines
+    from gtp_export.tables import latency_table, parity_lines
 
     assert proof.parity is not None
     batch = proof.latency[0].batch

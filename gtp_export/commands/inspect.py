@@ -4,16 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gtp_export import console
-from gtp_export.gate_reports import describe_quantization
-from gtp_export.options import Json, ModelPath, Verbose
-from gtp_export.reports import describe_engine
+from gtp_export.options import Json, ModelPath
+from gtp_export.tables import describe_engine, describe_quantization
 from gtp_runtime import Manifest, errors, read_manifest
 from gtp_runtime.manifest import TensorSpec
 
 LONG = 80  # characters of a setting that are shown
 
 
-def inspect(path: ModelPath, json: Json = False, verbose: Verbose = False) -> None:
+def inspect(path: ModelPath, json: Json = False) -> None:
     """Show an export: its settings, the tokens, MACs and graph nodes of each layer, and its files with their parity."""
     if not path.exists():
         raise errors.ManifestError(f"no file {path}: gtp-export export MODEL writes one")

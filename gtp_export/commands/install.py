@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.numbers import finite, positive
-from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.options import Json, option
+from gtp_export.running import RunOptions, takes_run_options
+from gtp_export.values import milliseconds
+from gtp_export.values import seconds as read_seconds
 
 
 @takes_run_options()
@@ -26,18 +27,21 @@ def install(
     ] = False,
     budget_ms: Annotated[
         float | None,
-        typer.Option(
-            help="Most milliseconds of a run (p50); exit code 5 above, and TARGET stays as it is.",
-            show_default=False,
-            callback=positive,
+        option(
+            "Most time of a run (p50), 20 or 20ms; exit code 5 above, and TARGET stays as it is.",
+            "--budget-ms",
+            "--latency-budget",
+            parser=milliseconds,
+            metavar="TIME",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Seconds of timing, after a warm-up.", min=0, callback=finite)] = 1.0,
+    seconds: Annotated[
+        float,
+        option("Time of measuring, after a warm-up: 1, 500ms, 1m (default: 1s).", parser=read_seconds, metavar="TIME"),
+    ] = 1.0,
     *,
     running: RunOptions,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Put an export in place of another, in one step, after it was proven here: by its parity pack and a budget."""
     import gtp_runtime

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, Verbose
+from gtp_export.options import Json
 
 
 def keygen(
@@ -14,7 +14,6 @@ def keygen(
         Path, typer.Argument(help="Writes NAME.key, which signs, and NAME.pub, which verifies.", show_default=False)
     ],
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Make an Ed25519 key pair. Keep NAME.key secret; give NAME.pub to devices."""
     from gtp_runtime.deploy.keys import write_key_pair

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, ModelPath, Quiet, Verbose, Workers
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.options import Json, ModelPath, Workers
+from gtp_export.running import RunOptions, takes_run_options
 from gtp_runtime.errors import FAILED, ImageError
 from gtp_runtime.images.folders import image_names, image_path
 
 if TYPE_CHECKING:
-    from gtp_runtime.prediction import Answer
+    from gtp_runtime.predict_each import Answer
 
 
 @takes_run_options()
@@ -35,8 +35,6 @@ def predict(
     *,
     running: RunOptions,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Classify images with an exported model; one that cannot be read does not lose the others (exit code 1)."""
     if json and json_lines:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.numbers import finite
-from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.options import Json
+from gtp_export.values import finite
 from gtp_exporters.quantizing.options import CALIBRATIONS, FORMS
 from gtp_runtime.errors import GATE_FAILED
 
@@ -60,8 +60,6 @@ def quantize(
     ] = True,
     threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 1,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Quantise an export's graphs, GTP and dense, to int8; they count once they answer nearly as fp32 does."""
     kept = tuple(name.strip() for name in (keep_fp32 or "").split(",") if name.strip())
@@ -77,7 +75,7 @@ def quantize(
             made = run(directory, options, update)
         except QuantizationFailedError as error:
             failed = error
-    from gtp_export.gate_reports import gate_document, gate_failure
+    from gtp_export.tables import gate_document, gate_failure
 
     if failed is not None:
         gate_failure(failed, json)
@@ -89,7 +87,7 @@ def quantize(
 
 
 def _show(made: "Quantized") -> None:
-    from gtp_export.gate_reports import gate_lines
+    from gtp_export.tables import gate_lines
 
     gate_lines(made.reports)
     if made.kept_fp32:

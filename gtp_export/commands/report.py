@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, Quiet, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
+from gtp_export.options import Json
+from gtp_export.running import RunOptions, takes_run_options
 
 if TYPE_CHECKING:
     from gtp_exporters.report.samples import Sample
@@ -31,8 +31,6 @@ def report(
     *,
     running: RunOptions,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Write one page, report.html, that shows an export: parity, accuracy, latency, layers and token maps.
 

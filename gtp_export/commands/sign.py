@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, Verbose
+from gtp_export.options import Json
 from gtp_runtime.errors import FAILED
 
 
@@ -24,7 +24,6 @@ def sign(
         ),
     ] = None,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Sign an export: its manifest, which has the sha256 of every file, and a version. Writes model.sig."""
     from gtp_runtime.deploy.keys import read_private_key

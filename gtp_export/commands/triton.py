@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, Quiet, Verbose
+from gtp_export.options import Json
 
 
 def triton(
@@ -41,8 +41,6 @@ def triton(
         ),
     ] = None,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Write a model repository for Triton Inference Server, for those who outgrow one device."""
     from gtp_exporters.triton import TritonOptions, write_repository

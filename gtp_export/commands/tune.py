@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console, fleets
-from gtp_export import settings_options as of_method
-from gtp_export.numbers import finite
-from gtp_export.options import Json, Labels, Quiet, Ray, Verbose
-from gtp_export.run_options import RunOptions, takes_run_options
-from gtp_export.units import read_seconds
+from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, option
+from gtp_export.running import Backend, Compute, Provider, RunOptions, Threads, given_options
+from gtp_export.values import finite, milliseconds, positive_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
 from gtp_runtime.precisions import converted_names
 
@@ -18,12 +16,11 @@ if TYPE_CHECKING:
     from gtp_exporters.tuning.outcome import Outcome
 
 
-@takes_run_options(files=False, threads=1)
 def tune(
-    model: Annotated[str, typer.Argument(help="A recipe (gtp-export models), timm:NAME, or a recipe file.")],
+    model: Model,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="A directory for the search. One that is there is gone on with."),
+        typer.Option("-o", "--output", help="A directory for the search; an earlier search there is resumed."),
     ],
     data: Annotated[
         Path | None,
@@ -50,14 +47,19 @@ def tune(
         ),
     ] = None,
     latency_budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Find the nearest to the dense model whose median latency is at most this: 20ms.", show_default=False
+        float | None,
+        option(
+            "Find the nearest to the dense model whose median latency is at most this: 20, 20ms.",
+            "--latency-budget",
+            "--budget-ms",
+            parser=milliseconds,
+            metavar="TIME",
         ),
     ] = None,
     trials: Annotated[int, typer.Option(help="Settings to try in all.", min=1)] = 100,
     timeout: Annotated[
-        str | None, typer.Option(help="Begin no further trial after this time: 10min, 2h.", show_default=False)
+        float | None,
+        option("Begin no further trial after this time: 300s, 10min, 2h.", parser=positive_seconds, metavar="TIME"),
     ] = None,
     images: Annotated[
         int | None,
@@ -71,32 +73,26 @@ def tune(
     precisions: Annotated[
         str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names('onnxruntime'))}.")
     ] = "fp32",
-    weights: Annotated[
-        str, typer.Option(help="pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto.")
-    ] = "pretrained",
-    batch: Annotated[int, typer.Option("-b", "--batch", help="Images per run.", min=1)] = 1,
-    img_size: Annotated[
-        str | None,
-        typer.Option(help="Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's).", show_default=False),
-    ] = None,
+    weights: Weights = "pretrained",
+    batch: Batch = 1,
+    img_size: ImageSize = None,
     ray: Ray = None,
     seed: Annotated[int, typer.Option(help="Seed of the search, and of random weights.", min=0)] = 0,
-    *,
-    running: RunOptions,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    provider: Provider = None,
+    compute: Compute = None,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Search for GTP settings of MODEL that keep a limit of accuracy or latency, both measured."""
-    budget = read_seconds(latency_budget, "--latency-budget")
-    seconds = read_seconds(timeout, "--timeout")
-    if (max_drop is None) == (budget is None):
-        said = "neither was given" if budget is None else "both were given"
+    if (max_drop is None) == (latency_budget is None):
+        said = "neither was given" if latency_budget is None else "both were given"
         raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")
     if data is None and (labels is not None or by_order):
         raise typer.BadParameter(f"{'--labels' if labels else '--by-order'} needs --data DIR: it says its classes")
-    size = of_method.read_size(img_size)
-    with console.progress("tuning", trials, unit="trials", seconds=seconds) as update:
+    check_names(model)
+    running = RunOptions(backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": 1})
+    with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         update("loading torch")
         from gtp_exporters.tuning.front import Limit
         from gtp_exporters.tuning.options import TuneOptions
@@ -107,19 +103,19 @@ def tune(
 
         name = running.spec(Path(MODEL_NAME)).name
         options = TuneOptions(
-            limit=Limit(max_drop, None if budget is None else 1e3 * budget),
+            limit=Limit(max_drop, latency_budget),
             data=data if ray is None or data is None else data.resolve(),
             labels=labels,
             by_order=by_order,
             trials=trials,
-            seconds=seconds,
+            seconds=timeout,
             images=images,
             precisions=tuple(part.strip() for part in precisions.split(",")),
             batch=batch,
             running=Running(name, running.options_of(Path(MODEL_NAME))),
             seed=seed,
         )
-        recipe = load_recipe(model, size)
+        recipe = load_recipe(model, img_size)
         with fleets.joined(ray, options.data or recipe.images, device=True) as fleet:
             outcome = run(recipe, output, options, weights=weights, seed=seed, workers=fleet, progress=update)
     if json:

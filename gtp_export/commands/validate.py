@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console, fleets
-from gtp_export.numbers import finite
-from gtp_export.options import DataFolder, Json, Labels, ModelPath, Quiet, Ray, Verbose, Workers
-from gtp_export.run_options import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.options import DataFolder, Json, Labels, ModelPath, Ray, Workers
+from gtp_export.running import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.values import finite
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
 from gtp_runtime.precisions import PRECISIONS
@@ -67,11 +67,9 @@ def validate(
     *,
     running: RunOptions,
     json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline."""
-    from gtp_export.reports import accuracy_lines, parity_lines
+    from gtp_export.tables import accuracy_lines, parity_lines
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
     _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, ray=ray, **reading)

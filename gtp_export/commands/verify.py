@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json, Verbose
+from gtp_export.options import Json
 
 
 def verify(
@@ -25,7 +25,6 @@ def verify(
         ),
     ] = None,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Check that a trusted key signed an export, and that no file was changed, added or taken away since."""
     from gtp_runtime.deploy.signing import Trust

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-import timm
-
 from gtp_models.errors import ConfigError
 from gtp_models.recipes import Recipe
 
@@ -35,8 +33,8 @@ def gives_features(model: Any, name: str, head: str = "auto", projection: bool =
     if not model.num_classes:
         if head == "keep":
             raise ConfigError(f"{name} has no classifier to keep: omit --head to get its features")
-        note = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
-        return True, note if head == "auto" else ""
+        said = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
+        return True, said if head == "auto" else ""
     if not projection and not projects(model, name):
         return False, ""
     return True, (
@@ -49,6 +47,8 @@ def projects(model: Any, name: str) -> bool:
     """Whether the head is CLIP's projection, which timm counts as classes."""
     if model.num_classes == 1000 or model.num_classes not in _DIMENSIONS:
         return False
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     named = bool(_CLIP & set(name.partition(".")[0].split("_")))
     return named and config is not None and model.num_classes == config.num_classes

@@ -8,6 +8,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 
 KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
+EVERYWHERE = ("even", "early", "late")
 TILES = (16, 8, 4)  # token counts that are multiples of these suit the tiles of runtimes
 TILES_IN = 12  # a tile is at most this fraction (1/12) of the tokens
 CLOSE = 0.01  # of the dense model's MACs: how far "+aligned" may be from its budget
@@ -103,42 +104,66 @@ def maker(text: str, shape: ModelShape) -> Callable[[float], Amounts]:
     """Return a function from the total share of tokens to remove, 0..1, to a schedule.
 
     Raises:
-        ConfigError: an unknown kind, or more steps than the model has different layers for.
+        ConfigError: an unknown kind, a layer that the model has not, or more steps than it has different layers for.
     """
+    kind, multiple = _parsed(text)
+    weights = _weights(kind, shape.depth)
+    if multiple is None:
+        return lambda share: spread(weights, share * shape.patches)
+    start = shape.patches + shape.num_prefix
+    return lambda share: rounded(spread(weights, share * shape.patches), start, multiple)
+
+
+def check_schedule(text: str) -> str:
+    """Return a schedule whose form is right, for a model of any depth.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    _parsed(text)
+    return text
+
+
+def _parsed(text: str) -> tuple[str, int | None]:
+    """Return the kind, "at:1,5", and the multiple of "+aligned:M"; None where the counts are not aligned."""
     kind, plus, aligned = text.partition("+")
     if kind.startswith("aligned:") and not plus:
-        kind, aligned = "even", kind
-    weights = _weights(kind, shape.depth)
-    name, _, multiple = aligned.partition(":")
-    if weights is None or (aligned and not (name == "aligned" and _positive(multiple))):
+        kind, plus, aligned = "even", "+", kind
+    name, _, rest = kind.partition(":")
+    numbers = rest.split(",") if name == "at" else [rest]
+    right = kind in EVERYWHERE or (name in ("every", "steps") and _positive(rest))
+    right = right or (name == "at" and all(part.isdecimal() for part in numbers))
+    word, _, multiple = aligned.partition(":")
+    if not right or (plus and not (word == "aligned" and _positive(multiple or str(TILES[0])))):
         raise ConfigError(
             f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
             "+aligned or +aligned:16 after any of them rounds the tokens of each layer to multiples"
         )
-    if not aligned:
-        return lambda share: spread(weights, share * shape.patches)
-    start = shape.patches + shape.num_prefix
-    return lambda share: rounded(spread(weights, share * shape.patches), start, int(multiple))
+    return kind, int(multiple) if multiple else None
 
 
-def _weights(kind: str, depth: int) -> list[int] | None:
-    """Return each layer's share of the removed tokens, as weights; None for an unknown kind."""
+def _weights(kind: str, depth: int) -> list[int]:
+    """Return each layer's share of the removed tokens, as weights."""
     name, _, rest = kind.partition(":")
     layers = range(depth)
-    if name in ("even", "early", "late") and not rest:
+    if name in EVERYWHERE:
         return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
-    if name == "every" and _positive(rest) and int(rest) <= depth:
-        return [int(layer % int(rest) == int(rest) - 1) for layer in layers]
-    if name == "steps" and _positive(rest):
+    chosen = [int(part) for part in rest.split(",")]
+    if name == "every":
+        _check_depth(kind, chosen[0] - 1, depth)
+        return [int(layer % chosen[0] == chosen[0] - 1) for layer in layers]
+    if name == "steps":
         most = 2 * depth // 3  # more would fall on the same layers
-        if int(rest) > most:
+        if chosen[0] > most:
             raise ConfigError(f"{kind}: a model of {depth} layers takes at most steps:{most}; every:1 reduces in all")
-        reducing = steps(int(rest), depth)
-        return [int(layer in reducing) for layer in layers]
-    if name == "at" and all(part.isdecimal() and int(part) < depth for part in rest.split(",")):
-        reducing = [int(part) for part in rest.split(",")]
-        return [int(layer in reducing) for layer in layers]
-    return None
+        chosen = steps(chosen[0], depth)
+    _check_depth(kind, max(chosen), depth)
+    return [int(layer in chosen) for layer in layers]
+
+
+def _check_depth(kind: str, layer: int, depth: int) -> None:
+    if layer >= depth:
+        raise ConfigError(f"schedule {kind}: there is no layer {layer}, the model has {depth} layers, 0 to {depth - 1}")
 
 
 def steps(count: int, depth: int) -> list[int]:

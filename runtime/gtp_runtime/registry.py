@@ -3,14 +3,14 @@
 Entries are added by literal name where they are defined, so a search for a name finds its definition. The package of a
 registry imports the modules of its own entries in its ``__init__``: nothing walks over files, so programs that
 PyInstaller froze and zip applications have the same entries. Entries that are too heavy for that stand in modules that
-the registry lists, and that are imported at the first look-up. An application adds its own in the same way.
+the registry names, and each is imported when it is looked up. An application adds its own in the same way.
 
     COLOURS: Registry[Colour] = Registry("colour", InputError)
     RED = COLOURS.add(Colour("red"))
     COLOURS["red"] is RED
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -33,13 +33,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Args:
         kind: what an entry is, or the setting that selects one: "backend", "selection". Messages start with it.
         error: the class of all errors.
-        modules: modules that add entries, imported at the first look-up.
+        modules: of entries that are heavy to import, the module that adds each, by its name.
     """
 
-    def __init__(self, kind: str, error: type[Exception], modules: Sequence[str] = ()) -> None:
+    def __init__(self, kind: str, error: type[Exception], modules: Mapping[str, str] | None = None) -> None:
         self.kind, self.error = kind, error
         self._entries: dict[str, Entry] = {}
-        self._modules = tuple(modules)
+        self._modules = dict(modules or {})
 
     def add(self, entry: Entry) -> Entry:
         """Add an entry and return it; it decorates classes that have a ``name``. Adding it again changes nothing.
@@ -63,19 +63,15 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """
         if name not in self:
             raise self.error(f"{self.kind}={name!r} is unknown: choose one of {', '.join(self)}")
+        if name not in self._entries:
+            import_module(self._modules[name])
         return self._entries[name]
 
     def __contains__(self, name: Any) -> bool:
-        return isinstance(name, str) and name in self._complete()
+        return isinstance(name, str) and (name in self._entries or name in self._modules)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._complete()))
+        return iter(sorted({*self._entries, *self._modules}))
 
     def __len__(self) -> int:
-        return len(self._complete())
-
-    def _complete(self) -> dict[str, Entry]:
-        for module in self._modules:
-            import_module(module)
-        self._modules = ()
-        return self._entries
+        return len({*self._entries, *self._modules})

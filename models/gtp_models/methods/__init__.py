@@ -44,7 +44,12 @@ class Method:
 METHODS: Registry[Method] = Registry(
     "method",
     ConfigError,
-    modules=("gtp_models.methods.baselines", "gtp_models.methods.gtp.blocks", "gtp_models.methods.tome"),
+    modules={
+        "dense": "gtp_models.methods.baselines",
+        "drop": "gtp_models.methods.baselines",
+        "gtp": "gtp_models.methods.gtp.blocks",
+        "tome": "gtp_models.methods.tome",
+    },
 )
 
 

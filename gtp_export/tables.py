@@ -1,15 +1,22 @@
-"""How results look to people, shared by the commands that show them."""
+"""How results look: tables and lines for people, documents for programs. Commands that show the same share them."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
-from gtp_runtime import Accuracy, Latency, Parity
-from gtp_runtime.manifest import EngineInfo
 from gtp_runtime.parity import details, headline
 from gtp_runtime.text import number, percent
 
+if TYPE_CHECKING:
+    from gtp_exporters import QuantizationFailedError
+    from gtp_exporters.quantizing.gate import GateReport
+    from gtp_exporters.quantizing.quantizer import LayerLoss
+    from gtp_runtime import Accuracy, Latency, Parity
+    from gtp_runtime.manifest import EngineInfo, QuantizationInfo
 
-def latency_table(results: Sequence[Latency], title: str) -> None:
+
+def latency_table(results: "Sequence[Latency]", title: str) -> None:
     """Show one row per file: ``share realised`` is that of the saved MACs, ``overhead`` is relative to drop."""
     columns: tuple[str, ...] = (
         "file",
@@ -34,7 +41,7 @@ def latency_table(results: Sequence[Latency], title: str) -> None:
         )
 
 
-def footprint_table(results: Sequence[Latency]) -> None:
+def footprint_table(results: "Sequence[Latency]") -> None:
     """Show size, peak memory and cold start of each file, where they were measured."""
     rows = [(result.file, result.footprint) for result in results if result.footprint is not None]
     if rows:
@@ -49,7 +56,7 @@ def footprint_table(results: Sequence[Latency]) -> None:
         )
 
 
-def _latency_row(result: Latency) -> tuple[str, ...]:
+def _latency_row(result: "Latency") -> tuple[str, ...]:
     times = (result.p50_ms, result.p90_ms, result.p95_ms, result.p99_ms, result.mean_ms)
     return (
         result.file,
@@ -63,7 +70,7 @@ def _latency_row(result: Latency) -> tuple[str, ...]:
     )
 
 
-def parity_lines(parity: Parity, images: str) -> None:
+def parity_lines(parity: "Parity", images: str) -> None:
     """Show a parity report in a few lines, the failed gates last."""
     console.out.print(headline(parity, images), style="" if parity.ok else "red", markup=False)
     for text in details(parity):
@@ -72,7 +79,7 @@ def parity_lines(parity: Parity, images: str) -> None:
         console.out.print(f"  gate: {problem}", style="red", markup=False)
 
 
-def accuracy_lines(accuracy: Accuracy, folder: str) -> None:
+def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
     """Show accuracy on a folder compared with the dense baseline, with standard errors where known."""
     rows = [("model", _with_error(accuracy.top1, accuracy.top1_se), percent(accuracy.top5, 2))]
     if accuracy.dense_top1 is not None:
@@ -97,8 +104,60 @@ def _with_error(share: "float | None", error: "float | None") -> str:
     return percent(share, 2) + ("" if error is None else f" ± {100 * error:.2f}")
 
 
-def describe_engine(info: EngineInfo) -> str:
+def describe_engine(info: "EngineInfo") -> str:
     """Where and for what an engine was built, in a line."""
     built_for = ", ".join(info.targets) or info.gpu or "Ampere and later"
     took = f"built in {info.build_seconds:.1f} s"
     return f"{info.flavor} {info.version} for {built_for}, {info.layers} network layers, {took}"
+
+
+def gate_lines(reports: "Sequence[GateReport]") -> None:
+    """How quantised files compare with their float32 twins, a line a file, and the limits that they missed."""
+    for report in reports:
+        drop = None if report.drop is None else f"{report.drop:.2f} points"
+        overlap = min((layer.overlap for layer in report.layers), default=None)
+        parts = [
+            None if report.agreement is None else f"top-1 agrees on {percent(report.agreement)}",
+            None if drop is None else f"top-1 {percent(report.top1, 2)}, {drop} ± {number(report.drop_se)} below fp32",
+            None if report.divergence is None else f"divergence {report.divergence:.2g} nats",
+            f"cosine {report.cosine:.4f}",
+            None if overlap is None else f"token overlap {overlap:.3f} at least",
+        ]
+        console.out.print(
+            f"{report.file} {'ok' if report.ok else 'FAILED'} on {report.images} images ({report.origin}): "
+            f"{', '.join(part for part in parts if part)}",
+            style="" if report.ok else "red",
+            markup=False,
+        )
+        for problem in report.problems:
+            console.out.print(f"  gate: {problem}", style="red", markup=False)
+
+
+def gate_document(reports: "Sequence[GateReport]", losses: "Sequence[LayerLoss]") -> dict[str, Any]:
+    """How quantised files compare with their float32 twins, as plain values."""
+    return {
+        "ok": all(report.ok for report in reports),
+        "files": [report.to_dict() for report in reports],
+        "losses": [asdict(found) for found in losses],
+    }
+
+
+def gate_failure(error: "QuantizationFailedError", json: bool) -> None:
+    """What a gate that failed measured, and the layers that lose most."""
+    if json:
+        console.emit(gate_document(error.reports, error.losses))
+    else:
+        gate_lines(error.reports)
+        rows = [(found.layer, f"{found.loss:.2g}") for found in error.losses[:10]]
+        console.table("layers that lose most alone", ("layer", "divergence"), rows)
+    console.err.print(f"error: {error}", style="red", markup=False)
+
+
+def describe_quantization(info: "QuantizationInfo") -> str:
+    """How a graph was quantised, in a line."""
+    kept = f"; fp32: {', '.join(info.kept_fp32)}" if info.kept_fp32 else ""
+    selection = ", those that decide which tokens leave as well" if info.selection else ""
+    return (
+        f"for {info.target}, {info.products} products in int8{selection}, {info.activations} activations, "
+        f"{info.calibration} on {info.images} images{kept}"
+    )

@@ -1,0 +1,179 @@
+"""How files run: ``--backend``, ``--precision``, the options of backends, and what is trusted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from gtp_export import console
+from gtp_export.options import one_of, option, with_options
+from gtp_runtime.backends import BACKENDS, find_backend
+from gtp_runtime.backends.onnxruntime import Provider as Providers
+from gtp_runtime.backends.openvino import Compute as Computes
+from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    from gtp_runtime import Model
+    from gtp_runtime.backends import BackendSpec
+
+PANEL = "How files run"
+TRUST_PANEL = "What is trusted"
+NOT_KEPT = (
+    "note: the result was not stored in the manifest: it is signed or cannot be written, or the file was replaced "
+    "during the run (-v shows which)"
+)
+THREADS = (
+    "CPU threads, 0 for all. Default: 1 where latency is measured (bench, compare, tune, export, quantize), else 0. "
+    "For onnxruntime, openvino."
+)
+
+
+def _option(text: str, panel: str = PANEL, **given: Any) -> Any:
+    return option(text, rich_help_panel=panel, **given)
+
+
+Backend = Annotated[
+    str,
+    _option(
+        "What runs the file; auto goes by its extension, and tries a directory's engine first (default: auto).",
+        **one_of(("auto", *BACKENDS)),
+    ),
+]
+Precision = Annotated[
+    str | None,
+    _option(
+        "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx).", names=lambda: PRECISIONS
+    ),
+]
+Threads = Annotated[int | None, _option(THREADS, min=0)]
+Provider = Annotated[
+    str | None, _option("Execution provider. For onnxruntime (default: cpu).", **one_of(get_args(Providers)))
+]
+Compute = Annotated[
+    str | None, _option("Precision to compute in. For openvino (default: fp32).", **one_of(get_args(Computes)))
+]
+HostCode = Annotated[
+    bool | None,
+    _option("Let an engine run its own code on the CPU; only for engines that you built. For tensorrt (default: no)."),
+]
+KeepKernels = Annotated[
+    bool | None,
+    _option("Keep TensorRT-RTX's kernels beside the engine; not with --trusted-key. For tensorrt (default: yes)."),
+]
+TrustedKey = Annotated[
+    Path | None,
+    _option("Public key (.pub) that must have signed the directory; nothing is loaded otherwise.", TRUST_PANEL),
+]
+MinVersion = Annotated[
+    int | None, _option("With --trusted-key: the lowest version of a signed export that is accepted.", TRUST_PANEL)
+]
+Remember = Annotated[
+    Path | None,
+    _option(
+        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.", TRUST_PANEL
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the user wants files to run.
+
+    Attributes:
+        backend: its name, or "auto".
+        given: the options that the user gave.
+        defaults: the command's own, for backends that have these options.
+        precision: of a directory's graphs, the one that is meant; None is model.onnx.
+    """
+
+    backend: str
+    given: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    precision: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``gtp_runtime.load`` for a directory, as the user gave them."""
+        return {"backend": self.backend, "precision": self.precision, **self.given}
+
+    def load(self, path: Path) -> "Model":
+        """Load a file, or what suits this device of a directory. Raises as ``gtp_runtime.load`` does."""
+        from gtp_runtime import load
+
+        return load(path, self.backend, precision=self.precision, **self.options(self.file(path)))
+
+    def file(self, path: Path) -> Path:
+        """Return the file of a path: of a directory, the graph in the given precision. Raises as ``load`` does."""
+        from gtp_runtime.manifest import find_graph
+
+        return find_graph(path, self.precision) if path.exists() else path
+
+    def load_file(self, file: Path) -> "Model":
+        """Load a file. Raises as ``gtp_runtime.load`` does."""
+        from gtp_runtime import load
+
+        return load(file, self.backend, **self.options(file))
+
+    def load_twin(self, model: "Model") -> "Model | None":
+        """Load the dense baseline of a file; None if there is none, or, with a note, if nothing here can run it."""
+        from gtp_runtime.loading import load_twin
+
+        names = ("trusted_key", "min_version", "remember")
+        try:
+            return load_twin(model, **{name: self.given[name] for name in names if name in self.given})
+        except BackendMissingError as error:
+            console.note(f"note: not compared with the dense baseline: {error}")
+            return None
+
+    def options(self, file: Path) -> dict[str, Any]:
+        """Return the options that the backend of a file gets: those given, and the command's own that it takes."""
+        return self.options_of(file) if file.exists() else dict(self.given)  # for load to report
+
+    def options_of(self, file: Path) -> dict[str, Any]:
+        """Return the same of a file that need not exist. Raises as ``gtp_runtime.load`` does of backends."""
+        names = self.spec(file).option_names
+        return {**{name: value for name, value in self.defaults.items() if name in names}, **self.given}
+
+    def spec(self, file: Path) -> "BackendSpec":
+        """Return the backend that runs a file, which need not exist. Raises as ``gtp_runtime.load`` does."""
+        return find_backend(file, self.backend)
+
+
+def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that runs files the options below; it gets its ``RunOptions`` as the argument ``running``.
+
+    Args:
+        defaults: options whose default differs from the backend's in this command.
+    """
+
+    def run_options(
+        backend: Backend = "auto",
+        precision: Precision = None,
+        threads: Threads = None,
+        provider: Provider = None,
+        compute: Compute = None,
+        host_code: HostCode = None,
+        keep_kernels: KeepKernels = None,
+        trusted_key: TrustedKey = None,
+        min_version: MinVersion = None,
+        remember: Remember = None,
+    ) -> RunOptions:
+        given = given_options(
+            threads=threads,
+            provider=provider,
+            compute=compute,
+            host_code=host_code,
+            keep_kernels=keep_kernels,
+            trusted_key=trusted_key,
+            min_version=min_version,
+            remember=remember,
+        )
+        return RunOptions(backend, given, defaults, precision)
+
+    return with_options(run_options, "running")
+
+
+def given_options(**values: Any) -> dict[str, Any]:
+    """Return the options that were given: a backend refuses those that it does not take."""
+    return {name: value for name, value in values.items() if value is not None}

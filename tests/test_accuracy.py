@@ -5,13 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from gtp_runtime.accuracy import measure
+from gtp_runtime.accuracy import Accuracy, Tally, score
 from gtp_runtime.measures import standard_error
 
 ONE, OTHER = [3.0, 0.0, 0.0, 0.0, 0.0, -9.0], [0.0, 3.0, 0.0, 0.0, 0.0, -9.0]
 LABELS = np.zeros(4, int)
 DENSE = np.array([ONE, ONE, ONE, OTHER])
 LOGITS = np.array([ONE, ONE, OTHER, ONE])
+
+
+def measure(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None) -> Accuracy:
+    """Return accuracy from (N, classes) logits of a file and of its dense baseline, and from (N,) classes."""
+    tally = Tally()
+    tally.add(score(logits, dense, classes), len(logits))
+    return tally.accuracy()
 
 
 def test_without_classes_and_twin_nothing_is_known() -> None:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.attention import attend
 from gtp_models.frame.families import block_form
-from gtp_models.frame.families.eva import GTPEva
+from gtp_models.frame.families.eva import PatchedEva
 from gtp_models.frame.patch import is_patched, remove, trace_tokens
 from gtp_models.frame.rotary import rope_rows
 from gtp_models.frame.tokens import Tokens
@@ -123,7 +123,7 @@ def test_comes_off(name: str, method: str) -> None:
     images, keys, blocks = images_for(model), list(model.state_dict()), list(model.blocks)
     before = model(images)
     apply(apply(model, GTPConfig(num_prop=1, num_neighbours=4)), settings_of(method))
-    assert (type(model), is_patched(model), isinstance(model, Eva)) == (GTPEva, True, True)
+    assert (type(model), is_patched(model), isinstance(model, Eva)) == (PatchedEva, True, True)
     assert list(model.state_dict()) == keys
     assert model(images).shape == before.shape
     assert torch.equal(model(images), before) == (method == "dense")

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from artifacts import DIGITS, ONE_OF_EACH, SEVEN, Command, python
+from test_accuracy import measure
 
 import gtp_runtime
-from gtp_runtime import Model, checkpoint, find_image_set
-from gtp_runtime.accuracy import NAMED, Accuracy, Tally, measure, score
+from gtp_runtime import Model, evaluation, find_image_set
+from gtp_runtime.accuracy import NAMED, Accuracy, Tally, score
 from gtp_runtime.errors import ImageError, InputError
-from gtp_runtime.evaluating import evaluate_each
-from gtp_runtime.read_ahead import AHEAD, count_workers, read_ahead
+from gtp_runtime.evaluation import evaluate_each
+from gtp_runtime.prediction import AHEAD, count_workers, read_ahead
 
 
 @pytest.fixture
@@ -86,12 +87,12 @@ def test_an_evaluation_goes_on_where_it_was_killed(
     model: Model, dense: Model, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = gtp_runtime.evaluate(model, dense, data)
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr("gtp_runtime.scoring.CHUNK", 4)
+    monkeypatch.setattr(evaluation, "SECONDS", 0.0)
+    monkeypatch.setattr("gtp_runtime.evaluation.CHUNK", 4)
     kept, shares = tmp_path / "kept.json", []
 
     def killed(task: str, share: float | None = None) -> None:
-        monkeypatch.setattr(checkpoint.Checkpoint, "write", lambda self: None)  # nothing is written after a kill -9
+        monkeypatch.setattr(evaluation.Checkpoint, "write", lambda self: None)  # nothing is written after a kill -9
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -112,7 +113,7 @@ def test_several_files_are_measured_in_one_reading(
     images, kept = find_image_set(data, model.manifest), [tmp_path / "0.json", tmp_path / "1.json"]
     alone = [gtp_runtime.evaluate(file, dense, images) for file in (model, dense)]
     gtp_runtime.evaluate(model, dense, images, resume=kept[0])
-    monkeypatch.setattr("gtp_runtime.scoring.CHUNK", 5)
+    monkeypatch.setattr("gtp_runtime.evaluation.CHUNK", 5)
     runs: list[int] = []
     outputs = Model._outputs
     monkeypatch.setattr(
@@ -144,8 +145,8 @@ def test_a_process_that_is_killed_leaves_what_was_done(digits: Path, tmp_path: P
         )
     killed = f"""
 import os, signal, gtp_runtime
-from gtp_runtime import checkpoint
-checkpoint.SECONDS = 0.0
+from gtp_runtime import evaluation
+evaluation.SECONDS = 0.0
 tell = lambda task, share=None: os.kill(os.getpid(), signal.SIGKILL) if share > 0.5 else None
 with gtp_runtime.load({str(digits)!r}, threads=1) as model:
     gtp_runtime.evaluate(model, None, {str(folder)!r}, tell, resume={str(kept)!r})

@@ -14,7 +14,7 @@ from gtp_runtime.errors import FAILED, ImageError
 from gtp_runtime.images.folders import image_names, image_path
 
 if TYPE_CHECKING:
-    from gtp_runtime.predict_each import Answer
+    from gtp_runtime.prediction import Answer
 
 
 @takes_run_options()

@@ -33,8 +33,8 @@ def gives_features(model: Any, name: str, head: str = "auto", projection: bool =
     if not model.num_classes:
         if head == "keep":
             raise ConfigError(f"{name} has no classifier to keep: omit --head to get its features")
-        said = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
-        return True, said if head == "auto" else ""
+        note = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
+        return True, note if head == "auto" else ""
     if not projection and not projects(model, name):
         return False, ""
     return True, (

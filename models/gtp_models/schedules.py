@@ -148,17 +148,17 @@ def _weights(kind: str, depth: int) -> list[int]:
     layers = range(depth)
     if name in EVERYWHERE:
         return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
-    chosen = [int(part) for part in rest.split(",")]
+    reducing = [int(part) for part in rest.split(",")]
     if name == "every":
-        _check_depth(kind, chosen[0] - 1, depth)
-        return [int(layer % chosen[0] == chosen[0] - 1) for layer in layers]
+        _check_depth(kind, reducing[0] - 1, depth)
+        return [int(layer % reducing[0] == reducing[0] - 1) for layer in layers]
     if name == "steps":
         most = 2 * depth // 3  # more would fall on the same layers
-        if chosen[0] > most:
+        if reducing[0] > most:
             raise ConfigError(f"{kind}: a model of {depth} layers takes at most steps:{most}; every:1 reduces in all")
-        chosen = steps(chosen[0], depth)
-    _check_depth(kind, max(chosen), depth)
-    return [int(layer in chosen) for layer in layers]
+        reducing = steps(reducing[0], depth)
+    _check_depth(kind, max(reducing), depth)
+    return [int(layer in reducing) for layer in layers]
 
 
 def _check_depth(kind: str, layer: int, depth: int) -> None:

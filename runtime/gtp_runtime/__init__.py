@@ -11,6 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gtp_runtime import errors as errors
+from gtp_runtime import telemetry
+
+telemetry.switch_off()  # before an engine is imported
 
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from gtp_runtime.deploy.install import install as install
     from gtp_runtime.deploy.install import rollback as rollback
     from gtp_runtime.deploy.watch import Stats as Stats
-    from gtp_runtime.evaluating import evaluate as evaluate
+    from gtp_runtime.evaluation import evaluate as evaluate
     from gtp_runtime.footprint import Footprint as Footprint
     from gtp_runtime.footprint import measure_footprint as measure_footprint
     from gtp_runtime.images.decoding import from_bgr as from_bgr
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from gtp_runtime.manifest import read_manifest as read_manifest
     from gtp_runtime.model import Model as Model
     from gtp_runtime.parity import Parity as Parity
-    from gtp_runtime.predicting import Prediction as Prediction
+    from gtp_runtime.prediction import Prediction as Prediction
 
 _HOMES = {  # the module that each name is imported from
     "Accuracy": "accuracy",
@@ -44,11 +47,11 @@ _HOMES = {  # the module that each name is imported from
     "Manifest": "manifest",
     "Model": "model",
     "Parity": "parity",
-    "Prediction": "predicting",
+    "Prediction": "prediction",
     "Preprocessing": "images.preprocessing",
     "Stats": "deploy.watch",
     "benchmark": "latency",
-    "evaluate": "evaluating",
+    "evaluate": "evaluation",
     "find_image_set": "images.labels",
     "from_bgr": "images.decoding",
     "from_nv12": "images.decoding",

@@ -136,15 +136,3 @@ class Tally:
             return None
         spread = self.squares[name] - self.sums[name] ** 2 / self.images
         return float(np.sqrt(max(0.0, spread) / (self.images - 1) / self.images))
-
-
-def measure(
-    logits: np.ndarray,
-    dense: np.ndarray | None,
-    labels: np.ndarray | None,
-    by_order: dict[str, int] | None = None,
-) -> Accuracy:
-    """Measure accuracy from (N, classes) logits of a file, N > 0, of its dense baseline, and from (N,) classes."""
-    tally = Tally()
-    tally.add(score(logits, dense, labels), len(logits))
-    return tally.accuracy(by_order)

@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime import latency, parity, recording, selftest, validating
-from gtp_runtime import predict_each as each
-from gtp_runtime.errors import ImageError, InputError, NoClassesError
+from gtp_runtime.errors import InputError, NoClassesError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, check_file
-from gtp_runtime.predicting import Prediction, best_classes, check_answers, check_topk, check_weights
+from gtp_runtime.prediction import (
+    Answer,
+    Prediction,
+    best_classes,
+    check_answers,
+    check_topk,
+    check_weights,
+    count_workers,
+    predict_each,
+)
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.read_ahead import count_workers
 from gtp_runtime.reference import Reference, read_reference
 from gtp_runtime.running import Runner
 
@@ -71,7 +78,7 @@ class Model(Runner):
         exif: bool = False,
         allow_random: bool = False,
         workers: int | None = None,
-    ) -> Iterator[tuple[ImageLike, "list[Prediction] | ImageError"]]:
+    ) -> Iterator[tuple[ImageLike, Answer]]:
         """Classify any number of images in bounded memory, each on its own.
 
         Args:
@@ -88,7 +95,14 @@ class Model(Runner):
             AnswerError: an answer that is not finite.
         """
         self._check_prediction(topk, allow_random)
-        return each.predict_each(self, images, topk, exif, count_workers(workers))
+
+        def read(image: ImageLike) -> np.ndarray:
+            return self.preprocess(image, exif=exif)
+
+        def classify(pixels: np.ndarray, names: list[ImageLike]) -> list[list[Prediction]]:
+            return best_classes(self.logits(pixels, names), self.manifest.labels, topk)
+
+        return predict_each(images, read, classify, self.batch, count_workers(workers))
 
     def _check_prediction(self, topk: int, allow_random: bool) -> None:
         self.check_classes("a prediction")

@@ -26,10 +26,10 @@ from gtp_models.methods.settings import Settings
 from gtp_runtime import ImageSet, Model, atomic, load
 from gtp_runtime.accuracy import Accuracy, Tally, score
 from gtp_runtime.errors import ImageError, RandomWeightsWarning
-from gtp_runtime.evaluating import evaluate_each
+from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
 from gtp_runtime.measures import divergence
-from gtp_runtime.predicting import check_answers
+from gtp_runtime.prediction import check_answers
 from gtp_runtime.progress import Progress, quiet
 
 FIRST, FACTOR = 64, 4  # images of the first rung, and how many times as many each next one has

@@ -13,7 +13,7 @@ from PIL import Image
 from gtp_runtime import Manifest, Model
 from gtp_runtime.images.folders import spread
 from gtp_runtime.manifest import REFERENCE_NAME, check_file
-from gtp_runtime.predicting import check_answers
+from gtp_runtime.prediction import check_answers
 from gtp_runtime.reference import Reference, read_reference
 
 PHOTOGRAPH = 64 * 64  # pixels from which JPEG is smaller and good enough

@@ -20,7 +20,7 @@ from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_runtime.accuracy import Tally, score
 from gtp_runtime.errors import ImageError
-from gtp_runtime.predicting import check_answers
+from gtp_runtime.prediction import check_answers
 
 KEPT = 1 << 29  # bytes of pixels
 Read = tuple[np.ndarray, np.ndarray | None, list[str]]

@@ -13,7 +13,7 @@ from gtp_exporters.tuning.workers import Workers, scoring_of
 from gtp_runtime import load
 from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import RandomWeightsWarning
-from gtp_runtime.evaluating import evaluate_each
+from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet.timing import time_files
 from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.latency import Latency

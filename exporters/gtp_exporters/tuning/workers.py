@@ -7,8 +7,8 @@ maps: workers know nothing of trials.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from gtp_runtime.evaluation import Scoring, score_images
 from gtp_runtime.fleet import Fleet, fleet_scoring
-from gtp_runtime.scoring import Scoring, score_images
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -19,7 +19,7 @@ def rope_table(
 ) -> Float[Tensor, "2 *layer places heads head_dim"]:
     """Make the table that ``rope_rows`` picks from: cosines and sines, one row for each position.
 
-    Prefix tokens have no position and are not rotated. Nor is a token that ``propagation="Mean"`` adds: it uses the
+    Prefix tokens have no position and are not rotated. Nor is a token that a method adds: it uses the
     row before the first patch, which exists without prefix tokens as well.
 
     Args:

@@ -18,10 +18,10 @@ class Tokens:
         x: token vectors, the images concatenated along the rows.
         batch: number of images B.
         num_prefix: prefix tokens at the front of each image, which never leave.
-        ids: position of each token in the embedded sequence; None until the first token leaves. The token that
-            ``propagation="Mean"`` adds has ``num_prefix - 1``: minus ``num_prefix``, that is -1.
+        ids: position of each token in the embedded sequence; None until the first token leaves. A token that a
+            method adds has ``num_prefix - 1``: minus ``num_prefix``, that is -1.
         scale: weight of each token as a key; None if every token has the weight 1.
-        setup: what the method computed before the first block (GTP: its token graph), or None.
+        setup: what the method computed before the first block (a token graph), or None.
         rope: rotary embeddings of all positions, from ``rotary.rope_table``, or None.
     """
 

@@ -77,10 +77,10 @@ class Settings:
     summary: ClassVar[str]  # one line for users
 
     def __post_init__(self) -> None:
-        given = [name for name in ("num_prop", "keep", "macs") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} are alternatives: give one")
-        if not given:
+        amounts = [name for name in ("num_prop", "keep", "macs") if getattr(self, name) is not None]
+        if len(amounts) > 1:
+            raise ConfigError(f"{' and '.join(amounts)} are alternatives: give one")
+        if not amounts:
             object.__setattr__(self, "num_prop", DEFAULT_NUM_PROP)
         if self.num_prop is not None:
             object.__setattr__(self, "num_prop", _amounts(self.num_prop))

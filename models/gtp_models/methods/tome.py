@@ -61,12 +61,12 @@ class ToMeBlocks(ReducingBlocks):
         first = similarity.shape[-1]
         leaving = order[..., first - amount :]
         staying = order[..., : first - amount].sort(stable=True).values  # the original order
-        chosen = take_ids(partner, leaving)
-        merged = _merge(tokens, 2 * staying, 2 * leaving, chosen)
+        receivers = take_ids(partner, leaving)
+        merged = _merge(tokens, 2 * staying, 2 * leaving, receivers)
         assert tokens.ids is not None
         left = take_ids(tokens.ids, 2 * leaving)
         gap = left.new_zeros(tokens.axes).to(tokens.x.dtype)
-        return Layer(_prefix_first(merged, evens, first - amount), left, gap, take_ids(tokens.ids, 2 * chosen + 1))
+        return Layer(_prefix_first(merged, evens, first - amount), left, gap, take_ids(tokens.ids, 2 * receivers + 1))
 
 
 def most(tokens: int, num_prefix: int) -> int:
@@ -87,15 +87,15 @@ def match(
     return best.values, best.indices
 
 
-def _merge(tokens: Tokens, staying: Tensor, leaving: Tensor, chosen: Tensor) -> Tokens:
+def _merge(tokens: Tokens, staying: Tensor, leaving: Tensor, receivers: Tensor) -> Tokens:
     """Add the leaving tokens to the odd tokens they chose, weighted by how many patches each stands for."""
     assert tokens.scale is not None
     assert tokens.ids is not None
     rows = (*tokens.axes, -1, tokens.x.shape[-1])
     odd_x, odd_scale = tokens.x.view(rows)[..., 1::2, :], tokens.scale[..., 1::2]
     left_x, left_scale = take(tokens.x, leaving, tokens.count).view(rows), take_last(tokens.scale, leaving)
-    receivers = torch.arange(odd_scale.shape[-1], device=tokens.x.device)
-    one_hot = (receivers[:, None] == chosen[..., None, :]).to(tokens.x.dtype)
+    odds = torch.arange(odd_scale.shape[-1], device=tokens.x.device)
+    one_hot = (odds[:, None] == receivers[..., None, :]).to(tokens.x.dtype)
     scale = odd_scale + left_scale @ one_hot.mT
     x = add_product(odd_x * odd_scale.mT, one_hot, left_x * left_scale.mT) / scale.mT
     odd_ids = tokens.ids[..., 1::2]

@@ -8,12 +8,12 @@ from typing import Any
 
 from gtp_runtime.accuracy import Scored
 from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.evaluation import Job, Scoring, score_images
 from gtp_runtime.fleet.fleet import Fleet
 from gtp_runtime.fleet.parcels import Parcel, pack, unpacked
 from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.loading import load
 from gtp_runtime.model import Model
-from gtp_runtime.scoring import Job, Scoring, score_images
 
 CHUNKS = 8  # of a shard
 

@@ -52,8 +52,8 @@ def family_of(model: Any) -> Family:
         if family.holds(model):
             return family
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: GTP supports timm's {' and '.join(FAMILIES)}; gtp-export models "
-        "lists the recipes"
+        f"{type(model).__name__} cannot be patched: gtp-export supports timm's {' and '.join(FAMILIES)}; "
+        "gtp-export models lists the recipes"
     )
 
 

@@ -12,12 +12,12 @@ from gtp_models.errors import UnsupportedModelError
 from gtp_models.frame.families.forms import FAMILIES, BlockForm, Blocks, Family, Linear, fused
 
 
-class GTPEva(Eva):  # type: ignore[misc]
+class PatchedEva(Eva):  # type: ignore[misc]
     """timm's ``Eva`` while it is patched.
 
     Modifications:
     - passes all tokens and rotary embeddings to the blocks at once
-    - what GTP does not support (attention masks, gradient checkpointing, fewer blocks) runs as in ``Eva``, block
+    - what no patch supports (attention masks, gradient checkpointing, fewer blocks) runs as in ``Eva``, block
       by block, unpatched
     """
 
@@ -45,7 +45,7 @@ def _scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
 def _check(model: Any) -> None:
     if model.patch_drop is not None:
         raise UnsupportedModelError(
-            "the model was made with patch_drop_rate, which removes tokens before GTP: create it with patch_drop_rate=0"
+            "the model was made with patch_drop_rate, which removes tokens on its own: create it with patch_drop_rate=0"
         )
     if type(model.rope) is RotaryEmbedding:
         raise UnsupportedModelError(
@@ -60,7 +60,7 @@ def _plain(blocks: Mapping[str, nn.Module]) -> Blocks:
 
 def _install(model: Any, blocks: Blocks, patched: bool) -> None:
     model.blocks = blocks
-    model.__class__ = GTPEva if patched else Eva
+    model.__class__ = PatchedEva if patched else Eva
 
 
 FAMILIES.add(
@@ -79,7 +79,7 @@ FAMILIES.add(
             ),
         },
         attentions={EvaAttention: _projections, AttentionRope: _projections},
-        holds=lambda model: type(model) in (Eva, GTPEva),
+        holds=lambda model: type(model) in (Eva, PatchedEva),
         check=_check,
         plain=_plain,
         install=_install,

@@ -56,23 +56,23 @@ class Family:
         self.check(model)
         if model.dynamic_img_size:
             raise UnsupportedModelError(
-                "the model was made with dynamic_img_size=True, but GTP needs a fixed grid: create it with img_size=… "
-                "and dynamic_img_size=False"
+                "the model was made with dynamic_img_size=True, but token reduction needs a fixed grid: create it with "
+                "img_size=… and dynamic_img_size=False"
             )
         if model.grad_checkpointing:
             raise UnsupportedModelError(
-                "gradient checkpointing is on, which runs the blocks one by one and bypasses GTP: "
+                "gradient checkpointing is on, which runs the blocks one by one and bypasses the patch: "
                 "call model.set_grad_checkpointing(False)"
             )
         for block in model.blocks:
             if type(block) not in self.blocks:
                 raise UnsupportedModelError(
-                    f"blocks of {type(block).__name__} cannot be patched: GTP runs between the attention and the MLP "
-                    f"of timm's {_names(self.blocks)}"
+                    f"blocks of {type(block).__name__} cannot be patched: tokens leave between the attention and the "
+                    f"MLP of timm's {_names(self.blocks)}"
                 )
             if type(block.attn) not in self.attentions:
                 raise UnsupportedModelError(
-                    f"{type(block.attn).__name__} cannot be patched: GTP needs the attention map of "
+                    f"{type(block.attn).__name__} cannot be patched: token reduction needs the attention map of "
                     f"{_names(self.attentions)}"
                 )
 

@@ -1,0 +1,337 @@
+"""Evaluation: accuracy on a folder of images of any size, beside the dense baseline's.
+
+Images are read in threads and scored a chunk at a time, in bounded memory. A checkpoint keeps how far the evaluation
+is, so that one that was killed is resumed: JSON of a few kilobytes, however many images there are, which is replaced
+whole. It holds sums over the images done so far, and a key that says what was evaluated on what. Of images, the key has
+names, sizes and times, not their pixels.
+"""
+
+import json
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from gtp_runtime import atomic
+from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally, score
+from gtp_runtime.errors import ImageError, InputError
+from gtp_runtime.images.folders import ImageSet
+from gtp_runtime.images.labels import find_image_set
+from gtp_runtime.model import Model
+from gtp_runtime.opening import read_regular
+from gtp_runtime.prediction import count_workers, read_ahead
+from gtp_runtime.progress import Progress, quiet
+
+Inputs = list[np.ndarray]  # one image, preprocessed for each file
+Part = list[tuple[int, "Inputs | ImageError"]]
+CHUNK = 16  # images that are scored at once, at least
+FORMAT = "gtp-export evaluation 1"
+LARGEST = 1 << 20  # bytes of a checkpoint
+SECONDS = 10.0  # between two writings
+
+
+@dataclass(frozen=True)
+class Job:
+    """An evaluation.
+
+    Attributes:
+        files: the files that are evaluated.
+        dense: the dense baseline of all; None without one.
+        images: what they are evaluated on.
+        done: for each of ``files``, how many images need not be scored again.
+        strict: the first image that cannot be read is an error.
+        workers: threads that read images; None is one for each CPU.
+    """
+
+    files: list[Model]
+    dense: Model | None
+    images: ImageSet
+    done: list[int]
+    strict: bool = False
+    workers: int | None = None
+
+    @property
+    def all_files(self) -> list[Model]:
+        """The files, and the dense baseline last."""
+        return [*self.files, *([] if self.dense is None else [self.dense])]
+
+    @property
+    def chunk(self) -> int:
+        """Images that are scored at once: sums over them are the same wherever the chunks are scored."""
+        batch = max(file.batch for file in self.all_files)
+        return -(-CHUNK // batch) * batch
+
+
+class Scoring(Protocol):
+    """Scores the images of a job that have these indices; the parts come in order."""
+
+    def __call__(self, job: Job, indices: range) -> Generator[Scored, None, None]:
+        """Score them."""
+        ...
+
+
+def score_images(job: Job, indices: range) -> Generator[Scored, None, None]:
+    """Score images in this process.
+
+    Raises:
+        ImageError: with ``strict``, one image that cannot be read.
+        AnswerError: an answer that is not finite.
+    """
+
+    files = job.all_files
+
+    def read(index: int) -> Inputs | ImageError:
+        try:
+            return _preprocess(files, job.images.path(index))
+        except ImageError as error:
+            return error
+
+    with closing(read_ahead(read, indices, count_workers(job.workers))) as found:
+        for part in _chunks(found, job.chunk):
+            yield _score(job, part)
+
+
+def _preprocess(files: list[Model], path: Any) -> Inputs:
+    """Preprocess an image once for all files that take it alike."""
+    first = files[0].preprocess(path)
+    alike = [_takes(file) == _takes(files[0]) for file in files]
+    return [first if same else file.preprocess(path) for file, same in zip(files, alike, strict=True)]
+
+
+def _takes(file: Model) -> Any:
+    return file.manifest.preprocessing, file.entry.inputs[0].dtype
+
+
+def _chunks(found: Iterable[tuple[int, "Inputs | ImageError"]], size: int) -> Iterator[Part]:
+    part: Part = []
+    for entry in found:
+        part.append(entry)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _score(job: Job, part: Part) -> Scored:
+    readable: list[tuple[int, Inputs]] = []
+    unreadable: list[tuple[int, str]] = []
+    for index, entry in part:
+        if not isinstance(entry, ImageError):
+            readable.append((index, entry))
+        elif job.strict:
+            raise entry
+        else:
+            unreadable.append((index, str(entry)))
+    stop = part[-1][0] + 1
+    scores = _scores(job, readable, stop) if readable else [{}] * len(job.files)
+    return Scored(stop, np.array([index for index, _ in readable], np.int64), scores, unreadable)
+
+
+def _scores(job: Job, readable: list[tuple[int, Inputs]], stop: int) -> list[Scores]:
+    """Score images for each file; nothing for one that has them already."""
+    indices = [index for index, _ in readable]
+    names = [job.images.path(index) for index in indices]
+    classes = None if job.images.classes is None else job.images.classes[indices]
+
+    def logits(number: int) -> np.ndarray:
+        pixels = np.stack([inputs[number] for _, inputs in readable])
+        return job.all_files[number].logits(pixels, names)
+
+    dense = None if job.dense is None else logits(-1)
+    return [score(logits(number), dense, classes) if done < stop else {} for number, done in enumerate(job.done)]
+
+
+class Checkpoint:
+    """The state of an evaluation, in a file where one is given.
+
+    Args:
+        path: the file; None keeps nothing. A missing file is a new evaluation, any other must be of this one.
+        key: what tells this evaluation from others, as plain values.
+
+    Attributes:
+        done: images that need not be read again.
+        tally: the sums over them.
+
+    Raises:
+        InputError: the file is of another evaluation, is none of ours, or cannot be read.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None, key: dict[str, Any]) -> None:
+        self.path, self.key = None if path is None else Path(path), key
+        self.done, self.tally = 0, Tally()
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+        self._written = time.monotonic()
+
+    def add(self, scored: Scored, number: int = 0) -> None:
+        """Add the scores that the file of this number has on images that are not done; writes from time to time.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        for index, why in scored.unreadable:
+            if index >= self.done:
+                self.tally.add_unreadable(why)
+        new = scored.indices >= self.done
+        if new.any():
+            scores = {name: values[new] for name, values in scored.scores[number].items()}
+            self.tally.add(scores, int(new.sum()))
+        self.done = max(self.done, scored.stop)
+        if time.monotonic() - self._written >= SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if self.path is None:
+            return
+        content = {"format": FORMAT, "key": self.key, "done": self.done, "tally": asdict(self.tally)}
+        try:
+            atomic.write_bytes(self.path, json.dumps(content, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}, where the evaluation is kept: {error.strerror or error}; give another file "
+                "with --resume (resume=)"
+            ) from error
+        self._written = time.monotonic()
+
+    def _read(self, path: Path) -> None:
+        try:
+            values = json.loads(read_regular(path, LARGEST))
+            ours = values["format"] == FORMAT
+            done, tally, key = msgspec.convert(
+                [values["done"], values["tally"], values["key"]], tuple[int, Tally, dict[str, Any]]
+            )
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; give another file with --resume") from error
+        except (ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError):
+            ours = False
+        if not ours:
+            raise InputError(f"{path} keeps no evaluation of gtp-export: give another file with --resume (resume=)")
+        other = [name for name in {**key, **self.key} if key.get(name) != self.key.get(name)]
+        if other:
+            raise InputError(
+                f"{path} keeps another evaluation ({', '.join(other)} differ): give another file with --resume "
+                "(resume=), or remove it"
+            )
+        self.done, self.tally = done, tally
+
+
+def evaluate(
+    model: Model,
+    dense: Model | None,
+    data: str | PathLike[str] | ImageSet,
+    progress: Progress = quiet,
+    *,
+    by_order: bool = False,
+    labels: str | PathLike[str] | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    resume: str | PathLike[str] | None = None,
+    scoring: Scoring = score_images,
+) -> Accuracy:
+    """Accuracy on a folder of images of any size, beside the dense baseline's.
+
+    Images are read and preprocessed in threads, once for both files. Those that cannot be read are counted and named.
+
+    Args:
+        model: the file.
+        dense: its dense baseline; None where there is none.
+        data: a folder, or what ``find_image_set`` made of it. Its sub-folders are the classes, named as
+            ``class_indices`` says; images in the folder itself have no class.
+        progress: told "measuring accuracy" and the share done.
+        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
+        labels: a file that says the class of each image (``gtp_runtime.images.labels``), in place of sub-folders.
+        strict: the first image that cannot be read is an error.
+        workers: threads that read images; None is one for each CPU.
+        resume: a file that keeps how far the evaluation is. If it is there, the evaluation goes on from it.
+        scoring: what scores the images: this process, or a fleet's nodes (``gtp_runtime.fleet``).
+
+    Raises:
+        NoClassesError: a model that gives features.
+        ImageError: no images, none that can be read, sub-folders or labels that do not fit; with ``strict``, one image
+            that cannot be read.
+        InputError: a folder that is no path, options that exclude each other, a ``resume`` of another evaluation.
+        AnswerError: an answer that is not finite.
+    """
+    model.check_classes("accuracy")
+    images = data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, by_order=by_order)
+    kept = None if resume is None else [resume]
+    reading: Any = {"strict": strict, "workers": workers, "scoring": scoring}
+    return evaluate_each([model], dense, images, progress, resume=kept, **reading)[0]
+
+
+def evaluate_each(
+    models: Sequence[Model],
+    dense: Model | None,
+    images: ImageSet,
+    progress: Progress = quiet,
+    *,
+    strict: bool = False,
+    workers: int | None = None,
+    resume: Sequence[str | PathLike[str]] | None = None,
+    scoring: Scoring = score_images,
+) -> list[Accuracy]:
+    """Accuracy of several files, each beside the same dense baseline: as ``evaluate``, reading every image once.
+
+    Args:
+        models: the files, one or more.
+        dense: the dense baseline of all; it runs once for each image.
+        images: what ``find_image_set`` found.
+        progress, strict, workers, scoring: as for ``evaluate``.
+        resume: for each of ``models`` a file of its own, as for ``evaluate``.
+
+    Raises:
+        as ``evaluate``.
+    """
+    for model in models:
+        model.check_classes("accuracy")
+    count_workers(workers)  # refused before the work
+    places = [None] * len(models) if resume is None else list(resume)
+    stamp = "" if resume is None else images.stamp()
+    states = [Checkpoint(place, _key(model, dense, stamp)) for model, place in zip(models, places, strict=True)]
+    for state in states:
+        state.write()  # a place that cannot be written is said before the work
+    job = Job(list(models), dense, images, [state.done for state in states], strict, workers)
+    try:
+        _run(job, states, scoring, progress)
+    finally:
+        for state in states:
+            state.write()
+    tally = states[0].tally
+    if not tally.images:
+        raise ImageError(f"none of the {len(images)} images can be read: {tally.unreadable_images[0]}")
+    return [state.tally.accuracy(images.by_order) for state in states]
+
+
+def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Progress) -> None:
+    with closing(scoring(job, range(min(job.done), len(job.images)))) as found:
+        for scored in found:
+            for number, state in enumerate(states):
+                state.add(scored, number)
+            progress("measuring accuracy", scored.stop / len(job.images))
+
+
+def _key(model: Model, dense: Model | None, images: str) -> dict[str, Any]:
+    """What the sums of an evaluation depend on; ``images`` stands for them."""
+    files = {"model": model, **({} if dense is None else {"dense": dense})}
+    answers = {
+        name: [
+            file.entry.sha256,
+            file.backend.name,
+            *(str(file.backend.info.get(key)) for key in ("version", "provider", "compute")),
+        ]
+        for name, file in files.items()
+    }
+    preprocessing = {f"preprocessing of {name}": asdict(file.manifest.preprocessing) for name, file in files.items()}
+    return {**answers, **preprocessing, "images": images}

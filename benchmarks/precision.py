@@ -106,7 +106,9 @@ def _logits(case: Case, path: Path, paths: Sequence[Path], place: Path) -> torch
     kept = place / f"{sha256[:16]}-{case.backend}-{case.compute or 'fp32'}-{len(paths)}.npy"
     if not kept.exists():
         with case.load(path) as model:
-            np.save(kept, model.logits_of(paths))
+            batches = (paths[start : start + model.batch] for start in range(0, len(paths), model.batch))
+            parts = [model.logits(np.stack([model.preprocess(path) for path in part]), part) for part in batches]
+            np.save(kept, np.concatenate(parts))
     return torch.from_numpy(np.load(kept))
 
 

@@ -39,7 +39,7 @@ from gtp_runtime.deploy.keys import PrivateKey, read_private_key, read_public_ke
 from gtp_runtime.deploy.signing import Trust, sign, verify
 from gtp_runtime.errors import KeyFileError
 from gtp_runtime.manifest import EngineInfo, check_file
-from gtp_runtime.recording import record
+from gtp_runtime.model import record
 
 TEXTS = ("old", "new", "newest")  # what is there, what a killed command writes, what the next one writes
 MOVING = "moving"  # an export that counts, and that the next one moves to its place

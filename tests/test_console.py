@@ -65,7 +65,7 @@ def test_quiet_shows_no_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_verbose_shows_what_is_logged(command: Command, digits_copy: Path) -> None:
     ran = command("validate", digits_copy, "-q", "--json", "-v")
-    assert f"gtp_runtime.fallback: {digits_copy}: runs model.onnx with onnxruntime" in ran.err
+    assert f"gtp_runtime.loading: {digits_copy}: runs model.onnx with onnxruntime" in ran.err
     ran = command("validate", digits_copy, "-q", "--json")
     assert ran.err == ""
 

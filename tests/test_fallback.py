@@ -74,7 +74,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    said = [record for record in caplog.records if record.name == "gtp_runtime.fallback"]
+    said = [record for record in caplog.records if record.name == "gtp_runtime.loading"]
     return [(record.levelname, record.getMessage()) for record in said]
 
 

@@ -36,7 +36,7 @@ def test_everything_on_stderr_is_json(command: Command, digits: Path) -> None:
     assert json.loads(ran.out)["ok"]
     found = records(ran)
     assert [record["message"] for record in found if record["logger"] == "gtp_export"] == ["validating"]
-    (chosen,) = [record for record in found if record["logger"] == "gtp_runtime.fallback"]
+    (chosen,) = [record for record in found if record["logger"] == "gtp_runtime.loading"]
     assert chosen["level"] == "info"
     assert "runs model.onnx with onnxruntime" in chosen["message"]
     assert all(time.strptime(record["time"][:19], "%Y-%m-%dT%H:%M:%S") for record in found)

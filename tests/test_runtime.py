@@ -74,8 +74,6 @@ def test_what_is_no_image_is_named(model: Model, image: Any) -> None:
 def test_nothing_to_run_is_refused(model: Model, images: Any) -> None:
     with pytest.raises(InputError, match="no images: give at least one"):
         model.run_all(images)
-    with pytest.raises(InputError, match="no images: give at least one"):
-        model.logits_of([])
 
 
 def test_without_labels_numbers_are_the_labels(batched: Model) -> None:
@@ -100,7 +98,7 @@ def test_any_number_of_images_fills_batches(batched: Model, count: int) -> None:
     outputs = batched.run_all(pixels, lambda task, share=None: told.append((task, share)))
     assert {name: value.shape for name, value in outputs.items()} == {"logits": (count, 5), "propagated": (count, 6)}
     assert told[-1] == ("running images", 1.0)
-    np.testing.assert_allclose(outputs["logits"], batched.logits_of(ONE_OF_EACH[:count]))
+    np.testing.assert_allclose(outputs["logits"], batched.logits(pixels, ONE_OF_EACH[:count]))
 
 
 @pytest.mark.parametrize(

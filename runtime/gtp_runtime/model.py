@@ -1,15 +1,32 @@
-"""A loaded model: predict, validate and benchmark, with any backend."""
+"""A loaded model: runs images, predicts, validates and is timed, with any backend."""
 
+import logging
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from os import PathLike
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from gtp_runtime import latency, parity, recording, selftest, validating
-from gtp_runtime.errors import InputError, NoClassesError
+from gtp_runtime import latency, parity
+from gtp_runtime.backends import Backend
+from gtp_runtime.deadline import Deadline
+from gtp_runtime.deploy.signing import is_signed
+from gtp_runtime.deploy.watch import Stats, Watch
+from gtp_runtime.errors import (
+    DeadlineError,
+    GTPRuntimeError,
+    InputError,
+    ManifestError,
+    NoClassesError,
+    SelfTestError,
+)
 from gtp_runtime.images.decoding import ImageLike
-from gtp_runtime.manifest import REFERENCE_NAME, check_file
+from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
 from gtp_runtime.prediction import (
     Answer,
     Prediction,
@@ -21,15 +38,144 @@ from gtp_runtime.prediction import (
     predict_each,
 )
 from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.reference import Reference, read_reference
-from gtp_runtime.running import Runner
+from gtp_runtime.reference import Reference, check_fits, read_reference
+
+log = logging.getLogger(__name__)
+Self = TypeVar("Self", bound="Model")  # typing.Self needs Python 3.11
 
 
-class Model(Runner):
+class Model:
     """A file of an artifact directory, loaded; made by ``load``. ``run`` is safe to call from several threads.
 
-    ``Runner`` has the attributes, and what runs images: ``run``, ``outputs``, ``run_all``, ``preprocess``, ``close``.
+    Attributes:
+        path: the file.
+        manifest: the manifest of its directory.
+        entry: the entry of this file in the manifest.
+        backend: the backend that runs it.
+        options: how: the backend's own dataclass.
     """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, backend: Backend, options: Any, check_inputs: bool = False
+    ) -> None:
+        self.path, self.manifest, self.backend, self.options = path, manifest, backend, options
+        self.entry: FileEntry = manifest.entry(path.name)
+        self._check_inputs, self._process, self._watch = check_inputs, os.getpid(), Watch(str(path))
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Raise ``InputError``: a loaded model cannot be pickled."""
+        raise InputError(f"{self.path.name} is loaded in this process alone: pass its path, and load it in the other")
+
+    def close(self) -> None:
+        """Free the resources of the backend; in a forked process they are the parent's and stay."""
+        if os.getpid() == self._process:
+            self.backend.close()
+
+    def stats(self) -> Stats:
+        """Return count, percentiles and drift of the latency of ``run`` and of all that stands on it."""
+        return self._watch.stats()
+
+    @property
+    def batch(self) -> int:
+        """Images per run."""
+        return self.entry.inputs[0].shape[0]
+
+    def run(self, images: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
+        """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits, or to
+        (B, dim) features where the model has no classifier.
+
+        An export with ``--input uint8`` takes (B, H, W, 3) uint8 pixels instead.
+
+        Args:
+            images: the batch.
+            timeout: seconds after which the run is stopped; None for none. Backends check it between operators.
+
+        Raises:
+            InputError: another shape or dtype, values that are not finite (with ``check_inputs``), an invalid timeout,
+                or one with a backend that cannot stop a run (tensorrt).
+            DeadlineError: stopped after ``timeout``; the model can be used again at once.
+            DeviceError: the engine or the device failed.
+            GTPRuntimeError: the model was closed, or loaded before this process was forked.
+        """
+        return self.outputs(images, timeout=timeout)[self.entry.outputs[0].name]
+
+    def outputs(self, images: np.ndarray, *, timeout: float | None = None) -> dict[str, np.ndarray]:
+        """Run one batch as ``run`` does, and return every output by name: ``logits`` (``features``), and ``propagated``
+        where traced.
+        """
+        return self._outputs(images, None if timeout is None else Deadline(timeout))
+
+    def _outputs(self, images: np.ndarray, deadline: Deadline | None) -> dict[str, np.ndarray]:
+        inputs = {self.entry.inputs[0].name: self._checked(images)}
+        if os.getpid() != self._process:
+            raise GTPRuntimeError(f"{self.path.name} was loaded before this process was forked: load it again here")
+        start = time.perf_counter()
+        outputs = self.backend.run(inputs) if deadline is None else self._run_within(inputs, deadline)
+        self._watch.add(time.perf_counter() - start)
+        return outputs
+
+    def _run_within(self, inputs: dict[str, np.ndarray], deadline: Deadline) -> dict[str, np.ndarray]:
+        run = getattr(self.backend, "run_within", None)
+        if run is None:
+            raise InputError(f"{self.backend.name} cannot stop a run: leave timeout out, and watch model.stats()")
+        try:
+            return run(inputs, deadline)
+        except DeadlineError:
+            self._watch.miss()
+            raise
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        images, spec = np.asarray(images), self.entry.inputs[0]
+        if list(images.shape) != spec.shape or images.dtype != np.dtype(spec.dtype):
+            raise InputError(
+                f"{self.path.name} takes {tuple(spec.shape)} {spec.dtype}, this is {images.shape} {images.dtype}: "
+                "model.preprocess(image) makes one image's input; predict() and run_all() fill batches"
+            )
+        if self._check_inputs and not np.isfinite(images).all():
+            broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))).tolist()
+            raise InputError(f"NaN or infinite values in images {broken} of the batch: check what prepares them")
+        return images
+
+    def run_all(
+        self,
+        images: np.ndarray,
+        progress: Progress = quiet,
+        task: str = "running images",
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Run any number (N > 0) of preprocessed images, batch by batch; the last batch is filled up with zeros.
+
+        ``progress`` is told the task and the share done; ``timeout`` is for all batches together.
+        """
+        deadline = None if timeout is None else Deadline(timeout)
+        if np.ndim(images) == 0 or not len(images):
+            raise InputError("no images: give at least one")
+        images, parts = np.asarray(images), []
+        for start in range(0, len(images), self.batch):
+            part = images[start : start + self.batch]
+            missing = self.batch - len(part)
+            padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
+            parts.append({name: value[: len(part)] for name, value in self._outputs(padded, deadline).items()})
+            progress(task, min(1.0, (start + self.batch) / len(images)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def preprocess(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
+        """Return one image's input: (3, H, W) float32, or (H, W, 3) uint8 where the graph normalises by itself."""
+        return self.prepare(self.manifest.preprocessing.pixels(image, exif=exif))
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn (..., H, W, 3) uint8 pixels of the right size into the input."""
+        takes_pixels = self.entry.inputs[0].dtype == "uint8"
+        return pixels if takes_pixels else self.manifest.preprocessing.normalise(pixels)
 
     def predict(
         self,
@@ -96,13 +242,10 @@ class Model(Runner):
         """
         self._check_prediction(topk, allow_random)
 
-        def read(image: ImageLike) -> np.ndarray:
-            return self.preprocess(image, exif=exif)
-
         def classify(pixels: np.ndarray, names: list[ImageLike]) -> list[list[Prediction]]:
             return best_classes(self.logits(pixels, names), self.manifest.labels, topk)
 
-        return predict_each(images, read, classify, self.batch, count_workers(workers))
+        return predict_each(images, partial(self.preprocess, exif=exif), classify, self.batch, count_workers(workers))
 
     def _check_prediction(self, topk: int, allow_random: bool) -> None:
         self.check_classes("a prediction")
@@ -140,7 +283,30 @@ class Model(Runner):
             ManifestError: the reference is missing, damaged, of another export, or has no outputs for this file.
             InputError: an invalid ``min_kept``.
         """
-        return validating.validate(self, progress, min_kept)
+        precision = self._precision()
+        parity.limits_of(precision, min_kept)  # what is wrong with them is said before the work
+        reference, dense = self.reference(), self.entry.role == "dense"
+        check_fits(reference, self.manifest, self.entry)
+        expected = reference.dense_answers if dense else reference.answers
+        if expected is None:
+            raise ManifestError(f"{REFERENCE_NAME} has no outputs of the dense model: export again")
+        outputs = self.run_all(self.prepare(reference.images), progress, "validating")
+        return parity.compare(
+            outputs[self.entry.outputs[0].name],
+            expected,
+            precision,
+            reference.labels,
+            reference.dense_answers,
+            None if dense else _kept_sets(outputs, reference),
+            classes=not self.manifest.gives_features,
+            min_kept=min_kept,
+        )
+
+    def _precision(self) -> str:
+        """What the file's answers are computed in: the backend's where it is lower than the file's."""
+        compute, written = str(self.backend.info.get("compute", "fp32")), self.entry.precision
+        lower = parity.limits_of(compute).error >= parity.limits_of(written).error
+        return compute if compute != "fp32" and lower else written
 
     def selftest(self, progress: Progress = quiet, min_kept: float | None = None) -> parity.Parity:
         """Check at start-up that this file answers on this device as its parity pack says.
@@ -152,25 +318,16 @@ class Model(Runner):
             SelfTestError: a gate failed; its ``parity`` is the report.
             ManifestError, InputError: as ``validate``.
         """
-        return selftest.selftest(self, progress, min_kept)
-
-    def logits_of(
-        self, paths: Sequence[str | PathLike[str]], progress: Progress = quiet, task: str = "running images"
-    ) -> np.ndarray:
-        """Return the logits (N, classes) of image files, N > 0, reading a batch at a time.
-
-        Raises:
-            ImageError: an image that cannot be read.
-            AnswerError: an answer that is not finite.
-        """
-        if not len(paths):
-            raise InputError("no images: give at least one")
-        parts = []
-        for start in range(0, len(paths), self.batch):
-            part = paths[start : start + self.batch]
-            parts.append(self.logits(np.stack([self.preprocess(path) for path in part]), part))
-            progress(task, min(1.0, (start + self.batch) / len(paths)))
-        return np.concatenate(parts)
+        start = time.perf_counter()
+        report = self.validate(progress, min_kept)
+        if not report.ok:
+            raise SelfTestError(
+                f"{self.path.name} fails its self-test with {self.backend.name}: {report.problems[0]}; do not use it "
+                "here: gtp-export validate DIR shows every gate",
+                report,
+            )
+        log.info("self-test of %s: %d images in %.2f s", self.path, report.images, time.perf_counter() - start)
+        return report
 
     def logits(self, pixels: np.ndarray, images: Sequence[object], *, timeout: float | None = None) -> np.ndarray:
         """Return the logits (N, classes) of preprocessed images, N > 0; ``images`` names them in an error.
@@ -181,12 +338,6 @@ class Model(Runner):
         logits = self.run_all(pixels, timeout=timeout)[self.entry.outputs[0].name]
         check_answers(logits, images, self.path.name)
         return logits
-
-    def warmup(self, runs: int = 3) -> None:
-        """Run a few times as a warm-up."""
-        images = self.sample()
-        for _ in range(runs):
-            self.run(images)
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
         """Time this file alone; to compare several files, use ``gtp_runtime.benchmark``."""
@@ -215,9 +366,39 @@ class Model(Runner):
         return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
-        """Store a result ("parity", "latency") in the manifest.
+        """Store a result ("parity", "latency") in the manifest; see ``record``."""
+        return record(self.path, self.entry.sha256, kind, result)
 
-        Returns:
-            False if the manifest cannot be written, or the file was replaced by another since it was loaded.
-        """
-        return recording.record(self.path, self.entry.sha256, kind, result)
+
+def record(path: Path, sha256: str, kind: str, result: dict[str, Any]) -> bool:
+    """Store a result ("parity", "latency") of the file with this sha256 in its manifest.
+
+    Returns:
+        False if the directory is signed, the manifest cannot be written, or it lists another file of this name by now;
+        the log has the reason.
+    """
+    if is_signed(path.parent):
+        log.info("%s of %s is not stored: the manifest is signed", kind, path)
+        return False
+
+    def added(current: Manifest) -> Manifest:
+        if current.entry(path.name).sha256 != sha256:
+            raise ManifestError(f"{path} was replaced since it was loaded")
+        results = {name: dict(files) for name, files in current.results.items()}
+        results.setdefault(kind, {})[path.name] = result
+        return replace(current, results=results)
+
+    try:
+        update_manifest(path.parent, added)
+    except (OSError, ManifestError) as error:
+        log.info("%s of %s is not stored: %s", kind, path, error)
+        return False
+    return True
+
+
+def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> parity.KeptSets | None:
+    if not reference.gap:
+        return None
+    tokens = reference.kept[0].shape[1] + reference.propagated[0].shape[1]
+    found, receivers = outputs.get("propagated"), outputs.get("received_by")
+    return parity.KeptSets(found, reference.propagated, reference.gap, tokens, receivers, reference.received_by)

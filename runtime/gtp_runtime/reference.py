@@ -18,6 +18,7 @@ import numpy as np
 
 from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
+from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest
 from gtp_runtime.opening import open_regular
 from gtp_runtime.text import one_line
 
@@ -91,6 +92,23 @@ def _collect(values: Mapping[str, np.ndarray]) -> Reference:
         output=output,
         received_by=per_layer("received_by") if "layer0/received_by" in values else None,
     )
+
+
+def check_fits(reference: Reference, manifest: Manifest, entry: FileEntry) -> None:
+    """Check that a parity pack is of the export that a file (``entry``) belongs to.
+
+    Raises:
+        ManifestError: images or answers of another size, another kind of answers, other numbers of tokens that leave.
+    """
+    pairs = (
+        ("image size", list(reference.images.shape[1:3]), manifest.preprocessing.crop),
+        ("output", reference.output, entry.outputs[0].name),
+        ("outputs per image", reference.answers.shape[1], entry.outputs[0].shape[1]),
+        ("removed tokens by layer", [ids.shape[1] for ids in reference.propagated], manifest.num_prop),
+    )
+    for what, found, stated in pairs:
+        if found != stated:
+            raise ManifestError(f"{REFERENCE_NAME} has {what} {found}, but the manifest {stated}: export again")
 
 
 def write_reference(reference: Reference, path: Path) -> None:

@@ -17,14 +17,7 @@ from gtp_runtime.backends import Backend
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.deploy.watch import Stats, Watch
-from gtp_runtime.errors import (
-    DeadlineError,
-    GTPRuntimeError,
-    InputError,
-    ManifestError,
-    NoClassesError,
-    SelfTestError,
-)
+from gtp_runtime.errors import DeadlineError, GTPRuntimeError, InputError, ManifestError, NoClassesError, SelfTestError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
 from gtp_runtime.prediction import (

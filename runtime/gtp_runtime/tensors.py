@@ -1,4 +1,4 @@
-"""A file's tensors: whether an engine finds those that the manifest says, and whether images can be run through them."""
+"""Whether the tensors of a file are those that the manifest says, and such that images can be run through it."""
 
 from collections.abc import Iterable
 from pathlib import Path

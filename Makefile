@@ -12,21 +12,29 @@ ARGS        ?=
 TIMM        ?= 1.0.28 1.0.31
 TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py plan.py methods.py recipes.py choosing.py weights.py \
                  state_dict.py features.py export_forms.py preprocessing.py)
+QUICK_TESTS := $(addprefix tests/test_,values.py entries.py schedules.py plan.py manifest.py label_files.py images.py atomic.py latency.py wire.py)
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.gtp-export-installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: setup export validate bench test test-full test-timm fuzz soak lint gpu-check wheel bundle test-arm64 clean help
+.PHONY: setup setup-export quick-test export validate bench test test-full test-timm fuzz soak lint gpu-check wheel bundle test-arm64 clean help
 
-setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks
+# What `make setup` installs beside the runtime; the rest of the extras is in pyproject.toml.
+SETUP_EXTRAS ?= export,tune,dev,openvino,tensorrt-rtx,sign,ray
+
+setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks: about 2.4 GB on the disk
+
+setup-export:  ## create .venv for exports alone, without Ray, TensorRT-RTX, OpenVINO and the tests' tools
+	$(MAKE) setup SETUP_EXTRAS=export
 
 # The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all.
 $(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
+	@echo "installing gtp-export[$(SETUP_EXTRAS)] into $(VENV): all of it takes about 2.4 GB; make setup-export takes less"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[export,tune,dev,openvino,tensorrt-rtx,sign,ray]'
+	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[$(SETUP_EXTRAS)]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
@@ -37,6 +45,9 @@ validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
 
 bench: $(STAMP)  ## measure latency of what `make export` wrote, relative to the dense baseline [MODEL OUT ARGS]
 	$(BIN)/gtp-export bench $(OUT) $(ARGS)
+
+quick-test: $(STAMP)  ## run the tests of options, errors, settings, schedules and the manifest: about a minute on two free cores
+	$(BIN)/python -m pytest -q -m "not full" -n 2 $(QUICK_TESTS) $(ARGS)
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -m "not full" -n 2 $(ARGS)
@@ -69,10 +80,11 @@ gpu-check: $(STAMP)  ## build, validate and time engines on this machine's GPU; 
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl, of gtp-export and of its runtime, to install on a device
-	rm -rf build/lib build/bdist.* runtime/build
-	$(BIN)/python -m build --wheel --outdir dist runtime
-	$(BIN)/python -m build --wheel --outdir dist .
-	rm -rf build/lib build/bdist.* runtime/build
+	@rm -rf build/lib build/bdist.* runtime/build && mkdir -p build
+	@$(BIN)/python -m build --wheel --outdir dist runtime >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@$(BIN)/python -m build --wheel --outdir dist . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@rm -rf build/lib build/bdist.* runtime/build
+	@ls dist/*.whl
 
 PLATFORM      ?=
 DEVICE_PYTHON ?=

@@ -33,6 +33,8 @@ def latency_table(results: "Sequence[Latency]", title: str) -> None:
     )
     if any(result.overhead is not None for result in results):
         columns = (*columns, "overhead")
+    if len(results) == 1:  # there is no other file that MACs and times could be a share of
+        columns = columns[: columns.index("MACs")]
     console.table(title, columns, [_latency_row(result)[: len(columns)] for result in results])
     staged = [(result.file, *map(number, result.stages.values())) for result in results if result.stages]
     if staged:

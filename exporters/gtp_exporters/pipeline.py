@@ -64,6 +64,7 @@ def export(
         progress: called with the current task.
 
     Raises:
+        TypeError: ``model`` is something else, such as a module.
         LimitError: the target cannot build these settings. It is raised before anything is traced.
         StaticCheckError: a graph is not static.
         ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
@@ -73,6 +74,11 @@ def export(
         OutputError: the directory cannot be written, or contains other files.
         ModelsError, GTPRuntimeError: errors of models, weights, images and ``threads``.
     """
+    if not isinstance(model, str | Recipe):
+        raise TypeError(
+            f"model is a {type(model).__name__}: give the name of a recipe, timm:NAME, a recipe file or a Recipe; "
+            "a model of your own is exported by a recipe file that names its timm model and its weights"
+        )
     make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)

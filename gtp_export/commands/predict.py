@@ -12,6 +12,7 @@ from gtp_export.options import Json, ModelPath, Workers
 from gtp_export.running import RunOptions, takes_run_options
 from gtp_runtime.errors import FAILED, ImageError
 from gtp_runtime.images.folders import image_names, image_path
+from gtp_runtime.manifest import FILE_NAME
 
 if TYPE_CHECKING:
     from gtp_runtime.prediction import Answer
@@ -39,6 +40,7 @@ def predict(
     """Classify images with an exported model; one that cannot be read does not lose the others (exit code 1)."""
     if json and json_lines:
         raise typer.BadParameter("--json prints one document, --json-lines one for each image: give one of the two")
+    _check_order(path, images)
     found: list[dict[str, Any]] = []
     failed = 0
     paths = _Paths(images)
@@ -59,6 +61,13 @@ def predict(
         console.err.print(f"error: {failed} of {paths.count} images cannot be read", style="red")
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _check_order(path: Path, images: list[Path]) -> None:
+    """Refuse an image in the place of the model, where the model comes after it."""
+    swapped = [image for image in images if (image / FILE_NAME).exists() or image.suffix in (".onnx", ".engine")]
+    if swapped and path.suffix not in (".onnx", ".engine") and not (path / FILE_NAME).exists():
+        raise typer.BadParameter(f"the model comes first: gtp-export predict {swapped[0]} {path}")
 
 
 class _Paths:

@@ -62,6 +62,11 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Quantise an export's graphs, GTP and dense, to int8; they count once they answer nearly as fp32 does."""
+    if directory.suffix == ".onnx":
+        raise typer.BadParameter(
+            f"{directory} is a file: give its directory, all of whose graphs are quantised: "
+            f"gtp-export quantize {directory.parent}"
+        )
     kept = tuple(name.strip() for name in (keep_fp32 or "").split(",") if name.strip())
     with console.progress("quantising") as update:
         from gtp_exporters import QuantizationFailedError, QuantizeOptions

@@ -177,7 +177,10 @@ def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
 
 
 def _missing(file: Path) -> ManifestError:
-    return ManifestError(f"no file {file}: gtp-export export MODEL writes one")
+    if file.suffix != ".engine":
+        return ManifestError(f"no file {file}: gtp-export export MODEL writes one")
+    graph = file.with_suffix(".onnx")
+    return ManifestError(f"no file {file}: gtp-export build-engine {graph} makes it on the device that runs it")
 
 
 def _pinned(path: Path) -> Path:

@@ -24,7 +24,7 @@ def is_about(error: OSError, directory: Path) -> bool:
 def explain(error: OSError, directory: Path) -> str:
     """Return a line with the failure, what to do, and the state of the directory."""
     if error.errno in _FULL:
-        return f"no space left to write {directory}: free some, or choose another -o; {_remains(directory)}"
+        return f"no space left to write {directory}: free some there; {_remains(directory)}"
     return f"cannot write {directory}: {error.strerror or error}; {_remains(directory)}"
 
 

@@ -89,7 +89,7 @@ def set_verbosity(
             "--log-json",
             callback=_set_log_json,
             is_eager=True,
-            help="Write log messages, notes and errors on stderr as JSON, one document a line; -v adds debugging.",
+            help="Write log messages, notes and errors to stderr as JSON lines; -v adds debug messages.",
         ),
     ] = False,
 ) -> None:

@@ -109,7 +109,7 @@ Workers = Annotated[int | None, option("Threads that read images (default: one p
 Ray = Annotated[
     str | None,
     option(
-        "Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/deploy.md).",
+        "Spread the work over the nodes of a Ray cluster: HOST:PORT of its head, or auto (docs/evaluating.md).",
         "--ray",
         metavar="ADDRESS",
     ),

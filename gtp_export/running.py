@@ -36,14 +36,14 @@ def _option(text: str, panel: str = PANEL, **given: Any) -> Any:
 Backend = Annotated[
     str,
     _option(
-        "What runs the file; auto goes by its extension, and tries a directory's engine first (default: auto).",
+        "What runs the file; auto decides by its extension, and tries a directory's engine first (default: auto).",
         **one_of(("auto", *BACKENDS)),
     ),
 ]
 Precision = Annotated[
     str | None,
     _option(
-        "Of a directory, the graphs in this precision: fp32, int8, … (default: model.onnx).", names=lambda: PRECISIONS
+        "For a directory, the precision of its graphs: fp32, int8, … (default: model.onnx).", names=lambda: PRECISIONS
     ),
 ]
 Threads = Annotated[int | None, _option(THREADS, min=0)]
@@ -70,9 +70,7 @@ MinVersion = Annotated[
 ]
 Remember = Annotated[
     Path | None,
-    _option(
-        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.", TRUST_PANEL
-    ),
+    _option("With --trusted-key: file that stores the highest accepted version; older ones are refused.", TRUST_PANEL),
 ]
 
 

@@ -61,7 +61,7 @@ def bench(
     seconds: Annotated[
         float,
         option(
-            "Time of measuring for all files together, after a warm-up: 3, 500ms, 1m (default: 3s).",
+            "Timing duration for all files together, after a warm-up: 3, 500ms, 1m (default: 3s).",
             parser=read_seconds,
             metavar="TIME",
         ),
@@ -70,7 +70,7 @@ def bench(
         Budget | None,
         option(
             "Fail (exit code 5) if the median of a file is above this, or another percentile: 20, 20ms, p99:20. "
-            "Of dense files it is asked only if no other file is given.",
+            "It applies to dense files only if no other file is given.",
             "--budget-ms",
             "--latency-budget",
             parser=read_budget,
@@ -82,7 +82,7 @@ def bench(
         typer.Option("--must-beat-dense", help="Fail (exit code 5) if a file is not faster (p50) than the dense ones."),
     ] = False,
     footprint: Annotated[
-        bool, typer.Option(help="Measure peak memory and cold start too, in processes of their own.")
+        bool, typer.Option(help="Also measure peak memory and cold start, in separate processes.")
     ] = True,
     *,
     running: RunOptions,

@@ -62,12 +62,12 @@ def build_engine(
     key: Annotated[
         Path | None,
         typer.Option(
-            help="For a signed directory: private key of this device, which signs it anew.", show_default=False
+            help="For a signed directory: this device's private key, which signs it again.", show_default=False
         ),
     ] = None,
     trusted_key: Annotated[
         Path | None,
-        typer.Option(help="For a signed directory: public key that must have signed it before.", show_default=False),
+        typer.Option(help="For a signed directory: public key that must have signed it.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -54,7 +54,7 @@ def compare(
             "-o",
             "--output",
             help="Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
-            "stopped resumes from there.",
+            "interrupted resumes from it.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def compare(
         typer.Option("--by-order", help="With --data: its sub-folders in alphabetical order are classes 0, 1, …."),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="Images at most, spread over the folder.", min=1, show_default=False)
+        int | None, typer.Option(help="Maximum number of images, spread over the folder.", min=1, show_default=False)
     ] = None,
     workers: Workers = None,
     ray: Ray = None,
@@ -77,13 +77,15 @@ def compare(
     seconds: Annotated[
         float,
         option(
-            "Time of measuring in each round, for a budget's files: 3, 500ms, 1m (default: 3s).",
+            "Time of each round, for all files of a budget: 3, 500ms, 1m (default: 3s).",
             parser=read_seconds,
             metavar="TIME",
         ),
     ] = 3.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of loading anew and timing; the middle one is shown.", min=1)] = 3,
-    footprint: Annotated[bool, typer.Option(help="Measure peak memory too, in processes of their own.")] = True,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of timing, each in new sessions; the median is shown.", min=1)
+    ] = 3,
+    footprint: Annotated[bool, typer.Option(help="Also measure peak memory, in separate processes.")] = True,
     seed: Seed = None,
     threads: Threads = None,
     provider: Provider = None,

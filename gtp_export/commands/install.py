@@ -23,12 +23,12 @@ def install(
         ),
     ],
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="Go back to the last good export, which was kept.")
+        bool, typer.Option("--rollback", help="Install the previous export again, after the same checks.")
     ] = False,
     budget_ms: Annotated[
         float | None,
         option(
-            "Most time of a run (p50), 20 or 20ms; exit code 5 above, and TARGET stays as it is.",
+            "Latency budget (p50): 20 or 20ms; if it is missed, TARGET stays as it is (exit code 5).",
             "--budget-ms",
             "--latency-budget",
             parser=milliseconds,
@@ -37,13 +37,13 @@ def install(
     ] = None,
     seconds: Annotated[
         float,
-        option("Time of measuring, after a warm-up: 1, 500ms, 1m (default: 1s).", parser=read_seconds, metavar="TIME"),
+        option("Timing duration, after a warm-up: 1, 500ms, 1m (default: 1s).", parser=read_seconds, metavar="TIME"),
     ] = 1.0,
     *,
     running: RunOptions,
     json: Json = False,
 ) -> None:
-    """Put an export in place of another, in one step, after it was proven here: by its parity pack and a budget."""
+    """Install an export in place of another atomically, after it was proven on this device."""
     import gtp_runtime
 
     if len(paths) != 2 - rollback:

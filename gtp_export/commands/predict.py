@@ -30,14 +30,14 @@ def predict(
         bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
     ] = False,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="One JSON document a line for each image, as soon as it is done.")
+        bool, typer.Option("--json-lines", help="Print one JSON document per line and image, as soon as it is done.")
     ] = False,
     workers: Workers = None,
     *,
     running: RunOptions,
     json: Json = False,
 ) -> None:
-    """Classify images with an exported model; one that cannot be read does not lose the others (exit code 1)."""
+    """Classify images with an exported model; unreadable images are reported (exit code 1)."""
     if json and json_lines:
         raise typer.BadParameter("--json prints one document, --json-lines one for each image: give one of the two")
     _check_order(path, images)

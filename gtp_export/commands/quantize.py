@@ -22,15 +22,15 @@ def quantize(
     ],
     calib_data: Annotated[
         Path | None,
-        typer.Option(help="Images to measure ranges on (default: the recipe's own).", show_default=False),
+        typer.Option(help="A folder of calibration images (default: the recipe's own).", show_default=False),
     ] = None,
-    calib_size: Annotated[int, typer.Option(help="How many of them at most, spread over the folder.", min=1)] = 512,
+    calib_size: Annotated[int, typer.Option(help="Maximum number of images, spread over the folder.", min=1)] = 512,
     calibration: Annotated[str, typer.Option(help=f"How ranges are measured: {', '.join(CALIBRATIONS)}.")] = "minmax",
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="Other images to judge on, one sub-folder a class where known (default: those of the reference, else "
+            help="Other images for the gate, one sub-folder per class if known (default: the reference's, else "
             "one in four of --calib-data, held out).",
             show_default=False,
         ),
@@ -38,7 +38,7 @@ def quantize(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Fail if top-1 is more points than this below fp32 (default: 1).",
+            help="Fail (exit code 3) if top-1 is more than this many points below fp32 (default: 1).",
             min=0,
             show_default=False,
             callback=finite,
@@ -47,21 +47,21 @@ def quantize(
     keep_fp32: Annotated[
         str | None,
         typer.Option(
-            help="Layers that stay fp32: blocks.3.mlp.fc2,head; or auto: as few as pass the gate, the worst first.",
+            help="Layers to keep in fp32: blocks.3.mlp.fc2,head; or auto: as few as the gate needs, the worst first.",
             show_default=False,
         ),
     ] = None,
     quantize_selection: Annotated[
         bool,
-        typer.Option("--quantize-selection", help="Quantise the products that decide which tokens leave as well."),
+        typer.Option("--quantize-selection", help="Also quantise the products of token selection."),
     ] = False,
     gate: Annotated[
-        bool, typer.Option(help="Fail if int8 loses more than the limits; the figures are kept anyway.")
+        bool, typer.Option(help="Fail (exit code 3) if int8 misses a limit; the figures are stored anyway.")
     ] = True,
     threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 1,
     json: Json = False,
 ) -> None:
-    """Quantise an export's graphs, GTP and dense, to int8; they count once they answer nearly as fp32 does."""
+    """Quantise an export's graphs, reduced and dense, to int8; they are kept if they are close to fp32."""
     if directory.suffix == ".onnx":
         raise typer.BadParameter(
             f"{directory} is a file: give its directory, all of whose graphs are quantised: "

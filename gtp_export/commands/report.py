@@ -18,15 +18,15 @@ def report(
     directory: Annotated[Path, typer.Argument(help="An artifact directory.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The page (default: DIRECTORY/report.html).", show_default=False),
+        typer.Option("-o", "--output", help="The file to write (default: DIRECTORY/report.html).", show_default=False),
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="An image whose tokens are shown; may be given again.", show_default=False),
+        typer.Option(help="An image whose tokens are shown; repeatable.", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="A folder of images, of which some are shown.", show_default=False),
+        typer.Option("--data", help="A folder of images; some of them are shown.", show_default=False),
     ] = None,
     *,
     running: RunOptions,

@@ -18,31 +18,31 @@ def triton(
         ),
     ],
     repository: Annotated[
-        Path, typer.Option("-o", "--output", help="The model repository, which Triton is given.", show_default=False)
+        Path, typer.Option("-o", "--output", help="The model repository to write.", show_default=False)
     ],
     name: Annotated[
         str | None, typer.Option(help="The model's name (default: the recipe's).", show_default=False)
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="What runs it in Triton: auto (by the file), onnxruntime, openvino, tensorrt.")
+        str, typer.Option(help="Triton's backend: auto (by the file), onnxruntime, openvino, tensorrt.")
     ] = "auto",
-    instances: Annotated[int, typer.Option(help="Copies of the model that run side by side.", min=1)] = 1,
-    kind: Annotated[str, typer.Option(help="Where they run: auto, gpu, cpu.")] = "auto",
+    instances: Annotated[int, typer.Option(help="Number of instances of the model.", min=1)] = 1,
+    kind: Annotated[str, typer.Option(help="Device of the instances: auto, gpu, cpu.")] = "auto",
     cuda_graphs: Annotated[
         bool | None,
-        typer.Option(help="Record the GPU's work once and replay it (default: for engines).", show_default=False),
+        typer.Option(help="Use CUDA graphs (default: for engines).", show_default=False),
     ] = None,
     max_delay: Annotated[
         int | None,
         typer.Option(
-            help="Microseconds to wait for more requests, with several batches (default: 1000).",
+            help="With several batch sizes: microseconds to wait for more requests (default: 1000).",
             min=0,
             show_default=False,
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a model repository for Triton Inference Server, for those who outgrow one device."""
+    """Write a model repository for Triton Inference Server."""
     from gtp_exporters.triton import TritonOptions, write_repository
 
     options = TritonOptions(name, backend, instances, kind, cuda_graphs, max_delay)

@@ -20,7 +20,7 @@ def tune(
     model: Model,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="A directory for the search; an earlier search there is resumed."),
+        typer.Option("-o", "--output", help="Directory of the search; an earlier search there is resumed."),
     ],
     data: Annotated[
         Path | None,
@@ -40,7 +40,7 @@ def tune(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Find the fastest that loses at most so many percentage points of top-1 against the dense model.",
+            help="Find the fastest settings that lose at most this many percentage points of top-1 against dense.",
             min=0,
             show_default=False,
             callback=finite,
@@ -49,14 +49,14 @@ def tune(
     latency_budget: Annotated[
         float | None,
         option(
-            "Find the nearest to the dense model whose median latency is at most this: 20, 20ms.",
+            "Find the settings closest to dense whose median latency is at most this: 20, 20ms.",
             "--latency-budget",
             "--budget-ms",
             parser=milliseconds,
             metavar="TIME",
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(help="Settings to try in all.", min=1)] = 100,
+    trials: Annotated[int, typer.Option(help="Number of trials, those of an earlier search included.", min=1)] = 100,
     timeout: Annotated[
         float | None,
         option("Begin no further trial after this time: 300s, 10min, 2h.", parser=positive_seconds, metavar="TIME"),
@@ -64,7 +64,7 @@ def tune(
     images: Annotated[
         int | None,
         typer.Option(
-            help="Images that the search sees at most (default: all but the one in three that is held out); at most "
+            help="Maximum number of images for the search (default: all but the third that is held out); at most "
             "twice as many are held out.",
             min=1,
             show_default=False,
@@ -84,7 +84,7 @@ def tune(
     compute: Compute = None,
     json: Json = False,
 ) -> None:
-    """Search for GTP settings of MODEL that keep a limit of accuracy or latency, both measured."""
+    """Search for settings of MODEL within a limit on accuracy or latency; both are measured."""
     if (max_drop is None) == (latency_budget is None):
         said = "neither was given" if latency_budget is None else "both were given"
         raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")

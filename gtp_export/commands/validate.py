@@ -39,7 +39,7 @@ def validate(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="With --data: keep in this file how far it is, and go on from there if it exists.",
+            help="With --data: store the state of the evaluation in this file, and resume from it.",
             show_default=False,
         ),
     ] = None,

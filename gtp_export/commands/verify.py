@@ -13,20 +13,16 @@ def verify(
     directory: Annotated[Path, typer.Argument(help="A signed artifact directory.", show_default=False)],
     trusted_key: Annotated[
         list[Path],
-        typer.Option(help="Public key (.pub) of which one must have signed; may be repeated.", show_default=False),
+        typer.Option(help="Trusted public key (.pub); repeatable, one of them must have signed.", show_default=False),
     ],
-    min_version: Annotated[
-        int | None, typer.Option(help="The lowest version that is accepted.", min=1, show_default=False)
-    ] = None,
+    min_version: Annotated[int | None, typer.Option(help="Lowest accepted version.", min=1, show_default=False)] = None,
     remember: Annotated[
         Path | None,
-        typer.Option(
-            help="File that keeps the highest version accepted, so that no older one is again.", show_default=False
-        ),
+        typer.Option(help="File that stores the highest accepted version; older ones are refused.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check that a trusted key signed an export, and that no file was changed, added or taken away since."""
+    """Check that a trusted key signed an export, and that no file was changed, added or removed since."""
     from gtp_runtime.deploy.signing import Trust
     from gtp_runtime.deploy.signing import verify as run
 

@@ -12,7 +12,7 @@ TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no
     (
         "remember",
         str,
-        "With --trusted-key: file that keeps the highest version accepted, so that no older one is again.",
+        "With --trusted-key: file that stores the highest accepted version; older ones are refused.",
     ),
 )
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import pytest
 from artifacts import TINY
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from small_exports import killed
@@ -22,15 +22,13 @@ from test_tune import outcome, result
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
 from gtp_exporters.directory import staged
+from gtp_exporters.measuring.candidate import Running
+from gtp_exporters.measuring.choice import Limit
+from gtp_exporters.measuring.outcome import write_outcome
+from gtp_exporters.measuring.store import Store
+from gtp_exporters.measuring.tune import TuneOptions, tune
 from gtp_exporters.report import write_report
 from gtp_exporters.tensorrt import engine as engines
-from gtp_exporters.tuning import validation
-from gtp_exporters.tuning.front import Limit
-from gtp_exporters.tuning.options import TuneOptions
-from gtp_exporters.tuning.outcome import write_outcome
-from gtp_exporters.tuning.run import tune
-from gtp_exporters.tuning.storage import Journal
-from gtp_exporters.tuning.timing import Running
 from gtp_models import GTPConfig, load_recipe
 from gtp_models.recipes import write_recipe
 from gtp_runtime import read_manifest
@@ -196,14 +194,17 @@ def begin_export(place: Path) -> None:
 
 
 def write_trial(place: Path, text: str) -> None:
-    journal = Journal(place, {"model": "tiny"}, 2, 0)
-    trial = journal.study.ask()
-    journal.tell(trial, result(trial.number, 0.1, 0.8, drop=None, why=text), None)
+    place.mkdir(exist_ok=True)
+    store = Store(place / "tune.jsonl", {"model": "tiny"})
+    number = len(store.values)
+    store.keep_results(f"trial {number}", [result(number, 0.1, 0.8, drop=None, why=text)])
 
 
-def state_of_journal(place: Path) -> str | None:
-    found = Journal(place, {"model": "tiny"}, 2, 0).results()
-    return found[-1].why if found else None
+def state_of_store(place: Path) -> str | None:
+    place.mkdir(exist_ok=True)
+    store = Store(place / "tune.jsonl", {"model": "tiny"})
+    kept = store.results(list(store.values)[-1]) if store.values else None
+    return kept[0].why if kept else None
 
 
 def write_findings(place: Path, text: str) -> None:
@@ -226,13 +227,9 @@ def state_of_findings(place: Path) -> str | None:
 
 def write_search(place: Path, text: str) -> None:
     """Search until there are one, two or three trials; nothing is timed for long."""
-    running = Running("onnxruntime", {"threads": 1}, seconds=0)
-    options = TuneOptions(
-        Limit(max_drop=100), place.parent / "images", trials=1 + TEXTS.index(text), images=64, running=running
-    )
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(validation, "SECONDS", 0.0)
-        tune(TINY, place, options, weights="random")
+    running = Running("onnxruntime", {"threads": 1})
+    chosen: dict[str, Any] = {"trials": 1 + TEXTS.index(text), "images": 64, "running": running, "timing": 0.0}
+    tune(TINY, place, TuneOptions(Limit(max_drop=100), place.parent / "images", **chosen), weights="random")
 
 
 def state_of_search(place: Path) -> str | None:
@@ -250,7 +247,7 @@ QUICK = {
     "the RTX cache": Case("tiny", write_kernels, state_of_kernels),
     "keygen": Case("nothing", write_keys, state_of_keys),
     "placing an export": Case("nothing", replace_export, state_of_staged(text_of_export)),
-    "a trial of tune": Case("nothing", write_trial, state_of_journal),
+    "a trial of tune": Case("nothing", write_trial, state_of_store),
     "what tune found": Case("nothing", write_findings, state_of_findings),
 }
 SLOW = {

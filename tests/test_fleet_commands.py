@@ -11,13 +11,12 @@ from fake_cluster import FakeCluster
 from test_tune import run_tiny, search_tiny, tiny_images
 
 from gtp_exporters import CompareOptions, compare
+from gtp_exporters.measuring.accuracy import Local, Workers, graph_losses
+from gtp_exporters.measuring.candidate import Running
+from gtp_exporters.measuring.latency import time_in_turn
 from gtp_exporters.measuring.methods import Budget
-from gtp_exporters.tuning.timing import Running
-from gtp_exporters.tuning.validation import Validation
-from gtp_exporters.tuning.workers import Local, Workers
 from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet, spreading
-from gtp_runtime.progress import quiet
 
 MEASURED = {"timing", "share", "is_front", "cost"}
 
@@ -26,7 +25,6 @@ MEASURED = {"timing", "share", "is_front", "cost"}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting between two looks at the nodes, and little timing."""
     monkeypatch.setattr(spreading, "SECONDS", 0.0)
-    monkeypatch.setattr("gtp_exporters.tuning.validation.SECONDS", 0.0)
 
 
 class Losing:
@@ -71,11 +69,11 @@ def test_a_whole_search_times_on_the_device(tmp_path: Path) -> None:
 def test_nodes_read_the_images_that_were_held_out(digits: Path) -> None:
     fleet = Fleet(FakeCluster("server", "board", device="board"))
     images = find_image_set(DIGITS / "images", read_manifest(digits)).spread(40)
-    running = Running("onnxruntime", {"threads": 1}, seconds=0)
-    files = digits / "dense.onnx", {"one": digits / "model.onnx"}
-    found = Validation(*files, images, running, fleet, quiet).of("one")
-    alone = Validation(*files, images, running, Local(), quiet).of("one")
-    assert found.accuracy == alone.accuracy and found.loss.images == 40
+    runnings = [Running("onnxruntime", {"threads": 1})] * 2
+    files = [digits / "dense.onnx", digits / "model.onnx"]
+    found, alone = (graph_losses(files, runnings, images, workers=workers) for workers in (fleet, Local()))
+    assert found == alone and found[1].images == 40
+    assert time_in_turn(files, runnings, 0.0, 1, fleet)[1].ratio > 0
     assert (fleet.report().counts, fleet.report().timed) == ({"server": 1}, {"board": 1})
 
 

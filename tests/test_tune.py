@@ -1,5 +1,6 @@
 """The search for settings: what is tried, when it is given up, how it is kept, and what comes out of it."""
 
+import hashlib
 import json
 import os
 import random
@@ -13,28 +14,32 @@ import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_exporters.errors import LimitError, OutputError
-from gtp_exporters.tuning.estimating import Estimator
-from gtp_exporters.tuning.finishing import first_that_holds
-from gtp_exporters.tuning.front import Limit, beating, finalists, front
-from gtp_exporters.tuning.judging import Judge
-from gtp_exporters.tuning.options import TuneOptions
-from gtp_exporters.tuning.outcome import Outcome, write_outcome
-from gtp_exporters.tuning.results import Loss, Result, Timing, identity, timed_again
-from gtp_exporters.tuning.run import ANSWERS, _work, described, tune
-from gtp_exporters.tuning.rungs import dominated, hopeless, rungs
-from gtp_exporters.tuning.scoring import Job, ModelSource, answer_shard, forget, subject_of
-from gtp_exporters.tuning.search import Search
-from gtp_exporters.tuning.shards import split
-from gtp_exporters.tuning.space import make_space
-from gtp_exporters.tuning.storage import Journal
-from gtp_exporters.tuning.timing import InTurn, Running, Timer, time_files
-from gtp_exporters.tuning.validation import Validated
-from gtp_exporters.tuning.workers import Local, Workers
-from gtp_models import GTPConfig, load_recipe
+from gtp_exporters.measuring.accuracy import (
+    DIVERGENCE,
+    RELATIVE,
+    Job,
+    Judge,
+    Local,
+    Workers,
+    answer_shard,
+    distance_of,
+    forget_pixels,
+    rungs,
+    split,
+)
+from gtp_exporters.measuring.candidate import Candidate, Running
+from gtp_exporters.measuring.choice import Limit, beating, finalists, first_that_holds
+from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, subject_of
+from gtp_exporters.measuring.outcome import Outcome, write_outcome
+from gtp_exporters.measuring.result import Loss, Result, Timing, front
+from gtp_exporters.measuring.search import Deadline, Estimator, Search, Timer, dominated, hopeless
+from gtp_exporters.measuring.space import make_space
+from gtp_exporters.measuring.store import Store, working
+from gtp_exporters.measuring.tune import SearchError, TuneOptions, tune
+from gtp_models import GTPConfig, load_recipe, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
 from gtp_models.recipes import Recipe
-from gtp_runtime.accuracy import Accuracy
 from gtp_runtime.errors import ImageError
 from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.images.labels import find_image_set
@@ -44,21 +49,60 @@ from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
 NO_CLASS_TOKEN = replace(SHAPE, num_prefix=0, has_class_token=False)
-QUICK = ("--trials", "1", "--images", "64", "--threads", "1")
+QUICK = ("--trials", "3", "--images", "64", "--threads", "1")
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are timed, but what is timed counts for nothing: the dense baseline takes 10 ms, all others 8."""
-    monkeypatch.setattr("gtp_exporters.tuning.timing.SECONDS", 0.0)
-    monkeypatch.setattr("gtp_exporters.tuning.validation.SECONDS", 0.0)
-    monkeypatch.setattr("gtp_exporters.tuning.timing.time_files", same_times)
+def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """Nothing is run for its time: a file takes what ``Clock`` says, 10 ms for the dense model."""
+    fake = Clock()
+    monkeypatch.setattr("gtp_exporters.measuring.latency.time_files", fake.time_files)
+    return fake
 
 
-def same_times(timing: InTurn) -> list[Latency]:
-    dense, *others = time_files(timing)
-    assert all(taken.p50_ms > 0 for taken in (dense, *others))
-    return [replace(dense, p50_ms=10.0), *(replace(other, p50_ms=8.0, ratio=0.8) for other in others)]
+@pytest.fixture
+def unexported(clock: "Clock", monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """Nothing is exported: the clock takes MACs for times, and says what is lost on images that were held out."""
+    monkeypatch.setattr(Graphs, "graph", lambda graphs, candidate: clock.graph(graphs, candidate))  # noqa: PLW0108
+    monkeypatch.setattr("gtp_exporters.measuring.search.graph_losses", clock.losses)
+    return clock
+
+
+class Clock:
+    """Times files by their tokens: what leaves early saves most. ``factor`` and ``lies`` change that."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0  # of the time of all that is not dense
+        self.lies: list[float] = []  # ratios that are said in place of the true ones, one for each call
+        self.calls: list[list[str]] = []
+        self.candidates: dict[Path, Candidate] = {}
+
+    def time_files(self, timing: Any) -> list[Latency]:
+        dense, *others = (self.share(path) for path in timing.files)
+        ratios = [dense, *((self.lies.pop(0) if self.lies else other * self.factor) for other in others)]
+        self.calls.append([str(path) for path in timing.files])
+        pairs = zip(timing.files, ratios, strict=True)
+        return [Latency(path.name, 1, 9, *[10 * ratio] * 5, 0.0, 1.0, ratio=ratio) for path, ratio in pairs]
+
+    def graph(self, graphs: Graphs, candidate: Candidate) -> Path:
+        path = graphs.place / hashlib.sha256(candidate.graph_key.encode()).hexdigest()
+        self.candidates[path] = candidate
+        return path
+
+    def losses(self, files: Any, runnings: Any, images: ImageSet, *_: Any, **others: Any) -> list[Loss]:
+        """On images that were held out: farther from dense, the more is saved."""
+        ratios = [self.candidates[path].plan.ratio for path in files]
+        return [Loss(len(images), 1 - ratio, 0.0, 1.0, 0.9, dense_top1=0.9, top1_drop=0.0) for ratio in ratios]
+
+    def share(self, path: Path) -> float:
+        if path in self.candidates:
+            return self.candidates[path].plan.ratio
+        manifest = read_manifest(path.parent)
+        amounts, tokens, left = manifest.num_prop, 65, []
+        for amount in amounts:
+            tokens -= amount
+            left.append(tokens / 65)
+        return sum(left) / len(left) if left else 1.0
 
 
 class Drawn:
@@ -77,39 +121,120 @@ class Drawn:
         return self.random.uniform(low, high)
 
 
-def result(
-    trial: int | None, divergence: float, ratio: float | None, drop: float | None = 0.0, **others: Any
-) -> Result:
-    loss = Loss(100, divergence, 0.1 * divergence, 1.0, drop, None if drop is None else 0.1)
-    timing = None if ratio is None else Timing(10 * ratio, 10.0, str(trial))
-    values: dict[str, Any] = {"settings": GTPConfig(num_prop=(3, 3)).to_dict(), "rungs": [divergence]} | others
-    made = Result(precision="fp32", num_prop=[3, 3], macs_ratio=0.8, estimate=0.8, loss=loss, timing=timing, **values)
-    return replace(made, trial=trial)
+def result(trial: int | None, distance: float, ratio: float | None, drop: float | None = 0.0, **others: Any) -> Result:
+    shares = (None, None) if drop is None else (drop / 100, 0.001)
+    made: dict[str, Any] = {
+        "name": "the recipe's default" if trial is None else f"trial {trial}",
+        "method": "gtp",
+        "settings": GTPConfig(num_prop=(3, 3)).to_dict(),
+        "backend": "onnxruntime",
+        "precision": "fp32",
+        "num_prop": [3, 3],
+        "macs": 80,
+        "macs_ratio": 0.8,
+        "total_ratio": 0.8,
+        "estimate": 0.8,
+        "rungs": [distance],
+        "loss": Loss(100, distance, 0.1 * distance, 0.99, top1_drop=shares[0], top1_drop_se=shares[1]),
+        "timing": None if ratio is None else Timing(10 * ratio, 10.0),
+        "trial": trial,
+    }
+    return Result(**made | others)
 
 
-def test_digits_from_end_to_end(command: Command, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+DENSE = result(None, 0.0, 1.0, name="dense", method="dense", settings={"num_prop": 0}, num_prop=[0, 0], rungs=[0.0])
+
+
+def drop_of(one: Result, points: float) -> Result:
+    assert one.loss is not None
+    return replace(one, loss=replace(one.loss, top1_drop=points / 100))
+
+
+def test_digits_from_end_to_end(
+    command: Command, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "found"
     ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place, "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert (found["ok"], found["trials"], found["search_images"]) == (True, 1, 64)
-    assert found["default"]["ratio"] == 0.8
+    assert (found["ok"], found["trials"], found["search_images"]) == (True, 3, 64)
+    timed = [one for one in found["results"] if one["ratio"] is not None]
+    assert found["chosen"]["ratio"] == min(one["ratio"] for one in timed) < 1, "the fastest, by different times"
+    assert found["dense"]["ratio"] == 1 and found["dense"]["distance"] == 0
     assert found["validated"]["chosen"]["images"] == 120, "those that were held out"
-    assert {path.name for path in place.iterdir()} >= {"tune.journal", "tune.html", "tune.json", "recipe.yaml"}
+    assert {path.name for path in place.iterdir()} >= {"tune.jsonl", "tune.html", "tune.json", "recipe.yaml"}
     assert found["chosen"]["num_prop"] == list(num_prop_of(place / "recipe.yaml"))
     page = (place / "tune.html").read_text("utf-8")
-    assert "<svg" in page and "http" not in page.replace("http-equiv", "")
-    assert page.count("<circle") == 1 + found["timed"]
-    assert "searching" in ran.err
-    assert not (place / ".gtp-export" / "tune" / "baseline").exists(), "exports are removed"
+    assert "<svg" in page and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert f"{found['chosen']['name']}, chosen" in page
+    assert not (place / ".gtp-export" / "tune" / "graphs").exists(), "exports are removed"
     ran = command("export", place / "recipe.yaml", "--no-check", "--no-report", "-o", tmp_path / "exported")
     assert ran.code == 0, ran.err
     assert read_manifest(tmp_path / "exported").num_prop == found["chosen"]["num_prop"]
     ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65")
-    assert (ran.code, "keeps another search (searched differ)" in ran.error) == (1, True)
-    monkeypatch.setattr("gtp_exporters.tuning.run.describe_machine", lambda names: {"board": "another"})
+    assert (ran.code, "searched" in ran.error) == (1, True)
+    monkeypatch.setattr("gtp_exporters.measuring.tune.describe_machine", lambda names: {"board": "another"})
     ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place)
-    assert (ran.code, "keeps another search (device differ)" in ran.error) == (1, True)
+    assert (ran.code, "device" in ran.error) == (1, True)
+
+
+def search_digits(place: Path, limit: Limit, **options: Any) -> Outcome:
+    chosen: dict[str, Any] = {"trials": 2, "images": 32, "running": Running("onnxruntime", {"threads": 1})}
+    return tune(load_recipe("digits"), place, TuneOptions(limit, **chosen | options))
+
+
+def test_dense_is_a_candidate(unexported: Clock, tmp_path: Path) -> None:
+    found = search_digits(tmp_path / "found", Limit(latency_ms=20.0))
+    assert found.chosen is not None and found.is_dense and found.problem == "", "it keeps the budget and loses nothing"
+    assert found.trials == 0 and found.notes, "nothing nearer to dense can be found, which is said"
+    assert not (tmp_path / "found" / "recipe.yaml").exists()
+    assert "dense, chosen" in [one.name for one in found.shown]
+
+
+def test_the_choice_within_a_latency_is_the_nearest_to_dense(unexported: Clock, tmp_path: Path) -> None:
+    found = search_digits(tmp_path / "found", Limit(latency_ms=9.5), trials=4)
+    assert found.chosen is not None and found.chosen.timing is not None
+    within = [one for one in found.results if one.timing is not None and one.timing.p50_ms <= 9.5]
+    assert found.chosen.distance == min(one.distance for one in within) and found.chosen.ratio < 1
+    assert any("chosen" in one.name for one in found.shown), "it is always in its table"
+
+
+def test_what_is_slower_than_dense_is_never_chosen(unexported: Clock, tmp_path: Path) -> None:
+    unexported.factor = 1.6
+    found = search_digits(tmp_path / "found", Limit(max_drop=100))
+    assert found.chosen is None and found.problem and found.nearest is not None
+    again = search_digits(tmp_path / "again", Limit(latency_ms=10.5))
+    assert again.is_dense and not again.problem, "dense keeps it, though all trials are slower"
+
+
+def test_a_lucky_timing_is_taken_again(unexported: Clock, tmp_path: Path) -> None:
+    unexported.lies = [0.1]
+    found = search_digits(tmp_path / "found", Limit(max_drop=100), trials=1)
+    assert found.default.timing is not None and found.default.ratio > 0.5
+    assert not unexported.lies and unexported.calls[0] == unexported.calls[1]
+
+
+def test_a_search_without_trials_fails_and_says_so(unexported: Clock, tmp_path: Path, command: Command) -> None:
+    with pytest.raises(SearchError):
+        search_digits(tmp_path / "found", Limit(max_drop=1), seconds=1e-6)
+    ran = command("tune", "digits", "--max-drop", 1, "--timeout", "0.001ms", "-o", tmp_path / "other")
+    assert (ran.code, "--timeout" in ran.error) == (1, True)
+    assert not list((tmp_path / "other").glob("*.yaml"))
+
+
+def test_the_time_is_looked_at_between_trials_and_exports(unexported: Clock, tmp_path: Path) -> None:
+    class Ending(Deadline):
+        left = 30
+
+        @property
+        def is_over(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gtp_exporters.measuring.tune.Deadline", Ending)
+        found = search_digits(tmp_path / "found", Limit(max_drop=100), trials=1000)
+    assert 0 < found.trials < 30 and found.chosen is not None
 
 
 def num_prop_of(path: Path) -> Any:
@@ -135,7 +260,7 @@ def test_a_limit_that_is_not_kept_has_its_exit_code(
         write_outcome(made)
         return made
 
-    monkeypatch.setattr("gtp_exporters.tuning.run.tune", found)
+    monkeypatch.setattr("gtp_exporters.measuring.tune.tune", found)
     wanted = (
         ("--max-drop", limit.max_drop) if limit.latency_ms is None else ("--latency-budget", f"{limit.latency_ms}ms")
     )
@@ -152,11 +277,12 @@ def test_a_limit_that_is_not_kept_has_its_exit_code(
 
 def outcome(recipe: Recipe, place: Path, limit: Limit) -> Outcome:
     config = GTPConfig.measured(num_prop=(0, 9, 0, 9, 0, 0)).to_dict()
+    other = GTPConfig.measured(num_prop=(0, 8, 0, 8, 0, 0)).to_dict()
     default = result(None, 0.01, 0.9, drop=0.1)
-    timed = [default, result(1, 0.1, 0.5, drop=3.0, settings=config), result(2, 0.005, 0.8, settings=config)]
+    timed = [DENSE, default, result(1, 0.1, 0.5, drop=3.0, settings=other), result(2, 0.005, 0.8, settings=config)]
     chosen = next(iter(limit.ranked(timed)), None)
-    held_out = Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5)
-    validated = Validated(held_out, Accuracy(50, top1=0.5), 8.5, 0.85)
+    held_out = Loss(50, 0.01, 0.001, 0.98, 0.5, dense_top1=0.52, top1_drop=0.02, top1_drop_se=0.005)
+    validated = replace(timed[3], loss=held_out, timing=Timing(8.5, 10.0))
     return Outcome(
         recipe=recipe,
         directory=place,
@@ -167,7 +293,6 @@ def outcome(recipe: Recipe, place: Path, limit: Limit) -> Outcome:
         trials=2,
         results=timed,
         front=front(timed),
-        default=default,
         chosen=chosen,
         better=beating(timed, default)[0],
         nearest=None if chosen else limit.nearest(timed),
@@ -186,36 +311,35 @@ search_tiny(Path({os.fspath(tmp_path)!r}), Path({os.fspath(folder)!r}), kill_aft
 """
     ran = python(code)
     assert ran.code == -signal.SIGKILL, ran.err
-    with (tmp_path / "tune.journal").open("ab") as file:
-        file.write(b'{"op_code": 4')  # cut off
+    with (tmp_path / "tune.jsonl").open("ab") as file:
+        file.write(b'{"name": "trial 9", "va')  # cut off
     answered = {path: path.stat().st_mtime_ns for path in (tmp_path / "dense").iterdir()}
     search = search_tiny(tmp_path, folder, kill_after=None)
     assert {path: path.stat().st_mtime_ns for path in answered} == answered, "the dense model's answers are kept"
-    assert search.done == 6
-    numbers = [found.trial for found in search.results[1:]]
-    assert len(set(numbers)) == 6
-    assert max(number for number in numbers if number is not None) == 6, "one was under way, and was done again"
+    assert [found.trial for found in search.trials] == list(range(6)), "one was under way, and was done again"
+    assert len({found.identity for found in search.results}) == 8, "repeats are no trials"
     assert all(found.timing is not None or found.why for found in search.results)
-    judged = {found.loss.images for found in search.results[1:] if found.loss}
+    judged = {found.loss.images for found in search.trials if found.loss}
     assert max(judged) < len(search.judge.images.search), "some cannot be read"
 
 
 def search_tiny(place: Path, folder: Path, kill_after: int | None, workers: Workers | None = None) -> Search:
     """Search on a tiny model whose latency is its MACs, and be killed at a timing."""
-    source = ModelSource(TINY, "random")
+    source = Source(TINY, "random")
     subject = subject_of(source)
-    images = split(find_image_set(folder, described(subject)))
+    images = split(find_image_set(folder, manifest_of(subject)))
     workers = workers or Local()
     place.mkdir(exist_ok=True)
-    judge = Judge(source, images, workers, place / "dense", subject.classes)
-    timer = Counted(subject, Running(), 1, place, workers)
+    judge = Judge(source, images, workers, place / "dense")
+    graphs = Graphs(source, place / "graphs")
+    dense = graphs.candidate("dense", make_settings("dense"), Running("onnxruntime"))
+    timer = Counted(graphs, dense, 0.0, workers)
     timer.left = kill_after
-    journal = Journal(place, {}, 3, 0)
-    default = journal.default() or result(None, 0.01, 0.99)
-    journal.keep_default(default)
-    timer.learn(journal.results())
-    search = Search(journal, make_space(model_shape(subject.model), 4, ("fp32",)), judge, timer, Limit(90), default)
-    search.run(6, None, quiet)
+    store = Store(place / "tune.jsonl", {})
+    base = [replace(DENSE, rungs=[0.0] * 2), result(None, 0.01, 0.99)]
+    space = make_space(model_shape(subject.model), 4, ("fp32",))
+    search = Search(store, space, judge, timer, Limit(90), base, 0)
+    search.run(6, Deadline(None), quiet)
     return search
 
 
@@ -224,12 +348,12 @@ class Counted(Timer):
 
     left: int | None = None
 
-    def measure(self, proposal: Any, plan: Any, images: Any) -> Any:
+    def time(self, candidate: Candidate) -> Timing:
         if self.left is not None:
             self.left -= 1
             if not self.left:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return Timing(plan.ratio, 1.0, self.key(proposal, plan)), None
+        return Timing(candidate.plan.ratio, 1.0)
 
 
 @pytest.mark.full
@@ -246,8 +370,8 @@ run_tiny(Path({os.fspath(tmp_path / "found")!r}), Path({os.fspath(folder)!r}), K
     assert ran.code == -signal.SIGKILL, ran.err
     found = run_tiny(tmp_path / "found", folder, Killed(after=1000))
     assert found.trials == 4
-    assert len({one.trial for one in found.results}) == len(found.results) == 5
-    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"tune.html", "tune.json", "tune.journal"}
+    assert len({one.name for one in found.results}) == len(found.results) == 6
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"tune.html", "tune.json", "tune.jsonl"}
 
 
 class Killed(Local):
@@ -264,9 +388,8 @@ class Killed(Local):
 
 
 def run_tiny(place: Path, folder: Path, workers: Workers) -> Outcome:
-    options = TuneOptions(
-        Limit(max_drop=100), folder, trials=4, running=Running("onnxruntime", {"threads": 1}, seconds=0)
-    )
+    running = Running("onnxruntime", {"threads": 1})
+    options = TuneOptions(Limit(max_drop=100), folder, trials=4, running=running, timing=0.0)
     return tune(TINY, place, options, weights="random", workers=workers)
 
 
@@ -327,33 +450,31 @@ def test_rungs_grow() -> None:
 
 def test_a_trial_without_hope_is_given_up() -> None:
     timed = [result(None, 0.01, 0.9), result(1, 0.001, 0.7)]
-    slow = replace(result(2, 0.1, None), estimate=0.8)
-    assert slow.loss is not None
-    assert "diverges more than trial 1 on the same 100 images" in hopeless(slow, slow.loss, timed, 0.01, None)
-    assert "diverges more than" not in hopeless(slow, slow.loss, timed, 0.2, None), "the estimate is not that sure"
-    assert not hopeless(replace(slow, estimate=0.6), slow.loss, timed, 0.0, 5.0), "it may be faster"
-    lossy = replace(slow.loss, drop=3.0)
-    assert "--max-drop allows 1" in hopeless(replace(slow, estimate=0.1), lossy, timed, 0.0, 1.0)
-    assert "trial 1 is better" in dominated(slow, 0.01, timed)
-    assert not dominated(replace(slow, estimate=0.71), 0.02, timed)
+    slow = result(2, 0.1, None, estimate=0.8)
+    assert "trial 1" in hopeless(slow, timed, 0.01, None)
+    assert not hopeless(slow, timed, 0.2, None), "the estimate is not that sure"
+    assert not hopeless(replace(slow, estimate=0.6), timed, 0.0, 5.0), "it may be faster"
+    assert "--max-drop" in hopeless(drop_of(replace(slow, estimate=0.1), 3.0), timed, 0.0, 1.0)
+    assert "trial 1" in dominated(slow, timed, 0.01)
+    assert not dominated(replace(slow, estimate=0.71), timed, 0.02)
+    assert "dense" in dominated(replace(slow, estimate=1.1), [DENSE], 0.02), "what is slower than dense is no use"
 
 
 def test_the_front_and_the_choice() -> None:
     default = result(None, 0.01, 0.9, drop=0.5)
     fast, middle, safe = result(1, 0.1, 0.5, drop=3.0), result(2, 0.005, 0.8), result(3, 0.0001, 0.97)
     worse = result(4, 0.2, 0.85, drop=3.0)
-    timed = [default, fast, middle, safe, worse]
-    assert front(timed) == [fast, middle, safe]
+    timed = [DENSE, default, fast, middle, safe, worse]
+    assert front(timed) == [fast, middle, safe, DENSE]
     lucky, slow = result(5, 0.006, 0.81, drop=-0.4), result(6, 0.0, 1.02)
-    assert front([*timed, lucky, slow]) == [fast, middle, safe], (
-        "a gain is no drop; the dense model beats what is slower"
-    )
-    assert front([slow]) == [slow]
+    assert front([*timed, lucky, slow]) == [fast, middle, safe, DENSE], "a gain is no drop; dense beats what is slower"
     assert beating(timed, default) == [middle]
     assert Limit(max_drop=0.3).ranked(timed)[0] is middle
     assert Limit(max_drop=5).ranked(timed)[0] is fast
     assert Limit(latency_ms=9.8).ranked(timed)[0] is safe
     assert Limit(latency_ms=6).ranked(timed)[0] is fast
+    assert Limit(latency_ms=10).ranked(timed)[0] is DENSE
+    assert slow not in Limit(latency_ms=20).ranked([slow, DENSE])
     assert not Limit(latency_ms=1).ranked(timed)
     assert Limit(latency_ms=1).nearest(timed) is fast
     assert not Limit(max_drop=0.01).ranked(timed), "the standard error counts"
@@ -373,31 +494,23 @@ def test_the_best_of_the_search_are_timed_again() -> None:
     assert [found.trial for found in held] == [None, 31], "the default stays the first, though it is among the best"
     nothing = finalists([default, slow], Limit(latency_ms=1), default)
     assert [found.trial for found in nothing] == [None], "the fastest, where nothing holds"
-    latency = Latency("model.onnx", 1, 9, 7.0, 7.0, 7.0, 7.0, 7.0, 0.0, 1.0, ratio=0.7)
-    again = timed_again(best[1], {identity(best[1]): latency})
-    assert again.timing is not None and best[1].timing is not None
-    assert (again.timing.p50_ms, again.timing.ratio, again.timing.key) == (7.0, 0.7, best[1].timing.key)
-    assert timed_again(slow, {identity(best[1]): latency}) is slow
 
 
 def test_the_first_choice_that_holds_on_other_images_is_taken() -> None:
-    asked: list[str] = []
-    ratios = {identity(settings_of(result(number, 0.1, 0.5), number)): 0.5 + 0.1 * number for number in range(1, 4)}
+    asked: list[int | None] = []
 
-    class Other:
-        def of(self, name: str) -> Validated:
-            asked.append(name)
-            return Validated(Loss(50, 0.01, 0.001, 2.0, 2.0, 0.5), Accuracy(50, top1=0.5), 8.5, ratios[name])
+    def holds(one: Result) -> bool:
+        asked.append(one.trial)
+        return one.trial == 2
 
-    others: Any = Other()
-    results = [settings_of(result(number, 0.1, 0.5), number) for number in range(1, 4)]
-    assert first_that_holds(results, others, lambda found: found.ratio > 0.65) is results[1]
-    assert asked == [identity(results[0]), identity(results[1])], "the third is not evaluated"
-    assert first_that_holds(results, others, lambda found: False) is results[0]
-    assert first_that_holds([], others, lambda found: True) is None
-    slow, lossy = (others.of(identity(results[2])), others.of(identity(results[0])))
-    assert not slow.beats(lossy) and not lossy.beats(slow), "equally lossy"
-    assert replace(lossy, loss=replace(lossy.loss, divergence=0.001)).beats(slow)
+    results = [result(number, 0.1, 0.5) for number in range(1, 4)]
+    assert first_that_holds(results, holds) is results[1]
+    assert asked == [1, 2], "the third is not evaluated"
+    assert first_that_holds(results, lambda one: False) is results[0]
+    assert first_that_holds([], holds) is None
+    slow, lossy = result(1, 0.1, 0.8), result(2, 0.1, 0.6)
+    assert not slow.is_better(lossy) and not lossy.is_better(slow), "equally lossy"
+    assert result(3, 0.001, 0.6).is_better(slow)
 
 
 def settings_of(found: Result, number: int) -> Result:
@@ -405,9 +518,9 @@ def settings_of(found: Result, number: int) -> Result:
 
 
 def test_answers_of_another_question_are_not_used(tmp_path: Path) -> None:
-    source, folder = ModelSource(TINY, "random"), tiny_images(tmp_path / "images")
-    images = split(find_image_set(folder, described(subject_of(source))))
-    one, two = (Judge(source, images, Local(), tmp_path / "dense", 5, question) for question in ("one", "two"))
+    source, folder = Source(TINY, "random"), tiny_images(tmp_path / "images")
+    images = split(find_image_set(folder, manifest_of(subject_of(source))))
+    one, two = (Judge(source, images, Local(), tmp_path / "dense", question) for question in ("one", "two"))
     shards = images.shards(0, 8)
     assert one._name(shards[0]) != two._name(shards[0])
     job = Job(-1, source, None, shards[0])
@@ -416,6 +529,7 @@ def test_answers_of_another_question_are_not_used(tmp_path: Path) -> None:
         path = folder / os.fsdecode(name.replace(b"\0", b"/"))
         path.write_bytes(SEVEN.read_bytes())
     forget()
+    forget_pixels()
     after = answer_shard(job)
     assert len(after) >= len(before) and np.ptp(after, axis=0).max() < 1e-4, "all of them are the same image now"
 
@@ -423,39 +537,50 @@ def test_answers_of_another_question_are_not_used(tmp_path: Path) -> None:
 def test_without_classes_the_drop_is_bounded_by_the_answers_that_change() -> None:
     found = result(1, 0.01, 0.8, drop=None)
     assert found.objectives == (0.01, 0.8)
-    assert found.loss is not None and found.loss.limited == 1.0
+    assert found.loss is not None and found.loss.points == pytest.approx(1.0)
     assert Limit(max_drop=3).holds(found) and not Limit(max_drop=1).holds(found)
+
+
+def test_the_distance_is_that_of_the_output() -> None:
+    dense = np.array([[1.0, 2.0], [0.0, 4.0]])
+    assert (distance_of("logits"), distance_of("features")) == (DIVERGENCE, RELATIVE)
+    assert RELATIVE.measure(dense, dense + [[0, 1], [2, 0]]).tolist() == [0.2, 0.25]
+    own = distance_of("map", lambda one, two: np.abs(one - two).max(1))
+    assert own.measure(dense, dense + 3).tolist() == [3, 3]
 
 
 def test_latency_is_estimated_from_what_was_measured() -> None:
     estimator = Estimator(("fp32",))
-    new = replace(result(9, 0.1, None), macs_ratio=0.6)
+    new = result(9, 0.1, None, total_ratio=0.6)
     assert estimator.estimate(new) == pytest.approx(0.6), "the ratio of MACs at first"
     for number, share in enumerate((0.9, 0.8, 0.7, 0.5)):
-        estimator.learn(replace(result(number, 0.1, share + 0.1), macs_ratio=share))
+        estimator.learn(result(number, 0.1, share + 0.1, total_ratio=share))
     assert estimator.estimate(new) == pytest.approx(0.7, abs=0.02)
 
 
-def test_a_journal_is_kept_and_checked(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, {"model": "one"}, 3, 0)
-    trial = journal.study.ask()
-    journal.tell(trial, result(0, 0.1, 0.8), -1.0)
-    journal.study.ask()  # and killed
-    journal.keep_default(result(None, 0.2, 0.9))
-    again = Journal(tmp_path, {"model": "one"}, 3, 0)
-    assert again.results() == [result(0, 0.1, 0.8)]
-    assert again.default() == result(None, 0.2, 0.9)
-    with pytest.raises(OutputError, match=r"keeps another search \(model differ\)"):
-        Journal(tmp_path, {"model": "two"}, 3, 0)
-    (tmp_path / "tune.journal").write_bytes(b'"nothing"\n{}\n')
-    with pytest.raises(OutputError, match=r"tune\.journal is not the journal of a search"):
-        Journal(tmp_path, {"model": "one"}, 3, 0)
-    (tmp_path / "tune.journal").write_bytes(b"a line of the user's")
-    with pytest.raises(OutputError, match=r"tune\.journal is not the journal of a search"):
-        Journal(tmp_path, {"model": "one"}, 3, 0)
-    assert (tmp_path / "tune.journal").read_bytes() == b"a line of the user's"
-    (tmp_path / "tune.journal").write_bytes(b"")
-    assert Journal(tmp_path, {"model": "one"}, 3, 0).results() == []
+def test_a_store_is_kept_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "tune.jsonl"
+    store = Store(path, {"model": "one"})
+    store.keep_results("trial 0", [result(0, 0.1, 0.8)])
+    assert not store.is_resumed
+    with path.open("ab") as file:
+        file.write(b'{"name": "tri')  # and killed
+    again = Store(path, {"model": "one"})
+    assert again.is_resumed and again.results("trial 0") == [result(0, 0.1, 0.8)] and again.results("trial 1") is None
+    again.keep_results("trial 1", [result(1, 0.1, None)])
+    assert list(Store(path, {"model": "one"}).values) == ["trial 0", "trial 1"]
+    with pytest.raises(OutputError, match="model"):
+        Store(path, {"model": "two"})
+    assert Store(path, {"model": "two"}, is_replaced=True).values == {}
+    for content in (b'"nothing"\n{}\n', b"a line of the user's", b"[1]\n"):
+        path.write_bytes(content)
+        with pytest.raises(OutputError):
+            Store(path, {"model": "one"})
+        assert path.read_bytes() == content
+    path.write_bytes(b"")
+    assert Store(path, {"model": "one"}).values == {}
+    path.write_bytes(path.read_bytes()[:10])
+    assert Store(path, {"model": "one"}).values == {}, "killed while the first line was written"
 
 
 @pytest.mark.parametrize(
@@ -468,7 +593,7 @@ def test_a_journal_is_kept_and_checked(tmp_path: Path) -> None:
         (("--max-drop", "1", "--timeout", "2 days"), 2, "--timeout"),
         (("--max-drop", "inf"), 2, "not a finite number"),
         (("--max-drop", "1", "--by-order"), 2, "--by-order needs --data DIR"),
-        (("--max-drop", "1", "--precisions", "fp32,int8"), 2, "precision int8: a search tries fp32, bf16, fp16"),
+        (("--max-drop", "1", "--precisions", "fp32,int8"), 2, "int8"),
         (("--max-drop", "1", "--backend", "tensorrt"), 2, "backend 'tensorrt' does not run model.onnx"),
         (("--max-drop", "1", "--compute", "bf16"), 2, "onnxruntime takes no option compute"),
         (("--max-drop", "1", "--data", "nosuch"), 1, "no folder nosuch"),
@@ -491,20 +616,22 @@ def test_other_files_are_not_touched(command: Command, tmp_path: Path) -> None:
     assert "has no images of its own: give --data DIR" in command("tune", "deit_ti", "--max-drop", "1", "-o", "x").error
 
 
-def test_exports_are_removed_however_a_search_ends(tmp_path: Path) -> None:
-    def stopped(place: Path) -> None:
-        for name in ("best-5", "candidate", ANSWERS):
-            (place / name).mkdir()
-            (place / name / "a").touch()
-        raise LimitError("stopped")
+def test_exports_are_removed_however_a_search_ends(tmp_path: Path, unexported: Clock) -> None:
+    def stop(task: str, share: float | None = None) -> None:
+        if task.startswith("searching"):
+            raise KeyboardInterrupt
 
-    with pytest.raises(LimitError), _work(tmp_path / "found") as place:
-        stopped(place)
-    assert [entry.name for entry in place.iterdir()] == [ANSWERS]
+    options = TuneOptions(Limit(max_drop=1), images=16, trials=1, running=Running("onnxruntime", {"threads": 1}))
+    with pytest.raises(KeyboardInterrupt):
+        tune(load_recipe("digits"), tmp_path / "found", options, progress=stop)
+    assert [path.name for path in (tmp_path / "found" / ".gtp-export" / "tune").iterdir()] == ["dense"]
+    with working(tmp_path / "other", "tune"):
+        pass
+    assert not (tmp_path / "other").exists(), "nothing is left of what did nothing"
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(LimitError, match="neither of max_drop and latency_ms given"):
+    with pytest.raises(LimitError, match="max_drop"):
         TuneOptions(Limit())
     with pytest.raises(LimitError, match="trials=0"):
         TuneOptions(Limit(max_drop=1), trials=0)

@@ -13,7 +13,11 @@ from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
 from gtp_runtime.precisions import converted_names
 
 if TYPE_CHECKING:
-    from gtp_exporters.tuning.outcome import Outcome
+    from collections.abc import Sequence
+
+    from gtp_exporters.measuring.outcome import Outcome
+    from gtp_exporters.measuring.result import Result
+    from gtp_exporters.measuring.table import Column
 
 
 def tune(
@@ -59,7 +63,7 @@ def tune(
     trials: Annotated[int, typer.Option(help="Number of trials, those of an earlier search included.", min=1)] = 100,
     timeout: Annotated[
         float | None,
-        option("Begin no further trial after this time: 300s, 10min, 2h.", parser=positive_seconds, metavar="TIME"),
+        option("Try nothing further after this time: 300s, 10min, 2h.", parser=positive_seconds, metavar="TIME"),
     ] = None,
     images: Annotated[
         int | None,
@@ -94,10 +98,10 @@ def tune(
     running = RunOptions(backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": 1})
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         update("loading torch")
-        from gtp_exporters.tuning.front import Limit
-        from gtp_exporters.tuning.options import TuneOptions
-        from gtp_exporters.tuning.run import tune as run
-        from gtp_exporters.tuning.timing import Running
+        from gtp_exporters.measuring.candidate import running_on
+        from gtp_exporters.measuring.choice import Limit
+        from gtp_exporters.measuring.tune import TuneOptions
+        from gtp_exporters.measuring.tune import tune as run
         from gtp_models import load_recipe
         from gtp_runtime.manifest import MODEL_NAME
 
@@ -112,7 +116,7 @@ def tune(
             images=images,
             precisions=tuple(part.strip() for part in precisions.split(",")),
             batch=batch,
-            running=Running(name, running.options_of(Path(MODEL_NAME))),
+            running=running_on(name, running.options_of(Path(MODEL_NAME))),
             seed=seed,
         )
         recipe = load_recipe(model, img_size)
@@ -122,25 +126,52 @@ def tune(
         console.emit(outcome.to_dict() | fleets.document(fleet))
     else:
         fleets.show(fleet)
-        _show(outcome, weights)
+        _show(outcome, model if weights == "pretrained" else f"{model} --weights {weights}")
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)
         raise typer.Exit(GATE_FAILED if max_drop is not None else BUDGET_MISSED)
 
 
-def _show(outcome: "Outcome", weights: str) -> None:
-    from gtp_export.tune_reports import front_table, validation_table, verdict
-    from gtp_exporters.tuning.outcome import PAGE, RECIPE
+def _show(outcome: "Outcome", command: str) -> None:
+    from gtp_exporters.measuring.outcome import PAGE, RECIPE
+    from gtp_exporters.measuring.table import SEARCHED, VALIDATED
 
-    front_table(outcome)
-    validation_table(outcome)
-    console.out.print(verdict(outcome), markup=False)
+    proven = outcome.shown_validated
+    images = proven[0].loss.images if proven[0].loss is not None else 0
+    title = f"front of {outcome.trials} trials on {outcome.search_images} images of {outcome.origin}"
+    _table(title, SEARCHED, outcome.shown)
+    _table(f"the exported graphs on {images} images that the search never saw, timed in turn", VALIDATED, proven)
+    console.out.print(_verdict(outcome), markup=False)
+    for note in outcome.notes:
+        console.note(f"note: {note}")
     if outcome.problem:
         console.out.print(f"next: open {outcome.directory / PAGE}", markup=False)
         return
+    if outcome.is_dense:
+        console.out.print(f"wrote {outcome.directory}: {PAGE}", markup=False)
+        console.out.print(f"next: gtp-export export {command} --method dense", markup=False)
+        return
     console.out.print(f"wrote {outcome.directory}: {PAGE}, {RECIPE}", markup=False)
-    random = " --weights random" if weights == "random" else ""
+    random = " --weights random" if command.endswith(" --weights random") else ""
     assert outcome.chosen is not None
     lowered = f" --precision {outcome.chosen.precision} --target {outcome.running.target}"
     precision = "" if outcome.chosen.precision == "fp32" else lowered
     console.out.print(f"next: gtp-export export {outcome.directory / RECIPE}{random}{precision}", markup=False)
+
+
+def _table(title: str, columns: "Sequence[Column]", results: "Sequence[Result]") -> None:
+    from gtp_exporters.measuring.table import cells, shown
+
+    chosen = shown(columns, results)
+    console.table(title, [column.head for column in chosen], cells(chosen, results))
+
+
+def _verdict(outcome: "Outcome") -> str:
+    """Return whether something beats the recipe's default on both axes, in a line."""
+    if outcome.better is None:
+        return "nothing that was timed loses less than the recipe's default and is faster"
+    held = "also" if outcome.better_holds else "but not"
+    return (
+        f"{outcome.better.name} loses less than the recipe's default and is faster on the images of the search, "
+        f"{held} on those that were held out"
+    )

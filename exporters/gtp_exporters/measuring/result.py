@@ -135,6 +135,7 @@ class Result:
         command: options of ``gtp-export export`` that give these settings.
         published: published top-1 of these settings, in percent.
         trial: its number in a search; None for what no trial made.
+        parameters: of the trial, as the search proposed them.
         estimate: of the latency ratio before it was measured.
         rungs: mean distance on the images of each rung that it reached.
         why: the reason why it was not timed.
@@ -158,6 +159,7 @@ class Result:
     command: list[str] = field(default_factory=list)
     published: float | None = None
     trial: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
     estimate: float | None = None
     rungs: list[float] = field(default_factory=list)
     why: str = ""

@@ -1,0 +1,363 @@
+"""``tune``: from a model, images and a limit to a recipe, proven on other images and never slower than dense."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gtp_exporters.directory.contents import refuse
+from gtp_exporters.errors import ExportError, LimitError
+from gtp_exporters.figures_key import figures_key
+from gtp_exporters.measuring.accuracy import (
+    Judge,
+    Local,
+    Workers,
+    distance_of,
+    forget_pixels,
+    rungs,
+    split,
+)
+from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
+from gtp_exporters.measuring.choice import FINALISTS, Limit, beating, different, finalists, first_that_holds
+from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
+from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
+from gtp_exporters.measuring.result import Loss, Result, Timing, front, is_timed
+from gtp_exporters.measuring.search import TASK, Deadline, Search, Timer, TimeUpError
+from gtp_exporters.measuring.space import make_space
+from gtp_exporters.measuring.store import Store, remove, working
+from gtp_exporters.subject import calibrate_on
+from gtp_models.methods import make_settings
+from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.settings import is_int, is_number
+from gtp_models.plan import make_plan, model_shape
+from gtp_models.recipes import Recipe
+from gtp_runtime.errors import NoClassesError
+from gtp_runtime.images.folders import ImageSet, image_names
+from gtp_runtime.images.labels import find_image_set
+from gtp_runtime.machine import describe_machine
+from gtp_runtime.manifest import WORK_NAME
+from gtp_runtime.precisions import converted_names
+from gtp_runtime.progress import Progress, quiet
+
+STORE = "tune.jsonl"
+DEFAULT = "the recipe's default"
+SECONDS = 2.0  # of timing, for two files together
+ROOM = 0.9  # of a latency budget: a dense model within it needs no search
+
+
+class SearchError(ExportError):
+    """A search that tried nothing, so that nothing can be chosen."""
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Options of a search.
+
+    Attributes:
+        limit: what is wanted: at most so many points of top-1 lost, or at most so many milliseconds.
+        data: a folder of images, one sub-folder a class where known (default: the recipe's own).
+        labels: a file with the class of each image, in place of sub-folders.
+        by_order: the sub-folders are the classes 0, 1, ... in alphabetical order.
+        trials: how many are tried in all, those of earlier processes included; repeats are none.
+        seconds: after which nothing further is tried; None for no end.
+        images: how many images the search sees at most; None for all but those that are held out.
+        precisions: of the graphs that are tried.
+        batch: images per run.
+        running: how float32 files run where latency is measured.
+        timing: seconds of timing for two files.
+        seed: of what Optuna draws, and of the order of the images.
+
+    Raises:
+        LimitError: a value that is not allowed.
+    """
+
+    limit: Limit
+    data: Path | None = None
+    labels: Path | None = None
+    by_order: bool = False
+    trials: int = 100
+    seconds: float | None = None
+    images: int | None = None
+    precisions: tuple[str, ...] = (PLAIN,)
+    batch: int = 1
+    running: Running = field(default_factory=lambda: Running("onnxruntime"))
+    timing: float = field(default_factory=lambda: SECONDS)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.limit.max_drop, self.limit.latency_ms) if value is not None]
+        if len(given) != 1:
+            raise LimitError(
+                f"{'both' if given else 'neither'} of max_drop and latency_ms given: a search needs one of --max-drop "
+                "POINTS and --latency-budget TIME"
+            )
+        if not is_number(given[0]) or not math.isfinite(given[0]) or given[0] < 0:
+            raise LimitError(f"the limit {given[0]!r} is not a finite number of 0 or more")
+        for name, least in (("trials", 1), ("batch", 1), ("images", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and (not is_int(value) or value < least):
+                raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
+        if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
+            raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
+        known = converted_names(self.running.target)
+        unknown = [name for name in self.precisions if name not in known]
+        if unknown or not self.precisions:
+            raise LimitError(
+                f"precision {', '.join(unknown) or 'missing'}: a search tries {', '.join(known)}; int8 is "
+                "made of its result by gtp-export export --precision int8"
+            )
+
+
+def tune(
+    recipe: Recipe,
+    output: Path | str,
+    options: TuneOptions,
+    *,
+    weights: str = "pretrained",
+    seed: int = 0,
+    workers: Workers | None = None,
+    progress: Progress = quiet,
+) -> Outcome:
+    """Search for GTP settings of a recipe's model, and write what was found.
+
+    Args:
+        recipe: the model; its own settings, and the dense model, are what is to be beaten.
+        output: the directory of the results, the page and the recipe. A search there is resumed.
+        options: what is searched, and where latency is measured.
+        weights, seed: as for ``gtp_models.build_model``.
+        workers: what computes (default: this process).
+        progress: told what is being done.
+
+    Raises:
+        LimitError: options that do not go together.
+        ImageError: too few images, or classes that do not fit.
+        OutputError: the directory cannot be written, holds other files, or another search.
+        SearchError: the time was up before anything was tried.
+        MissingPackageError: Optuna is not installed.
+        ModelsError, GTPRuntimeError: errors of the model, its weights, and the backend.
+    """
+    folder, directory = options.data or recipe.images, Path(output)
+    if folder is None:
+        raise LimitError(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class if known")
+    image_names(folder)  # fail early
+    if directory.exists() and not (directory / STORE).exists():
+        refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK_NAME})
+    forget()
+    forget_pixels()
+    with working(directory, "tune") as place:
+        try:
+            source = Source(recipe, weights, seed)
+            return _Tuning(source, directory, folder, options, workers or Local(), place, progress).run()
+        finally:
+            remove(place / "graphs")
+
+
+@dataclass
+class _Tuning:
+    """What a search goes through, one step after another."""
+
+    source: Source
+    output: Path
+    folder: Path
+    options: TuneOptions
+    workers: Workers
+    place: Path
+    progress: Progress
+
+    def run(self) -> Outcome:
+        """Search, choose, validate, and write."""
+        options = self.options
+        self.deadline = Deadline(options.seconds)
+        self.progress(f"building {self.source.recipe.timm}")
+        remove(self.place / "graphs")  # of a search that was killed
+        self.graphs = Graphs(self.source, self.place / "graphs")
+        if not self.graphs.subject.classes:
+            raise NoClassesError(
+                f"{self.source.recipe.name} outputs features, and a search is of classes: tune another"
+            )
+        search = self._search()
+        if not self._is_dense_enough():
+            self.progress(TASK, 0.0)
+            search.run(options.trials, self.deadline, self.progress)
+            if not search.trials:
+                raise SearchError(self._untried())
+        outcome = self._finish(search)
+        self.progress("writing the page and the recipe")
+        write_outcome(outcome)
+        return outcome
+
+    def _search(self) -> Search:
+        """Measure the dense model and the recipe's default, and return the search."""
+        options, subject = self.options, self.graphs.subject
+        images = find_image_set(self.folder, manifest_of(subject), options.labels, by_order=options.by_order)
+        self.split = split(images, options.images, options.seed)
+        key = self._key(images)
+        self.store = Store(self.output / STORE, key)
+        settings = self.source.recipe.settings()
+        if settings.needs_calibration:
+            assert isinstance(settings, GTPConfig)
+            settings = calibrate_on(self.graphs.model, settings, self.graphs.calibration, self.progress)
+        source = replace(self.source, sha256=subject.built.sha256)
+        question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        distance = distance_of(subject.output)
+        self.judge = Judge(
+            source, self.split, self.workers, self.place / DENSE, question, distance, self.deadline.check
+        )
+        self.dense = self._candidate(DENSE, make_settings(DENSE))
+        self.default = self._candidate(DEFAULT, make_plan(self.graphs.model, settings).settings)
+        self.timer = Timer(self.graphs, self.dense, options.timing, self.workers)
+        self.progress("exporting the dense model and the recipe's default")
+        for precision in options.precisions:
+            if precision != PLAIN:
+                running = options.running.in_precision(precision)
+                self.timer.check(replace(self.default, running=running))
+        try:
+            base = self.store.results(DEFAULT) or self._measure_default()
+        except TimeUpError:
+            raise SearchError(self._untried()) from None
+        assert isinstance(settings, GTPConfig)
+        space = make_space(model_shape(self.graphs.model), settings.num_neighbours, options.precisions)
+        search = Search(self.store, space, self.judge, self.timer, options.limit, base, options.seed)
+        for result in filter(is_timed, search.results[1:]):
+            assert result.timing is not None
+            self.timer.learn(self._of(result), result.timing)
+        return search
+
+    def _untried(self) -> str:
+        return (
+            f"no trial ended within --timeout {self.options.seconds or 0:g}s: what was measured is kept in "
+            f"{self.output}, and the same command with more time, or with fewer --images, resumes from there"
+        )
+
+    def _is_dense_enough(self) -> bool:
+        """Whether the dense model keeps the latency that is wanted, so that nothing nearer to it can be found."""
+        budget, timing = self.options.limit.latency_ms, self.base_timing
+        return budget is not None and timing.dense_ms <= ROOM * budget
+
+    @property
+    def base_timing(self) -> Timing:
+        """The timing of the recipe's default, beside dense."""
+        results = self.store.results(DEFAULT)
+        assert results is not None and results[1].timing is not None
+        return results[1].timing
+
+    def _candidate(self, name: str, settings: Any) -> Candidate:
+        return self.graphs.candidate(name, settings, self.options.running, self.options.batch)
+
+    def _of(self, result: Result) -> Candidate:
+        """Return the candidate of a result."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in result.settings.items()}
+        running = self.options.running.in_precision(result.precision)
+        settings = make_settings(result.method, **values)
+        return self.graphs.candidate(result.name, settings, running, self.options.batch)
+
+    def _key(self, images: ImageSet) -> dict[str, Any]:
+        """What the results of a search depend on."""
+        options = self.options
+        device = self.workers.on_device(describe_machine, [options.running.backend])
+        recipe, manifest = self.source.recipe, manifest_of(self.graphs.subject)
+        return figures_key(recipe, manifest, images, self.graphs.calibration, device) | {
+            "searched": len(self.split.search),
+            "seed": options.seed,
+            "precisions": list(options.precisions),
+            "batch": options.batch,
+            "backend": [options.running.backend, *map(str, sorted(options.running.options.items()))],
+        }
+
+    def _measure_default(self) -> list[Result]:
+        """Judge and time the dense model and the recipe's default."""
+        self.progress("measuring the recipe's default")
+        timing = self.timer.time(self.default)
+        loss, distances = self.judge.judge_all(self.default.settings)
+        default = Result.of(self.default, loss=loss, timing=timing, rungs=distances, estimate=timing.ratio)
+        dense = Result.of(self.dense, loss=_nothing_lost(loss), timing=_dense_timing(timing), estimate=1.0)
+        results = [replace(dense, rungs=[0.0] * len(rungs(len(self.split.search)))), default]
+        self.store.keep_results(DEFAULT, results)
+        return results
+
+    def _finish(self, search: Search) -> Outcome:
+        """Time the best again in turn, choose, and validate the choice; what is chosen is never slower than dense."""
+        options, limit = self.options, self.options.limit
+        results = self._timed_again(search)
+        dense, default = results[:2]
+        last = [one for one in results if one.identity in self.finals]
+        choices, betters = limit.ranked(last), beating(last, default)
+        self.proven: dict[str, Result] = {}
+        self._prove([default, *choices[:1], *betters[:1]])
+        base = self._proven(default)
+        chosen = first_that_holds(choices, lambda one: limit.is_kept(self._proven(one)))
+        better = first_that_holds(betters, lambda one: self._proven(one).is_better(base))
+        named = {"default": default, "chosen": chosen, "better": better}
+        timed = list(filter(is_timed, results))
+        return Outcome(
+            recipe=self._own_weights(),
+            directory=self.output,
+            limit=limit,
+            running=options.running,
+            search_images=len(self.split.search),
+            origin=self.split.search.folder.name,
+            trials=len(search.trials),
+            results=results,
+            front=front(timed),
+            chosen=chosen,
+            better=better,
+            nearest=None if chosen is not None else limit.nearest(last),
+            validated={name: self._proven(one) for name, one in named.items() if one is not None},
+            notes=notes_of([dense, *(one for one in timed if one.identity in self.finals)], limit),
+        )
+
+    def _timed_again(self, search: Search) -> list[Result]:
+        """Return the results with new timings of dense and the best, which are exported again where they have to be."""
+        most = 1 if self.deadline.is_over else FINALISTS
+        best = finalists(search.results, self.options.limit, search.results[1], most)
+        reduced = different(one for one in best if one.method != DENSE)
+        self.progress("timing the best again, in turn with dense")
+        timings = self.timer.time_all([self._of(one) for one in reduced])
+        again = {one.identity: timing for one, timing in zip(reduced, timings, strict=True)}
+        again[search.results[0].identity] = _dense_timing(timings[0])
+        self.finals = set(again)
+        return [replace(one, timing=again.get(one.identity, one.timing)) for one in search.results]
+
+    def _proven(self, result: Result) -> Result:
+        """Return a result as it is on the images that were held out."""
+        self._prove([result])
+        return self.proven[result.identity]
+
+    def _prove(self, results: Iterable[Result]) -> None:
+        """Run the graphs of results on the images that were held out, in one reading, and time them beside dense."""
+        new = different(one for one in results if one.identity not in self.proven)
+        if not new:
+            return
+        self.progress("validating on images that the search never saw")
+        reduced = [self._of(one) for one in new if one.method != DENSE] or [self.default]
+        losses = self.timer.losses(reduced, self.split.held_out, self._tell)
+        timings = self.timer.time_all(reduced)
+        dense = _nothing_lost(losses[0]), _dense_timing(timings[0])
+        measured = dict(zip((candidate.name for candidate in reduced), zip(losses, timings, strict=True), strict=True))
+        for one in new:
+            loss, timing = measured.get(one.name, dense)
+            self.proven[one.identity] = replace(one, loss=loss, timing=timing)
+
+    def _tell(self, task: str, share: float | None = None) -> None:
+        """Progress of other tasks than the search, whose shares count no trials."""
+        self.progress(task, share if task == TASK else None)
+
+    def _own_weights(self) -> Recipe:
+        """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
+        is_file = self.graphs.subject.built.source == "file"
+        return replace(self.source.recipe, weights=Path(self.source.weights)) if is_file else self.source.recipe
+
+
+def _dense_timing(beside: Timing) -> Timing:
+    return Timing(beside.dense_ms, beside.dense_ms)
+
+
+def _nothing_lost(beside: Loss) -> Loss:
+    """Return the dense model's loss on the images of another's."""
+    drop = None if beside.top1_drop is None else 0.0
+    top1, images = beside.dense_top1, beside.images
+    error = None if top1 is None or images < 2 else (top1 * (1 - top1) / (images - 1)) ** 0.5
+    return Loss(images, 0.0, 0.0, 1.0, top1, error, None, top1, drop, drop, beside.unreadable)

@@ -7,13 +7,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gtp_runtime import Model, load, run_arguments
+from gtp_runtime import Model, load
 from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
+from gtp_runtime.backends import BACKENDS
 from gtp_runtime.errors import DONE, FAILED, GATE_FAILED, GTPRuntimeError, ImageError, system_error
 from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.parity import details, headline
@@ -23,6 +24,15 @@ DESCRIPTION = (
     "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."
 )
 LOG = logging.getLogger("gtp_runtime")
+TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no backend's
+    ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
+    ("min_version", int, "With --trusted-key: the lowest version of a signed export that is accepted."),
+    (
+        "remember",
+        str,
+        "With --trusted-key: file that stores the highest accepted version; older ones are refused.",
+    ),
+)
 
 
 def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -65,7 +75,7 @@ def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Put an export in place of another, in one step, after it was proven here; or go back to the last good one."""
     act = go_back if given.rollback else install_export
     demands: dict[str, Any] = {"budget_ms": given.budget_ms, "seconds": given.seconds}
-    done = act(*given.paths, **demands | run_arguments.given(given))
+    done = act(*given.paths, **demands | _load_arguments(given))
     if not given.json:
         kept = f"; kept {done.previous.name}" if done.previous else ""
         took = f"{done.proof.file}, p50 {done.proof.latency.p50_ms:.2f} ms"
@@ -119,13 +129,58 @@ def _common(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     added.add_argument("-v", "--verbose", action="store_true", help="show log messages: what runs the file, and why")
     added.add_argument("--log-json", action="store_true", help="write log messages, notes and errors as lines of JSON")
-    run_arguments.add(added)
+    _add_load_options(added)
     return added
 
 
 def _loaded(run: Callable[..., Any], given: argparse.Namespace) -> Any:
-    with load(given.path, **run_arguments.given(given)) as model:
+    with load(given.path, **_load_arguments(given)) as model:
         return run(model, given)
+
+
+def _add_load_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each argument of ``load``; one that is not given is None."""
+    specs = BACKENDS
+    parser.add_argument("--backend", choices=("auto", *specs), default="auto", help="what runs the file")
+    parser.add_argument("--precision", help="of a directory, the graphs in this precision (default: model.onnx)")
+    for name, help_ in _options().items():
+        parser.add_argument(_flag(name), help=help_.replace("%", "%%"), **_kind(name))
+    for name, kind, help_ in TRUST:
+        parser.add_argument(_flag(name), type=kind, help=help_)
+
+
+def _load_arguments(values: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as arguments of ``load``, which refuses what a backend does not take."""
+    names = ("backend", "precision", *_options(), *(name for name, _, _ in TRUST))
+    arguments = {name: getattr(values, name) for name in names}
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _options() -> dict[str, str]:
+    """Return the options that backends declare, by name, with their help."""
+    return {
+        entry.name: f"{entry.metadata['help']} (backends that take it: {', '.join(_takers(entry.name))})"
+        for spec in BACKENDS.values()
+        for entry in fields(spec.options)
+    }
+
+
+def _takers(name: str) -> list[str]:
+    return [spec.name for spec in BACKENDS.values() if name in spec.option_names]
+
+
+def _kind(name: str) -> dict[str, Any]:
+    """Return argparse's words for the type of an option: a whole number, yes or no, or the choices of all takers."""
+    kinds = [get_type_hints(BACKENDS[taker].options)[name] for taker in _takers(name)]
+    if kinds[0] is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kinds[0]) is Literal:
+        return {"choices": tuple(dict.fromkeys(choice for kind in kinds for choice in get_args(kind)))}
+    return {"type": int}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _show_logs(given: argparse.Namespace) -> None:

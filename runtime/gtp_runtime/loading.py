@@ -92,12 +92,12 @@ def load(
         DeviceError: CUDA or TensorRT reports an error.
     """
     file = _file(path, precision)
-    spec, given = find_backend(file, backend), {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    fixed = None if backend == "auto" and Path(path).is_dir() else Choice(file, find_backend(file, backend))
     trust = Trust.of(trusted_key, min_version, remember)
     manifest = read_manifest(file.parent) if trust is None else verify(file.parent, trust).manifest
-    is_auto = backend == "auto" and Path(path).is_dir()
-    found = choices(file, manifest, given) if is_auto else [Choice(file, spec)]
-    if not found:
+    candidates = choices(file, manifest, given) if fixed is None else [fixed]
+    if not candidates:
         raise _missing(file)
     if manifest.weights.source == "random":
         warnings.warn(
@@ -106,7 +106,7 @@ def load(
             stacklevel=2,
         )
     check = None if trust else functools.cache(lambda file: check_file(file, manifest))  # reads a file once
-    return first_usable(found, lambda choice: _open(choice, manifest, given, check, check_inputs))
+    return first_usable(candidates, lambda choice: _open(choice, manifest, given, check, check_inputs))
 
 
 def _open(

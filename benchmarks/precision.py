@@ -31,11 +31,11 @@ from scores import compare
 
 from gtp_models import Recipe, load_recipe
 from gtp_runtime import Latency, benchmark, measure_footprint
-from gtp_runtime.atomic import write_bytes
 from gtp_runtime.errors import RandomWeightsWarning
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.labels import class_indices
 from gtp_runtime.manifest import read_manifest
+from gtp_runtime.transaction.atomic import write_bytes
 
 Entry = dict[str, Any]
 File = tuple[Case, Path]

@@ -21,7 +21,6 @@ from steps import counted
 from test_tune import outcome, result
 
 from gtp_exporters import ExportOptions, QuantizeOptions, export, quantize
-from gtp_exporters.directory import staged
 from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.choice import Limit
 from gtp_exporters.measuring.outcome import write_outcome
@@ -38,6 +37,7 @@ from gtp_runtime.deploy.signing import Trust, sign, verify
 from gtp_runtime.errors import KeyFileError
 from gtp_runtime.manifest import EngineInfo, check_file
 from gtp_runtime.model import record
+from gtp_runtime.transaction.export import staged
 
 TEXTS = ("old", "new", "newest")  # what is there, what a killed command writes, what the next one writes
 MOVING = "moving"  # an export that counts, and that the next one moves to its place

@@ -13,8 +13,8 @@ from typing import Any
 
 from steps import counted
 
-from gtp_exporters.directory import staged
-from gtp_exporters.errors import OutputError
+from gtp_runtime.errors import OutputError
+from gtp_runtime.transaction.export import staged
 
 NAMES = ("model.onnx", "dense.onnx", "reference.npz")
 

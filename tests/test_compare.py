@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 import gtp_runtime
 from gtp_exporters import CompareOptions, ExportOptions, compare, export
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring import grid
 from gtp_exporters.measuring.candidate import Candidate, Running, make_runnings
 from gtp_exporters.measuring.cases import plan_cases, read_published
@@ -30,7 +30,7 @@ from gtp_exporters.measuring.result import Loss, Result, Timing, with_front
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import build_model, outline
-from gtp_runtime.errors import BackendMissingError, NoClassesError
+from gtp_runtime.errors import BackendMissingError, NoClassesError, OutputError
 from gtp_runtime.images.labels import ILSVRC, META
 
 QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "footprint": False}

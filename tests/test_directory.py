@@ -15,12 +15,9 @@ from pathlib import Path
 import pytest
 from small_exports import NAMES, names_in, replace, text_of, write
 
-from gtp_exporters.directory import staged
-from gtp_exporters.directory.contents import check_place
-from gtp_exporters.errors import OutputError
 from gtp_runtime import load
-from gtp_runtime.errors import ManifestError
-from gtp_runtime.owned import listed_files, own
+from gtp_runtime.errors import ManifestError, OutputError
+from gtp_runtime.transaction.export import check_place, listed_files, own, staged
 
 WHOLE = {*NAMES, "model.json"}
 WORK = ".gtp-export"

@@ -12,13 +12,14 @@ from artifacts import DIGITS, SEVEN, Command
 
 import gtp_runtime
 from gtp_exporters import write_report
-from gtp_exporters.directory import staged
-from gtp_exporters.errors import MissingPackageError, OutputError
+from gtp_exporters.errors import MissingPackageError
 from gtp_exporters.report.page import render
 from gtp_exporters.report.samples import Sample, make_map, samples_of_files, samples_of_pack
 from gtp_runtime import Manifest, Model, read_manifest
+from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import REFERENCE_NAME, file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
+from gtp_runtime.transaction.export import staged
 
 MARKUP = '<script>alert("x")</script>&amp;'
 VOID = {"meta", "br", "path", "rect", "use", "image"}

@@ -14,7 +14,7 @@ from helpers import VARIANTS, tiny_vit
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from gtp_exporters import EngineOptions, ExportOptions, QuantizeOptions, build_engine, export, quantize
-from gtp_exporters.errors import EngineError, LimitError, OutputError, StaticCheckError
+from gtp_exporters.errors import EngineError, LimitError, StaticCheckError
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.precision import to_precision
 from gtp_exporters.graph.rules import simplify
@@ -23,7 +23,7 @@ from gtp_exporters.tensorrt.building import build
 from gtp_models import GTPConfig, Recipe
 from gtp_models.methods.apply import apply
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
-from gtp_runtime.errors import BackendMissingError, ManifestError
+from gtp_runtime.errors import BackendMissingError, ManifestError, OutputError
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.precisions import converted_names
 from gtp_runtime.progress import quiet

@@ -20,11 +20,11 @@ from tritonclient.utils import np_to_triton_dtype
 
 import gtp_runtime
 from gtp_exporters import ExportOptions, export
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import LimitError
 from gtp_exporters.triton import TritonOptions, write_repository
 from gtp_exporters.triton.models import Word, pbtxt
 from gtp_runtime import Model, read_manifest
-from gtp_runtime.errors import BackendMissingError, ManifestError
+from gtp_runtime.errors import BackendMissingError, ManifestError, OutputError
 from gtp_runtime.manifest import EngineInfo, FileEntry, file_sha256, write_manifest
 
 

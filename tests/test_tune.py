@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.accuracy import (
     DIVERGENCE,
     RELATIVE,
@@ -40,7 +40,7 @@ from gtp_models import GTPConfig, load_recipe, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
 from gtp_models.recipes import Recipe
-from gtp_runtime.errors import ImageError
+from gtp_runtime.errors import ImageError, OutputError
 from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.latency import Latency

@@ -1,7 +1,6 @@
 from gtp_exporters.errors import EngineError as EngineError
 from gtp_exporters.errors import ExportError as ExportError
 from gtp_exporters.errors import LimitError as LimitError
-from gtp_exporters.errors import OutputError as OutputError
 from gtp_exporters.errors import StaticCheckError as StaticCheckError
 from gtp_exporters.graph.check import check_static as check_static
 from gtp_exporters.measuring.comparison import CompareOptions as CompareOptions
@@ -19,3 +18,4 @@ from gtp_exporters.report import write_report as write_report
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine
 from gtp_exporters.tensorrt.engine import build_engine as build_engine
+from gtp_runtime.errors import OutputError as OutputError

@@ -21,10 +21,6 @@ class SimplifyError(ExportError):
     """Our own graph rewriting changed the outputs of a graph: a bug in gtp-export."""
 
 
-class OutputError(ExportError):
-    """The artifact directory cannot be written."""
-
-
 class EngineError(ExportError):
     """A graph that TensorRT cannot parse or build."""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.artifacts import write_artifacts
-from gtp_exporters.directory import staged
 from gtp_exporters.limits import check_limits
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
@@ -20,6 +19,7 @@ from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.transaction.export import staged
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class ManifestError(GTPRuntimeError):
     """An artifact that is missing, damaged, or not what its manifest says."""
 
 
+class OutputError(GTPRuntimeError):
+    """A directory or file that cannot be written; what was there before is unchanged."""
+
+
 class BackendMissingError(GTPRuntimeError):
     """The engine, provider or device that would run a file is not installed here."""
 

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from gtp_runtime import atomic
 from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally, score
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import ImageSet
@@ -27,6 +26,7 @@ from gtp_runtime.model import Model
 from gtp_runtime.opening import read_regular
 from gtp_runtime.prediction import count_workers, read_ahead
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.transaction import atomic
 
 Inputs = list[np.ndarray]  # one image, preprocessed for each file
 Part = list[tuple[int, "Inputs | ImageError"]]

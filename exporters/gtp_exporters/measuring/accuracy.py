@@ -23,7 +23,7 @@ from gtp_exporters.measuring.result import Loss
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
-from gtp_runtime import ImageSet, Model, atomic, load
+from gtp_runtime import ImageSet, Model, load
 from gtp_runtime.accuracy import Accuracy, Tally, score
 from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
@@ -31,6 +31,7 @@ from gtp_runtime.fleet import Fleet, fleet_scoring
 from gtp_runtime.measures import divergence
 from gtp_runtime.prediction import check_answers
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.transaction import atomic
 
 FIRST, FACTOR = 64, 4  # images of the first rung, and how many times as many each next one has
 HELD_OUT = 3  # one in so many images is held out

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.errors import OutputError
 from gtp_exporters.measuring.candidate import DENSE, Running
 from gtp_exporters.measuring.choice import Limit, different
 from gtp_exporters.measuring.plot import DISTANCE, Measure, draw, make_panel
@@ -15,7 +14,8 @@ from gtp_exporters.measuring.table import SEARCHED, VALIDATED, cells, noise_note
 from gtp_exporters.report.page import make_environment
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.recipes import Recipe, write_recipe
-from gtp_runtime import atomic
+from gtp_runtime.errors import OutputError
+from gtp_runtime.transaction import atomic
 
 FIGURES, PAGE, RECIPE, BETTER = "tune.json", "tune.html", "recipe.yaml", "better.yaml"
 TEMPLATE = "tune.html.jinja"

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from gtp_exporters.directory import tidied
-from gtp_exporters.directory.lock import held
-from gtp_exporters.errors import OutputError
 from gtp_exporters.measuring.result import Result
+from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.opening import open_regular
+from gtp_runtime.transaction.export import tidied
+from gtp_runtime.transaction.lock import held_work
 
 FORMAT = "gtp-export results 1"
 LARGEST = 1 << 28  # bytes
@@ -128,7 +128,7 @@ def working(directory: Path, name: str) -> Iterator[Path]:
         OutputError: another process uses it, or the directory cannot be written.
     """
     try:
-        with tidied(directory), held(directory / WORK_NAME):
+        with tidied(directory), held_work(directory / WORK_NAME):
             place = directory / WORK_NAME / name
             place.mkdir(exist_ok=True)
             try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.directory.contents import refuse
 from gtp_exporters.errors import ExportError, LimitError
 from gtp_exporters.figures_key import figures_key
 from gtp_exporters.measuring.accuracy import (
@@ -41,6 +40,7 @@ from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.precisions import converted_names
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.transaction.export import refuse
 
 STORE = "tune.jsonl"
 DEFAULT = "the recipe's default"

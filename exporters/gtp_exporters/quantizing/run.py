@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.directory import staged
-from gtp_exporters.errors import LimitError, OutputError
+from gtp_exporters.errors import LimitError
 from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import choose, probes_of
 from gtp_exporters.quantizing.job import PRECISION, Attempt, calibrate, float_graphs, opened, own_images
@@ -17,7 +16,7 @@ from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.quantizer import LayerLoss
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
 from gtp_runtime.deploy.signing import is_signed
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import ManifestError, OutputError
 from gtp_runtime.manifest import (
     FILE_NAME,
     REFERENCE_NAME,
@@ -31,6 +30,7 @@ from gtp_runtime.manifest import (
 )
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.reference import read_reference
+from gtp_runtime.transaction.export import staged
 
 
 @dataclass(frozen=True)

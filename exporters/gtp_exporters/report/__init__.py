@@ -7,12 +7,12 @@ too; token maps of other images need what runs the graph. The manifest lists it,
 from dataclasses import replace
 from pathlib import Path
 
-from gtp_exporters.errors import OutputError
 from gtp_exporters.report.page import render
 from gtp_exporters.report.samples import Sample, samples_of_pack
-from gtp_runtime import atomic
 from gtp_runtime.deploy.signing import is_signed
+from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import FileEntry, Manifest, bytes_sha256, read_manifest, update_manifest
+from gtp_runtime.transaction import atomic
 
 __all__ = ["REPORT_NAME", "write_report"]
 

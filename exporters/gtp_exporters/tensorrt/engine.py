@@ -7,17 +7,17 @@ from typing import Any
 
 import onnx_ir as ir
 
-from gtp_exporters.errors import EngineError, LimitError, OutputError
+from gtp_exporters.errors import EngineError, LimitError
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of, to_precision
 from gtp_exporters.limits import check_precision
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, inspect_plan
-from gtp_runtime.atomic import flush, replacing, restoring
 from gtp_runtime.backends.tensorrt.cuda import describe_device, jetpack
 from gtp_runtime.backends.tensorrt.flavor import Flavor, find_flavor
 from gtp_runtime.deploy.keys import read_private_key
 from gtp_runtime.deploy.signing import Trust, is_signed, sign_again, verify
+from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import (
     ENGINE_SUFFIX,
     FILE_NAME,
@@ -31,8 +31,9 @@ from gtp_runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from gtp_runtime.manifest.updating import held
 from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.transaction.atomic import flush, replacing, restoring
+from gtp_runtime.transaction.lock import held
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gtp_exporters.errors import OutputError
 from gtp_exporters.triton.models import TritonOptions, find_sources, write_front, write_model
+from gtp_runtime.errors import OutputError
 
 __all__ = ["TritonOptions", "write_repository"]
 

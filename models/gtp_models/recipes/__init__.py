@@ -14,9 +14,9 @@ from gtp_models.errors import ConfigError, UnknownModelError, closest
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings, is_int
-from gtp_runtime.atomic import write_bytes
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import is_text, one_line
+from gtp_runtime.transaction.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.atomic import create_bytes, sweep
 from gtp_runtime.errors import BackendMissingError, InputError, KeyFileError
 from gtp_runtime.extras import Extra
 from gtp_runtime.opening import read_regular
+from gtp_runtime.transaction.atomic import create_bytes, sweep
 
 EXTRA = Extra("sign", {"cryptography": "cryptography"})
 LARGEST = 1 << 14  # bytes of a key file

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from gtp_runtime import atomic
-from gtp_runtime.atomic import temporary_of
 from gtp_runtime.deploy.keys import PrivateKey, PublicKey, read_public_key
 from gtp_runtime.errors import InputError, ManifestError, SignatureError
 from gtp_runtime.manifest import FILE_NAME, SIGNATURE_NAME, WORK_NAME, Manifest, check_file, parse_manifest
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import open_regular, read_regular
+from gtp_runtime.transaction import atomic
+from gtp_runtime.transaction.atomic import temporary_of
 
 FORMAT = 1
 LARGEST_SIGNATURE = 4096  # bytes

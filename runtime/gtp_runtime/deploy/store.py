@@ -17,7 +17,6 @@ reads once where the link points, so it gets the old export or the new one, neve
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -26,10 +25,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gtp_runtime import atomic
 from gtp_runtime.errors import InstallError
 from gtp_runtime.manifest import FILE_NAME, file_sha256
-from gtp_runtime.owned import SYSTEM, own
+from gtp_runtime.transaction import atomic
+from gtp_runtime.transaction.atomic import flush_folder
+from gtp_runtime.transaction.export import SYSTEM, own
+from gtp_runtime.transaction.lock import held
 
 log = logging.getLogger(__name__)
 NEW, GONE, LINK = "new", "gone", "link"  # an export being proven, one being removed, a link on its way to TARGET
@@ -84,26 +85,24 @@ class Store:
             OSError: it cannot be made.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            self._lock(descriptor)
-            try:
-                self._tidy()
+            with held(self.folder, patience=0), self._tidied():
                 yield
-            finally:
-                shutil.rmtree(self.new, ignore_errors=True)
-                with suppress(OSError):
-                    self.folder.rmdir()  # where nothing was installed
-        finally:
-            os.close(descriptor)
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except TimeoutError as error:
+            if error.filename != str(self.folder):
+                raise
             raise InstallError(f"another install to {self.target} is running: wait until it is done") from None
-        except OSError:  # a file system without locks
-            return
+
+    @contextmanager
+    def _tidied(self) -> Iterator[None]:
+        """Remove what a killed install left, and at the end what was not put."""
+        try:
+            self._tidy()
+            yield
+        finally:
+            shutil.rmtree(self.new, ignore_errors=True)
+            with suppress(OSError):
+                self.folder.rmdir()  # where nothing was installed
 
     def _tidy(self) -> None:
         for path in self.folder.iterdir():
@@ -136,7 +135,7 @@ class Store:
         atomic.flush(self.new)
         place = self.folder / f"{self._next()}-{file_sha256(self.new / FILE_NAME)[:8]}"
         self.new.rename(place)
-        _flush_folder(self.folder)
+        flush_folder(self.folder)
         return place
 
     def _next(self) -> int:
@@ -185,7 +184,7 @@ class Store:
                 f"{self.target} is a folder, which cannot be exchanged for a link at once here ({error.strerror}): "
                 "move it away, or install to another TARGET"
             ) from error
-        _flush_folder(self.target.parent)
+        flush_folder(self.target.parent)
 
 
 def _followed(target: Path) -> Path:
@@ -219,11 +218,6 @@ def _name_of(directory: Path) -> str:
 def _others(directory: Path) -> list[str]:
     """Return the names of what is not of an export there."""
     return sorted({entry.name for entry in directory.iterdir()} - own(directory) - SYSTEM)
-
-
-def _flush_folder(path: Path) -> None:
-    with suppress(OSError):  # not every file system can
-        atomic.flush(path)
 
 
 AT_FDCWD = -100  # paths are relative to the current folder

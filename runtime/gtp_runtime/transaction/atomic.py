@@ -5,7 +5,6 @@ next writer of NAME removes those without a lock, and never one that another pro
 """
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -13,6 +12,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from gtp_runtime.transaction.lock import lock
 
 log = logging.getLogger(__name__)
 _numbers = itertools.count()
@@ -47,10 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-    try:
-        flush(target.parent)
-    except OSError as error:  # not every file system can flush a folder; the file is in place
-        log.debug("%s is not flushed: %s", target.parent, error)
+    flush_folder(target.parent)
 
 
 def create_bytes(path: Path, content: bytes, mode: int) -> None:
@@ -159,13 +157,11 @@ def _create(target: Path, mode: int = 0o666) -> tuple[Path, int]:
 
 
 def _held(descriptor: int) -> bool:
-    """Lock a temporary of ours; False where a sweeper was faster."""
+    """Lock a temporary of ours; False where a sweeper was faster. Without locks nothing is swept either."""
     try:
-        _lock(descriptor)
+        lock(descriptor)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks, where nothing is swept either
-        return True
     return True
 
 
@@ -209,19 +205,18 @@ def _left(target: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # held, or a link
             descriptor = os.open(target.parent / name, os.O_RDWR | os.O_NOFOLLOW)
             try:
-                _lock(descriptor)
-                yield target.parent / name
+                if lock(descriptor):
+                    yield target.parent / name
             finally:
                 os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    """Hold a file until its descriptor is closed.
-
-    Raises:
-        OSError: another writer holds it, or the file system has no locks.
-    """
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def flush_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can."""
+    try:
+        flush(path)
+    except OSError as error:
+        log.debug("%s is not flushed: %s", path, error)
 
 
 def flush(path: Path) -> None:

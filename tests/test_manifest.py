@@ -268,6 +268,32 @@ def test_no_json(tmp_path: Path, content: bytes) -> None:
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("levels", [40, 900])
+def test_values_nested_too_deep_are_refused(tmp_path: Path, levels: int) -> None:
+    deep: list[Any] = []
+    for _ in range(levels):
+        deep = [deep]
+    rewrite(tmp_path, settings={"a": deep})
+    with pytest.raises(ManifestError):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ["one"]},
+        {"reference": {"images": 3}},
+        {"files": {"a.onnx": {"role": "model", "sha256": "", "size": 1, "inputs": [
+            {"name": "images", "shape": [4096, 4096, 4096], "dtype": "float64"}]}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_values_that_contradict_each_other_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rewrite(tmp_path, **changes)
+    with pytest.raises(ManifestError, match=next(iter(changes))):
+        read_manifest(tmp_path)
+
+
 def test_the_directory_is_any_path(digits: Path) -> None:
     assert read_manifest(str(digits)) == read_manifest(digits)
     with pytest.raises(InputError, match="give the directory as a path, not int"):

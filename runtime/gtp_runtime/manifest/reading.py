@@ -75,31 +75,30 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not JSON ({one_line(error)}): export again") from error
     _check_version(values, path)
-    manifest, problem = _converted(values)
-    if manifest is None or (problem := next(_contradictions(manifest, values), "")):
+    manifest = _converted(values, path)
+    if problem := next(_contradictions(manifest, values), ""):
         raise ManifestError(f"{path}: {one_line(problem)}; export again")
     return manifest
 
 
-def _converted(values: dict[str, Any]) -> tuple[Manifest | None, str]:
-    """Return the manifest, or what is wrong. Files are converted one by one, so that an error names the file."""
+def _converted(values: dict[str, Any], path: Path) -> Manifest:
+    """Hold values against their types. Files are converted one by one, so that an error names the file."""
     entries, place, part = values.get("files"), "", values
     files: dict[str, FileEntry] = {}
     try:
-        for name, part in entries.items() if isinstance(entries, dict) else ():
-            place = f"files.{name:.60}"
-            files[msgspec.convert(name, Name)] = msgspec.convert(part, FileEntry)
-        place, part = "", values
-        shell = dict.fromkeys(files, FileEntry("", "", 0)) if isinstance(entries, dict) else entries
-        manifest = msgspec.convert({**values, **({"files": shell} if "files" in values else {})}, Manifest)
+        if isinstance(entries, dict):
+            for name, part in entries.items():
+                place = f"files.{name:.60}"
+                files[msgspec.convert(name, Name)] = msgspec.convert(part, FileEntry)
+            place, part = "", {**values, "files": {}}
+        return replace(msgspec.convert(part, Manifest), files=files)
     except msgspec.ValidationError as error:
-        return None, _describe(str(error), part, place)
-    return replace(manifest, files=files), ""
+        raise ManifestError(f"{path}: {one_line(_describe(str(error), part, place))}; export again") from error
 
 
 def _contradictions(manifest: Manifest, values: Any) -> Iterator[str]:
     """Yield what is wrong though each value by itself could be right."""
-    if _depth(values) > DEEPEST:
+    if _is_deeper(values, DEEPEST):
         yield f"it is nested more than {DEEPEST} levels deep"
     classes, images = manifest.model.num_classes, manifest.reference.get("images", "")
     for name, labels in (("labels", manifest.labels), ("label_ids", manifest.label_ids)):
@@ -113,9 +112,9 @@ def _contradictions(manifest: Manifest, values: Any) -> Iterator[str]:
                 yield f"files.{name} has a tensor {spec.name} of {spec.shape}, more than {MOST_BYTES} bytes"
 
 
-def _depth(values: Any) -> int:
+def _is_deeper(values: Any, levels: int) -> bool:
     inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
+    return any(levels == 0 or _is_deeper(entry, levels - 1) for entry in inner)
 
 
 def _bytes(spec: TensorSpec) -> int:

@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     sweep(target)
-    temporary, lock = _create(target)
+    temporary, descriptor = _create(target)
     try:
         yield temporary
         flush(temporary)
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     finally:
-        os.close(lock)
+        os.close(descriptor)
     flush_folder(target.parent)
 
 
@@ -58,23 +58,23 @@ def create_bytes(path: Path, content: bytes, mode: int) -> None:
         FileExistsError: there is one.
         OSError: it cannot be written.
     """
-    temporary, lock = _create(path, mode)
+    temporary, descriptor = _create(path, mode)
     try:
         temporary.write_bytes(content)
         flush(temporary)
         _name(temporary, path)
     finally:
-        _drop(temporary, lock)
+        _drop(temporary, descriptor)
 
 
-def _drop(temporary: Path, lock: int) -> None:
+def _drop(temporary: Path, descriptor: int) -> None:
     """Remove a temporary file of ours; one that cannot be removed is left to the next writer."""
     try:
         temporary.unlink(missing_ok=True)
     except OSError as error:
         log.info("%s is left: %s", temporary, error)
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _name(temporary: Path, path: Path) -> None:
@@ -116,27 +116,27 @@ def restoring(path: Path) -> Iterator[None]:
 
 def _keep(target: Path) -> tuple[Path, int]:
     """Link or copy a file to a temporary file, and lock that."""
-    link, lock = _temporary(target), os.open(target, os.O_RDONLY)
+    link, descriptor = _temporary(target), os.open(target, os.O_RDONLY)
     try:
-        if not _held(lock):  # the link could be swept as soon as the other process is done
+        if not _held(descriptor):  # the link could be swept as soon as the other process is done
             raise BlockingIOError("another process holds it")
         os.link(target, link)
     except OSError as error:
         log.debug("%s is copied because it cannot be linked: %s", target, error)
-        os.close(lock)
+        os.close(descriptor)
         return _copy(target)
-    return link, lock
+    return link, descriptor
 
 
 def _copy(target: Path) -> tuple[Path, int]:
-    temporary, lock = _create(target)
+    temporary, descriptor = _create(target)
     try:
         shutil.copyfile(target, temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)
-        os.close(lock)
+        os.close(descriptor)
         raise
-    return temporary, lock
+    return temporary, descriptor
 
 
 def _temporary(target: Path) -> Path:

@@ -127,7 +127,7 @@ with atomic.replacing(Path(sys.argv[1])) as temporary:
 @pytest.fixture
 def writer(file: Path) -> "subprocess.Popen[str]":
     """Another process in the middle of writing the file."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(atomic.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(atomic.__file__).parents[2])}
     command = [sys.executable, "-c", WRITER, str(file)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None

@@ -20,6 +20,7 @@ from gtp_exporters.reference import make_reference
 from gtp_models import ConfigError, GTPConfig, build_model, load_recipe
 from gtp_runtime import read_manifest
 from gtp_runtime.errors import InputError
+from gtp_runtime.manifest import Manifest, file_sha256, write_manifest
 from gtp_runtime.reference import Reference
 
 LEAN = ExportOptions(simplify=False)
@@ -125,6 +126,38 @@ def test_weights_that_are_no_numbers_leave_the_earlier_export(tmp_path: Path, br
         assert "some logits are not finite" in caught.value.proof.parity.problems
         assert contents(place) == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", broken.name}
+
+
+def test_answers_that_are_no_numbers_are_refused_before_anything_is_traced(
+    tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def traced(*arguments: Any) -> None:
+        raise AssertionError("traced")
+
+    monkeypatch.setattr("gtp_exporters.artifacts.to_onnx", traced)
+    with pytest.raises(ParityFailedError):
+        export(TINY, tmp_path / "out", weights=str(broken), options=LEAN)
+
+
+def test_the_manifest_is_written_once_and_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, hashed = [], []
+
+    def write(manifest: Manifest, directory: Path) -> None:
+        written.append(manifest)
+        write_manifest(manifest, directory)
+
+    def sha256(path: Path) -> str:
+        hashed.append(path.name)
+        return file_sha256(path)
+
+    for name in ("pipeline.write_manifest", "artifacts.write_manifest"):
+        monkeypatch.setattr(f"gtp_exporters.{name}", write)
+    for name in ("artifacts.file_sha256", "graph.describe.file_sha256"):
+        monkeypatch.setattr(f"gtp_exporters.{name}", sha256)
+    made = export(TINY, tmp_path / "out", weights="random", options=LEAN)
+    assert [made.manifest] == written
+    assert sorted(hashed) == sorted(name for name in made.manifest.files if name != "report.html")
+    assert {"parity", "latency"} <= made.manifest.results.keys() and "report.html" in made.manifest.files
 
 
 def test_weights_that_are_no_numbers_leave_nothing_where_nothing_was(tmp_path: Path, broken: Path) -> None:

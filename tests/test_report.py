@@ -172,7 +172,7 @@ def test_large_images_are_jpeg() -> None:
 
 
 def test_samples_of_the_pack_and_of_files_agree(digits: Path, model: Model) -> None:
-    packed = samples_of_pack(digits, model.manifest)
+    packed = samples_of_pack(model.reference(), model.manifest)
     assert [sample.facts["class"] for sample in packed] == ["0", "3", "6", "9"]
     with_files = samples_of_files(model, [SEVEN])[0]
     assert (with_files.name, with_files.facts, with_files.receivers) == ("000.png", {"model": "7"}, None)
@@ -190,7 +190,7 @@ def test_without_receivers_labels_or_classes(digits_copy: Path) -> None:
     changed = digits_copy / REFERENCE_NAME
     entry = replace(manifest.entry(REFERENCE_NAME), sha256=file_sha256(changed), size=changed.stat().st_size)
     manifest = replace(manifest, files=manifest.files | {REFERENCE_NAME: entry}, labels=None)
-    found = samples_of_pack(digits_copy, manifest)
+    found = samples_of_pack(read_reference(changed), manifest)
     assert all(set(sample.facts) == {"model"} and sample.receivers is not None for sample in found)
     assert "a line leads to the patch" in render(manifest, found)
 

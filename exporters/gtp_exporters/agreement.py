@@ -120,6 +120,7 @@ def make_session(model: ir.Model, threads: int = 0) -> Any:
     copy, options = model.clone(), onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors: warnings of unused weights say nothing to users
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of all weights, for a few runs
     names, values = [], []
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gtp_exporters.agreement import Known
+from gtp_exporters.draft import Draft
 from gtp_exporters.float_twin import keep_float
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.describe import describe, strip, tool_versions, write_graph
@@ -41,10 +42,19 @@ DENSE_NAME = "dense.onnx"
 def write_artifacts(
     subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, directory: Path, progress: Progress
 ) -> Manifest:
-    """Write every file of an export into an empty directory, the manifest last.
+    """Write every file of an export into an empty directory, the manifest last. Raises as ``draft`` does."""
+    made = draft(subject, plan, images, options, directory, progress)
+    write_manifest(made.manifest, directory)
+    return made.manifest
 
-    The model is patched with the plan, run on the reference's images and traced; then the same for its dense baseline.
-    What eager PyTorch answers is the reference, and what simplified graphs must answer.
+
+def draft(
+    subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, directory: Path, progress: Progress
+) -> Draft:
+    """Write the graphs and the reference of an export into an empty directory; the manifest is left to the caller.
+
+    The model, patched with the plan, and its dense baseline are run on the reference's images, then traced. What eager
+    PyTorch answers is the reference, and what simplified graphs must answer; so it is checked first.
 
     Raises:
         StaticCheckError: a graph that is not static.
@@ -52,27 +62,33 @@ def write_artifacts(
         ParityFailedError: the outputs of the eager model are not finite.
         OSError: a file cannot be written.
     """
+    reference = _reference(subject, plan, images, options, progress)
     writer = _Graphs(subject, options, directory, progress)
-    apply(subject.model, plan)
-    reference = make_reference(
-        subject.model, images, subject.preprocessing, _share("computing the reference", progress), subject.output
-    )
     written = writer.write(MODEL_NAME, "model", plan, reference)
     files, notes = written.files, written.notes
     remove(subject.model)
     if options.dense:
-        answers = dense_answers(subject.model, images, subject.preprocessing)
-        reference = replace(reference, dense_answers=answers)
         dense = make_plan(subject.model, make_settings("dense"))
         apply(subject.model, dense)
         twin = writer.write(DENSE_NAME, "dense", dense, reference)
         remove(subject.model)
         files, notes = files | twin.files, [*notes, *twin.notes]
-    check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     files[REFERENCE_NAME] = _write_reference(reference, directory)
-    manifest = _manifest(subject, plan, images, options, Written(files, written.nodes, notes))
-    write_manifest(manifest, directory)
-    return manifest
+    return Draft(directory, _manifest(subject, plan, images, options, Written(files, written.nodes, notes)), reference)
+
+
+def _reference(
+    subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, progress: Progress
+) -> Reference:
+    """Run the eager model, dense and then patched with the plan, as which it is left."""
+    progress("computing the reference")
+    dense = dense_answers(subject.model, images, subject.preprocessing) if options.dense else None
+    apply(subject.model, plan)
+    share = _share("computing the reference", progress)
+    reference = make_reference(subject.model, images, subject.preprocessing, share, subject.output)
+    reference = replace(reference, dense_answers=dense)
+    check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
+    return reference
 
 
 def _share(task: str, progress: Progress) -> Callable[[float], None]:
@@ -126,7 +142,7 @@ class _Graphs:
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []
         strip(graph)
         describe(graph, subject.built, plan.settings)
-        files = write_graph(self.directory / name, graph, role, plan.settings.name, plan.backbone)
+        files = write_graph(self.directory / name, graph, role, options.converted, plan.settings.name, plan.backbone)
         return Written(files, nodes, [f"{name}: {note}"] if note else [])
 
     def _known(self, reference: Reference, names: list[str], role: str) -> Known:

@@ -12,15 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from gtp_exporters.agreement import make_session
+from gtp_exporters.draft import Draft
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.files import DATA_SUFFIX, read, save
 from gtp_exporters.quantizing.images import batches, prepared
-from gtp_runtime.manifest import REFERENCE_NAME, read_manifest
-from gtp_runtime.reference import read_reference
+from gtp_runtime.precisions import PRECISIONS
 
 PREFIX = "float32."  # of the file's name; no manifest lists the file, so it is not part of the export
 RUNS = 4
-WITHOUT = ("fp32", "bf16")  # precisions without a twin: ONNX Runtime has no kernels for bf16 to compare with it
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Twins:
 
 def keep_float(model: ir.Model, path: Path, precision: str) -> None:
     """Write a float32 graph beside the one in this precision that ``path`` will be, if it needs a twin."""
-    if precision not in WITHOUT:
+    if precision != "fp32" and PRECISIONS[precision].prover == "onnxruntime":  # which compares it with its twin
         save(model, path.with_name(PREFIX + path.name))
 
 
-def read_twins(directory: Path) -> Twins | None:
+def read_twins(draft: Draft) -> Twins | None:
     """Read the twins of an export that is not in its place yet; None for one in float32 or bf16."""
-    manifest = read_manifest(directory)
+    directory, manifest = draft.directory, draft.manifest
     name = next((name for name in manifest.files if (directory / (PREFIX + name)).exists()), None)
     if name is None:
         return None
@@ -50,7 +49,7 @@ def read_twins(directory: Path) -> Twins | None:
     data = kept + DATA_SUFFIX
     lowered = read(directory / name, entry.external_data)
     plain = read(directory / kept, data if (directory / data).exists() else None)
-    pixels = batches(read_reference(directory / REFERENCE_NAME).images, entry.inputs[0].shape[0])
+    pixels = batches(draft.reference.images, entry.inputs[0].shape[0])
     inputs = [prepared(batch, entry, manifest) for batch in islice(pixels, RUNS)]
     return Twins(entry.role, entry.precision, infer_shapes(lowered), infer_shapes(plain), inputs)
 

@@ -3,21 +3,22 @@
 recipe → model → settings → plan → graphs, reference and manifest in a staging folder → proven → put in place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.artifacts import draft
+from gtp_exporters.draft import Draft
 from gtp_exporters.limits import check_limits
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
-from gtp_exporters.report import write_report
+from gtp_exporters.report import add_report
 from gtp_exporters.subject import calibrated, make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
-from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest
+from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest, write_manifest
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.transaction.export import staged
 
@@ -86,30 +87,47 @@ def export(
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early
-        progress(f"building {recipe.timm}")
-        subject = make_subject(recipe, weights, seed, options)
-        settings = settings or recipe.settings()
-        settings = calibrated(subject, settings, options.calib_data, progress, shared=options.calibrated)
-        plan = make_plan(subject.model, settings)
-        check_limits(plan, options.target)
-        images = reference_images(subject, options)
-        write_artifacts(subject, plan, images, options, staging.path, progress)
+        made = _draft(recipe, weights, seed, settings, options, staging.path, progress)
         if options.calibrated:
-            _quantize(staging.path, options, recipe, threads, check, progress)
-        proof = prove(staging.path, threads, progress) if check else None
-        check_proof(proof, directory, staging.path, threads)
+            made = _quantized(made, options, recipe, threads, check, progress)
+        proof = prove(made, threads, progress) if check else None
+        if proof is not None:
+            check_proof(proof, made, directory, threads)
+            made = made.with_results(proof.results)
         if report:
             progress("writing the report")
-            write_report(staging.path)
+            made = add_report(made)
+        write_manifest(made.manifest, staging.path)
         staging.commit()
     return Exported(directory, read_manifest(directory), proof)
 
 
-def _quantize(
-    place: Path, options: ExportOptions, recipe: Recipe, threads: int, check: bool, progress: Progress
-) -> None:
+def _draft(
+    recipe: Recipe,
+    weights: str,
+    seed: int,
+    settings: Settings | None,
+    options: ExportOptions,
+    place: Path,
+    progress: Progress,
+) -> Draft:
+    """Write graphs and reference; the eager model is gone afterwards, and its memory is free for the proof."""
+    progress(f"building {recipe.timm}")
+    subject = make_subject(recipe, weights, seed, options)
+    settings = settings or recipe.settings()
+    settings = calibrated(subject, settings, options.calib_data, progress, shared=options.calibrated)
+    plan = make_plan(subject.model, settings)
+    check_limits(plan, options.target)
+    images = reference_images(subject, options)
+    return draft(subject, plan, images, options, place, progress)
+
+
+def _quantized(
+    made: Draft, options: ExportOptions, recipe: Recipe, threads: int, check: bool, progress: Progress
+) -> Draft:
     from gtp_exporters.quantizing.options import QuantizeOptions
-    from gtp_exporters.quantizing.run import quantize_staged
+    from gtp_exporters.quantizing.run import quantize_graphs
 
     folder = options.calib_data or recipe.calibration
-    quantize_staged(place, QuantizeOptions(options.target, folder, gate=check, threads=threads), progress)
+    how = QuantizeOptions(options.target, folder, gate=check, threads=threads)
+    return replace(made, manifest=quantize_graphs(made, how, progress).listed(made.manifest))

@@ -1,19 +1,22 @@
 """Proves an export before it replaces an earlier one: validates it against the reference, times it, explains errors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from gtp_exporters.draft import Draft
 from gtp_exporters.errors import ExportError
 from gtp_exporters.float_twin import read_twins, values_of
 from gtp_exporters.graph.structure import PRODUCTS, constant_products
-from gtp_runtime import Latency, Manifest, Model, Parity, benchmark, load, read_manifest
+from gtp_runtime import Latency, Model, Parity, benchmark
+from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.errors import GATE_FAILED
-from gtp_runtime.latency import record_latency
+from gtp_runtime.latency import latency_records
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
@@ -37,12 +40,14 @@ class Proof:
         latency: one entry per file, the dense baseline first.
         note: why nothing was checked; ``parity`` is then None.
         backend: the runtime that ran the files.
+        results: what the manifest keeps of it, by kind, then by file.
     """
 
     parity: Parity | None
     latency: list[Latency]
     note: str = ""
     backend: str = "onnxruntime"
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,22 +79,36 @@ class ParityFailedError(ExportError):
         self.errors = list(errors)
 
 
-def prove(directory: Path, threads: int, progress: Progress) -> Proof:
-    """Validate and time the graphs of an artifact directory; the manifest there keeps the results.
-
-    ONNX Runtime runs them, or OpenVINO where they are bf16.
-    """
-    manifest = read_manifest(directory)
-    is_bf16 = any(entry.precision == "bf16" for entry in manifest.files.values())
-    if is_bf16 and EXTRA.missing():
+def prove(draft: Draft, threads: int, progress: Progress) -> Proof:
+    """Validate and time the graphs of an export; one in fp16 must not overflow either."""
+    backend = next((name for name in map(draft.prover, draft.graphs) if name != "onnxruntime"), "onnxruntime")
+    if backend == "openvino" and EXTRA.missing():
         return Proof(None, [], UNPROVEN)
-    backend = "openvino" if is_bf16 else "onnxruntime"
-    models = [load(directory / name, backend, threads=threads) for name in _graphs(manifest)]
+    models = [_Written.open(draft, name, backend, threads) for name in draft.graphs]
     try:
-        return replace(_prove(models, progress, _too_large(directory, threads)), backend=backend)
+        return replace(_prove(models, progress, _too_large(draft, threads)), backend=backend)
     finally:
         for model in models:
             model.close()
+
+
+class _Written(Model):
+    """A file that was just written: what its manifest says of it is true, and its parity pack is at hand."""
+
+    _reference: Reference
+
+    @classmethod
+    def open(cls, draft: Draft, name: str, backend: str, threads: int) -> "_Written":
+        path = draft.directory / name
+        spec = find_backend(path, backend)
+        options = make_options(spec, {"threads": threads})
+        model = cls(path, draft.manifest, spec.open(path, draft.manifest.entry(name), options), options)
+        model._reference = draft.reference
+        return model
+
+    def reference(self) -> Reference:
+        """Return the parity pack."""
+        return self._reference
 
 
 def check_reference(reference: Reference, weights: str) -> None:
@@ -110,18 +129,18 @@ def check_reference(reference: Reference, weights: str) -> None:
         )
 
 
-def check_proof(proof: Proof | None, directory: Path, place: Path, threads: int) -> None:
+def check_proof(proof: Proof, draft: Draft, directory: Path, threads: int) -> None:
     """Raise ``ParityFailedError`` if a gate failed; in fp16 and in few bits it names the layers that lose most.
 
     Args:
-        proof: None if the check was left out.
-        directory: the artifact directory that the export would replace.
-        place: the folder of the new export.
+        proof: what was measured.
+        draft: the new export.
+        directory: the artifact directory that it would replace.
         threads: 0 for all.
     """
-    if proof is None or proof.parity is None or proof.parity.ok:
+    if proof.parity is None or proof.parity.ok:
         return
-    errors = layer_errors(place, threads)
+    errors = layer_errors(draft, threads)
     named = ", ".join(f"{layer.layer} ({layer.text})" for layer in errors[:SHOWN])
     earlier = (
         "the earlier export there is unchanged" if (directory / FILE_NAME).exists() else "nothing was written there"
@@ -135,23 +154,19 @@ def check_proof(proof: Proof | None, directory: Path, place: Path, threads: int)
     )
 
 
-def _graphs(manifest: Manifest) -> list[str]:
-    """Return the graphs of an export, the dense baseline first, and for each role the quantised one last."""
-    names = [name for name, entry in manifest.files.items() if entry.role in ("dense", "model")]
-    return sorted(names, key=lambda name: (manifest.files[name].role, manifest.files[name].quantization is not None))
-
-
-def _too_large(directory: Path, threads: int) -> list[str]:
-    found = overflows(directory, threads)
+def _too_large(draft: Draft, threads: int) -> list[str]:
+    found = overflows(draft, threads)
     return [f"fp16 ends at 65,504, and {', '.join(found[:SHOWN])}: use bf16"] if found else []
 
 
-def _prove(models: list[Model], progress: Progress, problems: list[str]) -> Proof:
+def _prove(models: Sequence[Model], progress: Progress, problems: list[str]) -> Proof:
     reports = [model.validate(progress) for model in models]
     latency = benchmark(models, SECONDS, progress)
-    for model, report in zip(models, reports, strict=True):
-        model.record("parity", report.to_dict())
-    record_latency(models, latency)
+    names = [model.path.name for model in models]
+    results = {
+        "parity": dict(zip(names, [report.to_dict() for report in reports], strict=True)),
+        "latency": dict(zip(names, latency_records(models, latency), strict=True)),
+    }
     others = [
         f"{_called(model)}: {problem}"
         for model, report in zip(models[:-1], reports[:-1], strict=True)
@@ -159,7 +174,7 @@ def _prove(models: list[Model], progress: Progress, problems: list[str]) -> Proo
     ]
     parity = replace(reports[-1], problems=[*problems, *reports[-1].problems, *others])
     named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
-    return Proof(parity, named)
+    return Proof(parity, named, results=results)
 
 
 def _called(model: Model) -> str:
@@ -167,18 +182,18 @@ def _called(model: Model) -> str:
     return "dense baseline" if is_baseline else model.path.name
 
 
-def layer_errors(directory: Path, threads: int) -> list[LayerError]:
+def layer_errors(draft: Draft, threads: int) -> list[LayerError]:
     """Compare the outputs of the layers with float32's on images of the reference, the furthest first.
 
     Args:
-        directory: an export that is not in its place yet.
+        draft: an export that is not in its place yet.
         threads: 0 for all.
 
     Returns:
         One entry for each layer; none for an export in float32 or bf16, which does not run here, and none without a
         dense graph: in a reduced one, near-ties that flip hide what each layer loses.
     """
-    twins = read_twins(directory)
+    twins = read_twins(draft)
     if twins is None or twins.role != "dense":
         return []
     labels = {product.node: product.label for product in constant_products(twins.float, embedding=True)}
@@ -199,17 +214,17 @@ def _error(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.nan_to_num(error, nan=np.inf).max())
 
 
-def overflows(directory: Path, threads: int) -> list[str]:
+def overflows(draft: Draft, threads: int) -> list[str]:
     """Return, for an export in fp16, the layers with products that fp16 cannot hold, with the largest value.
 
     Measured in float32 on images of the reference, because ONNX Runtime computes fp16 graphs in float32 on CPUs, where
     nothing overflows.
 
     Args:
-        directory: an export that is not in its place yet.
+        draft: an export that is not in its place yet.
         threads: 0 for all.
     """
-    twins = read_twins(directory)
+    twins = read_twins(draft)
     if twins is None or twins.precision != "fp16":
         return []
     labels = _with_attention(twins.float)

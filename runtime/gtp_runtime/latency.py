@@ -219,10 +219,21 @@ def record_latency(models: Sequence[Timed], results: Sequence[Latency]) -> bool:
     Returns:
         Whether all were stored: see ``Model.record``.
     """
-    kept = []
-    for model, result in zip(models, results, strict=True):
-        first = models[0].path
-        against = first.name if first.parent == model.path.parent else str(first)
-        found = {**result.to_dict(), "file": model.path.name, "against": against, **model.backend.info}
-        kept.append(model.record("latency", found))
+    kept = [
+        model.record("latency", record) for model, record in zip(models, latency_records(models, results), strict=True)
+    ]
     return all(kept)
+
+
+def latency_records(models: Sequence[Timed], results: Sequence[Latency]) -> list[dict[str, Any]]:
+    """Return what a manifest keeps of each file's latency; "against" names the file compared with."""
+    first = models[0].path
+    return [
+        {
+            **result.to_dict(),
+            "file": model.path.name,
+            "against": first.name if first.parent == model.path.parent else str(first),
+            **model.backend.info,
+        }
+        for model, result in zip(models, results, strict=True)
+    ]

@@ -9,7 +9,6 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from gtp_exporters.graph.files import save
-from gtp_exporters.graph.precision import precision_of
 from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def describe(model: ir.Model, built: "BuiltModel", settings: "Settings") -> None
     model.metadata_props.update(essentials)
 
 
-def write_graph(path: Path, model: ir.Model, role: str, method: str, macs: int) -> dict[str, FileEntry]:
+def write_graph(path: Path, model: ir.Model, role: str, precision: str, method: str, macs: int) -> dict[str, FileEntry]:
     """Save a graph and return the manifest's entries by file name: the graph's, and that of its weights beside it."""
     external = save(model, path)
     entry = FileEntry(
@@ -53,7 +52,7 @@ def write_graph(path: Path, model: ir.Model, role: str, method: str, macs: int) 
         file_sha256(path),
         path.stat().st_size,
         method=method,
-        precision=precision_of(model),
+        precision=precision,
         macs=macs,
         nodes=len(model.graph),
         inputs=[_spec(value) for value in model.graph.inputs],

@@ -2,17 +2,17 @@
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.artifacts import draft
 from gtp_exporters.limits import check_limits
 from gtp_exporters.measuring.candidate import Candidate, Running
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.quantizing.options import QuantizeOptions
-from gtp_exporters.quantizing.run import quantize_staged
+from gtp_exporters.quantizing.run import quantize_graphs
 from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject, calibrate_on, make_subject, reference_images
 from gtp_models.errors import WeightsError
@@ -20,7 +20,7 @@ from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan, model_shape
 from gtp_models.recipes import Recipe
-from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph
+from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph, write_manifest
 from gtp_runtime.progress import Progress, quiet
 
 NEW = "new"  # the folder of an export that is not complete
@@ -146,10 +146,11 @@ class Graphs:
         check_limits(plan, running.target)
         crop = subject.preprocessing.crop
         images = reference_images(subject, options) if running.is_calibrated else synthetic_images(crop)
-        write_artifacts(subject, plan, images, options, place, tell)
+        made = draft(subject, plan, images, options, place, tell)
         if running.is_calibrated:
             given = QuantizeOptions(running.target, self.calibration, gate=self.is_gated, threads=self.threads)
-            quantize_staged(place, given, tell)
+            made = replace(made, manifest=quantize_graphs(made, given, tell).listed(made.manifest))
+        write_manifest(made.manifest, place)
 
     def _calibrated(self, candidate: Candidate, progress: Progress) -> Plan:
         """Return the plan, with thresholds that are measured on images where they are to be."""

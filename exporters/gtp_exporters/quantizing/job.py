@@ -112,7 +112,7 @@ class Attempt:
         entry, path = self.job.entry, directory / self.job.file
         for name in (path.name, path.name + DATA_SUFFIX):
             (directory / name).unlink(missing_ok=True)  # an earlier one may be linked from elsewhere
-        return write_graph(path, self.graph, entry.role, entry.method, entry.macs)
+        return write_graph(path, self.graph, entry.role, PRECISION, entry.method, entry.macs)
 
 
 def int8_name(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gtp_exporters.draft import Draft
 from gtp_exporters.errors import LimitError
 from gtp_exporters.quantizing.gate import GateReport
 from gtp_exporters.quantizing.images import choose, probes_of
@@ -83,7 +84,7 @@ def quantize(directory: Path | str, options: QuantizeOptions, progress: Progress
     try:
         with staged(place) as staging:
             linked(place, staging.path)
-            made = quantize_staged(staging.path, options, progress)
+            made = quantize_graphs(_draft(staging.path), options, progress)
             with staging.locked():  # engines may have been built and results kept meanwhile
                 linked(place, staging.path, without=made.files)
                 write_manifest(made.listed(read_manifest(staging.path)), staging.path)
@@ -94,20 +95,29 @@ def quantize(directory: Path | str, options: QuantizeOptions, progress: Progress
     return replace(made, directory=place)
 
 
+def _draft(place: Path) -> Draft:
+    """Return what is in a folder, once the float32 graphs and the parity pack are what the manifest says."""
+    manifest = read_manifest(place)
+    for name in (REFERENCE_NAME, *float_graphs(manifest)):
+        check_file(place / name, manifest)
+    return Draft(place, manifest, read_reference(place / REFERENCE_NAME))
+
+
 def _keep(place: Path, error: QuantizationFailedError) -> None:
     failed = {report.file: report.to_dict() for report in error.reports}
     with suppress(OSError):  # a directory that cannot be written
         update_manifest(place, lambda now: replace(now, results={**now.results, "quantization_failed": failed}))
 
 
-def quantize_staged(place: Path, options: QuantizeOptions, progress: Progress) -> Quantized:
-    """Quantise an export that is being written: add files and entries, or raise as ``quantize`` does."""
-    manifest = read_manifest(place)
+def quantize_graphs(draft: Draft, options: QuantizeOptions, progress: Progress) -> Quantized:
+    """Quantise the float32 graphs of an export and write them beside these, or raise as ``quantize`` does.
+
+    The manifest is left to the caller: see ``Quantized.listed``.
+    """
+    place, manifest = draft.directory, draft.manifest
     names = float_graphs(manifest)
-    for name in (REFERENCE_NAME, *names):
-        check_file(place / name, manifest)
     folder = options.calib_data or own_images(manifest)
-    used, judges = choose(manifest, read_reference(place / REFERENCE_NAME), folder, options.calib_size, options.data)
+    used, judges = choose(manifest, draft.reference, folder, options.calib_size, options.data)
     if options.max_drop is not None and judges.labels is None:
         raise LimitError("--max-drop needs images whose classes are known: give --data DIR, one sub-folder a class")
     with ExitStack() as stack:
@@ -119,9 +129,7 @@ def quantize_staged(place: Path, options: QuantizeOptions, progress: Progress) -
         cost = cost_of(attempts[-1], judges)
         files = {name: entry for attempt in attempts for name, entry in _write(attempt, place, options, len(used))}
     reports = [attempt.report for attempt in attempts]
-    made = Quantized(place, files, reports, list(attempts[-1].kept), losses, cost)
-    write_manifest(made.listed(manifest), place)
-    return made
+    return Quantized(place, files, reports, list(attempts[-1].kept), losses, cost)
 
 
 def _write(attempt: Attempt, place: Path, options: QuantizeOptions, images: int) -> list[tuple[str, FileEntry]]:

@@ -7,11 +7,21 @@ too; token maps of other images need what runs the graph. The manifest lists it,
 from dataclasses import replace
 from pathlib import Path
 
+from gtp_exporters.draft import Draft
 from gtp_exporters.report.page import render
 from gtp_exporters.report.samples import Sample, samples_of_pack
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.errors import OutputError
-from gtp_runtime.manifest import FileEntry, Manifest, bytes_sha256, read_manifest, update_manifest
+from gtp_runtime.manifest import (
+    REFERENCE_NAME,
+    FileEntry,
+    Manifest,
+    bytes_sha256,
+    check_file,
+    read_manifest,
+    update_manifest,
+)
+from gtp_runtime.reference import read_reference
 from gtp_runtime.transaction import atomic
 
 __all__ = ["REPORT_NAME", "write_report"]
@@ -38,7 +48,7 @@ def write_report(directory: Path, output: Path | None = None, samples: list[Samp
         raise OutputError(f"{directory} is signed, and a page there would break its signature: choose a file with -o")
     if output is None and place.exists() and REPORT_NAME not in manifest.files:
         raise OutputError(f"{place} is not of gtp-export: move it away, or choose another file with -o")
-    content = render(manifest, samples_of_pack(directory, manifest) if samples is None else samples).encode()
+    content = render(manifest, _of_pack(directory, manifest) if samples is None else samples).encode()
     try:
         with atomic.replacing(place) as temporary:
             temporary.write_bytes(content)
@@ -48,6 +58,23 @@ def write_report(directory: Path, output: Path | None = None, samples: list[Samp
     except OSError as error:
         raise OutputError(f"cannot write {place}: {error.strerror or error}; choose another file with -o") from error
     return place
+
+
+def add_report(draft: Draft) -> Draft:
+    """Write the page of an export that is being written, and return that with it.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+        OSError: it cannot be written.
+    """
+    content = render(draft.manifest, samples_of_pack(draft.reference, draft.manifest)).encode()
+    (draft.directory / REPORT_NAME).write_bytes(content)
+    return draft.with_files({REPORT_NAME: FileEntry("report", bytes_sha256(content), len(content))})
+
+
+def _of_pack(directory: Path, manifest: Manifest) -> list[Sample]:
+    check_file(directory / REFERENCE_NAME, manifest)
+    return samples_of_pack(read_reference(directory / REFERENCE_NAME), manifest)
 
 
 def _list(content: bytes, directory: Path) -> None:

@@ -12,9 +12,8 @@ from PIL import Image
 
 from gtp_runtime import Manifest, Model
 from gtp_runtime.images.folders import spread
-from gtp_runtime.manifest import REFERENCE_NAME, check_file
 from gtp_runtime.prediction import check_answers
-from gtp_runtime.reference import Reference, read_reference
+from gtp_runtime.reference import Reference
 
 PHOTOGRAPH = 64 * 64  # pixels from which JPEG is smaller and good enough
 QUALITY = 85
@@ -40,14 +39,8 @@ class Sample:
     facts: dict[str, str]
 
 
-def samples_of_pack(directory: Path, manifest: Manifest) -> list[Sample]:
-    """Return some images of the parity pack, one a class as far as there are classes.
-
-    Raises:
-        ManifestError: no parity pack, or a damaged one.
-    """
-    check_file(directory / REFERENCE_NAME, manifest)
-    pack = read_reference(directory / REFERENCE_NAME)
+def samples_of_pack(pack: Reference, manifest: Manifest) -> list[Sample]:
+    """Return some images of the parity pack, one a class as far as there are classes."""
     chosen = spread(_one_a_class(pack), SHOWN)
     return [_of_pack(pack, index, manifest) for index in chosen]
 

@@ -1,0 +1,43 @@
+"""An export that is being written: what it holds is known, so nothing of it is read, hashed or recognised again."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.precisions import PRECISIONS
+from gtp_runtime.reference import Reference
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An export on its way.
+
+    Attributes:
+        directory: the folder in which its files are written.
+        manifest: what there is so far; it is written last, once.
+        reference: the parity pack.
+    """
+
+    directory: Path
+    manifest: Manifest
+    reference: Reference
+
+    @property
+    def graphs(self) -> list[str]:
+        """Names of the graphs, the dense baseline first, and for each role the quantised one last."""
+        files = self.manifest.files
+        names = [name for name, entry in files.items() if entry.role in ("dense", "model")]
+        return sorted(names, key=lambda name: (files[name].role, files[name].quantization is not None))
+
+    def prover(self, name: str) -> str:
+        """Return the backend that proves a graph."""
+        return PRECISIONS[self.manifest.files[name].precision].prover
+
+    def with_files(self, files: dict[str, FileEntry]) -> "Draft":
+        """Return it with more files."""
+        return replace(self, manifest=replace(self.manifest, files={**self.manifest.files, **files}))
+
+    def with_results(self, results: dict[str, dict[str, Any]]) -> "Draft":
+        """Return it with more that was measured: by kind, then by file."""
+        return replace(self, manifest=replace(self.manifest, results={**self.manifest.results, **results}))

@@ -1,6 +1,7 @@
 """Imports stay light and run one way down; the public names are what they claim."""
 
 import ast
+import graphlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,36 @@ def test_ray_is_imported_in_one_place() -> None:
 def test_imports_run_one_way_down(package: str) -> None:
     found = {(path.name, name) for path in sources(package) for name in imported(path)}
     assert [use for use in found if use[1] in FORBIDDEN[package]] == []
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the product and its file."""
+    return {
+        ".".join(path.relative_to(PACKAGES[package]).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in sources(package)
+    }
+
+
+def needed(path: Path, names: set[str]) -> set[str]:
+    """Return the modules that a file imports anywhere: lazily and for type checking as well."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name in names else str(node.module) for name in submodules}
+    return found & names
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    files = modules()
+    graph = {name: needed(path, set(files)) - {name} for name, path in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # it names a circle in its error
+
+
+def test_the_product_is_walkable() -> None:
+    sizes = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules().items()}
+    assert len(sizes) <= 210
+    assert max(sizes.values()) <= 520

@@ -18,10 +18,10 @@ from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of
 from gtp_exporters.graph.structure import attention_logits, constant_products, deciding_nodes
-from gtp_exporters.quantizing import gate
+from gtp_exporters.measuring import gate
+from gtp_exporters.measuring.gate import judge
 from gtp_exporters.quantizing.calibration import RUNS
 from gtp_exporters.quantizing.calibration import _parts as handed_over
-from gtp_exporters.quantizing.gate import judge
 from gtp_exporters.quantizing.search import fewest
 from gtp_runtime import load
 from gtp_runtime.errors import ImageError, InputError, ManifestError

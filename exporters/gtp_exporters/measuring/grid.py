@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.figures_key import figures_key
 from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.accuracy import graph_losses
 from gtp_exporters.measuring.candidate import PLAIN, Candidate, Running, make_runnings
 from gtp_exporters.measuring.cases import Case, Cases, plan_cases, read_published
 from gtp_exporters.measuring.comparison import CompareOptions, Comparison
+from gtp_exporters.measuring.figures_key import figures_key
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.latency import footprint_of, share_of, time_plausibly
 from gtp_exporters.measuring.methods import Skipped, check_names, default_names

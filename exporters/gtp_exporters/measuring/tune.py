@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import ExportError, LimitError
-from gtp_exporters.figures_key import figures_key
 from gtp_exporters.measuring.accuracy import (
     Judge,
     Local,
@@ -21,6 +20,7 @@ from gtp_exporters.measuring.accuracy import (
 )
 from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
 from gtp_exporters.measuring.choice import FINALISTS, Limit, beating, different, finalists, first_that_holds
+from gtp_exporters.measuring.figures_key import figures_key
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, front, is_timed

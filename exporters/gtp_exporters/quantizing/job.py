@@ -15,8 +15,8 @@ from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.describe import write_graph
 from gtp_exporters.graph.files import DATA_SUFFIX, on_disk, read
 from gtp_exporters.graph.structure import Product, constant_products, deciding_products
+from gtp_exporters.measuring.gate import GateReport, Outputs, judge, limits_of
 from gtp_exporters.quantizing.calibration import measure_ranges
-from gtp_exporters.quantizing.gate import GateReport, Outputs, judge, limits_of
 from gtp_exporters.quantizing.images import Judges, batches, check_distinct, prepared, read_pixels
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.quantizer import Source, source

@@ -10,7 +10,7 @@ from typing import Any
 
 from gtp_exporters.draft import Draft
 from gtp_exporters.errors import LimitError
-from gtp_exporters.quantizing.gate import GateReport
+from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import choose, probes_of
 from gtp_exporters.quantizing.job import PRECISION, Attempt, calibrate, float_graphs, opened, own_images
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions

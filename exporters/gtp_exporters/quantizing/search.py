@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from gtp_exporters.errors import ExportError, LimitError
-from gtp_exporters.quantizing.gate import GateReport
+from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import Judges
 from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions

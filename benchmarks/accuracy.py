@@ -95,8 +95,9 @@ def main(given: Sequence[str] | None = None) -> None:
     folder = arguments.data or recipe.images
     if folder is None:
         raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class")
-    model = build_model(recipe, arguments.weights).model
-    images, labels = labelled(folder, recipe, model, arguments.limit)
+    built = build_model(recipe, arguments.weights)
+    model = built.model
+    images, labels = labelled(folder, built, arguments.limit)
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
     amounts, choice = [int(amount) for amount in arguments.num_prop.split(",")], Choice(recipe, model)
     calibration, middle = arguments.calib_data or recipe.calibration, choice.paper(num_prop=amounts[len(amounts) // 2])

@@ -1,7 +1,6 @@
 """Folders of images for the scripts here."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,14 +8,16 @@ from PIL import Image
 from torch import Tensor
 
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
-from gtp_exporters.subject import labels_of, preprocessing_of
-from gtp_models import Recipe
+from gtp_exporters.subject import preprocessing_of
+from gtp_models.class_names import names_of
+from gtp_models.weights import BuiltModel
 
 
-def labelled(folder: Path, recipe: Recipe, model: Any, limit: int | None = None) -> tuple[ReferenceImages, Tensor]:
+def labelled(folder: Path, built: BuiltModel, limit: int | None = None) -> tuple[ReferenceImages, Tensor]:
     """Return images of a folder with one sub-folder per class, at most ``limit`` spread over it, and (N,) labels."""
-    names = labels_of(recipe, model.num_classes)
-    images = folder_images(folder, preprocessing_of(model), *names, model.num_classes, limit)
+    model = built.model
+    (labels, label_ids), _ = names_of(built, model.num_classes)
+    images = folder_images(folder, preprocessing_of(model), labels, label_ids, model.num_classes, limit)
     if images.labels is None:
         raise SystemExit(f"{folder} needs one sub-folder per class, named like the recipe's labels")
     return images, torch.from_numpy(images.labels)

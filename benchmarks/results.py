@@ -91,8 +91,9 @@ def main(given: Sequence[str] | None = None) -> None:
     folder = arguments.data or recipe.images
     if folder is None:
         raise SystemExit(f"{recipe.name} has no images of its own: give --data DIR, one sub-folder per class")
-    model = build_model(recipe, arguments.weights).model
-    images, labels = labelled(folder, recipe, model, arguments.limit)
+    built = build_model(recipe, arguments.weights)
+    model = built.model
+    images, labels = labelled(folder, built, arguments.limit)
     bench = Bench(model, torch.from_numpy(preprocessing_of(model).normalise(images.pixels)), labels)
     choice = Choice(recipe, model)
     shares = [float(share) for share in arguments.keep.split(",")]

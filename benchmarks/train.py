@@ -43,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"--output {given.output}: name a .safetensors file in a folder that exists")
     torch.set_num_threads(given.threads)
     recipe = load_recipe(given.recipe)
-    model = build_model(recipe, "random", seed=given.seed).model
+    built = build_model(recipe, "random", seed=given.seed)
+    model = built.model
     preprocessing = preprocessing_of(model)
-    (images, labels), (test, test_labels) = (labelled(folder, recipe, model) for folder in (given.data, given.test))
+    (images, labels), (test, test_labels) = (labelled(folder, built) for folder in (given.data, given.test))
     test_pixels = torch.from_numpy(preprocessing.normalise(test.pixels))
     shift = preprocessing.crop[0] // 8 if given.shift is None else given.shift
     begin = time.perf_counter()

@@ -203,7 +203,7 @@ def test_files_of_training_runs(tmp_path: Path, run: str, name: str) -> None:
 def test_ema_weights_are_noted_and_can_be_left(tmp_path: Path, run: str) -> None:
     torch.save(RUNS[run], tmp_path / "w.pth")
     assert any("EMA" in note or "ema_" in note for note in build_model(TINY_RECIPE, str(tmp_path / "w.pth")).notes)
-    raw = build_model(TINY_RECIPE, str(tmp_path / "w.pth"), ema=False)
+    raw = build_model(replace(TINY_RECIPE, ema=False), str(tmp_path / "w.pth"))
     assert raw.sha256 == state_sha256(RAW)
     assert raw.notes
 

@@ -10,10 +10,11 @@ from helpers import tiny_vit
 
 from gtp_models import Recipe, load_recipe, make_plan
 from gtp_models.choosing import SAVED, choose
+from gtp_models.class_names import names_of
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.heads import without_head
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.weights import outline
+from gtp_models.weights import build_model, outline
 from gtp_runtime import read_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
@@ -62,7 +63,12 @@ def test_the_image_size_counts() -> None:
 
 def test_labels_are_imagenets_only_where_there_are_1000_classes() -> None:
     names = ["vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k", "vit_base_patch16_clip_224.openai"]
-    assert [load_recipe(f"timm:{name}").labels for name in names] == ["imagenet-1k", None, None]
+    named = []
+    for name in names:
+        built = build_model(load_recipe(f"timm:{name}"), "random")
+        (labels, ids), note = names_of(built, 0 if "clip" in name else built.model.num_classes)
+        named.append((labels and labels[0], ids and ids[0], note))
+    assert named == [("tench, Tinca tinca", "n01440764", ""), (None, None, ""), (None, None, "")]
 
 
 def test_a_grid_that_moves_is_fixed() -> None:

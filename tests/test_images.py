@@ -92,6 +92,16 @@ def test_order_needs_a_folder_a_class_and_other_names(tmp_path: Path) -> None:
         class_indices(tmp_path, images, None, None, 4, by_order=True)
 
 
+def test_a_name_of_two_classes_is_refused_where_a_folder_has_it(tmp_path: Path) -> None:
+    labels, ids = ["crane", "dog", "crane"], ["n1", "n2", "n3"]
+    assert class_indices(tmp_path, folder(tmp_path, "dog/1.png"), labels, ids, 3) == [1]
+    images = folder(tmp_path, "crane/1.png", "dog/2.png")
+    with pytest.raises(ImageError, match=r"'crane' .* 0, 2: .* label ids \(n1, n3\) or class numbers"):
+        class_indices(tmp_path, images, labels, ids, 3)
+    with pytest.raises(ImageError, match=r"by class numbers"):
+        class_indices(tmp_path, images, labels, None, 3)
+
+
 def test_many_names_are_not_all_listed(tmp_path: Path) -> None:
     images = folder(tmp_path, *(f"{letter}/1.png" for letter in "abcdefghijkl"))
     with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j, \.\.\.\) are not classes"):

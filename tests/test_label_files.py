@@ -67,6 +67,11 @@ def test_every_form_says_the_same(folder: Path, manifest: Manifest, name: str, t
     assert classes(folder, manifest, name, text) == [1, 0, 2]
 
 
+def test_a_line_may_be_there_twice(folder: Path, manifest: Manifest) -> None:
+    text = "val_1.JPEG,1\nval_2.JPEG,0\nval_1.JPEG,1\nval_3.JPEG,2\nother.JPEG,0\nother.JPEG,1\n"
+    assert classes(folder, manifest, "l.csv", text) == [1, 0, 2]
+
+
 def test_imagenets_own_ids_need_the_development_kit(folder: Path, manifest: Manifest) -> None:
     with pytest.raises(ImageError, match=r"needs the development kit's meta\.mat beside it"):
         classes(folder, manifest, ILSVRC, "1\n2\n3\n")
@@ -92,6 +97,9 @@ def test_one_file_name_in_two_folders_is_told_by_the_path(folder: Path, manifest
         classes(folder, manifest, "l.csv", rows + "1.png,1\n")
 
 
+REST = "val_2.JPEG,1\nval_3.JPEG,1\n"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -100,6 +108,7 @@ def test_one_file_name_in_two_folders_is_told_by_the_path(folder: Path, manifest
         ("val_1.JPEG,0\nval_2.JPEG\n", r"a line without a class: 'val_2\.JPEG'"),
         ("val_1.JPEG,0\nval_3.JPEG,1\n", r"says no class of val_2\.JPEG: it takes a line for every image"),
         ("val_1.JPEG,cat\nval_2.JPEG,1\nval_3.JPEG,1\n", r"\(it says cat, 1\): give its labels \(tench, Tinca, dog"),
+        ("val_1.JPEG,0\n" + REST + "val_1.JPEG,2\n", r"several classes of val_1\.JPEG"),
         ("0\n1\n", "lists 2 classes for 3 images"),
         ('"val_1.JPEG,0\n', "cannot read the labels"),
     ],
@@ -109,7 +118,6 @@ def test_what_does_not_fit_is_said(folder: Path, manifest: Manifest, text: str, 
         classes(folder, manifest, "labels.csv", text)
 
 
-REST = "val_2.JPEG,1\nval_3.JPEG,1\n"
 HOSTILE = {
     "control characters": ('val_1.JPEG,"\x1b[31mred\nerror: x"\n' + REST, r"it says \\x1b\[31mred error"),
     "a number of many digits": ("val_1.JPEG," + "1" * 5000 + "\n" + REST, "classes that this model does not have"),

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.data import resolve_model_data_config
 
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
+from gtp_models.class_names import names_of
 from gtp_models.errors import ConfigError
 from gtp_models.heads import gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
@@ -54,16 +55,6 @@ def to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(resize, mode, crop, config["interpolation"], mean, std, fill)
 
 
-def labels_of(recipe: Recipe, num_classes: int) -> tuple[list[str] | None, list[str] | None]:
-    """Return class names and further ids of the same classes; None where they do not fit or are unknown."""
-    if recipe.labels == "imagenet-1k" and num_classes == 1000:
-        info = ImageNetInfo("imagenet-1k")
-        return info.label_descriptions(), info.label_names()
-    if isinstance(recipe.labels, list) and len(recipe.labels) == num_classes:
-        return recipe.labels, None
-    return None, None
-
-
 @dataclass(frozen=True)
 class Subject:
     """A model that is exported.
@@ -98,13 +89,14 @@ def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions
     """Build a recipe's model and find out its inputs and outputs.
 
     Raises:
-        ModelsError: the model cannot be built, its weights are not available, or there is no head to keep.
+        ModelsError: the model cannot be built, its weights are not available, there is no head to keep, or the class
+            names do not fit.
     """
     built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed)
     features, note = gives_features(built.model, recipe.timm, options.head, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
-    labels, label_ids = labels_of(built.recipe, classes)
-    notes = (*built.notes, *([note] if note else []))
+    (labels, label_ids), unnamed = names_of(built, classes)
+    notes = (*built.notes, *filter(None, (note, unnamed)))
     return Subject(built, preprocessing_of(built.model), classes, labels, label_ids, notes)
 
 

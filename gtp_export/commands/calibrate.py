@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from gtp_export import console
+from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Model, Preset, Weights, check_names
 
 
+@takes_model_options()
 def calibrate(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
@@ -19,6 +21,8 @@ def calibrate(
     ] = None,
     preset: Preset = None,
     weights: Weights = "pretrained",
+    *,
+    model_options: ModelOptions,
 ) -> None:
     """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
     check_names(model, preset=preset)
@@ -29,7 +33,7 @@ def calibrate(
         from gtp_models.recipes import check_recipe_place, write_recipe
 
         check_recipe_place(output)
-        recipe = load_recipe(model)
+        recipe = model_options.changed(load_recipe(model), weights)
         update(f"building {recipe.timm}")
         built = build_model(recipe, weights)
         settings = recipe.settings(preset=preset, sparsity=sparsity, threshold="calibrated")

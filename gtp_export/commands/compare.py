@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from gtp_export import console, fleets
+from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Seed, Weights, Workers, check_names, option
 from gtp_export.running import Provider, Threads, given_options
 from gtp_export.values import seconds as read_seconds
@@ -23,6 +24,7 @@ Number = TypeVar("Number", int, float)
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
 
+@takes_model_options()
 def compare(
     model: Model,
     data: Annotated[
@@ -89,6 +91,8 @@ def compare(
     seed: Seed = None,
     threads: Threads = None,
     provider: Provider = None,
+    *,
+    model_options: ModelOptions,
     json: Json = False,
 ) -> None:
     """Compare methods with the dense model: accuracy, divergence, latency and size, as a table and a plot."""
@@ -120,7 +124,7 @@ def compare(
             footprint=footprint,
             backend_options=given_options(**{"threads": 1, "provider": provider} | given_options(threads=threads)),
         )
-        recipe = load_recipe(model, img_size)
+        recipe = model_options.changed(load_recipe(model, img_size), weights)
         with fleets.joined(ray, data or recipe.images, device=True) as fleet:
             made: dict[str, Any] = {"weights": weights, "seed": seed or 0}
             comparison = run(recipe, output, options=options, **made, fleet=fleet, progress=update)
@@ -128,7 +132,7 @@ def compare(
         console.emit(comparison.to_dict() | fleets.document(fleet))
     else:
         fleets.show(fleet)
-        _show(comparison, _command(model, weights), output)
+        _show(comparison, _command(model, weights) + model_options.command, output)
 
 
 def _count(data: Path | None, limit: int | None) -> int:

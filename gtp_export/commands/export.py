@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gtp_export import console, options, values
+from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_exporters.options import INPUTS
 from gtp_models.heads import HEADS
 from gtp_runtime.errors import GATE_FAILED
@@ -26,6 +27,7 @@ def _option(panel: str, text: str, *flags: str, **given: Any) -> Any:
     return options.option(text, *flags, rich_help_panel=panel, show_default=True, **given)
 
 
+@takes_model_options("--labels")
 def export(
     model: options.Model,
     output: Annotated[
@@ -101,6 +103,8 @@ def export(
     propagation: options.Propagation = None,
     graph: options.Graph = None,
     threshold: options.Threshold = None,
+    *,
+    model_options: ModelOptions,
     json: options.Json = False,
 ) -> None:
     """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
@@ -145,7 +149,7 @@ def export(
         from gtp_exporters import export as run
         from gtp_models import load_recipe
 
-        recipe = load_recipe(model, img_size)
+        recipe = model_options.changed(load_recipe(model, img_size), weights)
         settings = recipe.settings(method, preset, **given)
         failed: ParityFailedError | QuantizationFailedError | None = None
         try:

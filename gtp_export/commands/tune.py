@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console, fleets
+from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, option
 from gtp_export.running import Backend, Compute, Provider, RunOptions, Threads, given_options
 from gtp_export.values import finite, milliseconds, positive_seconds
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gtp_exporters.measuring.table import Column
 
 
+@takes_model_options()
 def tune(
     model: Model,
     output: Annotated[
@@ -86,6 +88,8 @@ def tune(
     threads: Threads = None,
     provider: Provider = None,
     compute: Compute = None,
+    *,
+    model_options: ModelOptions,
     json: Json = False,
 ) -> None:
     """Search for settings of MODEL within a limit on accuracy or latency; both are measured."""
@@ -119,14 +123,15 @@ def tune(
             running=running_on(name, running.options_of(Path(MODEL_NAME))),
             seed=seed,
         )
-        recipe = load_recipe(model, img_size)
+        recipe = model_options.changed(load_recipe(model, img_size), weights)
         with fleets.joined(ray, options.data or recipe.images, device=True) as fleet:
             outcome = run(recipe, output, options, weights=weights, seed=seed, workers=fleet, progress=update)
     if json:
         console.emit(outcome.to_dict() | fleets.document(fleet))
     else:
         fleets.show(fleet)
-        _show(outcome, model if weights == "pretrained" else f"{model} --weights {weights}")
+        command = model if weights == "pretrained" else f"{model} --weights {weights}"
+        _show(outcome, command + model_options.command)
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)
         raise typer.Exit(GATE_FAILED if max_drop is not None else BUDGET_MISSED)
@@ -152,7 +157,7 @@ def _show(outcome: "Outcome", command: str) -> None:
         console.out.print(f"next: gtp-export export {command} --method dense", markup=False)
         return
     console.out.print(f"wrote {outcome.directory}: {PAGE}, {RECIPE}", markup=False)
-    random = " --weights random" if command.endswith(" --weights random") else ""
+    random = " --weights random" if " --weights random" in command else ""
     assert outcome.chosen is not None
     lowered = f" --precision {outcome.chosen.precision} --target {outcome.running.target}"
     precision = "" if outcome.chosen.precision == "fp32" else lowered

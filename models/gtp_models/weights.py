@@ -53,9 +53,7 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
 
 
-def build_model(
-    recipe: Recipe, weights: str = "pretrained", seed: int = 0, ema: bool = True, random_head: bool = False
-) -> BuiltModel:
+def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> BuiltModel:
     """Build a recipe's model and load its weights.
 
     Args:
@@ -63,9 +61,6 @@ def build_model(
         weights: "pretrained" (the recipe's own file, else timm's hub), a path, "random", or "auto": a file
             ``weights/NAME.safetensors`` (.pth, .pt, .pth.tar), else pretrained, else, without a hub, random.
         seed: seed of random weights.
-        ema: take the averaged (EMA) weights of a training run's file, where it has them.
-        random_head: accept that pretrained weights of another number of classes leave the classifier random. The model
-            then counts as one of random weights.
 
     Raises:
         WeightsError: the file cannot be read or does not fit; the classifier would be random.
@@ -88,10 +83,10 @@ def build_model(
             torch.manual_seed(seed)
             return _built(_create(recipe), recipe, "random", f"seed {seed}")
     if weights != "pretrained":
-        return _build_from_file(recipe, Path(weights), "file", ema)
+        return _build_from_file(recipe, Path(weights), "file")
     if recipe.weights:
-        return _build_from_file(recipe, recipe.weights, "pretrained", ema)
-    return _build_from_hub(recipe, seed, random_head)
+        return _build_from_file(recipe, recipe.weights, "pretrained")
+    return _build_from_hub(recipe, seed)
 
 
 def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
@@ -131,10 +126,10 @@ def outline(recipe: Recipe) -> Any:
     return create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
 
 
-def _build_from_file(recipe: Recipe, path: Path, source: Source, ema: bool) -> BuiltModel:
+def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
     if path.is_dir():
         return _build_from_directory(recipe, path, source)
-    checkpoint = read_checkpoint(path, ema)
+    checkpoint = read_checkpoint(path, recipe.ema)
     model = outline(recipe)
     grid, assumed = file_grid(checkpoint, model, _known_grids(recipe, model), recipe.weights_img_size) or (None, "")
     if grid is not None and grid != tuple(model.patch_embed.grid_size):
@@ -192,7 +187,7 @@ def _with_its_classes(recipe: Recipe, model: Any, classes: int) -> tuple[Recipe,
     return replace(recipe, model_args=recipe.model_args | {"num_classes": classes}), (note,)
 
 
-def _build_from_hub(recipe: Recipe, seed: int, random_head: bool) -> BuiltModel:
+def _build_from_hub(recipe: Recipe, seed: int) -> BuiltModel:
     config = timm.get_pretrained_cfg(recipe.timm)
     if config is None or not config.has_weights:
         raise WeightsUnavailableError(
@@ -200,7 +195,7 @@ def _build_from_hub(recipe: Recipe, seed: int, random_head: bool) -> BuiltModel:
         )
     classes = int(recipe.model_args.get("num_classes", config.num_classes))
     adapted = bool(classes) and classes != config.num_classes
-    if adapted and not random_head:
+    if adapted and not recipe.random_head:
         raise WeightsError(
             f"the pretrained weights of {recipe.timm} have {config.num_classes} classes, so that a classifier of "
             f"{classes} would be random: give --weights FILE, --head none for features, or --random-head to try it"

@@ -28,6 +28,8 @@ MOST = 1 << 16  # of any number in model_args: pixels, channels, layers, classes
 MOST_LAYERS = 512
 FILES = ("weights", "images", "calibration")
 SIZES = ("weights_img_size",)
+SWITCHES = ("projection", "ema", "random_head")
+IMAGENET = "imagenet-1k"
 TABLES = ("gtp", "model_args", "preprocessing", "reference")
 
 
@@ -42,10 +44,13 @@ class Recipe:
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
         preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
-        labels: "imagenet-1k", a list of class names, or None.
+        labels: "imagenet-1k", a list of class names, or None for those of timm's weights (``class_names.names_of``).
         weights: a weights file of the recipe's own, relative to the recipe file.
         weights_img_size: (height, width) in pixels that a weights file was trained with, where it is not the pretrained
             size of timm's model.
+        ema: take the averaged (EMA) weights of a training run's file, where it has them.
+        random_head: accept that pretrained weights of another number of classes leave the classifier random. The model
+            then counts as one of random weights.
         projection: whether the head is a projection into a space of embeddings, not a classifier.
         images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
@@ -62,6 +67,8 @@ class Recipe:
     labels: str | list[str] | None = None
     weights: Path | None = None
     weights_img_size: tuple[int, int] | None = None
+    ema: bool = True
+    random_head: bool = False
     projection: bool = False
     images: Path | None = None
     calibration: Path | None = None
@@ -214,7 +221,7 @@ def _from_directory(path: Path, img_size: tuple[int, int] | None, title: str) ->
         weights=path,
         projection=hub_model.projection,
     )
-    return _with_choices(recipe.sized(img_size))[0]
+    return _with_choices(recipe.sized(img_size))
 
 
 def _read(path: Path) -> Recipe:
@@ -250,7 +257,9 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 
     check_recipe_place(path)
     plain = type("PlainDumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})  # none are read again
-    values = {name: value for name, value in vars(recipe).items() if value and name not in ("name", "why")}
+    defaults = vars(Recipe("", "", ""))
+    values = {name: value for name, value in vars(recipe).items() if value != defaults[name]}
+    values = {name: value for name, value in values.items() if name not in ("name", "why")}
     values |= {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     try:
         text = yaml.dump(values | {"gtp": config.to_dict()}, Dumper=plain, sort_keys=False, allow_unicode=True)
@@ -260,12 +269,11 @@ def write_recipe(recipe: Recipe, config: GTPConfig, path: Path) -> None:
 
 
 def _from_timm(name: str, img_size: tuple[int, int] | None) -> Recipe:
-    recipe, model = _with_choices(Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size))
-    return replace(recipe, labels="imagenet-1k" if model.num_classes == 1000 else None)
+    return _with_choices(Recipe(name=name.replace(".", "_"), title=name, timm=name).sized(img_size))
 
 
-def _with_choices(recipe: Recipe) -> tuple[Recipe, Any]:
-    """Return a recipe with the settings that suit its model, and the model's outline."""
+def _with_choices(recipe: Recipe) -> Recipe:
+    """Return a recipe with the settings that suit its model."""
     from gtp_models.choosing import choose  # torch
     from gtp_models.frame.patch import check_supported
     from gtp_models.timm_models import create_outline
@@ -273,7 +281,7 @@ def _with_choices(recipe: Recipe) -> tuple[Recipe, Any]:
     model = create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
     check_supported(model)
     gtp, why = choose(model)
-    return replace(recipe, gtp=gtp, why=why), model
+    return replace(recipe, gtp=gtp, why=why)
 
 
 def _plain(value: Any) -> Any:
@@ -341,7 +349,8 @@ def _problems(values: Any) -> Iterator[str]:
     for group, fits, what in (
         (("name", "title", "timm", *FILES), _is_line, "a line of text"),
         (TABLES, _is_table, "settings by name (num_prop: 8)"),
-        (("labels",), _is_labels, "imagenet-1k, or a list of names in quotes"),
+        (("labels",), _is_labels, f"{IMAGENET}, or a list of names in quotes"),
+        (SWITCHES, _is_switch, "true or false"),
         (SIZES, _is_size, "height and width in pixels"),
     ):
         yield from (f"{name} takes {what}" for name in group if not _holds(values, name, fits))
@@ -365,7 +374,11 @@ def _is_table(value: Any) -> bool:
 
 
 def _is_labels(value: Any) -> bool:
-    return value == "imagenet-1k" or (isinstance(value, list) and all(map(_is_line, value)))
+    return value == IMAGENET or (isinstance(value, list) and all(map(_is_line, value)))
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_size(value: Any) -> bool:

@@ -14,6 +14,7 @@ are named so. A file of labels is one of these:
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -133,14 +134,33 @@ def classes_of_folders(
 def classes_of_names(
     names: Collection[str], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
 ) -> dict[str, int] | None:
-    """Return the class of each name, where all are label ids, labels or class numbers; None otherwise."""
+    """Return the class of each name, where all are label ids, labels or class numbers; None otherwise.
+
+    Raises:
+        ImageError: a name that several classes have.
+    """
     for known in (label_ids, labels):
         if known and set(names) <= set(known):
-            places = {name: index for index, name in reversed(list(enumerate(known)))}
+            places = {name: index for index, name in enumerate(known)}
+            _check_unique(names, known, label_ids)
             return {name: places[name] for name in names}
     if all(name.isdecimal() and len(name) <= DIGITS and int(name) < classes for name in names):
         return {name: int(name) for name in names}
     return None
+
+
+def _check_unique(names: Collection[str], known: Sequence[str], label_ids: Sequence[str] | None) -> None:
+    """Raise ``ImageError`` for a name that several classes have, as two of ImageNet's are called crane."""
+    counts = Counter(known)
+    shared = next((name for name in sorted(names) if counts[name] > 1), None)
+    if shared is None:
+        return
+    numbers = [index for index, name in enumerate(known) if name == shared]
+    ids = f"label ids ({', '.join(label_ids[index] for index in numbers)}) or " if label_ids else ""
+    raise ImageError(
+        f"{one_line(shared, 60)!r} is the name of the classes {', '.join(map(str, numbers))}: name all classes by "
+        f"{ids}class numbers"
+    )
 
 
 def _by_order(folder: Path, names: list[str], are_classes: bool, classes: int) -> dict[str, int]:
@@ -200,7 +220,7 @@ def read_classes(path: Path, names: np.ndarray, manifest: Manifest) -> np.ndarra
         if len(said) != len(names):
             raise ImageError(f"{path} lists {len(said)} classes for {len(names)} images: it takes one line an image")
         return said
-    return said[_rows(path, lines.images, names)]
+    return said[_rows(path, lines.images, said, names)]
 
 
 def _read(path: Path) -> Lines:
@@ -324,8 +344,12 @@ def _classes(path: Path, words: list[str], manifest: Manifest) -> np.ndarray:
     return np.array([known[word] for word in words], np.int32)
 
 
-def _rows(path: Path, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Return the row of each image: by its path, by its file name, or by that without ending, where these differ."""
+def _rows(path: Path, rows: np.ndarray, classes: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Return the row of each image: by its path, by its file name, or by that without ending, where these differ.
+
+    Raises:
+        ImageError: an image without a row, or with rows of several ``classes``.
+    """
     order = np.argsort(rows, kind="stable")
     ordered, missing = rows[order], names
     for key in (lambda name: name, _file_name, _stem):
@@ -333,10 +357,20 @@ def _rows(path: Path, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
         places = np.minimum(np.searchsorted(ordered, keys), len(rows) - 1)
         lacking = ordered[places] != keys
         if not lacking.any() and len(np.unique(keys)) == len(keys):
+            _check_one_class(path, ordered, classes[order], keys)
             return np.asarray(order[places])
         missing = min(names[lacking] if lacking.any() else names, missing, key=len)
     name = one_line(os.fsdecode(missing[0].replace(SEPARATOR, b"/")))
     raise ImageError(f"{path} says no class of {name}: it takes a line for every image of the folder")
+
+
+def _check_one_class(path: Path, ordered: np.ndarray, classes: np.ndarray, keys: np.ndarray) -> None:
+    """Raise ``ImageError`` where rows of the same image, next to each other, say several classes."""
+    differ = (ordered[1:] == ordered[:-1]) & (classes[1:] != classes[:-1])
+    twice = np.intersect1d(ordered[1:][differ], keys)
+    if len(twice):
+        name = one_line(os.fsdecode(twice[0].replace(SEPARATOR, b"/")))
+        raise ImageError(f"{path} says several classes of {name}: an image has one; remove the other lines")
 
 
 def _file_name(name: bytes) -> bytes:

@@ -55,7 +55,7 @@ def model(digits: Path) -> Model:
 
 @pytest.fixture(scope="session")
 def batched(tiny: Path) -> Model:
-    with pytest.warns(RandomWeightsWarning, match=r"exported with random weights \(seed 0\)"):
+    with pytest.warns(RandomWeightsWarning, match=r"random weights \(seed 0\)"):
         return gtp_runtime.load(tiny, threads=1)
 
 

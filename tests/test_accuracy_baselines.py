@@ -103,7 +103,7 @@ def test_pitome_sees_how_deep_it_is(script: Script, monkeypatch: pytest.MonkeyPa
     model = apply(tiny_vit(), make_settings("pitome", num_prop=2))
     model(images_for(model))
     assert seen == pytest.approx([0.9, 0.6, 0.3])
-    with pytest.raises(ConfigError, match=r"removes 5 of the 6 image tokens .* pitome takes at most 3"):
+    with pytest.raises(ConfigError, match=r"5 of the 6 .*at most 3"):
         apply(model, make_settings("pitome", num_prop=5))
 
 
@@ -122,5 +122,5 @@ def test_atc_clusters_by_average_linkage(script: Script, amount: int) -> None:
     points = np.random.default_rng(0).normal(size=(11, 3))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     assert atc.clusters(distances, amount).tolist() == slow_clusters(distances, amount)
-    with pytest.raises(ConfigError, match="measure='values' is unknown: choose one of keys, tokens"):
+    with pytest.raises(ConfigError, match=r"measure='values'.*keys, tokens"):
         atc.ATCSettings(4, measure="values")

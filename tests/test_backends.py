@@ -175,12 +175,12 @@ def test_threads(digits: Path, threads: Any) -> None:
 
 @pytest.mark.parametrize("path", [3, None, 1.5, [], b"model.onnx"], ids=str)
 def test_a_path_of_a_wrong_type(path: Any) -> None:
-    with pytest.raises(InputError, match="give the path of a file or directory, not "):
+    with pytest.raises(InputError, match="path of a file"):
         gtp_runtime.load(path)
 
 
 def test_files_that_no_backend_runs(digits: Path) -> None:
-    with pytest.raises(InputError, match=r"no backend runs reference\.npz: there are "):
+    with pytest.raises(InputError, match=r"no backend .*reference\.npz"):
         gtp_runtime.load(digits / "reference.npz")
 
 
@@ -263,7 +263,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> BackendSpec:
 def test_an_application_brings_its_own(echo: BackendSpec, digits: Path) -> None:
     with gtp_runtime.load(digits, "echo", level=7) as model:
         assert model.run(model.sample()).tolist() == [[7.0] * 10]
-    with pytest.raises(InputError, match="echo takes no option threads: it takes level"):
+    with pytest.raises(InputError, match="echo .*threads: .*level"):
         gtp_runtime.load(digits, "echo", threads=1)
     with pytest.raises(InputError, match="echo"):
         BACKENDS.add(replace(echo))
@@ -298,5 +298,5 @@ def test_a_twin_of_the_same_form_has_the_same_options(digits: Path) -> None:
 
 def test_a_twin_that_nothing_here_runs(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendMissingError, match="onnxruntime is not installed"):
+    with pytest.raises(BackendMissingError, match="onnxruntime"):
         load_twin(loaded_engine(digits_copy))

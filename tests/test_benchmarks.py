@@ -61,13 +61,13 @@ def test_a_file_of_another_form_is_left_as_it_is(script: Script, tmp_path: Path)
     output = tmp_path / "accuracy"
     saved = output.with_suffix(".json")
     saved.write_text('{"methods": [{"setting": "gtp", "top1": 66.0}]}', encoding="utf-8")
-    with pytest.raises(SystemExit, match="its methods have another form: give another --output, or measure them again"):
+    with pytest.raises(SystemExit, match="--output"):
         script("accuracy").main(["digits", "--groups", "schedules", "--output", str(output)])
     assert "66.0" in saved.read_text("utf-8")
 
 
 def test_images_are_needed(script: Script, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="deit_ti has no images of its own: give --data DIR"):
+    with pytest.raises(SystemExit, match="deit_ti.*--data DIR"):
         script("accuracy").main(["deit_ti", "--weights", "random", "--output", str(tmp_path / "accuracy")])
 
 

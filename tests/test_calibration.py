@@ -79,9 +79,9 @@ def test_onnx_equals_eager_and_builds_for_tensorrt(batch: int) -> None:
 
 def test_without_calibration_it_is_refused() -> None:
     for config in (SPARSE, replace(SPARSE, calibration=((), (1.0,), (1.0, 1.0, 1.0)))):
-        with pytest.raises(ConfigError, match=r"needs a z for each head.*gtp-export calibrate"):
+        with pytest.raises(ConfigError, match=r"z .*gtp-export calibrate"):
             apply(tiny_vit(), config)
-    with pytest.raises(ConfigError, match="nothing|no threshold to calibrate"):
+    with pytest.raises(ConfigError, match="nothing|no threshold"):
         calibrate(tiny_vit(), replace(SPARSE, sparsity=1.0), [])
     with pytest.raises(ConfigError, match="--calib-data DIR"):
         calibrate_on(tiny_vit(), SPARSE, None)

@@ -51,13 +51,13 @@ def test_few_tokens(size: int, num_neighbours: int, depth: int) -> None:
 
 
 def test_one_patch() -> None:
-    with pytest.raises(ConfigError, match="a single patch, so no token can be removed: choose a larger image size"):
+    with pytest.raises(ConfigError, match="single patch.*image size"):
         choose(tiny_vit(img_size=8))
 
 
 def test_the_image_size_counts() -> None:
     assert load_recipe("timm:deit_small_patch16_224", (448, 448)).why["keep"].startswith("241 of 784 patches")
-    with pytest.raises(ConfigError, match="100x100 pixels do not divide"):
+    with pytest.raises(ConfigError, match="100x100 .*divide"):
         load_recipe("timm:deit_small_patch16_224", (100, 100))
 
 

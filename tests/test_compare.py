@@ -424,13 +424,11 @@ def test_files_of_the_users_stay(tmp_path: Path) -> None:
     write_comparison(found, tmp_path)  # ours
     for text in ("{}", "[", '{"format": "another"}'):
         (tmp_path / "compare.json").write_text(text, encoding="utf-8")
-        with pytest.raises(
-            OutputError, match=r"holds compare\.svg, compare\.md, compare\.json, not written by gtp-export"
-        ):
+        with pytest.raises(OutputError, match=r"compare\.svg, compare\.md, compare\.json"):
             compare("digits", tmp_path, options=CompareOptions(**QUICK))
         assert (tmp_path / "compare.json").read_text("utf-8") == text
     (tmp_path / "compare.json").unlink()
-    with pytest.raises(OutputError, match=r"holds compare\.svg, compare\.md, not written"):
+    with pytest.raises(OutputError, match=r"compare\.svg, compare\.md, not"):
         compare("digits", tmp_path, options=CompareOptions(**QUICK))
 
 
@@ -450,13 +448,13 @@ def test_no_backend_runs_the_precision(small: Path, tmp_path: Path) -> None:
 
 def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: False)
-    with pytest.raises(BackendMissingError, match=r"openvino is not installed: pip install 'gtp-export"):
+    with pytest.raises(BackendMissingError, match=r"openvino .*pip install 'gtp-export"):
         make_runnings(["openvino"], ["fp32"], {}, {})
 
 
 def test_nothing_fits() -> None:
     recipe = replace(TINY, gtp={})
-    with pytest.raises(ConfigError, match=r"no method fits: tome at 40 a layer: "):
+    with pytest.raises(ConfigError, match=r"tome at 40 "):
         plan_cases(recipe, outline(recipe), ["tome"], [Budget(num_prop=40)])
 
 

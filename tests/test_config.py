@@ -66,7 +66,7 @@ def test_refused_with_a_way_out(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(("name", "choice"), CHOICES.items())
 @pytest.mark.parametrize("value", ["Random", None, ["exact"]])
 def test_unknown_choice_lists_the_known(name: str, choice: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"{name}=.* is unknown: choose one of .*{choice}"):
+    with pytest.raises(ConfigError, match=rf"{name}=.*{choice}"):
         GTPConfig(**{name: value})
 
 
@@ -169,7 +169,7 @@ def numbers(settings: Settings, depth: int = 3, tokens: int = 16) -> list[int]:
 def test_one_number_a_layer() -> None:
     assert numbers(GTPConfig(num_prop=3), 4) == [16, 13, 10, 7, 4]
     assert numbers(GTPConfig(num_prop=(0, 1, 2))) == [16, 16, 15, 13]
-    with pytest.raises(ConfigError, match=r"2 entries, but the model has 3 layers: give 3 entries, or one number"):
+    with pytest.raises(ConfigError, match=r"2 entries, .*3 layers"):
         numbers(GTPConfig(num_prop=(1, 2)))
 
 
@@ -182,7 +182,7 @@ def test_numbers() -> None:
 @pytest.mark.parametrize("propagation", ["GraphProp", "Mean"])
 @pytest.mark.parametrize(("depth", "tokens"), [(3, 16), (3, 17), (3, 18), (12, 196), (1, 9), (4, 12)])
 def test_too_many_tokens_names_the_largest_that_fits(propagation: Any, depth: int, tokens: int) -> None:
-    with pytest.raises(ConfigError, match=rf"gtp takes at most {tokens - 1} there") as caught:
+    with pytest.raises(ConfigError, match=rf"at most {tokens - 1} ") as caught:
         numbers(GTPConfig(num_prop=tokens, propagation=propagation), depth, tokens)
     largest = int(str(caught.value).split("for all layers at most ")[1].split()[0])
     assert numbers(GTPConfig(num_prop=largest, propagation=propagation), depth, tokens)[-1] >= 1
@@ -191,7 +191,7 @@ def test_too_many_tokens_names_the_largest_that_fits(propagation: Any, depth: in
 
 
 def test_too_many_tokens_names_the_layer() -> None:
-    with pytest.raises(ConfigError, match=r"removes 9 of the 9 image tokens left in layer 1 \(of 0 to 2\)") as caught:
+    with pytest.raises(ConfigError, match=r"9 of the 9 .*layer 1 \(of 0 to 2\)") as caught:
         numbers(GTPConfig(num_prop=(7, 9, 0)))
     assert "for all layers" not in str(caught.value)
 
@@ -199,9 +199,7 @@ def test_too_many_tokens_names_the_layer() -> None:
 def test_too_many_neighbours() -> None:
     numbers(GTPConfig(num_prop=1, num_neighbours=15))
     numbers(GTPConfig(num_prop=1, num_neighbours=16, graph="Spatial"))
-    with pytest.raises(
-        ConfigError, match=r"16 image tokens: give at most 15, or use graph='Nearest' or graph='Spatial'"
-    ):
+    with pytest.raises(ConfigError, match=r"at most 15, .*graph='Nearest'.*graph='Spatial'"):
         numbers(GTPConfig(num_prop=1, num_neighbours=16))
 
 
@@ -222,17 +220,17 @@ def test_resolved() -> None:
 
 def test_a_method_takes_its_own_settings_alone() -> None:
     assert make_settings("gtp", num_prop=3, alpha=0.2) == GTPConfig(num_prop=3, alpha=0.2)
-    with pytest.raises(ConfigError, match=r"^drop takes no alpha, graph: it takes num_prop, keep, macs, schedule$"):
+    with pytest.raises(ConfigError, match=r"^drop .*alpha, graph: .*num_prop, keep, macs, schedule$"):
         make_settings("drop", num_prop=3, alpha=0.2, graph="Mixed")
-    with pytest.raises(ConfigError, match=r"method='evit' is unknown: choose one of dense, drop, gtp, tome"):
+    with pytest.raises(ConfigError, match=r"method='evit'.*dense, drop, gtp, tome"):
         make_settings("evit")
     for settings in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 1e9}, {"schedule": "even"}):
-        with pytest.raises(ConfigError, match="dense takes no num_prop, keep, macs or schedule: it removes no tokens"):
+        with pytest.raises(ConfigError, match="dense .*num_prop, keep, macs.*schedule"):
             make_settings("dense", **settings)
 
 
 def test_remedies_name_what_the_registry_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert graphs_with("one_receiver") == "graph='Nearest'"
     monkeypatch.setitem(GRAPHS._entries, "Mine", replace(GRAPHS["Nearest"], name="Mine"))
-    with pytest.raises(ConfigError, match="choose graph='Mine' or graph='Nearest'"):
+    with pytest.raises(ConfigError, match="graph='Mine'.*graph='Nearest'"):
         GTPConfig(propagation="Merge")

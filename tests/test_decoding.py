@@ -79,7 +79,7 @@ def tiff(values: np.ndarray, **tags: Any) -> Image.Image:
 def test_a_tiff_says_its_bits_and_what_is_white() -> None:
     twelve = np.rint(GREY * (4095 / 255))
     assert np.array_equal(np.asarray(open_image(tiff(twelve, _258=(12,))))[..., 0], GREY)
-    with pytest.raises(ImageError, match="a 16-bit TIFF where 0 is white: invert it first"):
+    with pytest.raises(ImageError, match="16-bit TIFF.*invert"):
         open_image(tiff(GREY, _262=0))
 
 
@@ -106,7 +106,7 @@ def test_unscaled_whole_and_float_pictures_are_read_as_8_bit(mode: str, tmp_path
 )
 def test_an_unknown_range_is_refused(values: np.ndarray, found: str, tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "image.tif")
-    with pytest.raises(ImageError, match=rf"cannot read the image .*image\.tif: its {found}: scale them to 0\.\.255"):
+    with pytest.raises(ImageError, match=rf"image\.tif: .*{found}"):
         open_image(tmp_path / "image.tif")
 
 
@@ -149,7 +149,7 @@ def test_other_modes_are_what_pillow_converts(mode: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
 def test_a_picture_without_pixels(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match="it has no pixels"):
+    with pytest.raises(ImageError, match="no pixels"):
         PLAIN(Image.new("RGB", size))
 
 
@@ -158,19 +158,19 @@ def test_a_truncated_image_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(COLOUR).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ImageError, match=f"cannot read the image .*image.{suffix}: "):
+    with pytest.raises(ImageError, match=rf"image\.{suffix}: "):
         PLAIN(path)
-    with pytest.raises(ImageError, match="cannot read the image"), Image.open(path) as picture:
+    with pytest.raises(ImageError, match="cannot read"), Image.open(path) as picture:
         PLAIN(picture)
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image", encoding="utf-8")
-    with pytest.raises(ImageError, match=r"cannot identify image file .*text\.png"):
+    with pytest.raises(ImageError, match=r"text\.png"):
         open_image(tmp_path / "text.png")
-    with pytest.raises(ImageError, match=r"^no image .*missing\.png$"):
+    with pytest.raises(ImageError, match=r"missing\.png$"):
         open_image(tmp_path / "missing.png")
-    with pytest.raises(ImageError, match="it is a folder, not a regular file"):
+    with pytest.raises(ImageError, match="is a folder"):
         open_image(tmp_path)
     with pytest.raises(ImageError, match="not NoneType"):
         open_image(None)  # type: ignore[arg-type]
@@ -189,5 +189,5 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     ids=lambda array: f"{array.shape}-{array.dtype}",
 )
 def test_other_arrays_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"must be \(H, W, 3\) uint8 in RGB order, not \("):
+    with pytest.raises(ImageError, match=r"\(H, W, 3\) uint8"):
         PLAIN(array)

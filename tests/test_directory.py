@@ -138,7 +138,7 @@ FOREIGN = {
 def test_files_of_the_users_are_refused_and_survive(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(OutputError, match=r"holds other files, .*choose another -o") as refusal, staged(tmp_path):
+    with pytest.raises(OutputError, match=r"other files, .*-o") as refusal, staged(tmp_path):
         raise AssertionError("work began")
     assert all(name in str(refusal.value) for name in files)
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == files
@@ -174,7 +174,7 @@ def test_a_file_that_the_user_adds_in_place_of_ours_survives(place: Path) -> Non
     with staged(place) as staging:
         write(staging.path, "new")
         (place / "model.onnx").write_text("mine", encoding="utf-8")
-        with pytest.raises(OutputError, match=r"holds other files, .*: model\.onnx;"):
+        with pytest.raises(OutputError, match=r"other files, .*: model\.onnx;"):
             staging.commit()
     assert {path.name: path.read_text("utf-8") for path in place.iterdir()} == {"model.onnx": "mine"}
 
@@ -218,7 +218,7 @@ def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(OutputError, match="cannot write out: .*choose another -o"), staged("out"):
+    with pytest.raises(OutputError, match="cannot write out: .*-o"), staged("out"):
         pass
     replace(tmp_path / "out", "new")
     fail(tmp_path / "out")
@@ -246,7 +246,7 @@ def test_errors_about_other_files_are_not_ours_to_explain(earlier: Path, tmp_pat
 def test_what_cannot_be_removed_is_said(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
     with (
-        pytest.raises(OutputError, match=f"{WORK} could not be removed: the next export there does so"),
+        pytest.raises(OutputError, match=f"{WORK} .*removed"),
         staged(earlier),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -263,9 +263,9 @@ def test_a_file_that_cannot_be_replaced(earlier: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", busy)
-        with pytest.raises(OutputError, match=r"busy; the new export is complete in .*done and .*: the next export"):
+        with pytest.raises(OutputError, match=r"busy; .*done and "):
             replace(earlier, "new")
-        with pytest.raises(OutputError, match="busy; the new export is complete in"):
+        with pytest.raises(OutputError, match="busy; .*complete in"):
             replace(earlier, "newer")
     assert text_of(earlier) in (None, "old"), "mixed, or not begun: files are moved in no fixed order"
     fail(earlier)
@@ -277,7 +277,7 @@ def test_mixed_files_are_refused_when_they_are_loaded(digits_copy: Path, moved: 
     """What stands there after a kill in the middle: the earlier manifest, and a file of the new export."""
     (digits_copy / moved).write_bytes((digits_copy / moved).read_bytes() + b"new")
     name = "model.onnx" if moved == "reference.npz" else moved
-    with pytest.raises(ManifestError, match=r"sha256 differs\): export again"), load(digits_copy / name) as model:
+    with pytest.raises(ManifestError, match=r"sha256 differs"), load(digits_copy / name) as model:
         model.reference()
 
 
@@ -382,7 +382,7 @@ def test_a_second_export_is_refused_and_the_first_one_is_not_swept(place: Path) 
     with start("hold", place) as first:
         assert first.stdout is not None and first.stdout.readline() == "ready\n"
         for _ in range(2):
-            with pytest.raises(OutputError, match=f"^process {first.pid} is exporting to {place}: wait"), staged(place):
+            with pytest.raises(OutputError, match=f"{first.pid} .*{place}"), staged(place):
                 raise AssertionError("work began")
         first.communicate("commit\n")
     assert (text_of(place), names_in(place)) == ("held", WHOLE)

@@ -108,7 +108,7 @@ def test_closing_frees_everything(start: Start) -> None:
     assert not model.fake_cuda.alive
     model.close()
     assert model.fake_cuda.depth == 0
-    with pytest.raises(GTPRuntimeError, match="was closed: load it again"):
+    with pytest.raises(GTPRuntimeError, match="was closed"):
         model.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
@@ -222,7 +222,7 @@ def test_another_version_says_what_was_built_where_and_how_to_rebuild(start: Sta
 
 
 def test_another_gpu_is_refused(start: Start) -> None:
-    with pytest.raises(EngineMismatchError, match=r"built for 8\.7 \(Orin\), but this GPU is Fake \(sm89\)"):
+    with pytest.raises(EngineMismatchError, match=r"8\.7 \(Orin\), .*Fake \(sm89\)"):
         start(sm="8.9")
 
 
@@ -264,12 +264,12 @@ def test_compiled_kernels_that_cannot_be_kept_are_told(
 
 def test_options_that_tensorrt_does_not_take(start: Start) -> None:
     for option, value in (("provider", "cuda"), ("threads", 2), ("compute", "bf16")):
-        with pytest.raises(InputError, match=f"tensorrt takes no option {option}: it takes host_code"):
+        with pytest.raises(InputError, match=f"tensorrt .*{option}: .*host_code"):
             start(**{option: value})
 
 
 def test_a_tensorrt_that_is_too_old(start: Start) -> None:
-    with pytest.raises(BackendMissingError, match=r"TensorRT 8\.6\.1 is too old.*JetPack 6\.1"):
+    with pytest.raises(BackendMissingError, match=r"8\.6\.1 .*JetPack 6\.1"):
         start(version="8.6.1")
 
 
@@ -278,7 +278,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendMissingError, match=r"gtp-export\[tensorrt\].*gtp-export\[tensorrt-rtx\]"):
         find_flavor()
-    with pytest.raises(InputError, match="'trt' is unknown: choose one of auto, tensorrt, rtx"):
+    with pytest.raises(InputError, match="'trt'.*auto, tensorrt, rtx"):
         find_flavor("trt")
 
 

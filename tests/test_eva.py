@@ -201,13 +201,13 @@ def test_unsupported(overrides: dict[str, Any], reason: str) -> None:
 def test_unsupported_parts() -> None:
     model = tiny_eva()
     model.blocks[1].attn = nn.MultiheadAttention(24, 3)
-    with pytest.raises(UnsupportedModelError, match=r"MultiheadAttention .*eva\.EvaAttention or timm\.layers\.Atten"):
+    with pytest.raises(UnsupportedModelError, match=r"MultiheadAttention .*eva\.EvaAttention"):
         apply(model)
     model.blocks[1] = nn.TransformerEncoderLayer(24, 3)
-    with pytest.raises(UnsupportedModelError, match=r"TransformerEncoderLayer .*eva\.EvaBlock or eva\.EvaBlo"):
+    with pytest.raises(UnsupportedModelError, match=r"TransformerEncoderLayer .*eva\.EvaBlock"):
         apply(model)
     model.__class__ = type("Other", (Eva,), {})
-    with pytest.raises(UnsupportedModelError, match=r"Other cannot be patched.*Eva and VisionTransformer"):
+    with pytest.raises(UnsupportedModelError, match=r"Other .*Eva and VisionTransformer"):
         apply(model)
     with pytest.raises(ConfigError, match="class token"):
         apply(tiny_eva("registers"), GTPConfig(num_prop=1, num_neighbours=4, selection="CLSAttnMax"))

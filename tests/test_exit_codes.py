@@ -120,5 +120,5 @@ def test_weights_whose_reader_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
 
     (tmp_path / "x.pth").write_bytes(b"x")
     monkeypatch.setattr("torch.load", fail)
-    with pytest.raises(WeightsError, match=r"cannot read weights from .*x\.pth: EOFError"):
+    with pytest.raises(WeightsError, match=r"x\.pth: EOFError"):
         read_checkpoint(tmp_path / "x.pth")

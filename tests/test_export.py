@@ -104,9 +104,9 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(LimitError, match="batch=0: give a whole number of at least 1"):
+    with pytest.raises(LimitError, match="batch=0"):
         ExportOptions(batch=0)
-    with pytest.raises(LimitError, match="choose one of tensorrt, onnxruntime, openvino"):
+    with pytest.raises(LimitError, match="tensorrt, onnxruntime, openvino"):
         ExportOptions(target="coreml")
 
 

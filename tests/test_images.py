@@ -35,14 +35,14 @@ def test_a_folder_is_a_path(tmp_path: Path) -> None:
     folder(tmp_path, "1.png")
     assert find_images(str(tmp_path)) == [tmp_path / "1.png"]
     for other in (None, 3, b"images"):
-        with pytest.raises(InputError, match="give a folder as a path, not"):
+        with pytest.raises(InputError, match="folder as a path"):
             find_images(other)  # type: ignore[arg-type]
 
 
 def test_no_folder_or_no_image(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no folder .*missing: give a folder"):
+    with pytest.raises(ImageError, match="no folder .*missing"):
         find_images(tmp_path / "missing")
-    with pytest.raises(ImageError, match=r"no image in .*: supported files are \.bmp, "):
+    with pytest.raises(ImageError, match=r"no image .*\.bmp, "):
         find_images(tmp_path)
     (tmp_path / "one.png").touch()
     with pytest.raises(ImageError, match="no folder"):
@@ -76,19 +76,19 @@ def test_labels_come_before_numbers(tmp_path: Path) -> None:
 
 def test_order_must_be_asked_for(tmp_path: Path) -> None:
     images = folder(tmp_path, "b/1.png", "a/1.png", "c/1.png", "b/2.png")
-    with pytest.raises(ImageError, match=r"\(a, b, c\) are not classes .* label \(cat, dog, owl\).* add --by-order"):
+    with pytest.raises(ImageError, match=r"\(a, b, c\) .*\(cat, dog, owl\).*--by-order"):
         class_indices(tmp_path, images, LABELS, None, 3)
     assert class_indices(tmp_path, images, LABELS, None, 3, by_order=True) == [0, 1, 1, 2]
-    with pytest.raises(ImageError, match="are not classes of this model") as refused:
+    with pytest.raises(ImageError, match="not classes") as refused:
         class_indices(tmp_path, images, None, None, 4)
     assert "by-order" not in str(refused.value), "three folders are not four classes in any order"
 
 
 def test_order_needs_a_folder_a_class_and_other_names(tmp_path: Path) -> None:
     images = folder(tmp_path, "cat/1.png", "dog/1.png", "owl/1.png")
-    with pytest.raises(ImageError, match="are named by class: omit --by-order"):
+    with pytest.raises(ImageError, match="omit --by-order"):
         class_indices(tmp_path, images, LABELS, None, 3, by_order=True)
-    with pytest.raises(ImageError, match=r"needs one sub-folder per class: .* has 3, but the model has 4 classes"):
+    with pytest.raises(ImageError, match=r" 3, .* 4 classes"):
         class_indices(tmp_path, images, None, None, 4, by_order=True)
 
 
@@ -111,7 +111,7 @@ def test_many_names_are_not_all_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("dog", "bird"), ("0", "3"), ("dog", "n01"), ("²", "1")])
 def test_other_names_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     images = folder(tmp_path, *(f"{name}/image.png" for name in names))
-    with pytest.raises(ImageError, match=r"sub-folders of .* are not classes of this model: name them by label"):
+    with pytest.raises(ImageError, match=r"not classes .*label"):
         class_indices(tmp_path, images, LABELS, IDS, 3)
 
 

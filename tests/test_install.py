@@ -84,7 +84,7 @@ def test_installs_updates_and_goes_back(old: Path, new: Path, tmp_path: Path) ->
     assert versions(target) == sorted([done.directory.name, updated.directory.name])
     back = rollback(target, **QUICK)
     assert (back.directory, back.previous, note_of(target)) == (done.directory, None, "old")
-    with pytest.raises(InstallError, match="nothing to go back to: no earlier export was kept at "):
+    with pytest.raises(InstallError, match="no earlier export"):
         rollback(target, **QUICK)
     install(new, target, **QUICK)
     assert note_of(target) == "new"
@@ -93,7 +93,7 @@ def test_installs_updates_and_goes_back(old: Path, new: Path, tmp_path: Path) ->
 
 def test_what_fails_its_parity_pack_changes_nothing(old: Path, wrong: Path, tmp_path: Path) -> None:
     target = tmp_path / "vit"
-    with pytest.raises(SelfTestError, match=r"^model\.onnx fails its self-test with onnxruntime: ") as caught:
+    with pytest.raises(SelfTestError, match=r"^model\.onnx fails .*onnxruntime: ") as caught:
         install(wrong, target, **QUICK)
     assert not caught.value.parity.ok
     assert {path.name for path in tmp_path.iterdir()} == {"old", "wrong"}
@@ -101,7 +101,7 @@ def test_what_fails_its_parity_pack_changes_nothing(old: Path, wrong: Path, tmp_
     before = versions(target)
     with pytest.raises(SelfTestError):
         install(wrong, target, **QUICK)
-    with pytest.raises(BudgetMissedError, match=r"takes .* ms here \(p50, onnxruntime\), over the budget of 1e-06 ms"):
+    with pytest.raises(BudgetMissedError, match=r"\(p50, onnxruntime\), .*1e-06 ms"):
         install(old, target, budget_ms=1e-6, **QUICK)
     assert (note_of(target), versions(target)) == ("old", before)
 
@@ -124,7 +124,7 @@ def test_a_damaged_export_is_refused_before_it_runs(old: Path, digits: Path, tmp
     with pytest.raises(ManifestError, match="sha256 differs"):
         install(old, tmp_path / "vit", **QUICK)
     (old / "dense.onnx").write_bytes(bytes(1 << 23))
-    with pytest.raises(ManifestError, match="cannot copy .* bytes, at most"):
+    with pytest.raises(ManifestError, match="cannot copy .* bytes"):
         install(old, tmp_path / "vit", **QUICK)
     with pytest.raises(ManifestError, match="no manifest"):
         install(tmp_path, tmp_path / "vit", **QUICK)
@@ -162,30 +162,30 @@ def test_a_folder_that_cannot_be_exchanged_stays(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(store, "exchange", refuse)
-    with pytest.raises(InstallError, match=r"old is a folder, .* at once here \(Invalid cross-device link\): move it"):
+    with pytest.raises(InstallError, match=r"old is a folder, .*Invalid cross-device link"):
         install(new, old, **QUICK)
     assert not old.is_symlink() and note_of(old) == "old"
     assert not (tmp_path / ".old.installed").exists()
 
 
 def test_nothing_to_go_back_to_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match="nothing to go back to"):
+    with pytest.raises(InstallError, match=r"nothing to go back"):
         rollback(tmp_path / "no" / "vit")
     assert not list(tmp_path.iterdir())
 
 
 def test_without_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name, use_errno: object())
-    with pytest.raises(OSError, match="the C library has no renameat2"):
+    with pytest.raises(OSError, match="renameat2"):
         store.exchange(tmp_path, tmp_path)
 
 
 def test_files_of_the_user_are_never_moved_or_removed(old: Path, new: Path, tmp_path: Path) -> None:
     (old / "mine.txt").write_text("mine", "utf-8")
-    with pytest.raises(InstallError, match=r"old holds other files, which gtp-export did not write: mine\.txt; move"):
+    with pytest.raises(InstallError, match=r"old .*mine\.txt; move"):
         install(new, old, **QUICK)
     (tmp_path / "file").write_text("mine", "utf-8")
-    with pytest.raises(InstallError, match="file is a file: give the folder"):
+    with pytest.raises(InstallError, match="file is a file"):
         install(new, tmp_path / "file", **QUICK)
     target = tmp_path / "vit"
     first = install(new, target, **QUICK).directory
@@ -203,7 +203,7 @@ def test_a_link_of_the_user_is_followed(old: Path, tmp_path: Path) -> None:
     assert (done.target, os.readlink(link)) == (tmp_path / "data" / "vit", "data/vit")
     assert note_of(link) == "old"
     (tmp_path / "circle").symlink_to("circle")
-    with pytest.raises(InstallError, match="is a link in a circle"):
+    with pytest.raises(InstallError, match="circle"):
         install(old, tmp_path / "circle", **QUICK)
 
 
@@ -211,14 +211,14 @@ def test_one_install_at_a_time(old: Path, tmp_path: Path) -> None:
     other = store.Store(tmp_path / "vit")
     with other.held():
         other.new.mkdir()
-        with pytest.raises(InstallError, match="another install to .* is running: wait"):
+        with pytest.raises(InstallError, match="another install to"):
             install(old, tmp_path / "vit", **QUICK)
         assert other.new.exists()
 
 
 def test_a_place_that_cannot_be_written(old: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
-    with pytest.raises(InstallError, match="cannot install to .*Not a directory; .* must be writable"):
+    with pytest.raises(InstallError, match="Not a directory; .* writable"):
         install(old, tmp_path / "file" / "vit", **QUICK)
     with pytest.raises(InstallError, match="cannot be a link"):
         install(old, "/", **QUICK)
@@ -243,7 +243,7 @@ def test_signed_exports(old: Path, new: Path, tmp_path: Path) -> None:
     assert not memory.exists(), "the application remembers, once it loads"
     assert (target / "model.json").read_bytes() == (new / "model.json").read_bytes(), "still as it was signed"
     gtp_runtime.load(target, trusted_key=public, remember=memory).close()
-    with pytest.raises(SignatureError, match="was signed as version 1, and 2 or newer is demanded"):
+    with pytest.raises(SignatureError, match="version 1, .*2 or newer"):
         rollback(target, **trust)
     assert note_of(target) == "new"
 

@@ -73,17 +73,17 @@ def test_a_line_may_be_there_twice(folder: Path, manifest: Manifest) -> None:
 
 
 def test_imagenets_own_ids_need_the_development_kit(folder: Path, manifest: Manifest) -> None:
-    with pytest.raises(ImageError, match=r"needs the development kit's meta\.mat beside it"):
+    with pytest.raises(ImageError, match=r"meta\.mat beside"):
         classes(folder, manifest, ILSVRC, "1\n2\n3\n")
     (folder.parent / META).write_bytes(b"MATLAB no more")
-    with pytest.raises(ImageError, match=r"meta\.mat: it is not the development kit's meta\.mat"):
+    with pytest.raises(ImageError, match=r"meta\.mat: "):
         classes(folder, manifest, ILSVRC, "1\n2\n3\n")
     synsets = np.array([(1, "n01"), (2, "n02"), (3, "n03"), (4, "n99")], [("ILSVRC2012_ID", "O"), ("WNID", "O")])
     savemat(folder.parent / META, {"synsets": synsets})
     assert classes(folder, manifest, ILSVRC, "1\n3\n2\n") == [2, 0, 1]
-    with pytest.raises(ImageError, match=r"classes that this model does not have \(it says n99"):
+    with pytest.raises(ImageError, match=r"n99"):
         classes(folder, manifest, ILSVRC, "4\n3\n2\n")
-    with pytest.raises(ImageError, match=r"names classes that meta\.mat beside it does not hold: 0"):
+    with pytest.raises(ImageError, match=r"meta\.mat .*not hold: 0"):
         classes(folder, manifest, ILSVRC, "0\n3\n2\n")
 
 
@@ -93,7 +93,7 @@ def test_one_file_name_in_two_folders_is_told_by_the_path(folder: Path, manifest
         (folder / name / "1.png").touch()
     rows = "val_1.JPEG,1\nval_2.JPEG,0\nval_3.JPEG,2\n"
     assert classes(folder, manifest, "l.csv", rows + "a/1.png,1\nb/1.png,2\n") == [1, 2, 1, 0, 2]
-    with pytest.raises(ImageError, match=r"l\.csv says no class of a/1\.png"):
+    with pytest.raises(ImageError, match=r"l\.csv .*a/1\.png"):
         classes(folder, manifest, "l.csv", rows + "1.png,1\n")
 
 
@@ -139,12 +139,12 @@ def test_hostile_labels(folder: Path, manifest: Manifest, monkeypatch: pytest.Mo
 def test_labels_that_wait_or_never_end(folder: Path, manifest: Manifest) -> None:
     os.mkfifo(folder.parent / "fifo.csv")
     for path in (folder.parent / "fifo.csv", Path("/dev/zero"), folder):
-        with pytest.raises(ImageError, match=r"cannot read the labels .*: it is a "):
+        with pytest.raises(ImageError, match=r"cannot read the labels"):
             find_image_set(folder, manifest, path)
 
 
 def test_labels_and_order_exclude_each_other(folder: Path, manifest: Manifest) -> None:
-    with pytest.raises(InputError, match="give one of the two"):
+    with pytest.raises(InputError, match="one of the two"):
         find_image_set(folder, manifest, "labels.csv", by_order=True)
-    with pytest.raises(ImageError, match=r"cannot read the labels .*none\.csv: No such file"):
+    with pytest.raises(ImageError, match=r"none\.csv"):
         find_image_set(folder, manifest, folder / "none.csv")

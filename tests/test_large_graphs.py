@@ -101,7 +101,7 @@ def test_weights_are_checked_on_load(copied: Path) -> None:
     data.write_bytes(content)
     manifest = read_manifest(copied)
     check_file(copied / "dense.onnx", manifest)
-    with pytest.raises(ManifestError, match=r"model\.onnx\.data is not the file that its manifest describes"):
+    with pytest.raises(ManifestError, match=r"model\.onnx\.data is not"):
         check_file(copied / "model.onnx", manifest)
     data.unlink()
     for use in (lambda: gtp_runtime.load(copied), lambda: build_engine(copied, flavor="rtx")):
@@ -112,9 +112,7 @@ def test_weights_are_checked_on_load(copied: Path) -> None:
 def test_weights_elsewhere_are_refused(copied: Path) -> None:
     graphs.read(copied / "model.onnx", "model.onnx.data")
     for named in (None, "other.data"):
-        with pytest.raises(
-            StaticCheckError, match=r"keeps weights in 'model\.onnx\.data', a file that the manifest does not name"
-        ):
+        with pytest.raises(StaticCheckError, match=r"'model\.onnx\.data', .*manifest"):
             graphs.read(copied / "model.onnx", named)
     (copied / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(StaticCheckError, match="no ONNX graph"):

@@ -63,13 +63,13 @@ def test_progress_rises_to_one(clock: Clock) -> None:
 
 @pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, -0.5, "3", True, None])
 def test_a_duration_that_is_none_is_refused(seconds: Any) -> None:
-    with pytest.raises(InputError, match=r"^seconds=.*: give a finite number, 0 or more$"):
+    with pytest.raises(InputError, match=r"^seconds="):
         in_turn([lambda: pytest.fail("it ran")], seconds)
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, "2", True, np.nan])
 def test_rounds_that_are_none_are_refused(rounds: Any) -> None:
-    with pytest.raises(InputError, match=r"^rounds=.*: give a whole number, 1 or more$"):
+    with pytest.raises(InputError, match=r"^rounds="):
         in_turn([lambda: pytest.fail("it ran")], 0, rounds=rounds)
 
 

@@ -152,13 +152,13 @@ def test_keys_that_have_defaults_may_be_missing(tmp_path: Path) -> None:
 
 def test_a_newer_major_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, schema_version="3.0")
-    with pytest.raises(ManifestError, match=r"schema version 3\.0, newer than 2\.1: update gtp-export"):
+    with pytest.raises(ManifestError, match=r"3\.0, .*2\.1: update"):
         read_manifest(tmp_path)
 
 
 def test_an_older_major_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, schema_version="1.1")
-    with pytest.raises(ManifestError, match=r"schema version 1\.1, but this gtp-export reads 2\.x: export again"):
+    with pytest.raises(ManifestError, match=r"1\.1, .*2\.x: export again"):
         read_manifest(tmp_path)
 
 
@@ -296,12 +296,12 @@ def test_values_that_contradict_each_other_are_refused(tmp_path: Path, changes: 
 
 def test_the_directory_is_any_path(digits: Path) -> None:
     assert read_manifest(str(digits)) == read_manifest(digits)
-    with pytest.raises(InputError, match="give the directory as a path, not int"):
+    with pytest.raises(InputError, match="not int"):
         read_manifest(5)  # type: ignore[arg-type]
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest .*that gtp-export export wrote next to it"):
+    with pytest.raises(ManifestError, match="no manifest .*gtp-export export"):
         read_manifest(tmp_path)
 
 
@@ -314,15 +314,15 @@ def test_only_the_files_it_lists_as_they_were_written(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="sha256 differs"):
         check_file(path, manifest)
     path.write_bytes(GRAPH * 2)
-    with pytest.raises(ManifestError, match="8 bytes, not 4: sha256 differs"):
+    with pytest.raises(ManifestError, match="8 bytes, not 4"):
         check_file(path, manifest)
     path.unlink()
-    with pytest.raises(ManifestError, match="no file .* though the manifest lists it"):
+    with pytest.raises(ManifestError, match="no file .*manifest"):
         check_file(path, manifest)
     path.mkdir()
-    with pytest.raises(ManifestError, match="cannot read .*: it is a folder, not a regular file"):
+    with pytest.raises(ManifestError, match="is a folder"):
         check_file(path, manifest)
-    with pytest.raises(ManifestError, match=r"does not list other\.onnx: it lists model\.onnx; export again"):
+    with pytest.raises(ManifestError, match=r"other\.onnx: .*model\.onnx;"):
         check_file(tmp_path / "other.onnx", manifest)
 
 
@@ -341,13 +341,13 @@ def test_weights_beside_a_graph_are_checked_with_it(with_data: tuple[Path, Manif
     data = path.with_name("model.onnx.data")
     check_file(path, manifest)
     data.write_bytes(b"other")
-    with pytest.raises(ManifestError, match=r"model\.onnx\.data is not the file that its manifest describes"):
+    with pytest.raises(ManifestError, match=r"model\.onnx\.data is not"):
         check_file(path, manifest)
     data.unlink()
     with pytest.raises(ManifestError, match=r"no file .*model\.onnx\.data"):
         check_file(path, manifest)
     data.mkdir()
-    with pytest.raises(ManifestError, match="must be a regular file"):
+    with pytest.raises(ManifestError, match="regular file"):
         check_file(path, manifest)
 
 
@@ -356,7 +356,7 @@ def test_weights_behind_a_link_are_refused(with_data: tuple[Path, Manifest], tmp
     data = path.with_name("model.onnx.data")
     data.rename(tmp_path / "elsewhere")
     data.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ManifestError, match="must be a regular file, not a link"):
+    with pytest.raises(ManifestError, match="not a link"):
         check_file(path, manifest)
 
 
@@ -366,13 +366,13 @@ def test_weights_elsewhere_are_refused(with_data: tuple[Path, Manifest], name: s
     graph = replace(manifest.files["model.onnx"], external_data=name)
     data = replace(manifest.files["model.onnx.data"])
     files = {"../model.onnx.data": data, "/etc/passwd": data, "model.onnx": graph}
-    with pytest.raises(ManifestError, match="keeps its weights in"):
+    with pytest.raises(ManifestError, match="its weights"):
         check_file(path, replace(manifest, files=files))
 
 
 def test_weights_that_are_not_listed_are_refused(with_data: tuple[Path, Manifest]) -> None:
     path, manifest = with_data
-    with pytest.raises(ManifestError, match=r"does not list model\.onnx\.data"):
+    with pytest.raises(ManifestError, match=r"not list model\.onnx\.data"):
         check_file(path, replace(manifest, files={"model.onnx": manifest.files["model.onnx"]}))
 
 

@@ -122,7 +122,7 @@ def test_settings_that_a_method_has_no_use_for_are_no_hindrance_in_a_recipe(meth
     )
     assert make_plan(model, settings) == make_plan(model, plain)
     for name, value in gtp.items():
-        with pytest.raises(ConfigError, match=f"{method} takes no {name}: it takes num_prop"):
+        with pytest.raises(ConfigError, match=f"{method} .*{name}: .*num_prop"):
             make_settings(method, **{name: value})
 
 
@@ -149,7 +149,7 @@ def test_too_many_tokens(method: str, left: int, layer: int, most: int) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"method='evit' is unknown: choose one of dense, drop, gtp, tome"):
+    with pytest.raises(ConfigError, match=r"method='evit'.*dense, drop, gtp, tome"):
         make_settings("evit")
     for gone in ("prune", "mean"):
         with pytest.raises(ConfigError, match=f"method='{gone}' is unknown"):

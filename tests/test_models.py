@@ -76,5 +76,5 @@ class Other(VisionTransformer):  # type: ignore[misc]
 
 
 def test_what_only_looks_like_timms() -> None:
-    with pytest.raises(UnsupportedModelError, match="Other cannot be patched: it overrides forward_features"):
+    with pytest.raises(UnsupportedModelError, match="Other .*forward_features"):
         apply(tiny_vit(kind=Other))

@@ -91,7 +91,7 @@ def saved(model: onnx.ModelProto, tmp_path: Path) -> Path:
 def test_weights_elsewhere_are_found_wherever_they_are_named(tmp_path: Path, place: str, location: str) -> None:
     path = saved(PLACES[place](location), tmp_path)
     for allowed in (None, "model.onnx.data"):
-        with pytest.raises(ScanError, match="keeps weights in .*, a file that the manifest does not name"):
+        with pytest.raises(ScanError, match="keeps weights .*manifest"):
             scan(path, allowed)
         with pytest.raises(StaticCheckError, match="keeps weights in"):
             graphs.read(path, allowed)
@@ -110,7 +110,7 @@ def test_engines_in_graphs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", UNFOLDING)
 def test_what_unfolds_to_any_size(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ScanError, match="it holds (functions|sparse tensors), which can unfold to any size"):
+    with pytest.raises(ScanError, match="holds (functions|sparse tensors)"):
         scan(saved(UNFOLDING[name](), tmp_path), None)
 
 
@@ -119,7 +119,7 @@ def test_graphs_in_graphs_end_somewhere(tmp_path: Path) -> None:
     for _ in range(15):
         node = helper.make_node("If", ["c"], ["y"], then_branch=model.graph, else_branch=graph().graph)
         model = graph(nodes=(node,))
-    with pytest.raises(ScanError, match="nested more than 32 levels deep"):
+    with pytest.raises(ScanError, match="32 levels"):
         scan(saved(model, tmp_path), None)
 
 
@@ -173,6 +173,6 @@ def test_load_refuses_in_one_line(digits_copy: Path, backend: str) -> None:
 def test_onnx_runtime_prints_nothing(digits_copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
     named = (digits_copy / "model.onnx").read_bytes().replace(b"LayerNormalization", b"LayerNormalizati\xff\xff")
     replaced(digits_copy, named)
-    with pytest.raises(ManifestError, match="ONNX Runtime cannot load"):
+    with pytest.raises(ManifestError, match="ONNX Runtime"):
         gtp_runtime.load(digits_copy, threads=1)
     assert capfd.readouterr().out == ""

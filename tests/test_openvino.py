@@ -91,7 +91,7 @@ def test_closes(digits: Path) -> None:
         images = loaded.sample()
         loaded.run(images)
     loaded.close()
-    with pytest.raises(GTPRuntimeError, match="was closed: load it again"):
+    with pytest.raises(GTPRuntimeError, match="was closed"):
         loaded.run(images)
 
 
@@ -101,9 +101,9 @@ def test_what_it_refuses(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> 
         manifest = read_manifest(digits_copy)
         entry = replace(manifest.entry("model.onnx"), sha256=file_sha256(digits_copy / name), size=len(NO_NODE))
         write_manifest(replace(manifest, files={**manifest.files, name: entry}), digits_copy)
-    with pytest.raises(InputError, match=r"backend 'openvino' does not run model\.engine: there are "):
+    with pytest.raises(InputError, match=r"'openvino' .*model\.engine"):
         gtp_runtime.load(digits_copy / "model.engine", "openvino")
-    with pytest.raises(ManifestError, match=r"OpenVINO cannot load .*broken\.onnx"):
+    with pytest.raises(ManifestError, match=r"OpenVINO .*broken\.onnx"):
         gtp_runtime.load(digits_copy / "broken.onnx", "openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'gtp-export\[openvino\]'"):

@@ -100,7 +100,7 @@ def test_min_kept_replaces_the_limit() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf, "0.5", True])
 def test_min_kept_is_a_share(value: Any) -> None:
-    with pytest.raises(InputError, match=r"^min_kept=.*: give a share of the images, 0 to 1$"):
+    with pytest.raises(InputError, match=r"^min_kept="):
         compare(LOGITS, LOGITS, kept=kept([SAME] * 4), min_kept=value)
 
 
@@ -153,12 +153,12 @@ def test_without_kept_sets_every_image_is_gated(traced: KeptSets | None, notes: 
     ],
 )
 def test_nothing_is_proven_by_nothing(answers: np.ndarray, expected: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"two equal \(N, classes\) arrays, not \("):
+    with pytest.raises(InputError, match=r"equal \(N, classes\)"):
         compare(answers, expected)
 
 
 def test_an_unknown_precision_has_no_limits() -> None:
-    with pytest.raises(InputError, match="no parity limits for precision 'int3': choose one of fp32, fp16, bf16"):
+    with pytest.raises(InputError, match="'int3': .*fp32, fp16, bf16"):
         compare(LOGITS, LOGITS, "int3")
 
 
@@ -248,5 +248,5 @@ def test_other_receivers_fail() -> None:
 
 
 def test_receivers_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ManifestError, match=r"outputs \(4, 3\) removed tokens but \(4, 2\) receivers"):
+    with pytest.raises(ManifestError, match=r"\(4, 3\) removed .*\(4, 2\) receivers"):
         merged([[1, 2, 3]] * 4, [[5, 6]] * 4)

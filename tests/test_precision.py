@@ -183,15 +183,15 @@ def test_fp32_is_a_copy(gtp: tuple[Any, ir.Model]) -> None:
 
 
 def test_what_cannot_be_converted_is_refused(gtp: tuple[Any, ir.Model]) -> None:
-    with pytest.raises(LimitError, match="choose one of fp32, bf16, fp16, int4_weights"):
+    with pytest.raises(LimitError, match="fp32, bf16, fp16, int4_weights"):
         to_precision(gtp[1], "int4")
-    with pytest.raises(LimitError, match="is fp16 and cannot be converted to fp32"):
+    with pytest.raises(LimitError, match="fp16 .*to fp32"):
         to_precision(to_precision(gtp[1], "fp16"), "fp32")
     large = gtp[1].clone()
     weight = next(value for name, value in large.graph.initializers.items() if "fc1.weight" in name)
     assert weight.const_value is not None
     weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1e6), name=weight.name)
-    with pytest.raises(LimitError, match=r"fc1\.weight holds .*more than fp16 can: use bf16"):
+    with pytest.raises(LimitError, match=r"fc1\.weight .*fp16 .*bf16"):
         to_precision(large, "fp16")
     to_precision(large, "bf16")
 

@@ -60,9 +60,9 @@ def test_bytes_and_open_files(model: Model) -> None:
         assert model.predict(file) == expected, "it is read from its start"
         assert not file.closed
         assert model.predict([file, content]) == [expected] * 2
-    with pytest.raises(ImageError, match="cannot identify image file of 3 bytes"):
+    with pytest.raises(ImageError, match="3 bytes"):
         model.predict(b"abc")
-    with SEVEN.open(encoding="latin-1") as text, pytest.raises(ImageError, match=r"000\.png was opened as text"):
+    with SEVEN.open(encoding="latin-1") as text, pytest.raises(ImageError, match=r"000\.png .*text"):
         model.predict(text)  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def test_bgr_frames(model: Model) -> None:
     assert np.array_equal(from_bgr(np.dstack([rgb[..., ::-1], rgb[..., 0]])), rgb)
     assert model.predict(from_bgr(rgb[..., ::-1])) == model.predict(rgb)
     for other in (rgb[..., 0], rgb.astype(np.float32), rgb[:0]):
-        with pytest.raises(ImageError, match=r"a BGR frame is \(H, W, 3\) uint8"):
+        with pytest.raises(ImageError, match=r"BGR .*\(H, W, 3\)"):
             from_bgr(other)
 
 
@@ -109,13 +109,13 @@ def test_frames_that_are_none() -> None:
     frame = np.zeros((6, 8), np.uint8)
     assert from_nv12(frame).shape == (4, 8, 3)
     for other in (frame[:5], frame.astype(np.int32), frame[None], frame[:0]):
-        with pytest.raises(ImageError, match=r"an NV12 frame is \(H \* 3 / 2, W\) uint8"):
+        with pytest.raises(ImageError, match=r"NV12 .*\(H \* 3 / 2, W\)"):
             from_nv12(other)
-    with pytest.raises(ImageError, match="hold 8 values, fewer than width=10"):
+    with pytest.raises(ImageError, match="8 values, .*width=10"):
         from_nv12(frame, 10)
-    with pytest.raises(InputError, match="width=3: give an even number"):
+    with pytest.raises(InputError, match="width=3: .*even"):
         from_nv12(frame, 3)
-    with pytest.raises(InputError, match="matrix='bt2020' is unknown: choose one of bt601, bt709"):
+    with pytest.raises(InputError, match="matrix='bt2020'.*bt601, bt709"):
         from_nv12(frame, matrix="bt2020")  # type: ignore[arg-type]
 
 

@@ -89,7 +89,7 @@ BAD: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_its_values_are_checked(name: str, value: Any) -> None:
-    with pytest.raises(ManifestError, match=rf"^preprocessing\.{name} is .*: export again$"):
+    with pytest.raises(ManifestError, match=rf"^preprocessing\.{name} "):
         replace(PLAIN, **{name: value})
 
 

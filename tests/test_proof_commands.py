@@ -63,9 +63,9 @@ def test_predictions_that_are_not_finite_are_an_error(command: Command, broken: 
         assert (ran.code, ran.out) == (1, "")
         assert f"model.onnx has non-finite outputs for 1 of 1 images, first {SEVEN}" in ran.error
     with gtp_runtime.load(broken) as model:
-        with pytest.raises(AnswerError, match=r"for 2 of 2 images, first ndarray: its weights contain NaN"):
+        with pytest.raises(AnswerError, match=r"2 of 2 images.*NaN"):
             model.predict([np.zeros((32, 32, 3), np.uint8)] * 2)
-        with pytest.raises(AnswerError, match="has non-finite outputs"):
+        with pytest.raises(AnswerError, match="non-finite"):
             gtp_runtime.evaluate(model, None, DIGITS / "images" / "3")
 
 

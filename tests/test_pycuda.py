@@ -148,7 +148,7 @@ def test_streams_and_events_go_with_the_buffers(load: Any) -> None:
 
 
 def test_errors_are_ours(load: Any) -> None:
-    with pytest.raises(DeviceError, match="no CUDA-capable device.*tegrastats"):
+    with pytest.raises(DeviceError, match="CUDA-capable.*tegrastats"):
         load("init")
     with pytest.raises(DeviceError, match="CUDA: cuInit failed"):
         load("mem_alloc").allocate(4)
@@ -166,5 +166,5 @@ def test_pycuda_without_a_driver(load: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
     load()
     monkeypatch.setattr("gtp_runtime.backends.tensorrt.cuda._find", broken)
-    with pytest.raises(DeviceError, match="CUDA cannot be loaded .*install the GPU's driver"):
+    with pytest.raises(DeviceError, match="CUDA cannot .*driver"):
         find_cuda()

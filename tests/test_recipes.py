@@ -77,7 +77,7 @@ def test_overrides() -> None:
 
 
 def test_unknown_setting() -> None:
-    with pytest.raises(ConfigError, match=r"gtp takes no num_props: it takes num_prop, keep, "):
+    with pytest.raises(ConfigError, match=r"gtp .*num_props: .*num_prop, keep, "):
         load_recipe("deit_s").settings(num_props=3)
 
 
@@ -143,13 +143,13 @@ def test_what_is_no_text(tmp_path: Path) -> None:
 
 def test_unknown_timm_name_in_a_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_22"))
-    with pytest.raises(UnknownModelError, match=r"did you mean deit_tiny_patch16_224"):
+    with pytest.raises(UnknownModelError, match=r"deit_tiny_patch16_224"):
         build_model(recipe, "random")
 
 
 def test_unknown_setting_in_a_recipe_file(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_224\ngtp: {num_props: 3}"))
-    with pytest.raises(ConfigError, match=r"recipe mine: gtp has no setting num_props"):
+    with pytest.raises(ConfigError, match=r"recipe mine: .*num_props"):
         recipe.settings()
 
 
@@ -159,7 +159,7 @@ def test_an_amount_replaces_the_recipes_own(tmp_path: Path) -> None:
         for amount in ({"num_prop": 3}, {"keep": 0.7}, {"macs": 3e8}):
             assert recipe.settings(**amount) == GTPConfig(**amount, schedule="late")
             assert recipe.settings("drop", **amount) == make_settings("drop", **amount, schedule="late")
-        with pytest.raises(ConfigError, match="num_prop and keep are alternatives: give one"):
+        with pytest.raises(ConfigError, match="num_prop and keep"):
             recipe.settings(num_prop=3, keep=0.7)
 
 
@@ -167,7 +167,7 @@ def test_an_amount_replaces_the_recipes_own(tmp_path: Path) -> None:
 def test_a_recipe_gives_settings_of_any_method(name: str) -> None:
     settings = load_recipe("deit_s").settings(name)
     assert (settings.name, settings.num_prop) == (name, 0 if name == "dense" else 8)
-    with pytest.raises(ConfigError, match="unknown: choose one of"):
+    with pytest.raises(ConfigError, match="choose one of"):
         load_recipe("deit_s").settings("evit")
 
 
@@ -225,7 +225,7 @@ def test_every_preset_spends_the_recipes_macs_in_its_own_layers(name: str) -> No
 @pytest.mark.parametrize("given", [{"alpha": 0.2}, {"num_neighbours": 4}, {"graph": "Mixed"}])
 def test_settings_of_the_paper_point_at_its_preset(given: dict[str, Any]) -> None:
     recipe = load_recipe("deit_s")
-    with pytest.raises(ConfigError, match="; the preset is measured: --preset paper selects the form as published"):
+    with pytest.raises(ConfigError, match="measured: --preset paper"):
         recipe.settings(**given)
     assert recipe.settings(preset="paper", **given)
 

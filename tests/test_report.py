@@ -143,12 +143,12 @@ def test_a_page_of_the_users_is_never_replaced(digits_copy: Path) -> None:
         replace(manifest, files={n: e for n, e in manifest.files.items() if n != "report.html"}), digits_copy
     )
     (digits_copy / "report.html").write_text("mine", "utf-8")
-    with pytest.raises(OutputError, match=r"report\.html is not of gtp-export: move it away, or choose .* with -o"):
+    with pytest.raises(OutputError, match=r"report\.html .*-o"):
         write_report(digits_copy)
     assert (digits_copy / "report.html").read_text("utf-8") == "mine"
     assert write_report(digits_copy, digits_copy.parent / "other.html").exists()
     assert "other.html" not in read_manifest(digits_copy).files
-    with pytest.raises(OutputError, match=r"cannot write .*missing/x\.html: No such file"):
+    with pytest.raises(OutputError, match=r"missing/x\.html: "):
         write_report(digits_copy, digits_copy / "missing" / "x.html")
 
 
@@ -215,7 +215,7 @@ def test_where_no_token_leaves(digits: Path) -> None:
 
 def test_jinja_is_needed(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingPackageError, match=r"jinja2 is not installed: pip install 'gtp-export\[report\]'"):
+    with pytest.raises(MissingPackageError, match=r"jinja2 .*'gtp-export\[report\]'"):
         render(read_manifest(digits), [])
 
 

@@ -54,7 +54,7 @@ def test_topk(model: Model) -> None:
 
 @pytest.mark.parametrize("topk", [0, -1, 1.0, 1.5, "5", True, None, np.nan])
 def test_a_topk_that_is_none_is_refused(model: Model, topk: Any) -> None:
-    with pytest.raises(InputError, match=r"^topk=.*: give a whole number, 1 or more$"):
+    with pytest.raises(InputError, match=r"^topk="):
         model.predict(SEVEN, topk=topk)
 
 
@@ -64,15 +64,15 @@ def test_a_topk_of_numpy_is_a_number(model: Model) -> None:
 
 @pytest.mark.parametrize("image", [None, 7, {SEVEN}, 0.5])
 def test_what_is_no_image_is_named(model: Model, image: Any) -> None:
-    with pytest.raises(ImageError, match="give a path, bytes of an image file, an open file, a Pillow"):
+    with pytest.raises(ImageError, match="give a path, bytes"):
         model.predict(image)
-    with pytest.raises(ImageError, match="give a path, bytes of an image file, an open file, a Pillow"):
+    with pytest.raises(ImageError, match="give a path, bytes"):
         model.predict([SEVEN, image])
 
 
 @pytest.mark.parametrize("images", [np.zeros((0, 3, 32, 32), np.float32), [], np.float32(1)])
 def test_nothing_to_run_is_refused(model: Model, images: Any) -> None:
-    with pytest.raises(InputError, match="no images: give at least one"):
+    with pytest.raises(InputError, match="no images"):
         model.run_all(images)
 
 
@@ -82,7 +82,7 @@ def test_without_labels_numbers_are_the_labels(batched: Model) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_named(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"no image .*missing\.png"):
+    with pytest.raises(ImageError, match=r"missing\.png"):
         model.predict([SEVEN, tmp_path / "missing.png"])
 
 
@@ -114,7 +114,7 @@ def test_any_number_of_images_fills_batches(batched: Model, count: int) -> None:
     ids=lambda images: f"{np.shape(images)}-{np.asarray(images).dtype}",
 )
 def test_run_refuses_other_shapes_and_types(model: Model, images: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"model\.onnx takes \(1, 3, 32, 32\) float32, this is "):
+    with pytest.raises(InputError, match=r"model\.onnx .*\(1, 3, 32, 32\) float32"):
         model.run(images)
 
 
@@ -134,14 +134,14 @@ def test_several_threads_run_at_once(model: Model) -> None:
 
 
 def test_random_weights_are_marked_and_answer_only_if_allowed(batched: Model) -> None:
-    with pytest.raises(RandomWeightsError, match=r"tiny has random weights, .*--weights FILE, or allow them"):
+    with pytest.raises(RandomWeightsError, match=r"tiny .*--weights FILE"):
         batched.predict(SEVEN)
     assert len(batched.predict(SEVEN, allow_random=True)) == 5
     assert batched.validate().ok
 
 
 def test_what_is_no_model_is_not_loaded(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no file .*other\.onnx: gtp-export export MODEL writes one"):
+    with pytest.raises(ManifestError, match=r"other\.onnx: .*gtp-export export"):
         gtp_runtime.load(digits / "other.onnx")
     shutil.copy(digits / "model.onnx", tmp_path)
     with pytest.raises(ManifestError, match="no manifest"):
@@ -162,7 +162,7 @@ def test_closes(digits: Path) -> None:
     with gtp_runtime.load(digits) as loaded:
         images = loaded.sample()
     loaded.close()
-    with pytest.raises(GTPRuntimeError, match="was closed: load it again"):
+    with pytest.raises(GTPRuntimeError, match="was closed"):
         loaded.run(images)
 
 

@@ -52,22 +52,22 @@ def test_benchmarks_files_in_turn(digits: Path, model: Model) -> None:
 
 
 def test_files_of_different_batches_are_not_compared(model: Model, batched: Model) -> None:
-    with pytest.raises(InputError, match=r"different batch sizes cannot be compared \(.*model\.onnx: 1, .*onnx: 3\)"):
+    with pytest.raises(InputError, match=r"model\.onnx: 1, .*onnx: 3\)"):
         gtp_runtime.benchmark([model, batched], 0)
 
 
 @pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, "3", True])
 def test_seconds_are_checked(model: Model, seconds: Any) -> None:
-    with pytest.raises(InputError, match=r"^seconds=.*: give a finite number, 0 or more$"):
+    with pytest.raises(InputError, match=r"^seconds="):
         gtp_runtime.benchmark([model], seconds)
     with pytest.raises(InputError, match=r"^seconds="):
         model.benchmark(seconds)
 
 
 def test_rounds_and_files_are_checked(model: Model, digits: Path) -> None:
-    with pytest.raises(InputError, match=r"^rounds=0: give a whole number, 1 or more$"):
+    with pytest.raises(InputError, match=r"^rounds=0"):
         gtp_runtime.benchmark([model], 0, rounds=0)
-    with pytest.raises(InputError, match=r"load each file with gtp_runtime\.load\(path\)"):
+    with pytest.raises(InputError, match=r"gtp_runtime\.load\(path\)"):
         gtp_runtime.benchmark([digits])  # type: ignore[list-item]
     with pytest.raises(InputError, match="nothing to time"):
         gtp_runtime.benchmark([])
@@ -95,7 +95,7 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "abcdefghij"[digit]).mkdir()
         shutil.copy(image, tmp_path / "abcdefghij"[digit])
-    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) are not classes .*by_order=True"):
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) .*by_order=True"):
         gtp_runtime.evaluate(model, None, tmp_path)
     told: list[tuple[str, float | None]] = []
     found = gtp_runtime.evaluate(
@@ -104,10 +104,10 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     assert found.top1 == 1.0
     assert found.by_order == {letter: digit for digit, letter in enumerate("abcdefghij")}
     assert told[-1] == ("measuring accuracy", 1.0)
-    with pytest.raises(InputError, match="give a folder as a path, not int"):
+    with pytest.raises(InputError, match="not int"):
         gtp_runtime.evaluate(model, None, 5)  # type: ignore[arg-type]
     shutil.copy(SEVEN, tmp_path)
-    with pytest.raises(InputError, match="needs one sub-folder per class, but images are in"):
+    with pytest.raises(InputError, match="one sub-folder"):
         gtp_runtime.evaluate(model, None, tmp_path, by_order=True)
 
 

@@ -38,9 +38,9 @@ def test_what_num_prop_takes_is_a_budget() -> None:
     assert abs(late.backbone - uniform.backbone) < 0.02 * uniform.dense
     assert late.num_prop != uniform.num_prop
     assert make_plan(model, GTPConfig(num_prop=5, schedule="even")).settings == GTPConfig(num_prop=5)
-    with pytest.raises(ConfigError, match=r"num_prop=\[99, 99, .*; with one number for all layers at most 10 fits"):
+    with pytest.raises(ConfigError, match=r"num_prop=\[99, 99, .*at most 10 "):
         make_plan(model, GTPConfig(num_prop=99, schedule="late"))
-    with pytest.raises(ConfigError, match="num_prop has 2 entries, but the model has 6 layers"):
+    with pytest.raises(ConfigError, match="2 entries, .*6 layers"):
         make_plan(model, GTPConfig(num_prop=(1, 2), schedule="late"))
 
 
@@ -79,17 +79,17 @@ def test_aligned_chooses_what_suits_tokens_and_budget(size: int, tile: int) -> N
 
 @pytest.mark.parametrize("kind", ["steep", "every", "every:0", "aligned:x", "even:2"])
 def test_unknown_kinds(kind: str) -> None:
-    with pytest.raises(ConfigError, match="choose one of even, early, late, every:K, steps:K, at:L,L, aligned:M"):
+    with pytest.raises(ConfigError, match="even, early, late, every:K, steps:K, at:L,L, aligned:M"):
         scheduled(kind)
 
 
 def test_a_budget_out_of_reach() -> None:
-    with pytest.raises(ConfigError, match=r"no every:6 schedule comes near .* M of the dense"):
+    with pytest.raises(ConfigError, match=r"every:6 .* M of"):
         scheduled("every:6", keep=0.3)
 
 
 def test_steps_fall_on_different_layers() -> None:
     assert sum(amount > 0 for amount in scheduled("steps:4", keep=0.8).num_prop) == 4
     for kind in ("steps:5", "steps:6", "steps:99+aligned"):
-        with pytest.raises(ConfigError, match="a model of 6 layers takes at most steps:4"):
+        with pytest.raises(ConfigError, match="6 layers .*steps:4"):
             scheduled(kind, keep=0.8)

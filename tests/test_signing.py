@@ -163,7 +163,7 @@ def test_what_is_not_whole_is_not_signed(digits_copy: Path, keys: Path) -> None:
         sign(digits_copy, key, 1)
     (digits_copy / "notes.txt").unlink()
     (digits_copy / "model.onnx").write_bytes(b"other")
-    with pytest.raises(SignatureError, match=r"model\.onnx is not the file that its manifest describes"):
+    with pytest.raises(SignatureError, match=r"model\.onnx is not"):
         sign(digits_copy, key, 1)
     with pytest.raises(ManifestError, match="no manifest"):
         sign(digits_copy / "nowhere", key, 1)
@@ -213,22 +213,22 @@ def test_on_the_command_line(command: Command, digits_copy: Path) -> None:
 def test_key_files(keys: Path, tmp_path: Path) -> None:
     for content in (b"", b"no key", (keys / "vendor.key").read_bytes()):
         (tmp_path / "x.pub").write_bytes(content)
-        with pytest.raises(KeyFileError, match="holds no public Ed25519 key"):
+        with pytest.raises(KeyFileError, match="no public"):
             Trust.of(tmp_path / "x.pub")
-    with pytest.raises(KeyFileError, match="holds no private Ed25519 key"):
+    with pytest.raises(KeyFileError, match="no private"):
         read_private_key(keys / "vendor.pub")
-    with pytest.raises(KeyFileError, match="cannot read the public key .*nowhere: No such file"):
+    with pytest.raises(KeyFileError, match="public key .*nowhere"):
         Trust.of(tmp_path / "nowhere")
     for wrong in (3, [], [None]):
         with pytest.raises(InputError):
             Trust.of(wrong)
     for values in ({"min_version": 1}, {"remember": "x"}):
-        with pytest.raises(InputError, match="give trusted_key too"):
+        with pytest.raises(InputError, match="trusted_key too"):
             Trust.of(None, **values)
     for name in ("/", ".", "a/.."):
         with pytest.raises(KeyFileError, match="names no key"):
             write_key_pair(Path(name))
-    with pytest.raises(KeyFileError, match="cannot write the key nowhere/x.key: No such file"):
+    with pytest.raises(KeyFileError, match="nowhere/x.key"):
         write_key_pair(Path("nowhere/x"))
     assert "PRIVATE" not in repr(read_private_key(keys / "vendor.key"))
 
@@ -266,7 +266,7 @@ def test_an_engine_that_cannot_be_trusted_is_never_opened(with_engine: Path, key
     engine, key = with_engine / "model.engine", keys / "vendor.pub"
     with pytest.raises(OpenedError):
         gtp_runtime.load(engine, trusted_key=key)
-    with pytest.raises(InputError, match="keep_kernels=True: not with trusted_key"):
+    with pytest.raises(InputError, match="keep_kernels=True: .*trusted_key"):
         gtp_runtime.load(engine, trusted_key=key, keep_kernels=True)
     (with_engine / "model.rtx-cache").write_bytes(b"kernels")
     with pytest.raises(SignatureError, match=r"model\.rtx-cache was added"):
@@ -274,7 +274,7 @@ def test_an_engine_that_cannot_be_trusted_is_never_opened(with_engine: Path, key
     (with_engine / "model.rtx-cache").unlink()
     engine.write_bytes(b"PLAN")
     for directory in (engine, with_engine / "model.onnx"):
-        with pytest.raises(SignatureError, match=r"model\.engine is not the file"):
+        with pytest.raises(SignatureError, match=r"model\.engine is not"):
             gtp_runtime.load(directory, trusted_key=key)
 
 
@@ -282,17 +282,17 @@ def test_an_engine_built_on_the_device_is_signed_by_the_device(
     signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendor, device = keys / "vendor.pub", keys / "device.key"
-    with pytest.raises(OutputError, match=r"is signed, and an engine changes its manifest: give --trusted-key FILE"):
+    with pytest.raises(OutputError, match=r"signed, .*--trusted-key FILE"):
         build_engine(signed)
-    with pytest.raises(OutputError, match="give --trusted-key FILE"):
+    with pytest.raises(OutputError, match="--trusted-key FILE"):
         build_engine(signed, key=device)
-    with pytest.raises(SignatureError, match="is signed by the key"):
+    with pytest.raises(SignatureError, match="by the key"):
         build_engine(signed, key=device, trusted_key=keys / "device.pub")
     sign_again(signed, read_private_key(device), read_signature(signed).version)
     assert refused(signed, trust(keys)) == "key"
     verify(signed, trust(keys, "vendor", "device"))
     (signed / "model.sig").unlink()
-    with pytest.raises(OutputError, match="is not signed: leave out --key"):
+    with pytest.raises(OutputError, match="leave out --key"):
         build_engine(signed, key=device, trusted_key=vendor)
 
 

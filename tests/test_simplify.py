@@ -51,7 +51,7 @@ def test_every_image_must_agree(traced: ir.Model) -> None:
 def test_a_graph_that_differs_for_one_seed_is_not_used(traced: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image of seed 0 alone is scaled: the other seeds agree."""
     monkeypatch.setattr(rules, "rewrite", lambda model: scaled(model, [1.0, 1.0, 2.0]))
-    with pytest.raises(SimplifyError, match="own rewriting changed the outputs: use --no-simplify"):
+    with pytest.raises(SimplifyError, match="--no-simplify"):
         rules.simplify(traced)
 
 

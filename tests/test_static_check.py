@@ -88,7 +88,7 @@ def test_a_computed_k_is_refused() -> None:
 
 def test_opsets_outside_of_the_range_are_refused() -> None:
     assert "opset 12" in refused(graph(helper.make_node("Relu", ["x"], ["y"]), opset=12))
-    with pytest.raises(LimitError, match="opset 9 is not supported"):
+    with pytest.raises(LimitError, match="opset 9 "):
         check_opset(9)
 
 
@@ -125,7 +125,7 @@ def test_exact_sparsity_beyond_topk_is_refused_for_tensorrt_alone() -> None:
 def test_more_tokens_than_topk_ranks_are_refused_for_tensorrt_alone() -> None:
     for settings, most in ((GTPConfig(num_prop=1), 3840), (ToMeSettings(num_prop=1), 7680)):
         check_settings(settings, [most], "tensorrt")
-        with pytest.raises(LimitError, match=r"layer 1 sorts \d+ values.*3840: give a smaller --img-size.*or --target"):
+        with pytest.raises(LimitError, match=r"layer 1 .*3840: .*--img-size.*--target"):
             check_settings(settings, [most, most + 1], "tensorrt")
         check_settings(settings, [most + 1], "openvino")
     check_settings(DropSettings(num_prop=1), [9999], "tensorrt")

@@ -169,25 +169,25 @@ def test_a_graph_over_the_limits_is_refused_before_tensorrt_is_asked(digits_copy
         options=ExportOptions(target="onnxruntime", dense=False),
         check=False,
     ).directory
-    with pytest.raises(StaticCheckError, match=r"TopK .*k is \d+, TensorRT's limit is 3840"):
+    with pytest.raises(StaticCheckError, match=r"TopK .*3840"):
         build_engine(directory, flavor="rtx", options=TARGETS)
 
 
 def test_wrong_options(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LimitError, match=r"no target sm42: it has .*sm86"):
+    with pytest.raises(LimitError, match=r"sm42: .*sm86"):
         build_engine(digits_copy, flavor="rtx", options=EngineOptions(targets=("sm42",)))
-    with pytest.raises(LimitError, match="opt_level=9: give 0 to 5"):
+    with pytest.raises(LimitError, match="opt_level=9: .*0 to 5"):
         EngineOptions(opt_level=9)
     with pytest.raises(LimitError, match="workspace 0 MiB"):
         EngineOptions(workspace=0)
     with pytest.raises(LimitError, match=r"ends in \.engine"):
         build_engine(digits_copy, digits_copy / "model.plan", flavor="rtx")
-    with pytest.raises(OutputError, match="must be in the directory of its manifest"):
+    with pytest.raises(OutputError, match="directory of its manifest"):
         build_engine(digits_copy, digits_copy.parent / "model.engine", flavor="rtx")
-    with pytest.raises(BackendMissingError, match="TensorRT is not installed"):
+    with pytest.raises(BackendMissingError, match="TensorRT"):
         build_engine(digits_copy, flavor="tensorrt")
     shutil.copy(digits_copy / "dense.onnx", digits_copy / "other.onnx")
-    with pytest.raises(ManifestError, match=r"does not list other\.onnx"):
+    with pytest.raises(ManifestError, match=r"not list other\.onnx"):
         build_engine(digits_copy / "other.onnx", flavor="rtx")
 
 

@@ -62,11 +62,11 @@ def test_the_script_learns_and_its_file_is_a_recipes_weights(
 
 def test_what_the_script_refuses(folders: Path, script: Script) -> None:
     for name in ("weights.pth", "missing/weights.safetensors"):
-        with pytest.raises(SystemExit, match=r"name a \.safetensors file in a folder that exists"):
+        with pytest.raises(SystemExit, match=r"\.safetensors file"):
             run_script(script, folders, name)
     shutil.rmtree(folders / "test" / "red")
     (folders / "test" / "blue").rename(folders / "test" / "violet")
-    with pytest.raises(SystemExit, match="one sub-folder per class, named like the recipe's labels"):
+    with pytest.raises(SystemExit, match="sub-folder per class"):
         run_script(script, folders, "weights.safetensors")
 
 

@@ -235,7 +235,7 @@ def test_what_is_not_one_model_is_refused(several: list[Path], digits: Path, tmp
     write_manifest(replace(read_manifest(other), settings={}), other)
     with pytest.raises(LimitError, match="differ in settings"):
         write_repository([several[0], other], tmp_path / "repo")
-    with pytest.raises(LimitError, match=r"take the same number of images \(4, 4\)"):
+    with pytest.raises(LimitError, match=r"\(4, 4\)"):
         write_repository([several[0]] * 2, tmp_path / "repo")
     assert not (tmp_path / "repo").exists()
 
@@ -257,7 +257,7 @@ def test_what_triton_does_not_run_is_refused(digits: Path, engine: Path, tmp_pat
     info = replace(manifest.entry("model.engine").engine, flavor="rtx")  # type: ignore[type-var]
     entry = replace(manifest.entry("model.engine"), engine=info)
     write_manifest(replace(manifest, files=manifest.files | {"model.engine": entry}), engine.parent)
-    with pytest.raises(LimitError, match="an engine of TensorRT-RTX, which Triton does not run"):
+    with pytest.raises(LimitError, match="TensorRT-RTX"):
         write_repository([engine], tmp_path / "repo")
     engine.write_bytes(b"other")
     with pytest.raises(ManifestError, match="sha256 differs"):
@@ -266,7 +266,7 @@ def test_what_triton_does_not_run_is_refused(digits: Path, engine: Path, tmp_pat
 
 def test_what_is_there_stays(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
-    with pytest.raises(OutputError, match=r"digits is there already: move it away, or choose another --name"):
+    with pytest.raises(OutputError, match=r"digits .*--name"):
         write_repository([digits], tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write .*file"):

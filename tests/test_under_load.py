@@ -73,13 +73,13 @@ def test_a_model_of_another_process_says_so(digits: Path, monkeypatch: pytest.Mo
     with gtp_runtime.load(digits, threads=1) as model:
         images = model.sample()
         monkeypatch.setattr("os.getpid", lambda: -1)
-        with pytest.raises(GTPRuntimeError, match="was loaded before this process was forked: load it again here"):
+        with pytest.raises(GTPRuntimeError, match="forked"):
             model.run(images)
         model.close()
         monkeypatch.undo()
         assert model.run(images).shape == (1, 10), "the parent's, which closing in the child leaves alone"
         for take in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(InputError, match="loaded in this process alone: pass its path"):
+            with pytest.raises(InputError, match="pass its path"):
                 take(model)
 
 
@@ -100,7 +100,7 @@ def test_inputs_that_are_not_finite_are_reported_if_asked(digits: Path, model: M
     images[0, 1, 2, 3] = value
     model.run(images)
     with gtp_runtime.load(digits, threads=1, check_inputs=True) as checked:
-        with pytest.raises(InputError, match=r"NaN or infinite values in images \[0\] of the batch"):
+        with pytest.raises(InputError, match=r"images \[0\] "):
             checked.run(images)
         assert np.array_equal(checked.run(model.sample()), model.run(model.sample()))
         assert checked.predict(SEVEN, topk=1)[0].label == "7"
@@ -110,18 +110,18 @@ def test_pixels_are_always_finite(digits_copy: Path) -> None:
     manifest = json.loads((digits_copy / "model.json").read_text("utf-8"))
     manifest["files"]["model.onnx"]["inputs"][0] |= {"shape": [1, 32, 32, 3], "dtype": "uint8"}
     (digits_copy / "model.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(InputError, match=r"check_inputs has no effect: model\.onnx takes uint8 pixels"):
+    with pytest.raises(InputError, match=r"check_inputs .*model\.onnx .*uint8"):
         gtp_runtime.load(digits_copy, check_inputs=True)
 
 
 def test_a_deadline_stops_a_run(loaded: Model) -> None:
     images = loaded.sample()
     expected = loaded.run(images)
-    with pytest.raises(DeadlineError, match=r"^the call was stopped after its timeout of 1e-06 s: the next one may"):
+    with pytest.raises(DeadlineError, match=r"timeout of 1e-06 s"):
         loaded.run(images, timeout=1e-6)
     with pytest.raises(TimeoutError):
         loaded.predict([SEVEN] * 3, timeout=1e-6)
-    with pytest.raises(DeadlineError, match=r"after its timeout of 0\.01 s"):
+    with pytest.raises(DeadlineError, match=r"timeout of 0\.01 s"):
         loaded.run_all(np.repeat(images, 200, axis=0), timeout=0.01)
     assert loaded.stats().missed == 3
     assert np.array_equal(loaded.run(images, timeout=60), expected)
@@ -131,26 +131,24 @@ def test_a_deadline_stops_a_run(loaded: Model) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, "1", True])
 def test_an_invalid_timeout(model: Model, timeout: Any) -> None:
-    with pytest.raises(InputError, match=r"^timeout=.*: give seconds, above 0, or None$"):
+    with pytest.raises(InputError, match=r"^timeout="):
         model.run(model.sample(), timeout=timeout)
 
 
 def test_a_backend_that_cannot_stop_a_run(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gtp_runtime.load(digits, threads=1) as model:
         monkeypatch.delattr(type(model.backend), "run_within")
-        with pytest.raises(
-            InputError, match=r"onnxruntime cannot stop a run: leave timeout out, and watch model\.stats"
-        ):
+        with pytest.raises(InputError, match=r"onnxruntime .*timeout.*model\.stats"):
             model.run(model.sample(), timeout=1)
         assert model.run(model.sample()).shape == (1, 10)
 
 
 def test_a_run_that_fails_is_one_typed_error(loaded: Model) -> None:
     inputs = {"wrong": loaded.sample()}
-    with pytest.raises(DeviceError, match=r"cannot run model\.onnx: "):
+    with pytest.raises(DeviceError, match=r"model\.onnx: "):
         loaded.backend.run(inputs)
     run_within = loaded.backend.run_within  # type: ignore[attr-defined]
-    with pytest.raises(DeviceError, match=r"cannot run model\.onnx: "):
+    with pytest.raises(DeviceError, match=r"model\.onnx: "):
         run_within(inputs, Deadline(60))
     assert loaded.run(loaded.sample()).shape == (1, 10)
 

@@ -66,7 +66,7 @@ def test_all_writers_wait_for_the_lock(digits_copy: Path) -> None:
     with gtp_runtime.load(digits_copy) as loaded:
         with locked(digits_copy):
             assert not loaded.record("parity", {"ok": True})
-            with pytest.raises(OutputError, match="another process has locked the directory; nothing was changed"):
+            with pytest.raises(OutputError, match="another process"):
                 place_engine(digits_copy)
         assert loaded.record("parity", {"ok": True})
     assert read_manifest(digits_copy).results["parity"] == {"model.onnx": {"ok": True}}
@@ -111,7 +111,7 @@ def test_an_export_waits_for_the_lock_and_is_finished_later(digits_copy: Path) -
             write_manifest(manifest, staging.path)
             staging.commit()
 
-    with locked(digits_copy), pytest.raises(OutputError, match="another process has locked"):
+    with locked(digits_copy), pytest.raises(OutputError, match="another process"):
         export()
     with staged(digits_copy):
         assert read_manifest(digits_copy).notes == ["new"]
@@ -144,7 +144,7 @@ def test_a_result_belongs_to_the_file_that_was_measured(digits_copy: Path) -> No
 
 def test_an_engine_of_another_graph_is_neither_listed_nor_loaded(digits_copy: Path) -> None:
     before = read_manifest(digits_copy)
-    with pytest.raises(EngineError, match=r"model\.onnx was replaced during the build.*build it again"):
+    with pytest.raises(EngineError, match=r"model\.onnx was replaced"):
         place_engine(digits_copy, sha256="0" * 64)
     assert read_manifest(digits_copy) == before
     assert not (digits_copy / "model.engine").exists()
@@ -152,7 +152,7 @@ def test_an_engine_of_another_graph_is_neither_listed_nor_loaded(digits_copy: Pa
     manifest = read_manifest(digits_copy)
     check_file(digits_copy / "model.engine", manifest)
     graph = replace(manifest.entry("model.onnx"), sha256="0" * 64)
-    with pytest.raises(ManifestError, match=r"built from another model\.onnx than its manifest lists"):
+    with pytest.raises(ManifestError, match=r"another model\.onnx"):
         check_file(digits_copy / "model.engine", replace(manifest, files={**manifest.files, "model.onnx": graph}))
 
 
@@ -170,7 +170,7 @@ def test_an_engine_that_cannot_be_listed_leaves_the_earlier_one(
     monkeypatch.setattr(engines, "write_manifest", full)
     if not links:
         monkeypatch.setattr(atomic.os, "link", full)
-    with pytest.raises(OutputError, match="No space left on device; nothing was changed"):
+    with pytest.raises(OutputError, match="No space left"):
         place_engine(digits_copy)
     assert (sorted(os.listdir(digits_copy)), read_manifest(digits_copy)) == (names, before)
     assert not earlier or (digits_copy / "model.engine").read_bytes() == b"earlier"

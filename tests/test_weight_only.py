@@ -63,12 +63,10 @@ def test_they_run_on_onnxruntime_alone(graphs: dict[str, ir.Model], digits_copy:
     for target in ("tensorrt", "openvino"):
         with pytest.raises(StaticCheckError, match=r"domain 'com\.microsoft'"):
             check_static(graphs["int4_weights"], target)
-        with pytest.raises(
-            LimitError, match=f"{target} does not run int4_weights, onnxruntime does: export with --target"
-        ):
+        with pytest.raises(LimitError, match=f"{target} .*int4_weights, .*--target"):
             ExportOptions(precision="int4_weights", target=target)
     pytest.importorskip("tensorrt_rtx")
-    with pytest.raises(LimitError, match="tensorrt does not run int8_weights"):
+    with pytest.raises(LimitError, match="tensorrt .*int8_weights"):
         build_engine(digits_copy, precision="int8_weights", flavor="rtx")
 
 

@@ -38,7 +38,7 @@ def test_random_leaves_torchs_own_seed_alone() -> None:
 
 
 def test_arguments_that_timm_refuses() -> None:
-    with pytest.raises(ConfigError, match=r"timm cannot build vit_tiny_patch16_224"):
+    with pytest.raises(ConfigError, match=r"vit_tiny_patch16_224"):
         build_model(replace(TINY_RECIPE, model_args={"embed_dim": 25}), "random")
 
 
@@ -65,12 +65,12 @@ def test_auto_is_random_without_a_hub(offline: None) -> None:
 
 
 def test_pretrained_fails_without_a_hub(offline: None) -> None:
-    with pytest.raises(WeightsUnavailableError, match=r"cannot be fetched.*--weights FILE.*--weights random"):
+    with pytest.raises(WeightsUnavailableError, match=r"--weights FILE.*--weights random"):
         build_model(TINY_RECIPE)
 
 
 def test_pretrained_weights_that_do_not_exist(offline: None) -> None:
-    with pytest.raises(WeightsUnavailableError, match=r"timm has no pretrained weights for vit_small"):
+    with pytest.raises(WeightsUnavailableError, match=r"no pretrained .*vit_small"):
         build_model(replace(TINY_RECIPE, timm="vit_small_patch16_36x1_224", model_args={}))
 
 

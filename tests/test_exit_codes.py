@@ -104,7 +104,7 @@ def test_doctor_with_a_broken_onnxruntime(command: Command, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     ran = command("doctor", "--json")
     assert (ran.code, json.loads(ran.out)["providers"]) == (0, [])
-    assert "onnxruntime is installed but cannot be loaded" in ran.err
+    assert "cannot be loaded" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_manifests_that_are_too_large(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     ran = measured(READ.format("manifest", "read_manifest"), f"read_manifest(Path({str(tmp_path)!r}))")
     assert ran.error == "ManifestError"
-    assert "it has 1099511627776 bytes, at most 16777216 are read" in ran.text
+    assert "1099511627776 bytes, at most 16777216" in ran.text
     assert ran.grown < BOUND, ran
 
 

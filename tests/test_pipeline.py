@@ -188,7 +188,7 @@ def test_a_failed_gate_leaves_the_earlier_export(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     message = str(caught.value)
     assert message.startswith("the exported graphs failed their parity gates (")
-    assert f"were not put into {place}: the earlier export there is unchanged; --no-check exports without" in message
+    assert f"{place}: the earlier export there is unchanged" in message
     assert "\n" not in message
     proof = caught.value.proof
     assert (proof.parity.ok, proof.parity.max_abs_fraction > 0.1) == (False, True)

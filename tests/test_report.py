@@ -231,7 +231,7 @@ def test_the_command(command: Command, digits_copy: Path, tmp_path: Path) -> Non
     ran = command("report", digits_copy, "--data", SEVEN.parent, "--images", SEVEN)
     assert ran.code == 2 and "give one of the two" in ran.error
     ran = command("report", digits_copy, "--threads", "1")
-    assert ran.code == 2 and "need --images or --data" in ran.error
+    assert ran.code == 2 and "--images or --data" in ran.error
     ran = command("report", tmp_path / "nothing")
     assert ran.code == 1 and "no manifest" in ran.error
 

@@ -174,7 +174,7 @@ def test_nothing_is_recorded_in_a_signed_manifest(command: Command, signed: Path
     before = (signed / "model.json").read_bytes()
     ran = command("validate", signed, "-q", "--trusted-key", keys / "vendor.pub")
     assert ran.code == 0, ran.err
-    assert "the result was not stored in the manifest: it is signed or cannot be written" in ran.err
+    assert "not stored" in ran.err
     ran = command("bench", signed, "--seconds", "0", "--json", "--trusted-key", keys / "vendor.pub")
     assert ran.code == 0, ran.err
     json.loads(ran.out)
@@ -191,7 +191,7 @@ def test_on_the_command_line(command: Command, digits_copy: Path) -> None:
     assert command("keygen", "vendor").code == 0
     assert os.stat("vendor.key").st_mode & 0o777 == 0o600
     again = command("keygen", "vendor")
-    assert (again.code, "exists, and a key is never replaced" in again.error) == (1, True)
+    assert (again.code, "never replaced" in again.error) == (1, True)
     assert command("verify", digits_copy, "--trusted-key", "vendor.pub").code == 1
     ran = command("sign", digits_copy, "--key", "vendor.key", "--version", "3")
     assert ran.code == 0, ran.err
@@ -200,11 +200,11 @@ def test_on_the_command_line(command: Command, digits_copy: Path) -> None:
     assert json.loads(ran.out)["version"] == 3
     assert json.loads(Path("versions").read_text("utf-8")) == {"version": 3}
     ran = command("verify", digits_copy, "--trusted-key", "vendor.pub", "--min-version", "4")
-    assert (ran.code, "signed as version 3, and 4 or newer is demanded" in ran.error) == (1, True)
+    assert (ran.code, "version 3, and 4 or newer" in ran.error) == (1, True)
     for name in ("predict", "validate", "bench"):
         images = [SEVEN] if name == "predict" else []
         ran = command(name, digits_copy, *images, "--trusted-key", "vendor.pub", "--min-version", "4")
-        assert (ran.code, "4 or newer is demanded" in ran.error) == (1, True)
+        assert (ran.code, "4 or newer" in ran.error) == (1, True)
     ran = command("predict", digits_copy, SEVEN, "--min-version", "3")
     assert (ran.code, "give trusted_key too" in ran.error) == (2, True)
     assert command("sign", digits_copy, "--key", "vendor.key", "--json").code == 0, "the time is a higher version"

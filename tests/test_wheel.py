@@ -71,6 +71,6 @@ def test_the_wheel_works_on_a_device(device: Path, wheel: Path, digits_copy: Pat
     assert "dense.onnx" in run(command, "bench", digits_copy, "--seconds", "0.2", cwd=elsewhere)
     assert run(command, "predict", digits_copy, SEVEN, "--topk", "1", cwd=elsewhere).splitlines()[-1].split()[0] == "7"
     assert "model.onnx" in run(command, "inspect", digits_copy, cwd=elsewhere)
-    assert "TensorRT is not installed" in run(command, "doctor", cwd=elsewhere)
+    assert "TensorRT is not" in run(command, "doctor", cwd=elsewhere)
     assert "cannot export models" in run(command, "doctor", cwd=elsewhere)
     assert "pip install 'gtp-export[export]'" in run(command, "export", "digits", cwd=elsewhere, code=4)

@@ -116,7 +116,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_images_are_prepared_as_transformers_does(tmp_path: Path, name: str) -> None:
-    from gtp_exporters.data_config import preprocessing_of
+    from gtp_exporters.subject import preprocessing_of
 
     saved(tmp_path, "ViT")
     processor(tmp_path, **PROCESSORS[name])

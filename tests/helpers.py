@@ -66,7 +66,7 @@ METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {  # every method, and GTP
     **{name: (name, {}) for name in METHODS.names()},
     "gtp-None": ("gtp", {"propagation": "None"}),
     "gtp-Mean": ("gtp", {"propagation": "Mean"}),
-    "gtp-measured": ("gtp", {"selection": "Regeneration", "graph": "Nearest", "propagation": "Merge"}),
+    "gtp-measured": ("gtp", {"selection": "Regeneration", "graph": "Nearest", "propagation": "MergeNorm"}),
 }
 methods = pytest.mark.parametrize("method", METHOD_CASES)
 prefixes = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))

@@ -100,7 +100,7 @@ def test_every_axis_against_torchs_counter(
     axes: dict[str, Any], sparsity: float, token_scale: bool, batch: int
 ) -> None:
     model = tiny_vit(reg_tokens=1)
-    token_scale |= axes.get("propagation") == "Merge"  # which needs it
+    token_scale |= axes.get("propagation") in ("Merge", "MergeNorm")  # which needs it
     config = GTPConfig(num_prop=(0, 4, 2), num_neighbours=4, sparsity=sparsity, token_scale=token_scale, **axes)
     expected = make_plan(model, config)
     assert expected.total == counted(apply(model, expected), batch)

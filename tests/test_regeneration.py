@@ -16,16 +16,17 @@ from gtp_models.methods.gtp.blocks import GTPBlocks
 from gtp_models.methods.settings import ModelShape
 
 LEAVING = 5
-PAIRS = [("Nearest", "Merge"), ("Nearest", "GraphProp"), ("Mixed", "GraphProp")]
+PAIRS = [("Nearest", "Merge"), ("Nearest", "MergeNorm"), ("Nearest", "GraphProp"), ("Mixed", "GraphProp")]
 
 
-def layer(x: Tensor, sizes: Tensor | None, num_prefix: int, amount: int = LEAVING) -> Layer:
+def layer(
+    x: Tensor, sizes: Tensor | None, num_prefix: int, amount: int = LEAVING, propagation: str = "MergeNorm"
+) -> Layer:
     """Run one reduction on (B, tokens, dim) tokens with (B, tokens) sizes."""
     batch, count, dim = x.shape
     shape = ModelShape((1, count - num_prefix), num_prefix, bool(num_prefix), dim, (1,), dim)
-    blocks = GTPBlocks(
-        torch.nn.Sequential(torch.nn.Identity()), GTPConfig.measured(num_prop=(amount,)), shape, (amount,)
-    )
+    config = GTPConfig.measured(num_prop=(amount,), propagation=propagation)
+    blocks = GTPBlocks(torch.nn.Sequential(torch.nn.Identity()), config, shape, (amount,))
     scale = None if sizes is None else (sizes[:, None] if batch > 1 else sizes)
     tokens = Tokens(x.reshape(-1, dim), batch, num_prefix, scale=scale)
     unread = torch.zeros(*tokens.axes, 1, count, count)
@@ -33,7 +34,7 @@ def layer(x: Tensor, sizes: Tensor | None, num_prefix: int, amount: int = LEAVIN
 
 
 def slow(
-    x: np.ndarray, sizes: np.ndarray, num_prefix: int, amount: int
+    x: np.ndarray, sizes: np.ndarray, num_prefix: int, amount: int, propagation: str
 ) -> tuple[dict[int, int], np.ndarray, np.ndarray]:
     """Return who leaves into whom, and tokens and sizes by place, as docs/method.md states the form; float64."""
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -42,11 +43,15 @@ def slow(
     leaving = sorted(cost, key=lambda i: (cost[i], -i))[:amount]
     staying = [i for i in places if i not in leaving]
     into = {i: max(staying, key=lambda j: unit[i] @ unit[j]) for i in leaving}
-    mass, total = sizes.copy(), x * sizes[:, None]
+    mass, total, length = sizes.copy(), x * sizes[:, None], np.linalg.norm(x, axis=1) * sizes
     for i, j in into.items():
         mass[j] += sizes[i]
         total[j] += x[i] * sizes[i]
-    return into, total / mass[:, None], mass
+        length[j] += np.linalg.norm(x[i]) * sizes[i]
+    tokens = total / mass[:, None]
+    if propagation == "MergeNorm":
+        tokens *= (length / mass / np.linalg.norm(tokens, axis=1))[:, None]
+    return into, tokens, mass
 
 
 def random_tokens(batch: int, num_prefix: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -57,14 +62,16 @@ def random_tokens(batch: int, num_prefix: int, seed: int = 0) -> tuple[Tensor, T
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("num_prefix", [0, 1, 3])
 @pytest.mark.parametrize("seed", range(5))
-def test_against_the_slow_restatement(batch: int, num_prefix: int, seed: int) -> None:
+@pytest.mark.parametrize("propagation", ["Merge", "MergeNorm"])
+def test_against_the_slow_restatement(batch: int, num_prefix: int, seed: int, propagation: str) -> None:
     x, sizes = random_tokens(batch, num_prefix, seed)
-    after = layer(x, sizes, num_prefix)
+    after = layer(x, sizes, num_prefix, propagation=propagation)
     kept, scale = after.tokens.x.view(batch, -1, 6), after.tokens.sizes()
     assert after.left is not None and after.receivers is not None and after.tokens.ids is not None and scale is not None
     ids, left, receivers = (part.reshape(batch, -1) for part in (after.tokens.ids, after.left, after.receivers))
     for image in range(batch):
-        into, tokens, mass = slow(x[image].double().numpy(), sizes[image].double().numpy(), num_prefix, LEAVING)
+        values, weights = x[image].double().numpy(), sizes[image].double().numpy()
+        into, tokens, mass = slow(values, weights, num_prefix, LEAVING, propagation)
         assert dict(zip(left[image].tolist(), receivers[image].tolist(), strict=True)) == into
         np.testing.assert_allclose(kept[image].numpy(), tokens[ids[image]], atol=1e-5)
         np.testing.assert_allclose(scale[image].numpy(), mass[ids[image]], rtol=1e-6)
@@ -73,7 +80,7 @@ def test_against_the_slow_restatement(batch: int, num_prefix: int, seed: int) ->
 @pytest.mark.parametrize("num_prefix", [0, 1, 3])
 def test_mass_and_the_mean_weighted_by_size_are_conserved(num_prefix: int) -> None:
     x, sizes = random_tokens(2, num_prefix)
-    after = layer(x, sizes, num_prefix).tokens
+    after = layer(x, sizes, num_prefix, propagation="Merge").tokens
     scale = after.sizes()
     assert scale is not None
     torch.testing.assert_close(scale.sum(1), sizes.sum(1))

@@ -65,6 +65,10 @@ def test_what_is_refused_together() -> None:
         ("Spatial", "Merge"),
         ("Semantic", "Merge"),
         ("Mixed", "Merge"),
+        ("None", "MergeNorm"),
+        ("Spatial", "MergeNorm"),
+        ("Semantic", "MergeNorm"),
+        ("Mixed", "MergeNorm"),
     }
 
 

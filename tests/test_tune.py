@@ -413,9 +413,9 @@ def test_what_is_proposed_fits_the_model(shape: ModelShape) -> None:
         assert 0 <= sum(settings.num_prop) < shape.patches
         assert min(settings.num_prop) >= 0
         settings.check(shape)
-        assert not set(settings.unused()) & {"alpha", "selection"} or settings.propagation == "Merge"
+        assert not set(settings.unused()) & {"alpha", "selection"} or settings.propagation == "MergeNorm"
         presets.add(settings.propagation)
-    assert presets == {"GraphProp", "Merge"}
+    assert presets == {"GraphProp", "MergeNorm"}
     assert all("CLSAttn" not in name for name in space.selections) or shape.has_class_token
     assert space.alignments == (1, 4)
 

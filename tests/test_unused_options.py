@@ -23,7 +23,7 @@ from gtp_models.recipes import Recipe
             {"propagation": "GraphProp", "num_neighbours": 4, "graph": "Spatial"},
             "num_neighbours=4 has no effect: graph='Spatial'",
         ),
-        ({"preset": "measured", "alpha": 0.2}, "alpha=0.2 has no effect: propagation='Merge'"),
+        ({"preset": "measured", "alpha": 0.2}, "alpha=0.2 has no effect: propagation='MergeNorm'"),
         ({"threshold": "calibrated", "sparsity": 1.0}, "threshold='calibrated' has no effect: sparsity is 1"),
     ],
 )

@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "measured": {
         "selection": "Regeneration",
         "graph": "Nearest",
-        "propagation": "Merge",
+        "propagation": "MergeNorm",
         "schedule": "steps:2+aligned",
     },
 }
@@ -126,7 +126,7 @@ class GTPConfig(Settings):
 
     @classmethod
     def measured(cls, **settings: Any) -> "GTPConfig":
-        """Return GTP with measured regeneration: Regeneration, Nearest, Merge, in two layers.
+        """Return GTP with measured regeneration: Regeneration, Nearest, MergeNorm, in two layers.
 
         Token counts suit the tiles of runtimes (``+aligned``).
         ``num_prop`` sets the budget: the MACs that removing this number in every layer would leave.

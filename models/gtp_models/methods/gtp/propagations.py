@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from gtp_models.errors import ConfigError
 from gtp_models.frame.tokens import Tokens, add_product
@@ -10,6 +12,7 @@ from gtp_models.methods.gtp.axes import Edges, Propagation, Split
 from gtp_models.methods.settings import LayerShape
 from gtp_runtime.registry import Registry
 
+SHORTEST = 1e-6  # of a token's length: keeps a zero token finite
 PROPAGATIONS: Registry[Propagation] = Registry("propagation", ConfigError)
 
 
@@ -38,6 +41,27 @@ def merge(split: Split, edges: Edges | None) -> Tokens:
     return replace(kept, x=x.reshape(kept.x.shape), scale=scale)
 
 
+def merge_norm(split: Split, edges: Edges | None) -> Tokens:
+    """Merge as ``merge``, then scale each token to the size-weighted mean of the norms: a plain mean is shorter.
+
+    Sizes are conserved.
+    """
+    kept, left = split.kept, split.left
+    merged = merge(split, edges)
+    assert edges is not None and kept.scale is not None and left.scale is not None and merged.scale is not None
+    shares = (edges.weights * left.scale.mT / merged.scale).mT
+    own = norms(kept.rows()) * (kept.scale / merged.scale).mT
+    length = add_product(own, shares, norms(left.rows()))
+    rows = merged.rows()
+    x = rows * (length / norms(rows).clamp(min=SHORTEST))
+    return replace(merged, x=x.reshape(kept.x.shape))
+
+
+def norms(rows: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens 1"]:
+    """Return the length of each token."""
+    return (rows * rows).sum(-1, keepdim=True).sqrt()
+
+
 def mean(split: Split, edges: Edges | None) -> Tokens:  # noqa: ARG001
     """Append the leaving tokens' mean, with their mean scale; its original id is -1.
 
@@ -56,6 +80,11 @@ def mean(split: Split, edges: Edges | None) -> Tokens:  # noqa: ARG001
 def edge_macs(layer: LayerShape, scaled: bool) -> int:
     """Count the product of the edges with the tokens that leave, and with their scales."""
     return (layer.tokens - layer.num_prop) * layer.num_prop * (layer.model.dim + int(scaled))
+
+
+def norm_macs(layer: LayerShape, scaled: bool) -> int:
+    """Count the same, and the product of the edges with the norms of the tokens that leave."""
+    return edge_macs(layer, scaled) + (layer.tokens - layer.num_prop) * layer.num_prop
 
 
 for entry in (
@@ -77,6 +106,15 @@ for entry in (
         one_receiver=True,
         merges=True,
         macs=edge_macs,
+    ),
+    Propagation(
+        "MergeNorm",
+        "as Merge, and each token is scaled to the size-weighted mean of the norms",
+        merge_norm,
+        uses_graph=True,
+        one_receiver=True,
+        merges=True,
+        macs=norm_macs,
     ),
 ):
     PROPAGATIONS.add(entry)

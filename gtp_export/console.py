@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -97,8 +98,8 @@ def set_verbosity(
 
 
 def emit(document: dict[str, Any]) -> None:
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    """Write one JSON document to stdout; paths are strings in it."""
+    sys.stdout.write(json.dumps(document, indent=1, default=os.fspath) + "\n")
 
 
 def emit_line(document: dict[str, Any]) -> None:

@@ -74,10 +74,9 @@ def check_names(model: str, method: str = "gtp", preset: str | None = None) -> N
     """
     from gtp_models.errors import ConfigError
     from gtp_models.methods import METHODS
-    from gtp_models.recipes import load_recipe
+    from gtp_models.recipes import check_model
 
-    if ":" not in model:  # timm:NAME and the like are looked up with timm, which loads torch
-        load_recipe(model)
+    check_model(model)
     if method not in METHODS:
         raise ConfigError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}")
     if preset is not None and preset not in PRESETS:

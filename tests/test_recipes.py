@@ -115,8 +115,54 @@ def test_recipe_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["timm: vit_tiny_patch16_224\ngtp:\n", "timm: vit_tiny_patch16_224\n"])
-def test_recipe_file_without_settings_has_the_defaults(tmp_path: Path, text: str) -> None:
-    assert load_recipe(recipe_file(tmp_path, text)).settings().num_prop == 8
+def test_recipe_file_without_settings_has_those_of_its_timm_model(tmp_path: Path, text: str) -> None:
+    recipe, of_timm = load_recipe(recipe_file(tmp_path, text)), load_recipe("timm:vit_tiny_patch16_224")
+    assert recipe.gtp and recipe.settings() == of_timm.settings()
+    assert recipe.why == of_timm.why
+
+
+def test_settings_of_a_recipe_file_fit_its_model_args(tmp_path: Path) -> None:
+    text = "timm: vit_tiny_patch16_224\nmodel_args: {img_size: 32, patch_size: 4, depth: 6}\n"
+    recipe = load_recipe(recipe_file(tmp_path, text))
+    assert recipe.settings().described()["preset"] == "measured"
+    assert any("of 64 patches" in reason for reason in recipe.why.values())
+    assert load_recipe(recipe_file(tmp_path, text + "gtp: {preset: paper}\n")).settings() == GTPConfig()
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("mean: [123.675, 116.28, 103.53]", "divide by 255: \\[0.485, 0.456, 0.406]"),
+        ("std: [58.395, 57.12, 57.375]", "divide by 255: \\[0.229, 0.224, 0.225]"),
+        ("std: [0.2, 0.0, 0.2]", "above 0"),
+        ("mean: [-2.1, -2.0, -1.8]", "0 to 1"),
+        ("mean: 0.5", "one number per channel"),
+        ("crop_pct: 87.5", "divide by 100: 0.875"),
+        ("crop_pct: 0", "0.9 for 90 %"),
+        ("crop_mode: centre", "center, squash, border"),
+        ("interpolation: cubic", "bicubic"),
+        ("input_size: 224", "3, 224, 224"),
+        ("cropp_pct: 0.9", "did you mean crop_pct"),
+        ("resize: 256", "it may have mean, std"),
+    ],
+)
+def test_preprocessing_outside_of_what_makes_sense(tmp_path: Path, entry: str, hint: str) -> None:
+    name = entry.partition(":")[0]
+    with pytest.raises(ConfigError, match=rf"preprocessing.* ?'?{name}.*{hint}"):
+        load_recipe(recipe_file(tmp_path, f"timm: vit_tiny_patch16_224\npreprocessing: {{{entry}}}"))
+
+
+def test_preprocessing_of_a_recipe_in_python_is_checked() -> None:
+    with pytest.raises(ConfigError, match="divide by 255"):
+        replace(load_recipe("deit_s"), preprocessing={"mean": (123.675, 116.28, 103.53)})
+
+
+def test_timms_notes_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("digits")
+    config = replace(timm.get_pretrained_cfg(recipe.timm), notes=("use the quickgelu variant",))
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    assert any("use the quickgelu variant" in note for note in build_model(recipe).notes)
+    assert not build_model(recipe, "random").notes
 
 
 @pytest.mark.parametrize(
@@ -142,7 +188,7 @@ def test_what_is_no_text(tmp_path: Path) -> None:
 
 
 def test_unknown_timm_name_in_a_recipe_file(tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_22"))
+    recipe = load_recipe(recipe_file(tmp_path, "timm: deit_tiny_patch16_22\ngtp: {num_prop: 4}"))
     with pytest.raises(UnknownModelError, match=r"deit_tiny_patch16_224"):
         build_model(recipe, "random")
 
@@ -179,7 +225,7 @@ def test_an_image_size_is_given_once(tmp_path: Path, model: str) -> None:
     assert outline(recipe).patch_embed.img_size == (32, 48)
     assert build_model(recipe, "random").model.patch_embed.img_size == (32, 48)
     assert recipe == load_recipe(name, (32, 48)) == recipe.sized((32, 48)) == recipe.sized(None)
-    if model != "timm:deit_small_patch16_224":  # whose settings depend on the size
+    if model not in ("timm:deit_small_patch16_224", "file"):  # whose settings depend on the size
         assert recipe == load_recipe(name).sized((32, 48))
     assert outline(recipe.sized((64, 64))).patch_embed.img_size == (64, 64)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtp_models.errors import ConfigError
-from gtp_models.recipes import IMAGENET
+from gtp_models.recipes.reading import IMAGENET
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import is_text, one_line
 

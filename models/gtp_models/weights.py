@@ -221,7 +221,15 @@ def _build_from_hub(recipe: Recipe, seed: int) -> BuiltModel:
 
 
 def _built(model: nn.Module, recipe: Recipe, source: Source, detail: str, notes: tuple[str, ...] = ()) -> BuiltModel:
+    notes = (*_timms_notes(recipe), *notes) if source != "random" else notes
     return BuiltModel(model.eval(), recipe, source, detail, state_sha256(model.state_dict()), notes)
+
+
+def _timms_notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return what timm notes on a name: that its weights are meant for another variant, for example."""
+    config = timm.get_pretrained_cfg(recipe.timm)
+    notes = getattr(config, "notes", None) or ()
+    return tuple(f"timm on {recipe.timm}: {note}" for note in ([notes] if isinstance(notes, str) else notes))
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -5,7 +5,6 @@ MODEL is the name of a recipe here, ``timm:NAME`` for any timm model, or the pat
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,15 @@ from typing import Any
 from gtp_models.errors import ConfigError, UnknownModelError, closest
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
-from gtp_models.methods.settings import Settings, is_int
-from gtp_runtime.opening import read_regular
-from gtp_runtime.text import is_text, one_line
+from gtp_models.methods.settings import Settings
+from gtp_models.recipes.preprocessing import problems
+from gtp_models.recipes.reading import read_values
 from gtp_runtime.transaction.atomic import write_bytes
 
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
 PAPERS = {"alpha", "graph", "num_neighbours", "propagation"}  # settings often meant for the form as published
 NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
-LARGEST = 1 << 20  # bytes; 20,000 class names take half of it
-DEEPEST = 16  # levels
-MOST = 1 << 16  # of any number in model_args: pixels, channels, layers, classes
-MOST_LAYERS = 512
-FILES = ("weights", "images", "calibration")
-SIZES = ("weights_img_size",)
-SWITCHES = ("projection", "ema", "random_head")
-IMAGENET = "imagenet-1k"
-TABLES = ("gtp", "model_args", "preprocessing", "reference")
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,10 @@ class Recipe:
         images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
-        why: the reason for each setting that was chosen from the model's tokens and depth; empty for recipe files.
+        why: the reason for each setting that was chosen from the model's tokens and depth; empty for a file's settings.
+
+    Raises:
+        ConfigError: ``preprocessing`` has an unknown name, or a value outside of what makes sense.
     """
 
     name: str
@@ -74,6 +67,10 @@ class Recipe:
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if problem := next(problems(self.preprocessing), ""):
+            raise ConfigError(f"recipe {self.name}: {problem}")
 
     def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
         """Return a method's settings: the recipe's, if the method takes them, with the overrides that are not None.
@@ -163,13 +160,16 @@ class Recipe:
         ]
 
 
+FIELDS = tuple(entry.name for entry in fields(Recipe) if entry.name != "why")  # that a file may have
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that come with gtp-export, in alphabetical order."""
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
 def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
-    """Return the recipe of MODEL; for ``timm:NAME`` one with settings chosen for its tokens and depth.
+    """Return the recipe of MODEL; without settings of its own, these are chosen for the model's tokens and depth.
 
     Args:
         model: a recipe name, ``timm:NAME``, the path of a .yaml file, a directory that transformers'
@@ -189,7 +189,8 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
     if model.startswith("timm:"):
         return _from_timm(model.removeprefix("timm:"), img_size)
     if model.endswith((".yaml", ".yml")):
-        return _read(Path(model)).sized(img_size)
+        recipe = _read(Path(model)).sized(img_size)
+        return recipe if recipe.gtp else _with_choices(recipe)
     if model in recipe_names():
         return _read(HERE / f"{model}.yaml").sized(img_size)
     if model.startswith(("hf:", "hf-hub:")):
@@ -203,6 +204,18 @@ def load_recipe(model: str, img_size: tuple[int, int] | None = None) -> Recipe:
         f"no recipe is called {model!r}: {closest(model, recipe_names())}; timm:NAME selects any timm ViT, "
         "hf:USER/NAME a model of Hugging Face's hub, and a directory what transformers or timm saved there"
     )
+
+
+def check_model(model: str) -> None:
+    """Check MODEL as far as it goes without timm: that a recipe of this name exists, or that a file is a recipe.
+
+    Raises:
+        UnknownModelError, ConfigError: as ``load_recipe``.
+    """
+    if model.endswith((".yaml", ".yml")):
+        _read(Path(model))
+    elif ":" not in model and model not in recipe_names() and not Path(model).is_dir():
+        load_recipe(model)
 
 
 def _from_directory(path: Path, img_size: tuple[int, int] | None, title: str) -> Recipe:
@@ -225,7 +238,7 @@ def _from_directory(path: Path, img_size: tuple[int, int] | None, title: str) ->
 
 
 def _read(path: Path) -> Recipe:
-    return Recipe(**read_values(path))
+    return Recipe(**read_values(path, FIELDS))
 
 
 def check_recipe_place(path: Path) -> None:
@@ -290,105 +303,3 @@ def _plain(value: Any) -> Any:
 
 def _words(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """Return what a recipe file says, by field of ``Recipe``; paths are relative to the file.
-
-    Raises:
-        UnknownModelError: it cannot be read.
-        ConfigError: it is no recipe; says what is wrong.
-    """
-    try:
-        content = read_regular(path, LARGEST)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UnknownModelError(f"cannot read the recipe {path}: {one_line(reason)}") from error
-    values = _parse(content, path)
-    if problem := next(filter(None, _problems(values)), None):
-        raise ConfigError(f"{path} is not a recipe: {problem}")
-    values = {name: value for name, value in values.items() if value is not None}
-    values |= {name: path.parent / values[name] for name in FILES if values.get(name)}
-    values |= {name: tuple(values[name]) for name in SIZES if name in values}
-    return {"name": path.stem, "title": values["timm"]} | values
-
-
-def _parse(content: bytes, path: Path) -> Any:
-    import yaml
-
-    try:
-        if problem := next(filter(None, _event_problems(yaml.parse(content, Loader=yaml.SafeLoader))), None):
-            raise ConfigError(f"{path} is not a recipe: {problem}")
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
-    except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:  # no date, no number
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
-
-
-def _event_problems(events: Iterator[Any]) -> Iterator[str]:
-    """Aliases can make a small file a huge document; recipes need none."""
-    import yaml
-
-    depth = 0
-    for event in events:
-        if isinstance(event, yaml.AliasEvent):
-            yield "it has aliases (*name): write the values out"
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            yield f"it is nested more than {DEEPEST} levels deep"
-
-
-def _problems(values: Any) -> Iterator[str]:
-    names = {entry.name for entry in fields(Recipe)} - {"why"}
-    if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - names:
-        yield f"it needs timm: NAME, and may have {', '.join(sorted(names))}"
-        return
-    for group, fits, what in (
-        (("name", "title", "timm", *FILES), _is_line, "a line of text"),
-        (TABLES, _is_table, "settings by name (num_prop: 8)"),
-        (("labels",), _is_labels, f"{IMAGENET}, or a list of names in quotes"),
-        (SWITCHES, _is_switch, "true or false"),
-        (SIZES, _is_size, "height and width in pixels"),
-    ):
-        yield from (f"{name} takes {what}" for name in group if not _holds(values, name, fits))
-    if not _holds(values.get("gtp") or {}, "preset", _is_line):
-        yield "gtp.preset takes the name of a preset"
-    if set(str(values.get("name", ""))) & set("/\\"):
-        yield "name takes a plain name"
-    yield from _size_problems("model_args", values.get("model_args"))
-
-
-def _holds(values: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> bool:
-    return values.get(name) is None or fits(values[name])
-
-
-def _is_line(value: Any) -> bool:
-    return isinstance(value, str) and is_text(value)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_line, value))
-
-
-def _is_labels(value: Any) -> bool:
-    return value == IMAGENET or (isinstance(value, list) and all(map(_is_line, value)))
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(is_int(side) and 0 < side <= MOST for side in value)
-
-
-def _size_problems(name: str, value: Any) -> Iterator[str]:
-    """A model of these sizes is made in memory: numbers are bounded before."""
-    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        most = MOST_LAYERS if key == "depth" else MOST
-        if isinstance(entry, int | float) and not -most <= entry <= most:
-            yield f"{name}.{one_line(key, 40)} takes at most {most}"
-        yield from _size_problems(f"{name}.{one_line(key, 40)}", entry)

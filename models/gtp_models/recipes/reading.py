@@ -1,0 +1,127 @@
+"""Reads recipe files: YAML from anywhere, checked before anything is made of it."""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from gtp_models.errors import ConfigError, UnknownModelError
+from gtp_models.methods.settings import is_int
+from gtp_models.recipes.preprocessing import problems
+from gtp_runtime.opening import read_regular
+from gtp_runtime.text import is_text, one_line
+
+LARGEST = 1 << 20  # bytes; 20,000 class names take half of it
+DEEPEST = 16  # levels
+MOST = 1 << 16  # of any number in model_args: pixels, channels, layers, classes
+MOST_LAYERS = 512
+FILES = ("weights", "images", "calibration")
+SIZES = ("weights_img_size",)
+SWITCHES = ("projection", "ema", "random_head")
+IMAGENET = "imagenet-1k"
+TABLES = ("gtp", "model_args", "preprocessing", "reference")
+
+
+def read_values(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return what a recipe file says, by field of ``Recipe``; paths are relative to the file.
+
+    Args:
+        path: the file.
+        names: that it may have.
+
+    Raises:
+        UnknownModelError: it cannot be read.
+        ConfigError: it is no recipe; says what is wrong.
+    """
+    try:
+        content = read_regular(path, LARGEST)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnknownModelError(f"cannot read the recipe {path}: {one_line(reason)}") from error
+    values = _parse(content, path)
+    if problem := next(filter(None, _problems(values, names)), None):
+        raise ConfigError(f"{path} is not a recipe: {problem}")
+    values = {name: value for name, value in values.items() if value is not None}
+    values |= {name: path.parent / values[name] for name in FILES if values.get(name)}
+    values |= {name: tuple(values[name]) for name in SIZES if name in values}
+    return {"name": path.stem, "title": values["timm"]} | values
+
+
+def _parse(content: bytes, path: Path) -> Any:
+    import yaml
+
+    try:
+        if problem := next(filter(None, _event_problems(yaml.parse(content, Loader=yaml.SafeLoader))), None):
+            raise ConfigError(f"{path} is not a recipe: {problem}")
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+    except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:  # no date, no number
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+
+
+def _event_problems(events: Iterator[Any]) -> Iterator[str]:
+    """Aliases can make a small file a huge document; recipes need none."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            yield "it has aliases (*name): write the values out"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            yield f"it is nested more than {DEEPEST} levels deep"
+
+
+def _problems(values: Any, names: Collection[str]) -> Iterator[str]:
+    if not isinstance(values, dict) or not isinstance(values.get("timm"), str) or values.keys() - set(names):
+        yield f"it needs timm: NAME, and may have {', '.join(sorted(names))}"
+        return
+    for group, fits, what in (
+        (("name", "title", "timm", *FILES), _is_line, "a line of text"),
+        (TABLES, _is_table, "settings by name (num_prop: 8)"),
+        (("labels",), _is_labels, f"{IMAGENET}, or a list of names in quotes"),
+        (SWITCHES, _is_switch, "true or false"),
+        (SIZES, _is_size, "height and width in pixels"),
+    ):
+        yield from (f"{name} takes {what}" for name in group if not _holds(values, name, fits))
+    if not _holds(values.get("gtp") or {}, "preset", _is_line):
+        yield "gtp.preset takes the name of a preset"
+    if set(str(values.get("name", ""))) & set("/\\"):
+        yield "name takes a plain name"
+    yield from _size_problems("model_args", values.get("model_args"))
+    yield from problems(values["preprocessing"]) if _is_table(values.get("preprocessing")) else ()
+
+
+def _holds(values: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> bool:
+    return values.get(name) is None or fits(values[name])
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and is_text(value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_line, value))
+
+
+def _is_labels(value: Any) -> bool:
+    return value == IMAGENET or (isinstance(value, list) and all(map(_is_line, value)))
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(is_int(side) and 0 < side <= MOST for side in value)
+
+
+def _size_problems(name: str, value: Any) -> Iterator[str]:
+    """A model of these sizes is made in memory: numbers are bounded before."""
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        most = MOST_LAYERS if key == "depth" else MOST
+        if isinstance(entry, int | float) and not -most <= entry <= most:
+            yield f"{name}.{one_line(key, 40)} takes at most {most}"
+        yield from _size_problems(f"{name}.{one_line(key, 40)}", entry)

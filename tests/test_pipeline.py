@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from artifacts import TINY, Command
 from helpers import METHOD_CASES, settings_of
+from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from safetensors.torch import save_file
 
 from gtp_exporters import ExportOptions, ParityFailedError, export
 from gtp_exporters.proof import UNPROVEN
 from gtp_exporters.reference import make_reference
-from gtp_models import ConfigError, GTPConfig, build_model, load_recipe
+from gtp_models import ConfigError, GTPConfig, Recipe, build_model, load_recipe
 from gtp_runtime import read_manifest
 from gtp_runtime.errors import InputError
 from gtp_runtime.manifest import Manifest, file_sha256, write_manifest
@@ -275,6 +277,53 @@ def test_a_precision_that_fails_names_the_layers(tmp_path: Path, command: Comman
     assert len(errors) == (10 if dense else 0), "two blocks of four products, the embedding and the head"
     assert not dense or errors["blocks.1.attn.proj"] > 10 * errors["blocks.0.mlp.fc2"]
     assert not (tmp_path / "out").exists()
+
+
+SWIGLU = Recipe(
+    "gated", "a gated MLP", "eva02_tiny_patch14_224", {"preset": "measured", "num_prop": 2},
+    {"img_size": 56, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5},
+)  # fmt: skip
+
+
+def _large_norms(state: dict[str, Any]) -> None:
+    """What a norm gives is too large, and the product behind it makes it small again."""
+    for name in ("weight", "bias"):
+        state[f"blocks.1.norm2.{name}"] *= 1e6
+    state["blocks.1.mlp.fc1.weight"] *= 1e-6
+
+
+def _large_gates(state: dict[str, Any]) -> None:
+    """Each half of a gated MLP fits, their product does not."""
+    state["blocks.1.mlp.fc1.weight"] *= 3e4
+    state["blocks.1.mlp.fc2.weight"] *= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("recipe", "enlarge", "place"),
+    [(TINY, _large_norms, "blocks.1.mlp.fc1"), (SWIGLU, _large_gates, "blocks.1.mlp")],
+    ids=["norm", "gate"],
+)
+def test_fp16_is_refused_where_what_stands_between_products_is_too_large(
+    tmp_path: Path, recipe: Recipe, enlarge: Any, place: str
+) -> None:
+    state = build_model(recipe, "random").model.state_dict()
+    enlarge(state)
+    save_file(state, tmp_path / "large.safetensors")
+    options = {"weights": str(tmp_path / "large.safetensors"), "report": False}
+    with pytest.raises(ParityFailedError) as caught:
+        export(recipe, tmp_path / "out", options=replace(LEAN, precision="fp16"), **options)
+    assert place in str(caught.value)
+    export(recipe, tmp_path / "out", options=replace(LEAN, precision="fp16"), check=False, **options)
+    graph = onnx.load(tmp_path / "out" / "model.onnx")
+    images = np.random.default_rng(0).normal(size=graph_shape(graph)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        logits = ReferenceEvaluator(graph).run(["logits"], {"images": images})[0]
+    assert not np.isfinite(logits).all(), "ONNX's own arithmetic, in fp16 as the graph says"
+    export(recipe, tmp_path / "bf16", options=replace(LEAN, precision="bf16"), check=False, **options)
+
+
+def graph_shape(graph: onnx.ModelProto) -> list[int]:
+    return [axis.dim_value for axis in graph.graph.input[0].type.tensor_type.shape.dim]
 
 
 def test_an_image_size_is_given_once(tmp_path: Path) -> None:

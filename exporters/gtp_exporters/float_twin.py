@@ -65,3 +65,22 @@ def values_of(
     session = make_session(copy, threads)
     for batch in inputs:
         yield session.run(list(names), {session.get_inputs()[0].name: batch})
+
+
+def largest_of(model: ir.Model, names: Sequence[str], inputs: Sequence[np.ndarray], threads: int) -> dict[str, float]:
+    """Return the largest absolute value of each value inside a graph, over all inputs; they are taken in the graph."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    values |= {value.name: value for value in copy.graph.inputs}
+    tops = {}
+    for name in names:
+        absolute = ir.node("Abs", [values[name]], outputs=[ir.Value(name=f"{name}.absolute")])
+        top = ir.Value(name=f"{name}.top", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
+        copy.graph.extend([absolute, ir.node("ReduceMax", absolute.outputs, {"keepdims": 0}, outputs=[top])])
+        tops[name] = top
+    del copy.graph.outputs[:]
+    copy.graph.outputs.extend(tops.values())
+    session = make_session(copy, threads)
+    feed = session.get_inputs()[0].name
+    largest = np.max([session.run([top.name for top in tops.values()], {feed: batch}) for batch in inputs], axis=0)
+    return dict(zip(tops, map(float, largest), strict=True))

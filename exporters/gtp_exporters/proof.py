@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from gtp_exporters.draft import Draft
 from gtp_exporters.errors import ExportError
-from gtp_exporters.float_twin import read_twins, values_of
+from gtp_exporters.float_twin import Twins, largest_of, read_twins, values_of
 from gtp_exporters.graph.structure import PRODUCTS, constant_products
 from gtp_runtime import Latency, Model, Parity, benchmark
 from gtp_runtime.backends import find_backend, make_options
@@ -215,10 +215,11 @@ def _error(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def overflows(draft: Draft, threads: int) -> list[str]:
-    """Return, for an export in fp16, the layers with products that fp16 cannot hold, with the largest value.
+    """Return, for an export in fp16, where values stand that fp16 cannot hold, with the largest of each place.
 
-    Measured in float32 on images of the reference, because ONNX Runtime computes fp16 graphs in float32 on CPUs, where
-    nothing overflows.
+    Every value that the graph has in fp16 counts: products, what is cast for them (the outputs of normalisation), and
+    what stands between (gated MLPs). Measured in float32 on images of the reference, because ONNX Runtime computes fp16
+    graphs in float32 on CPUs, where nothing overflows.
 
     Args:
         draft: an export that is not in its place yet.
@@ -227,20 +228,28 @@ def overflows(draft: Draft, threads: int) -> list[str]:
     twins = read_twins(draft)
     if twins is None or twins.precision != "fp16":
         return []
-    labels = _with_attention(twins.float)
-    low = [node for node in twins.lowered.graph if node.name in labels and node.outputs[0].dtype == ir.DataType.FLOAT16]
-    names = [str(node.outputs[0].name).removesuffix(".inner") for node in low]  # graph outputs were renamed
-    runs = values_of(twins.float, names, twins.inputs, threads)
-    largest = np.max([[np.abs(values).max() for values in found] for found in runs], axis=0)
-    pairs = [(labels[str(node.name)], float(value)) for node, value in zip(low, largest, strict=True)]
-    return [f"{label} reaches {value:.2g}" for label, value in pairs if not value <= FP16_MAX]
+    places = _places(twins)
+    largest = largest_of(twins.float, list(places), twins.inputs, threads)
+    worst: dict[str, float] = {}
+    for name, place in places.items():
+        if not largest[name] <= FP16_MAX:  # also what is not a number
+            worst[place] = max(largest[name], worst.get(place, 0.0))
+    return [f"{place} reaches {value:.2g}" for place, value in worst.items()]
 
 
-def _with_attention(model: ir.Model) -> dict[str, str]:
-    """Return the layer of each product by its node: those of attention follow the queries, keys and values."""
-    known = {product.node: product.label for product in constant_products(model, embedding=True)}
-    found, last = {}, ""
-    for node in (node for node in model.graph if node.op_type in PRODUCTS):
-        last = known.get(str(node.name), last)
-        found[str(node.name)] = last if node.name in known else last.removesuffix(".qkv")
-    return found
+def _places(twins: Twins) -> dict[str, str]:
+    """Return what is fp16 in the lowered graph by its name in the float one, with the layer where it stands."""
+    known = {product.node: product.label for product in constant_products(twins.float, embedding=True)}
+    there = {value.name for node in twins.float.graph for value in node.outputs}
+    there |= {value.name for value in twins.float.graph.inputs}
+    places, last = {}, "the input"
+    for node in twins.lowered.graph:
+        label = known.get(str(node.name), "")
+        last = label or (last.removesuffix(".qkv") if node.op_type in PRODUCTS else last)
+        for value in node.outputs:
+            name = str(value.name).removesuffix(".inner").removesuffix(".low")  # graph outputs, and casts
+            if value.dtype == ir.DataType.FLOAT16 and name in there:
+                places[name] = next(
+                    (known[str(user.name)] for user in value.consumers() if str(user.name) in known), last
+                )
+    return places

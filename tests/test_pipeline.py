@@ -280,7 +280,7 @@ def test_a_precision_that_fails_names_the_layers(tmp_path: Path, command: Comman
 
 
 SWIGLU = Recipe(
-    "gated", "a gated MLP", "eva02_tiny_patch14_224", {"preset": "measured", "num_prop": 2},
+    "gated", "a gated MLP", "eva02_tiny_patch14_224", {"preset": "measured", "num_prop": (2, 0)},
     {"img_size": 56, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5},
 )  # fmt: skip
 

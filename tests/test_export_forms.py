@@ -43,8 +43,7 @@ FULL: dict[str, Form] = {
         for batch in (1, 2)
     },
     **{f"sparse-{sparsity}": ({"sparsity": sparsity}, {}, 1) for sparsity in (0.05, 0.3, 0.9)},
-    "mean-unscaled": ({"propagation": "Mean", "token_scale": False}, {}, 1),
-    "prune-scaled-batch": ({"propagation": "None"}, {"reg_tokens": 1}, 4),
+    "prune-batch": ({"propagation": "None"}, {"reg_tokens": 1}, 4),
     "measured-batch": (MEASURED, {"reg_tokens": 1}, 3),
     "measured-gap": (MEASURED, {"class_token": False, "global_pool": "avg"}, 2),
     "nearest": ({"graph": "Nearest"}, {}, 2),
@@ -55,6 +54,18 @@ FULL: dict[str, Form] = {
 def model_and_graph(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> tuple[Any, ir.Model]:
     model = apply(tiny_vit(**model_args), GTPConfig(**{"num_prop": 2, "num_neighbours": 4, **settings}))
     return model, graph_of(model, batch)
+
+
+@pytest.mark.parametrize("settings", [{"propagation": "None"}, {"propagation": "Mean"}, {"alpha": 0.0}], ids=str)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_scales_that_stay_at_1_cost_nothing(settings: dict[str, Any], batch: int) -> None:
+    """The logarithm of 1 would be added to every attention map."""
+    scaled, plain = (
+        [node.op_type for node in model_and_graph({**settings, "token_scale": scale}, {}, batch)[1].graph]
+        for scale in (True, False)
+    )
+    assert scaled == plain
+    assert "Log" not in scaled and "Log" in operators(model_and_graph({}, {}, batch)[1])
 
 
 def test_no_long_vectors() -> None:

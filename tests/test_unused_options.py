@@ -23,6 +23,8 @@ from gtp_models.recipes import Recipe
             {"propagation": "GraphProp", "num_neighbours": 4, "graph": "Spatial"},
             "num_neighbours=4 has no effect: graph='Spatial'",
         ),
+        ({"propagation": "None", "token_scale": True}, "token_scale=True has no effect: propagation='None'"),
+        ({"propagation": "Mean", "token_scale": False}, "token_scale=False has no effect: propagation='Mean'"),
         ({"preset": "measured", "alpha": 0.2}, "alpha=0.2 has no effect: propagation='MergeNorm'"),
         ({"threshold": "calibrated", "sparsity": 1.0}, "threshold='calibrated' has no effect: sparsity is 1"),
     ],

@@ -146,6 +146,7 @@ class Propagation:
         uses_graph: whether it needs a graph.
         uses_alpha: whether it uses ``alpha``, the factor of every edge.
         one_receiver: whether it needs a graph that gives each token one receiver.
+        scales: whether a kept token's scale grows by those of the tokens that it receives; otherwise all stay 1.
         merges: whether a token's scale is then the number of patches that it stands for.
         joins: number of new tokens.
         macs: MACs in a layer that reduces, given whether tokens have a scale.
@@ -157,6 +158,7 @@ class Propagation:
     uses_graph: bool = False
     uses_alpha: bool = False
     one_receiver: bool = False
+    scales: bool = False
     merges: bool = False
     joins: int = 0
     macs: Callable[[LayerShape, bool], int] = lambda layer, scaled: 0

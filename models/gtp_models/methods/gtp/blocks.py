@@ -78,7 +78,7 @@ class GTPBlocks(ReducingBlocks):
         return lambda logits, attention: calibrated_threshold(logits, attention, z.to(attention))
 
     def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
-        if self.config.token_scale:
+        if self.config.scales:
             tokens = tokens.scaled()
         state = State(tokens, attention.map)
         scores, order = rank(self.selection.score(state), tokens.num_prefix + self.selection.held)

@@ -31,7 +31,7 @@ class GTPConfig(Settings):
         sparsity: share of attention entries to keep, in (0, 1] (section 3.4).
         alpha: factor by which a removed token is added to its neighbours (equation 6), at least 0.
         num_neighbours: number of semantic neighbours of a token, at least 1.
-        token_scale: give tokens that received others more weight as keys.
+        token_scale: give tokens that received others more weight as keys, where the propagation lets them receive.
         selection: the score by which tokens are kept, an entry of ``gtp.selections``.
         propagation: what the kept tokens receive, an entry of ``gtp.propagations``.
         graph: which tokens are neighbours, an entry of ``gtp.graphs``; unused if the propagation uses no graph.
@@ -165,6 +165,12 @@ class GTPConfig(Settings):
         return self.threshold == "calibrated" and self.sparsity < 1 and self.calibration is None
 
     @property
+    def scales(self) -> bool:
+        """Whether a token's weight as a key can differ from 1; where none can, the graph computes none."""
+        grows = self.axes[2].scales and not (self.axes[2].uses_alpha and self.alpha == 0)
+        return self.token_scale and grows
+
+    @property
     def uses_graph(self) -> bool:
         """Whether the propagation uses the graph."""
         return self.axes[2].uses_graph
@@ -180,6 +186,8 @@ class GTPConfig(Settings):
         unused = {} if self.uses_graph else {"graph": no_graph}
         if not self.axes[2].uses_alpha:
             unused["alpha"] = f"{named} does not use it"
+        if not self.axes[2].scales:
+            unused["token_scale"] = f"{named} leaves the scale of every token at 1"
         if not self.uses_neighbours:
             unused["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
         if self.threshold == "calibrated" and self.sparsity == 1:
@@ -214,7 +222,7 @@ class GTPConfig(Settings):
         selection, graph, propagation = self.axes
         used = graph.macs(layer) if propagation.uses_graph else 0
         first_row = layer.tokens * layer.model.heads[0] * layer.model.head_dim if self.first_row else 0
-        return first_row + selection.macs(layer) + used + propagation.macs(layer, self.token_scale)
+        return first_row + selection.macs(layer) + used + propagation.macs(layer, self.scales)
 
     def setup_macs(self, shape: ModelShape) -> int:
         return self.axes[1].setup_macs(shape) if self.uses_graph else 0

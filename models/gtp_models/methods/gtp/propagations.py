@@ -63,7 +63,7 @@ def norms(rows: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tok
 
 
 def mean(split: Split, edges: Edges | None) -> Tokens:  # noqa: ARG001
-    """Append the leaving tokens' mean, with their mean scale; its original id is -1.
+    """Append the leaving tokens' mean; its original id is -1.
 
     It has no place, so a rotary embedding leaves it as it is (``rotary.rope_table``).
     """
@@ -71,10 +71,7 @@ def mean(split: Split, edges: Edges | None) -> Tokens:  # noqa: ARG001
     assert kept.ids is not None
     x = torch.cat([kept.rows(), left.rows().mean(-2, keepdim=True)], dim=-2)
     ids = torch.nn.functional.pad(kept.ids, (0, 1), value=kept.num_prefix - 1)
-    scale = kept.scale
-    if scale is not None and left.scale is not None:
-        scale = torch.cat([scale, left.scale.mean(-1, keepdim=True)], dim=-1)
-    return replace(kept, x=x.reshape(-1, kept.x.shape[-1]), ids=ids, scale=scale)
+    return replace(kept, x=x.reshape(-1, kept.x.shape[-1]), ids=ids)
 
 
 def edge_macs(layer: LayerShape, scaled: bool) -> int:
@@ -96,6 +93,7 @@ for entry in (
         graph_prop,
         uses_graph=True,
         uses_alpha=True,
+        scales=True,
         macs=edge_macs,
     ),
     Propagation(
@@ -104,6 +102,7 @@ for entry in (
         merge,
         uses_graph=True,
         one_receiver=True,
+        scales=True,
         merges=True,
         macs=edge_macs,
     ),
@@ -113,6 +112,7 @@ for entry in (
         merge_norm,
         uses_graph=True,
         one_receiver=True,
+        scales=True,
         merges=True,
         macs=norm_macs,
     ),

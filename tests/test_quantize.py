@@ -22,11 +22,14 @@ from gtp_exporters.measuring import gate
 from gtp_exporters.measuring.gate import judge
 from gtp_exporters.quantizing.calibration import RUNS
 from gtp_exporters.quantizing.calibration import _parts as handed_over
+from gtp_exporters.quantizing.images import choose, held_out, read_pixels
 from gtp_exporters.quantizing.search import fewest
 from gtp_runtime import load
 from gtp_runtime.errors import ImageError, InputError, ManifestError
+from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import read_manifest, twin
 from gtp_runtime.precisions import PRECISIONS, GateLimits
+from gtp_runtime.reference import read_reference
 
 LIMITS = PRECISIONS["int8"].gate
 assert LIMITS is not None
@@ -298,6 +301,36 @@ def test_wrong_images_are_refused(digits_copy: Path, tmp_path: Path) -> None:
     broken = images(tmp_path / "broken", 20)
     (broken / "3.png").write_bytes(b"no image")
     refused("3.png", broken)
+
+
+def test_images_that_are_all_in_the_parity_pack_are_said(digits_copy: Path, tmp_path: Path) -> None:
+    """``export --data`` and ``quantize --calib-data`` with the same folder: none is left to calibrate on."""
+    folder = images(tmp_path / "photos", 48)
+    manifest = read_manifest(digits_copy)
+    pixels = read_pixels(manifest, find_images(folder))
+    pack = replace(read_reference(digits_copy / "reference.npz"), images=pixels)
+    with pytest.raises(ImageError) as refused:
+        choose(manifest, pack, folder, 512, None)
+    assert all(said in str(refused.value) for said in ("48 of the 48 images", "parity pack", "--calib-data", "--data"))
+
+
+def test_images_are_held_out_in_linear_time() -> None:
+    hashed: list[Path] = []
+
+    class Counted(type(Path())):  # type: ignore[misc]
+        def __eq__(self, other: object) -> bool:
+            hashed.append(self)
+            return super().__eq__(other)
+
+        def __hash__(self) -> int:
+            hashed.append(self)
+            return int(super().__hash__())
+
+    paths = [Counted(f"{index}.png") for index in range(1000)]
+    rest, held = held_out(paths)
+    assert len(hashed) <= 4 * len(paths)
+    assert (len(rest), len(held)) == (750, 250) and not set(rest) & set(held)
+    assert held[:2] == [paths[3], paths[7]]
 
 
 def test_wrong_options_are_refused(digits_copy: Path, tmp_path: Path, command: Command) -> None:

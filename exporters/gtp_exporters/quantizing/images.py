@@ -53,11 +53,11 @@ def choose(
         _check(used, folder)
         return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}")
     if manifest.reference.get("images") != SYNTHETIC and len(reference.images) >= FEWEST_JUDGES:
-        used = _apart(manifest, spread(paths, size + len(reference.images)), reference)[:size]
-        _check(used, folder)
-        return used, Judges(reference.images, reference.labels, str(manifest.reference.get("images")))
-    held = paths[HELD_OUT - 1 :: HELD_OUT]
-    rest = [path for path in paths if path not in set(held)]
+        candidates = spread(paths, size + len(reference.images))
+        apart = _apart(manifest, candidates, reference)
+        _check(apart[:size], folder, shared=len(candidates) - len(apart))
+        return apart[:size], Judges(reference.images, reference.labels, str(manifest.reference.get("images")))
+    rest, held = held_out(paths)
     if len(held) < FEWEST_JUDGES:
         raise ImageError(
             f"{folder} has {len(paths)} images: {FEWEST_JUDGES * HELD_OUT} or more are needed, as one in {HELD_OUT} is "
@@ -87,12 +87,26 @@ def check_distinct(digests: Sequence[bytes]) -> None:
         )
 
 
-def _check(paths: Sequence[Path], folder: Path) -> None:
-    if len(paths) < FEWEST:
+def held_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images to calibrate on, and the one in ``HELD_OUT`` to judge on."""
+    rest = [path for place, path in enumerate(paths, 1) if place % HELD_OUT]
+    return rest, list(paths[HELD_OUT - 1 :: HELD_OUT])
+
+
+def _check(paths: Sequence[Path], folder: Path, shared: int = 0) -> None:
+    """Raise ``ImageError`` where too few images are left; ``shared`` is how many the parity pack has as well."""
+    if len(paths) >= FEWEST:
+        return
+    if shared:
         raise ImageError(
-            f"{len(paths)} images of {folder} are too few to calibrate on: give {FEWEST} or more, better hundreds, "
-            "of the kind that the model will see (--calib-data, --calib-size)"
+            f"{shared} of the {len(paths) + shared} images of {folder} are in the parity pack (export --data), which "
+            f"judges int8, so {len(paths)} are left to calibrate on and {FEWEST} or more are needed: give others with "
+            "--calib-data, or give gtp-export quantize others to judge on with --data DIR"
         )
+    raise ImageError(
+        f"{len(paths)} images of {folder} are too few to calibrate on: give {FEWEST} or more, better hundreds, "
+        "of the kind that the model will see (--calib-data, --calib-size)"
+    )
 
 
 def _apart(manifest: Manifest, paths: Sequence[Path], reference: Reference) -> list[Path]:

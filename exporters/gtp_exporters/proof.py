@@ -1,6 +1,7 @@
 """Proves an export before it replaces an earlier one: validates it against the reference, times it, explains errors."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,9 @@ def prove(draft: Draft, threads: int, progress: Progress) -> Proof:
     backend = next((name for name in map(draft.prover, draft.graphs) if name != "onnxruntime"), "onnxruntime")
     if backend == "openvino" and EXTRA.missing():
         return Proof(None, [], UNPROVEN)
-    models = [_Written.open(draft, name, backend, threads) for name in draft.graphs]
-    try:
+    with ExitStack() as stack:
+        models = [stack.enter_context(_Written.open(draft, name, backend, threads)) for name in draft.graphs]
         return replace(_prove(models, progress, _too_large(draft, threads)), backend=backend)
-    finally:
-        for model in models:
-            model.close()
 
 
 class _Written(Model):

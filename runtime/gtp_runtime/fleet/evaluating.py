@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -73,8 +74,11 @@ class _Scorer:
     job: Job
 
     def __call__(self) -> Callable[[range], list[Scored]]:
-        dense = None if self.dense is None else self.dense.load()
-        job = replace(self.job, files=[file.load() for file in self.files], dense=dense)
+        with ExitStack() as stack:
+            dense = None if self.dense is None else stack.enter_context(self.dense.load())
+            files = [stack.enter_context(file.load()) for file in self.files]
+            stack.pop_all()  # all are loaded: they stay open for the shards to come
+        job = replace(self.job, files=files, dense=dense)
         return lambda shard: list(score_images(job, shard))
 
 

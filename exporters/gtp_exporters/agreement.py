@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gtp_exporters.graph.files import LARGE
+from gtp_runtime.cpus import threads_of
 
 TOLERANCE = 1e-4  # of max|output|
 IMAGES = 3  # at least, in as many runs as their batch needs
@@ -118,7 +119,7 @@ def make_session(model: ir.Model, threads: int = 0) -> Any:
     import onnxruntime
 
     copy, options = model.clone(), onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads_of(threads)
     options.log_severity_level = 3  # errors: warnings of unused weights say nothing to users
     options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of all weights, for a few runs
     names, values = [], []

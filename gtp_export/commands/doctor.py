@@ -1,6 +1,5 @@
 """``gtp-export doctor``: what this machine can do, and what to install for the rest."""
 
-import os
 import platform
 import sys
 from typing import Any
@@ -10,6 +9,7 @@ from gtp_export.extras import EXPORT, abilities
 from gtp_export.options import Json
 from gtp_runtime.backends.tensorrt.cuda import describe_device, find_cuda, jetpack
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
+from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, first_line
 from gtp_runtime.extras import installed_version, is_installed
 
@@ -21,7 +21,7 @@ def doctor(json: Json = False) -> None:
     document = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
+        "cpus": usable_cpus(),
         "packages": _packages(),
         "providers": _providers(),
         "tensorrt": _tensorrt(),

@@ -1,12 +1,12 @@
 """What latency depends on beside files and options: the machine, and the versions of its engines."""
 
-import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 from gtp_runtime.backends import BACKENDS
 from gtp_runtime.backends.tensorrt.cuda import find_cuda
+from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import installed_version
 
@@ -32,7 +32,7 @@ def describe_machine(backends: Iterable[str]) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "board": _read(BOARD).strip("\0\n"),
         "processor": _processor(_read(CPUS)),
-        "cpus": str(os.cpu_count()),
+        "cpus": str(usable_cpus()),
         "gpu": _gpu(),
         **{name: installed_version(module, name) or "" for name, module in packages.items()},
     }

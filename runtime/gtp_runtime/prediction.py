@@ -1,6 +1,5 @@
 """Predictions: the best classes of images, and images read in threads, a few ahead of what is done with them."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import AnswerError, ImageError, InputError, RandomWeightsError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import Manifest
@@ -140,7 +140,7 @@ def count_workers(workers: int | None) -> int:
         InputError: no whole number of 1 or more.
     """
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cpus()
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise InputError(f"workers={workers!r}: give a whole number, 1 or more")
     return workers

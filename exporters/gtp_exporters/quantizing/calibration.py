@@ -20,6 +20,7 @@ from onnxruntime.quantization.calibrate import (
     TensorsData,
 )
 
+from gtp_runtime.cpus import threads_of
 from gtp_runtime.errors import ImageError
 
 RUNS = 4  # batches that are handed over at once
@@ -48,7 +49,7 @@ class _Chosen:
         options = SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads_of(self.threads)
         self.infer_session = InferenceSession(self.augmented_model_path, options, providers=["CPUExecutionProvider"])
 
 

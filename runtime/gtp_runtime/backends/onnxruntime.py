@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gtp_runtime.backends.spec import BACKENDS, THREADS, Attempt, BackendSpec, check_threads
+from gtp_runtime.cpus import threads_of
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
@@ -30,7 +31,7 @@ class OnnxRuntimeOptions:
     """How ONNX Runtime runs a file.
 
     Attributes:
-        threads: threads per operator; 0 lets ONNX Runtime choose (all cores).
+        threads: threads per operator; 0 for all that this process may use.
         provider: the execution provider; operators that it does not support run on the CPU.
     """
 
@@ -130,8 +131,8 @@ def _provider(ort: Any, provider: Provider) -> str:
 
 def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
     options = ort.SessionOptions()
-    if threads:
-        options.intra_op_num_threads = int(threads)
+    if wanted := threads_of(threads):
+        options.intra_op_num_threads = wanted
         options.inter_op_num_threads = 1
     names = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
     try:

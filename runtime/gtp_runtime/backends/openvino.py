@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, check_threads
+from gtp_runtime.cpus import threads_of
 from gtp_runtime.deadline import Deadline
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
@@ -27,7 +28,7 @@ class OpenVinoOptions:
     """How OpenVINO runs a file.
 
     Attributes:
-        threads: threads per run; 0 lets OpenVINO choose (all cores).
+        threads: threads per run; 0 for all that this process may use.
         compute: precision to compute in, whatever the precision of the file. OpenVINO's own default is bf16 on CPUs
             with bf16 instructions.
     """
@@ -60,8 +61,8 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": PRECISIONS[options.compute],
         }
-        if options.threads:
-            settings["INFERENCE_NUM_THREADS"] = int(options.threads)
+        if wanted := threads_of(options.threads):
+            settings["INFERENCE_NUM_THREADS"] = wanted
         try:
             core = openvino.Core()
             self._compiled: Any = core.compile_model(core.read_model(path), "CPU", settings)

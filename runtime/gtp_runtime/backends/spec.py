@@ -5,7 +5,6 @@ only in ``open``. Everything that names backends reads ``BACKENDS``: the options
 ``doctor`` and the messages.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -14,12 +13,15 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from gtp_runtime.cpus import machine_cpus
 from gtp_runtime.errors import InputError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.registry import Registry
 
-THREADS = {"help": "CPU threads, 0 for all"}  # the metadata of an option that several backends have
+THREADS = {
+    "help": "CPU threads, 0 for all that this process may use"
+}  # the metadata of an option that several backends have
 
 
 class Backend(Protocol):
@@ -156,6 +158,6 @@ def check_threads(threads: int) -> None:
     Raises:
         InputError: it is neither 0 (all) nor between 1 and the number of cores of this machine.
     """
-    cores = os.cpu_count() or 1
+    cores = machine_cpus()
     if not 0 <= threads <= cores:
         raise InputError(f"threads={threads}: give 1 to {cores} (the cores of this machine), or 0 for all")

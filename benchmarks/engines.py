@@ -57,7 +57,7 @@ def graphs(model: str, batch: int, name: str, settings: Settings, place: Path) -
     """Build a preset's graph, and with the first preset the dense baseline."""
     weights = "pretrained" if model == "digits" else "random"
     first = name == "paper"
-    options = ExportOptions(batch=batch, dense=first)
+    options = ExportOptions(batch=batch, dense=first, target="tensorrt")
     exported = export(
         model, place / f"{model}_{batch}_{name}", settings=settings, weights=weights, options=options, check=False
     )

@@ -98,7 +98,7 @@ def skipped(report: Report) -> Iterator[str]:
 
 def check_model(report: Report, recipe: Recipe, batch: int, place: Path) -> None:
     weights = "pretrained" if recipe.weights else "random"
-    options = ExportOptions(batch=batch)
+    options = ExportOptions(batch=batch, target="tensorrt")
     directory = export(recipe, place / recipe.name, weights=weights, options=options, check=False).directory
     report.lines.append(f"\n## {recipe.title}, batch {batch}, {weights} weights")
     for precision in PRECISIONS:

@@ -67,7 +67,9 @@ def test_rotation_takes_few_nodes() -> None:
 
 
 def check_export(name: str, directory: Path, batch: int) -> Path:
-    exported = export(RECIPES[name], directory, weights="random", options=ExportOptions(batch=batch), check=False)
+    exported = export(
+        RECIPES[name], directory, weights="random", options=ExportOptions(batch=batch, target="tensorrt"), check=False
+    )
     with pytest.warns(RandomWeightsWarning), load(directory) as model:
         assert model.validate().ok
     assert exported.manifest.model.grid == [4, 4]

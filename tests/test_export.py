@@ -1,5 +1,6 @@
 """The whole export: files, manifest, leanness, and nothing half-written."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from gtp_export.commands.export import export as command_export
 from gtp_exporters import ExportOptions, export
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph import describe
@@ -92,6 +94,7 @@ def test_options(tmp_path: Path) -> None:
     options = ExportOptions(batch=2, dense=False, trace=False, simplify=False)
     manifest = export(TINY, tmp_path / "out", weights="random", options=options, check=False).manifest
     assert set(manifest.files) == {"model.onnx", "reference.npz", "report.html"}
+    assert manifest.target == "onnxruntime"
     assert [spec.shape for spec in manifest.entry("model.onnx").outputs] == [[2, 5]]
     assert read_reference(tmp_path / "out" / "reference.npz").dense_answers is None
 
@@ -108,6 +111,14 @@ def test_wrong_options_are_refused() -> None:
         ExportOptions(batch=0)
     with pytest.raises(LimitError, match="tensorrt, onnxruntime, openvino"):
         ExportOptions(target="coreml")
+
+
+def test_the_default_target_is_the_command_lines() -> None:
+    default = inspect.signature(command_export).parameters["target"].default
+    assert ExportOptions().target == default == "onnxruntime"
+    assert ExportOptions(precision="int4_weights").converted == "int4_weights", "ONNX Runtime alone runs it"
+    with pytest.raises(LimitError, match="onnxruntime"):
+        ExportOptions(precision="int4_weights", target="tensorrt")
 
 
 def test_synthetic_images_are_seeded_and_smooth() -> None:

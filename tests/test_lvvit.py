@@ -219,7 +219,9 @@ def test_export(tmp_path: Path, weights: Path, name: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_builds(tmp_path: Path, weights: Path, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    exported = export(TINY, tmp_path / "out", weights=str(weights), options=ExportOptions(dense=False), check=False)
+    exported = export(
+        TINY, tmp_path / "out", weights=str(weights), options=ExportOptions(dense=False, target="tensorrt"), check=False
+    )
     options = EngineOptions(targets=("sm86",))
     assert build_engine(exported.directory, precision=precision, flavor="rtx", options=options).entry.size > 100_000
 

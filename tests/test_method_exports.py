@@ -56,7 +56,7 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
 
 def check_engine(directory: Path, method: str, batch: int) -> None:
     pytest.importorskip("tensorrt_rtx")
-    options = ExportOptions(batch=batch, dense=False)
+    options = ExportOptions(batch=batch, dense=False, target="tensorrt")
     settings = settings_of(method)
     exported = export(TINY, directory, weights="random", options=options, settings=settings, check=False)
     entry = exported.manifest.entry("model.onnx")

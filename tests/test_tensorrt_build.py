@@ -64,7 +64,7 @@ def test_dense_and_a_name_of_its_own(digits_copy: Path, precision: str) -> None:
 def test_every_engine(tmp_path: Path, model: str, batch: int) -> None:
     weights = "pretrained" if model == "digits" else "random"
     directory = export(
-        model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch), check=False
+        model, tmp_path / model, weights=weights, options=ExportOptions(batch=batch, target="tensorrt"), check=False
     ).directory
     for name in ("model", "dense"):
         for precision in PRECISIONS:
@@ -87,7 +87,7 @@ def test_other_settings_build(tmp_path: Path, settings: dict[str, object]) -> No
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
     recipe = Recipe("tiny", "", "vit_tiny_patch16_224", {"num_prop": 2, "num_neighbours": 4, **settings}, arguments)
     directory = export(
-        recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2), check=False
+        recipe, tmp_path / "tiny", weights="random", options=ExportOptions(batch=2, target="tensorrt"), check=False
     ).directory
     for precision in PRECISIONS:
         assert build_engine(directory, precision=precision, flavor="rtx", options=TARGETS).entry.size

@@ -22,7 +22,8 @@ class ExportOptions:
         simplify: run onnxsim.
         dense: write the dense baseline as well.
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
-        target: "tensorrt" (the strictest), "onnxruntime" or "openvino".
+        target: the runtime whose limits are checked: "onnxruntime", "openvino" or "tensorrt" (the strictest: give it
+            where engines are built).
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
         precision: a name of ``gtp_runtime.precisions.PRECISIONS``, written into the graphs; inputs and outputs stay
             float32. "int8" adds int8 graphs for ``target`` to the float32 ones.
@@ -41,7 +42,7 @@ class ExportOptions:
     simplify: bool = True
     dense: bool = True
     trace: bool = True
-    target: str = "tensorrt"
+    target: str = "onnxruntime"
     data: Path | None = None
     precision: str = "fp32"
     input: str = "float"

@@ -4,9 +4,9 @@ Comparing all pairs of tokens takes N x N x C products. A sketch sums groups of 
 noise, at less cost, for any model. The noise comes from channels that share a number with one that is much larger, as
 some are in most large pretrained models. So a number holds three channels at most, where the channels divide so. On a
 ViT-S of 384 channels with such outliers (48 photographs, at .75 and .58 of the MACs) the divergence from the dense
-model, beside that with all channels, is 22 % and 26 % larger with 64 numbers, 8 % smaller and 5 % larger with 128 (each
-with a standard error of 10 to 15 points). Random signs, as in a count sketch (Charikar et al., ICALP 2002), do not
-improve it; limiting or scaling channels, or taking every second one, is worse.
+model, beside that with all channels, is 22 % and 26 % larger with 64 numbers, and 8 % smaller and 5 % larger with 128
+(their standard errors are 12 and 16 points, so 128 numbers cannot be told from all). Random signs, as in a count sketch
+(Charikar et al., ICALP 2002), do not improve it. Nor does limiting or scaling large channels before they are added.
 """
 
 from jaxtyping import Float

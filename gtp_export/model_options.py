@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gtp_export.options import option, with_options
+from gtp_export.options import one_of, option, with_options
 from gtp_export.values import image_size
+from gtp_models.recipes.reading import ACTIVATIONS
 
 if TYPE_CHECKING:
     from gtp_models import Recipe
@@ -28,6 +29,7 @@ class ModelOptions:
         random_head: accept a random classifier.
         num_classes: classes of the classifier.
         class_names: a file, or "imagenet-1k".
+        activation: "softmax" or "sigmoid".
         weights_img_size: (height, width) in pixels that the weights file was trained with.
     """
 
@@ -35,6 +37,7 @@ class ModelOptions:
     random_head: bool = False
     num_classes: int | None = None
     class_names: str | None = None
+    activation: str | None = None
     weights_img_size: tuple[int, int] | None = None
 
     def changed(self, recipe: "Recipe", weights: str) -> "Recipe":
@@ -56,6 +59,8 @@ class ModelOptions:
             changes["random_head"] = True
         if self.num_classes is not None:
             changes["model_args"] = recipe.model_args | {"num_classes": self.num_classes}
+        if self.activation is not None:
+            changes["activation"] = self.activation
         if self.weights_img_size is not None:
             changes["weights_img_size"] = self.weights_img_size
         if self.class_names is not None:
@@ -79,6 +84,7 @@ class ModelOptions:
         words += ["--random-head"] if self.random_head else []
         words += [] if self.num_classes is None else [f"--num-classes {self.num_classes}"]
         words += [] if self.class_names is None else [f"--class-names {self.class_names}"]
+        words += [] if self.activation is None else [f"--activation {self.activation}"]
         size = self.weights_img_size
         words += [] if size is None else [f"--weights-img-size {size[0]}x{size[1]}"]
         return "".join(f" {word}" for word in words)
@@ -99,6 +105,14 @@ def takes_model_options(*names: str) -> Callable[[Callable[..., None]], Callable
         class_names: Annotated[
             str | None, option(NAMES_HELP, *names, "--class-names", metavar="FILE", rich_help_panel=PANEL)
         ] = None,
+        activation: Annotated[
+            str | None,
+            option(
+                "Of the logits: softmax (one class an image), or sigmoid (each class by itself; always for one logit).",
+                rich_help_panel=PANEL,
+                **one_of(ACTIVATIONS),
+            ),
+        ] = None,
         ema: Annotated[
             bool,
             option("Take a file's averaged (EMA) weights where it has them.", "--ema/--no-ema", rich_help_panel=PANEL),
@@ -117,6 +131,6 @@ def takes_model_options(*names: str) -> Callable[[Callable[..., None]], Callable
             ),
         ] = None,
     ) -> ModelOptions:
-        return ModelOptions(ema, random_head, num_classes, class_names, weights_img_size)
+        return ModelOptions(ema, random_head, num_classes, class_names, activation, weights_img_size)
 
     return with_options(model_options, "model_options")

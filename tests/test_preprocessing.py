@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from artifacts import TINY
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from gtp_exporters import ExportOptions, export
 from gtp_exporters.subject import to_preprocessing
-from gtp_runtime import Preprocessing
-from gtp_runtime.errors import ManifestError
+from gtp_models.errors import ConfigError
+from gtp_runtime import Preprocessing, load, read_manifest
+from gtp_runtime.errors import ManifestError, RandomWeightsWarning
 
 OLD = tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 31)
 SIZES = [(37, 53), (500, 333), (224, 224), (7, 300), (31, 29)]  # width, height
@@ -73,6 +76,28 @@ def test_exif_orientation_is_ignored_unless_asked(tmp_path: Path) -> None:
     assert np.array_equal(PLAIN(tmp_path / "turned.png"), PLAIN(image))
     upright = image.transpose(Image.Transpose.ROTATE_270)
     assert np.array_equal(PLAIN(tmp_path / "turned.png", exif=True), PLAIN(upright))
+    asked = replace(PLAIN, exif=True)
+    assert np.array_equal(asked(tmp_path / "turned.png"), PLAIN(upright))
+    assert np.array_equal(asked(tmp_path / "turned.png", exif=False), PLAIN(image))
+
+
+def test_exif_of_a_recipe_is_kept_in_the_manifest_and_used(tmp_path: Path) -> None:
+    recipe = replace(TINY, preprocessing={"exif": True})
+    image, exif = noise(20, 31), Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "data").mkdir()
+    image.save(tmp_path / "data" / "turned.png", exif=exif)
+    options = ExportOptions(simplify=False, dense=False, data=tmp_path / "data")
+    export(recipe, tmp_path / "out", weights="random", options=options, check=False, report=False)
+    preprocessing = read_manifest(tmp_path / "out").preprocessing
+    assert preprocessing.exif
+    upright = preprocessing.pixels(image.transpose(Image.Transpose.ROTATE_270))
+    with pytest.warns(RandomWeightsWarning):
+        model = load(tmp_path / "out", threads=1)
+    assert np.array_equal(model.reference().images[0], upright)
+    assert np.array_equal(model.preprocess(tmp_path / "data" / "turned.png"), preprocessing.normalise(upright))
+    with pytest.raises(ConfigError, match="exif"):
+        replace(TINY, preprocessing={"exif": 1})
 
 
 BAD: dict[str, list[Any]] = {
@@ -84,6 +109,7 @@ BAD: dict[str, list[Any]] = {
     "std": [[0.5, 0.5, 0.0], [0.5, 0.5, -0.5], [0.5, 0.5, math.nan], [math.inf] * 3, [1e-60] * 3, [True] * 3],
     "fill": [[0, 0], [0, 0, 256], [0, 0, -1], [0.5] * 3],
     "color_order": ["BGR", None],
+    "exif": [1, "yes", None],
 }
 
 

@@ -166,7 +166,9 @@ def _manifest(
     chosen = recipe.choices(plan.asked or plan.settings)
     macs = {name: getattr(plan, name) for name in ("backbone", "dense", "embed", "head", "setup")}
     return Manifest(
-        model=ModelInfo(recipe.name, recipe.title, recipe.timm, subject.classes, plan.shape.num_prefix, grid),
+        model=ModelInfo(
+            recipe.name, recipe.title, recipe.timm, subject.classes, plan.shape.num_prefix, grid, subject.activation
+        ),
         weights=WeightsInfo(built.source, built.detail, built.sha256, list(built.notes)),
         method=plan.settings.name,
         settings=plan.settings.described(),

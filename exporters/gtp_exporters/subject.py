@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,15 +31,16 @@ CHUNK = 8
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}
 
 
-def preprocessing_of(model: Any) -> Preprocessing:
-    """Return the preprocessing of a timm model, at the image size it was made with.
+def preprocessing_of(model: Any, exif: bool = False) -> Preprocessing:
+    """Return the preprocessing of a timm model, at the image size it was made with; ``exif`` is its setting.
 
     Raises:
         ConfigError: the recipe's ``preprocessing`` holds something that is none.
     """
     try:
         config = resolve_model_data_config(model)
-        return to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+        made = to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+        return replace(made, exif=exif)
     except (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, ManifestError) as error:
         reason = one_line(error).removesuffix(": export again")
         raise ConfigError(f"the model's preprocessing cannot be used ({reason}): mend it in the recipe") from error
@@ -80,6 +81,12 @@ class Subject:
         return self.built.model
 
     @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """What makes probabilities of logits: "softmax" or "sigmoid"."""
+        sigmoid = self.classes == 1 or self.built.recipe.activation == "sigmoid"
+        return "sigmoid" if sigmoid else "softmax"
+
+    @property
     def output(self) -> str:
         """The name of the first output."""
         return "logits" if self.classes else "features"
@@ -95,9 +102,17 @@ def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions
     built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed)
     features, note = gives_features(built.model, recipe.timm, options.head, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
+    _check_activation(built.recipe, classes)
     (labels, label_ids), unnamed = names_of(built, classes)
     notes = (*built.notes, *filter(None, (note, unnamed)))
-    return Subject(built, preprocessing_of(built.model), classes, labels, label_ids, notes)
+    return Subject(built, preprocessing_of(built.model, built.recipe.exif), classes, labels, label_ids, notes)
+
+
+def _check_activation(recipe: Recipe, classes: int) -> None:
+    if recipe.activation is not None and not classes:
+        raise ConfigError(f"activation {recipe.activation} has no effect, as the output is features: leave it out")
+    if recipe.activation == "softmax" and classes == 1:
+        raise ConfigError("the softmax of one logit is always 1: leave --activation (activation) out, or say sigmoid")
 
 
 def reference_images(subject: Subject, options: ExportOptions) -> ReferenceImages:
@@ -107,7 +122,8 @@ def reference_images(subject: Subject, options: ExportOptions) -> ReferenceImage
         ImageError: no images, or one that cannot be read.
     """
     own = subject.built.recipe.images
-    known = (subject.preprocessing, subject.labels, subject.label_ids, subject.classes)
+    classes = 2 if subject.classes == 1 else subject.classes
+    known = (subject.preprocessing, subject.labels, subject.label_ids, classes)
     if options.data is not None:
         return folder_images(options.data, *known)
     if own is not None:
@@ -138,11 +154,16 @@ def calibrated(
                 "calibration yet; leave out --calib-data"
             )
         return settings
-    return calibrate_on(subject.model, settings, folder or subject.built.recipe.calibration, progress)
+    recipe = subject.built.recipe
+    return calibrate_on(subject.model, settings, folder or recipe.calibration, progress, exif=recipe.exif)
 
 
-def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet) -> GTPConfig:
+def calibrate_on(
+    model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet, *, exif: bool = False
+) -> GTPConfig:
     """Return the settings with z measured on the images of a folder, at most ``LIMIT`` spread over it.
+
+    ``exif`` says whether they are turned by their EXIF orientation.
 
     Raises:
         ConfigError: no folder, or nothing to calibrate.
@@ -153,7 +174,7 @@ def calibrate_on(model: Any, config: GTPConfig, folder: Path | None, progress: P
             "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of a few dozen "
             "training images"
         )
-    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model)
+    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model, exif)
 
     def batch(start: int) -> torch.Tensor:
         progress("calibrating thresholds", start / len(paths))

@@ -24,8 +24,12 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", show_default=False)],
     topk: Annotated[int, typer.Option(help="Number of classes to show, best first.", min=1)] = 5,
     exif: Annotated[
-        bool, typer.Option(help="Rotate images by their EXIF orientation, which timm's evaluation ignores.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Rotate images by their EXIF orientation (default: as the manifest says; timm's evaluation does not).",
+            show_default=False,
+        ),
+    ] = None,
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
     ] = False,

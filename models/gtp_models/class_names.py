@@ -71,14 +71,16 @@ def names_of(built: "BuiltModel", classes: int) -> tuple[Names, str]:
 
     Args:
         built: the model.
-        classes: its number of classes; 0 if it outputs features.
+        classes: its number of classes; 0 if it outputs features. One logit has two names, or the one of its class 1.
 
     Raises:
         ConfigError: the recipe gives another number of names.
     """
     labels = built.recipe.labels
     if isinstance(labels, list):
-        _check_number(len(labels), classes)
+        if classes == 1 and len(labels) == 1:
+            labels = [f"not {labels[0]}", labels[0]]
+        _check_number(len(labels), 2 if classes == 1 else classes)
         return (labels, None), ""
     if labels == IMAGENET:
         _check_number(1000, classes)

@@ -14,7 +14,7 @@ _DIMENSIONS = range(256, 2049)  # of the space that images and texts share
 
 def without_head(recipe: Recipe) -> Recipe:
     """Return a recipe whose model ends after pooling (timm's ``num_classes=0``)."""
-    return replace(recipe, model_args=recipe.model_args | {"num_classes": 0}, labels=None)
+    return replace(recipe, model_args=recipe.model_args | {"num_classes": 0}, labels=None, activation=None)
 
 
 def gives_features(model: Any, name: str, head: str = "auto", projection: bool = False) -> tuple[bool, str]:

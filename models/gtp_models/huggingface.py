@@ -44,6 +44,7 @@ class HubModel:
         model_args: arguments of ``timm.create_model``.
         preprocessing: entries of timm's pretrained configuration.
         labels: class names; None where unknown.
+        activation: "softmax" or "sigmoid", where the configuration says.
         projection: whether the head is a projection into a space of embeddings, not a classifier.
         layer_norm_eps: of every LayerNorm; None leaves timm's.
         antialias: whether position embeddings are resampled with antialiasing (timm's way) or without.
@@ -57,6 +58,7 @@ class HubModel:
     model_args: dict[str, Any]
     preprocessing: dict[str, Any]
     labels: list[str] | None = None
+    activation: str | None = None
     projection: bool = False
     layer_norm_eps: float | None = None
     antialias: bool = True
@@ -208,7 +210,8 @@ def _of_transformers(path: Path, config: Mapping[str, Any]) -> HubModel:
     labels = _labels(config) if args["num_classes"] and "ForImageClassification" in head else None
     projection = args["num_classes"] > 0 and labels is None and "ForImageClassification" not in head
     eps = float(vision.get("layer_norm_eps", 1e-6 if "siglip" in kind_name or "dinov2" in kind_name else 1e-5))
-    return HubModel(path, name, args, preprocessing, labels, projection, eps, False, size, kind_name)
+    activation = _classifies_by(path, config) if args["num_classes"] and "ForImageClassification" in head else None
+    return HubModel(path, name, args, preprocessing, labels, activation, projection, eps, False, size, kind_name)
 
 
 def _vision_config(path: Path, config: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -284,6 +287,18 @@ def _classes(config: Mapping[str, Any], vision: Mapping[str, Any], head: str) ->
     if head in ("CLIPModel", "CLIPVisionModelWithProjection"):
         return int(config.get("projection_dim", vision.get("projection_dim", 512)))
     return 0
+
+
+def _classifies_by(path: Path, config: Mapping[str, Any]) -> str | None:
+    """Return the activation that ``problem_type`` asks for."""
+    kind = config.get("problem_type")
+    activations = {None: None, "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+    if kind not in activations:
+        raise UnsupportedModelError(
+            f"{path} has the problem_type {one_line(kind, 40)}: its outputs are values, not classes; where they are "
+            "logits of classes, write single_label_classification or multi_label_classification into config.json"
+        )
+    return activations[kind]
 
 
 def _labels(config: Mapping[str, Any]) -> list[str] | None:

@@ -102,7 +102,7 @@ def _build_auto(recipe: Recipe, seed: int) -> BuiltModel:
 
 
 def _create(recipe: Recipe, pretrained: bool = False) -> Any:
-    return create(recipe.timm, recipe.model_args, recipe.preprocessing, pretrained)
+    return create(recipe.timm, recipe.model_args, recipe.overlay, pretrained)
 
 
 def _check_parameters(recipe: Recipe) -> None:
@@ -123,7 +123,7 @@ def outline(recipe: Recipe) -> Any:
         ConfigError: timm rejects the arguments.
         UnknownModelError: timm has no such model.
     """
-    return create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
+    return create_outline(recipe.timm, recipe.model_args, recipe.overlay)
 
 
 def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     added = _add(commands, predict)
     added.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     added.add_argument("--topk", type=int, default=5, help="number of classes, best first")
-    added.add_argument("--exif", action="store_true", help="rotate images by their EXIF orientation")
+    added.add_argument("--exif", action=argparse.BooleanOptionalAction, help="rotate images by their EXIF orientation")
     added.add_argument("--allow-random", action="store_true", help="predict even if the weights are random")
     added = _common(commands, install)
     added.set_defaults(run=install)

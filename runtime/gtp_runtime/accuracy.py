@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.measures import divergence, hits
+from gtp_runtime.measures import agree, divergence, hits
 
 Scores = dict[str, np.ndarray]  # (N,) by name; a name is there where it is known
 NAMED = 100  # images that cannot be read whose names are kept
@@ -52,13 +52,18 @@ class Accuracy:
         return asdict(self)
 
 
-def score(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None) -> Scores:
-    """Score (N, classes) logits of a file, N > 0, and of its dense baseline against (N,) classes, image by image."""
+def score(
+    logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None, activation: str = "softmax"
+) -> Scores:
+    """Score (N, classes) logits of a file, N > 0, and of its dense baseline against (N,) classes, image by image.
+
+    ``activation`` is the model's: with "sigmoid", agreement is of all classes above 0.5.
+    """
     scores: Scores = {}
     if classes is not None:
         scores |= {"top1": hits(logits, classes), "top5": hits(logits, classes, 5)}
     if dense is not None:
-        scores |= {"agreement": logits.argmax(1) == dense.argmax(1), "divergence": divergence(dense, logits)}
+        scores |= {"agreement": agree(logits, dense, activation), "divergence": divergence(dense, logits, activation)}
     if dense is not None and classes is not None:
         scores |= {"dense_top1": hits(dense, classes), "dense_top5": hits(dense, classes, 5)}
         scores |= {"top1_drop": scores["dense_top1"].astype(np.float64) - scores["top1"]}

@@ -145,7 +145,10 @@ def _scores(job: Job, readable: list[tuple[int, Inputs]], stop: int) -> list[Sco
         return job.all_files[number].logits(pixels, names)
 
     dense = None if job.dense is None else logits(-1)
-    return [score(logits(number), dense, classes) if done < stop else {} for number, done in enumerate(job.done)]
+    activation = job.files[0].manifest.model.activation
+    return [
+        score(logits(number), dense, classes, activation) if done < stop else {} for number, done in enumerate(job.done)
+    ]
 
 
 class Checkpoint:

@@ -161,7 +161,7 @@ class Model:
             progress(task, min(1.0, (start + self.batch) / len(images)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def preprocess(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
+    def preprocess(self, image: ImageLike, *, exif: bool | None = None) -> np.ndarray:
         """Return one image's input: (3, H, W) float32, or (H, W, 3) uint8 where the graph normalises by itself."""
         return self.prepare(self.manifest.preprocessing.pixels(image, exif=exif))
 
@@ -175,7 +175,7 @@ class Model:
         images: ImageLike | Sequence[ImageLike],
         topk: int = 5,
         *,
-        exif: bool = False,
+        exif: bool | None = None,
         allow_random: bool = False,
         timeout: float | None = None,
     ) -> list[Any]:
@@ -185,7 +185,8 @@ class Model:
             images: a path, the bytes of an image file, an open file, a Pillow image, an (H, W, 3) uint8 RGB array, or a
                 list of these. ``gtp_runtime.from_bgr`` and ``from_nv12`` make arrays of a camera's frames.
             topk: number of classes to return, best first; 1 or more.
-            exif: rotate images by their EXIF orientation; off by default, as in timm's evaluation.
+            exif: rotate images by their EXIF orientation, or not (default: as ``preprocessing.exif`` of the manifest
+                says; timm's evaluation does not).
             allow_random: predict even if the weights are random.
             timeout: seconds that running all the images together may take, without reading them; None for any.
 
@@ -206,7 +207,7 @@ class Model:
         if not listed:
             return []
         pixels = np.stack([self.preprocess(image, exif=exif) for image in listed])
-        answers = best_classes(self.logits(pixels, listed, timeout=timeout), self.manifest.labels, topk)
+        answers = self._best(self.logits(pixels, listed, timeout=timeout), topk)
         return answers if several else answers[0]
 
     def predict_each(
@@ -214,7 +215,7 @@ class Model:
         images: Iterable[ImageLike],
         topk: int = 5,
         *,
-        exif: bool = False,
+        exif: bool | None = None,
         allow_random: bool = False,
         workers: int | None = None,
     ) -> Iterator[tuple[ImageLike, Answer]]:
@@ -236,9 +237,12 @@ class Model:
         self._check_prediction(topk, allow_random)
 
         def classify(pixels: np.ndarray, names: list[ImageLike]) -> list[list[Prediction]]:
-            return best_classes(self.logits(pixels, names), self.manifest.labels, topk)
+            return self._best(self.logits(pixels, names), topk)
 
         return predict_each(images, partial(self.preprocess, exif=exif), classify, self.batch, count_workers(workers))
+
+    def _best(self, logits: np.ndarray, topk: int) -> list[list[Prediction]]:
+        return best_classes(logits, self.manifest.labels, topk, self.manifest.model.activation)
 
     def _check_prediction(self, topk: int, allow_random: bool) -> None:
         self.check_classes("a prediction")
@@ -293,6 +297,7 @@ class Model:
             None if dense else _kept_sets(outputs, reference),
             classes=not self.manifest.gives_features,
             min_kept=min_kept,
+            activation=self.manifest.model.activation,
         )
 
     def _precision(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime.errors import InputError, ManifestError
-from gtp_runtime.measures import cosine, divergence, hits
+from gtp_runtime.measures import agree, cosine, divergence, hits
 from gtp_runtime.precisions import PRECISIONS, ParityLimits
 from gtp_runtime.text import number, percent
 
@@ -223,6 +223,7 @@ def compare(
     *,
     classes: bool = True,
     min_kept: float | None = None,
+    activation: str = "softmax",
 ) -> Parity:
     """Compare (N, classes) logits, or (N, dim) features.
 
@@ -235,6 +236,7 @@ def compare(
         classes: False for features, which have no best class and no probabilities.
         min_kept: the share of images, 0..1, whose kept sets must agree (default: by precision, see
             ``precisions.PRECISIONS``).
+        activation: what makes probabilities of logits: "softmax", or "sigmoid" for each class by itself.
 
     Raises:
         InputError: nothing to compare, outputs of another shape than expected, a ``min_kept`` outside 0..1, an unknown
@@ -246,21 +248,21 @@ def compare(
         raise InputError(f"parity compares two equal (N, classes) arrays, not {answers.shape} with {expected.shape}")
     traced = kept is not None and kept.propagated is not None
     everyone = np.ones(len(answers), bool)
-    agree, alike, layers = kept.agreement() if kept is not None and traced else (everyone, everyone, [])
+    same, alike, layers = kept.agreement() if kept is not None and traced else (everyone, everyone, [])
     merges = any(layer.receivers is not None for layer in layers)
     errors = np.abs(answers - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
     parity = Parity(
         images=len(answers),
         precision=precision,
-        top1_agreement=float((answers.argmax(1) == expected.argmax(1)).mean()) if classes else None,
-        kept_agreement=float(agree.mean()) if layers else None,
+        top1_agreement=float(agree(answers, expected, activation).mean()) if classes else None,
+        kept_agreement=float(same.mean()) if layers else None,
         kept_overlap=float(np.mean([layer.overlap for layer in layers])) if layers else None,
         min_kept=limits.kept if layers else None,
-        receiver_agreement=float(alike[agree].mean()) if merges and agree.any() else None,
+        receiver_agreement=float(alike[same].mean()) if merges and same.any() else None,
         max_abs_fraction=float(errors[alike].max()) if alike.any() else None,
         max_abs_fraction_all=float(errors.max()),
         cosine=float(cosine(answers, expected).min()),
-        kl=float(divergence(expected, answers).max()) if classes else None,
+        kl=float(divergence(expected, answers, activation).max()) if classes else None,
         layers=layers,
         top1=_top1(answers, labels),
         dense_top1=_top1(dense, labels),

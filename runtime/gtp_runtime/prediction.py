@@ -15,7 +15,7 @@ from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import AnswerError, ImageError, InputError, RandomWeightsError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import Manifest
-from gtp_runtime.measures import log_softmax
+from gtp_runtime.measures import probabilities
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,17 +62,19 @@ def check_answers(answers: np.ndarray, images: Sequence[object], file: str) -> N
         )
 
 
-def best_classes(logits: np.ndarray, labels: Sequence[str] | None, topk: int) -> list[list[Prediction]]:
-    """Return the ``topk`` best classes of each image, best first, from finite (N, classes) logits."""
-    return [_best(row, labels, topk) for row in log_softmax(logits)]
+def best_classes(
+    logits: np.ndarray, labels: Sequence[str] | None, topk: int, activation: str = "softmax"
+) -> list[list[Prediction]]:
+    """Return the ``topk`` best classes of each image, best first, from finite (N, classes) logits.
+
+    With the ``activation`` "sigmoid" each class has a probability by itself. One logit is two classes: 0 and 1.
+    """
+    return [_best(row, labels, topk) for row in probabilities(logits, activation)]
 
 
-def _best(log_probabilities: np.ndarray, labels: Sequence[str] | None, topk: int) -> list[Prediction]:
-    order = np.argsort(-log_probabilities, kind="stable")[:topk]
-    return [
-        Prediction(labels[index] if labels else str(index), int(index), float(np.exp(log_probabilities[index])))
-        for index in order
-    ]
+def _best(shares: np.ndarray, labels: Sequence[str] | None, topk: int) -> list[Prediction]:
+    order = np.argsort(-shares, kind="stable")[:topk]
+    return [Prediction(labels[index] if labels else str(index), int(index), float(shares[index])) for index in order]
 
 
 Answer = list[Prediction] | ImageError

@@ -140,7 +140,7 @@ def check_arrays(reference: Reference) -> None:
     if reference.dense_answers is not None:
         _check_answers(f"dense_{reference.output}", reference.dense_answers, answers.shape)
     if reference.labels is not None:
-        _check_labels(reference.labels, len(images), answers.shape[1] if reference.output == "logits" else None)
+        _check_labels(reference.labels, len(images), max(2, answers.shape[1]) if reference.output == "logits" else None)
     for layer, gap in enumerate(reference.gap):
         if gap.shape != (len(images),) or gap.dtype.kind != "f" or np.isnan(gap).any():
             raise ValueError(f"layer{layer}/gap is {_described(gap)}, not ({len(images)},) floats")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -106,14 +107,17 @@ def relative_error(dense: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 DIVERGENCE = Distance("divergence", "nats", divergence)
+BY_CLASS = Distance("divergence", "nats", partial(divergence, activation="sigmoid"))
 RELATIVE = Distance("relative error", "of the square", relative_error)
 
 
-def distance_of(output: str, own: Measure | None = None) -> Distance:
-    """Return the distance of a kind of output: "logits", or any other; or the user's own."""
+def distance_of(output: str, own: Measure | None = None, activation: str = "softmax") -> Distance:
+    """Return the distance of a kind of output: "logits" with their activation, or any other; or the user's own."""
     if own is not None:
         return Distance(getattr(own, "__name__", "distance"), "", own)
-    return DIVERGENCE if output == "logits" else RELATIVE
+    if output != "logits":
+        return RELATIVE
+    return BY_CLASS if activation == "sigmoid" else DIVERGENCE
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,8 @@ def score_shard(job: Job) -> Tally:
         tally.add_unreadable(problem)
     if len(pixels):
         outputs = _outputs(job, pixels)
-        has_classes = subject_of(job.source).output == "logits"
-        scores = score(outputs, job.dense, classes) if has_classes else {}
+        subject = subject_of(job.source)
+        scores = score(outputs, job.dense, classes, subject.activation) if subject.output == "logits" else {}
         if job.dense is not None:
             scores["divergence"] = job.distance.measure(job.dense, outputs)
         tally.add(scores, len(pixels))

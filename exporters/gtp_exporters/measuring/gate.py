@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.measures import cosine, divergence, hits, standard_error
+from gtp_runtime.measures import agree, cosine, divergence, hits, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
 
@@ -76,6 +76,7 @@ def judge(
     num_prop: Sequence[int],
     tokens: int,
     limits: GateLimits,
+    activation: str = "softmax",
 ) -> GateReport:
     """Compare the outputs of a quantised file with those of its twin on the same images.
 
@@ -88,17 +89,18 @@ def judge(
         num_prop: how many tokens leave in each layer; none for a dense file.
         tokens: image tokens before the first layer.
         limits: what is allowed.
+        activation: what makes probabilities of logits: "softmax" or "sigmoid".
     """
     name = next(iter(twin))
     classes = name == "logits"
     answers, expected = found[name], twin[name]
-    apart = divergence(expected, answers) if classes else None
+    apart = divergence(expected, answers, activation) if classes else None
     drop = None if labels is None or not classes else 100 * (hits(expected, labels) - 1.0 * hits(answers, labels))
     report = GateReport(
         file=file,
         images=len(answers),
         origin=origin,
-        agreement=float((answers.argmax(1) == expected.argmax(1)).mean()) if classes else None,
+        agreement=float(agree(answers, expected, activation).mean()) if classes else None,
         top1=None if drop is None or labels is None else float(hits(answers, labels).mean()),
         twin_top1=None if drop is None or labels is None else float(hits(expected, labels).mean()),
         drop=None if drop is None else float(drop.mean()),

@@ -158,14 +158,21 @@ class Graphs:
         if not settings.needs_calibration:
             return candidate.plan
         assert isinstance(settings, GTPConfig)
-        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress))
+        exif = self.source.recipe.exif
+        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, exif=exif))
 
 
 def manifest_of(subject: Subject) -> Manifest:
     """Return the manifest of a model of which nothing is exported yet: its classes, weights and preprocessing."""
     built, shape = subject.built, model_shape(subject.model)
     model = ModelInfo(
-        built.recipe.name, built.recipe.title, built.recipe.timm, subject.classes, shape.num_prefix, list(shape.grid)
+        built.recipe.name,
+        built.recipe.title,
+        built.recipe.timm,
+        subject.classes,
+        shape.num_prefix,
+        list(shape.grid),
+        subject.activation,
     )
     weights = WeightsInfo(built.source, built.detail, built.sha256)
     names = (subject.labels, subject.label_ids)

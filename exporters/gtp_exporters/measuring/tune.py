@@ -199,10 +199,11 @@ class _Tuning:
         settings = self.source.recipe.settings()
         if settings.needs_calibration:
             assert isinstance(settings, GTPConfig)
-            settings = calibrate_on(self.graphs.model, settings, self.graphs.calibration, self.progress)
+            exif = self.graphs.source.recipe.exif
+            settings = calibrate_on(self.graphs.model, settings, self.graphs.calibration, self.progress, exif=exif)
         source = replace(self.source, sha256=subject.built.sha256)
         question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        distance = distance_of(subject.output)
+        distance = distance_of(subject.output, activation=subject.activation)
         self.judge = Judge(
             source, self.split, self.workers, self.place / DENSE, question, distance, self.deadline.check
         )

@@ -128,7 +128,7 @@ def _unseen(paths: Sequence[Path], used: Sequence[Path]) -> list[Path]:
 def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str) -> Judges:
     chosen = spread(paths, MOST_JUDGES)
     try:
-        labels = class_indices(folder, chosen, manifest.labels, manifest.label_ids, manifest.model.num_classes)
+        labels = class_indices(folder, chosen, manifest.labels, manifest.label_ids, manifest.model.named_classes)
     except ImageError:  # the folders are no classes: there is still agreement to judge by
         labels = None
     pixels = np.stack([manifest.preprocessing.pixels(path) for path in chosen])

@@ -68,8 +68,10 @@ class Job:
         self._twin = self._twin or self._outputs(self.opened(self.source.model))
         num_prop = [] if self.entry.role == "dense" else self.manifest.num_prop
         tokens = int(np.prod(self.manifest.model.grid))
-        judges = self.judges
-        report = judge(self.file, found, self._twin, judges.labels, judges.origin, num_prop, tokens, self.limits)
+        judges, activation = self.judges, self.manifest.model.activation
+        report = judge(
+            self.file, found, self._twin, judges.labels, judges.origin, num_prop, tokens, self.limits, activation
+        )
         return Attempt(self, graph, tuple(kept), report)
 
     def opened(self, graph: ir.Model) -> Callable[[np.ndarray], Outputs]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gtp_runtime import Manifest, Model
 from gtp_runtime.images.folders import spread
+from gtp_runtime.measures import as_classes
 from gtp_runtime.prediction import check_answers
 from gtp_runtime.reference import Reference
 
@@ -63,7 +64,7 @@ def samples_of_files(model: Model, paths: Sequence[str | PathLike[str]]) -> list
         left, receivers = (
             np.split(outputs[name][index], ends) if name in outputs else None for name in ("propagated", "received_by")
         )
-        facts = {} if manifest.gives_features else {"model": _class(int(answers[index].argmax()), manifest)}
+        facts = {} if manifest.gives_features else {"model": _best(answers[index], manifest)}
         samples.append(Sample(Path(path).name, pixels[index], left or [], receivers, facts))
     return samples
 
@@ -79,12 +80,16 @@ def _of_pack(pack: Reference, index: int, manifest: Manifest) -> Sample:
     if pack.labels is not None:
         facts["class"] = _class(int(pack.labels[index]), manifest)
     if not manifest.gives_features:
-        facts["model"] = _class(int(pack.answers[index].argmax()), manifest)
+        facts["model"] = _best(pack.answers[index], manifest)
         if pack.dense_answers is not None:
-            facts["dense"] = _class(int(pack.dense_answers[index].argmax()), manifest)
+            facts["dense"] = _best(pack.dense_answers[index], manifest)
     receivers = None if pack.received_by is None else [ids[index] for ids in pack.received_by]
     left = [ids[index] for ids in pack.propagated]
     return Sample(f"image {index} of the reference", pack.images[index], left, receivers, facts)
+
+
+def _best(logits: np.ndarray, manifest: Manifest) -> str:
+    return _class(int(as_classes(logits[None])[0].argmax()), manifest)
 
 
 def _class(index: int, manifest: Manifest) -> str:

@@ -33,8 +33,10 @@ class Recipe:
         timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
-        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …).
+        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …), and "exif".
         labels: "imagenet-1k", a list of class names, or None for those of timm's weights (``class_names.names_of``).
+        activation: what makes probabilities of logits: "softmax", or "sigmoid" (each class by itself); None is
+            "softmax", and "sigmoid" for one logit.
         weights: a weights file of the recipe's own, relative to the recipe file.
         weights_img_size: (height, width) in pixels that a weights file was trained with, where it is not the pretrained
             size of timm's model.
@@ -58,6 +60,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     labels: str | list[str] | None = None
+    activation: str | None = None
     weights: Path | None = None
     weights_img_size: tuple[int, int] | None = None
     ema: bool = True
@@ -71,6 +74,16 @@ class Recipe:
     def __post_init__(self) -> None:
         if problem := next(problems(self.preprocessing), ""):
             raise ConfigError(f"recipe {self.name}: {problem}")
+
+    @property
+    def overlay(self) -> dict[str, Any]:
+        """What replaces timm's pretrained configuration: ``preprocessing`` without what timm does not have."""
+        return {name: value for name, value in self.preprocessing.items() if name != "exif"}
+
+    @property
+    def exif(self) -> bool:
+        """Whether images are turned by their EXIF orientation."""
+        return bool(self.preprocessing.get("exif", False))
 
     def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
         """Return a method's settings: the recipe's, if the method takes them, with the overrides that are not None.
@@ -231,6 +244,7 @@ def _from_directory(path: Path, img_size: tuple[int, int] | None, title: str) ->
         model_args=hub_model.model_args,
         preprocessing=hub_model.preprocessing,
         labels=hub_model.labels,
+        activation=hub_model.activation,
         weights=path,
         projection=hub_model.projection,
     )
@@ -291,7 +305,7 @@ def _with_choices(recipe: Recipe) -> Recipe:
     from gtp_models.frame.patch import check_supported
     from gtp_models.timm_models import create_outline
 
-    model = create_outline(recipe.timm, recipe.model_args, recipe.preprocessing)
+    model = create_outline(recipe.timm, recipe.model_args, recipe.overlay)
     check_supported(model)
     gtp, why = choose(model)
     return replace(recipe, gtp=gtp, why=why)

@@ -62,6 +62,10 @@ def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
     return lambda value: "" if value in names else f"choose one of {', '.join(names)}"
 
 
+def _switch(value: Any) -> str:
+    return "" if isinstance(value, bool) else "say true or false"
+
+
 def _classes(value: Any) -> str:
     return "" if isinstance(value, int) and value >= 0 else "give a whole number"
 
@@ -74,4 +78,5 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "interpolation": _one_of(INTERPOLATIONS),
     "input_size": _input_size,
     "num_classes": _classes,
+    "exif": _switch,
 }

@@ -17,6 +17,7 @@ MOST_LAYERS = 512
 FILES = ("weights", "images", "calibration")
 SIZES = ("weights_img_size",)
 SWITCHES = ("projection", "ema", "random_head")
+ACTIVATIONS = ("softmax", "sigmoid")
 IMAGENET = "imagenet-1k"
 TABLES = ("gtp", "model_args", "preprocessing", "reference")
 
@@ -82,6 +83,7 @@ def _problems(values: Any, names: Collection[str]) -> Iterator[str]:
         (("name", "title", "timm", *FILES), _is_line, "a line of text"),
         (TABLES, _is_table, "settings by name (num_prop: 8)"),
         (("labels",), _is_labels, f"{IMAGENET}, or a list of names in quotes"),
+        (("activation",), lambda value: value in ACTIVATIONS, " or ".join(ACTIVATIONS)),
         (SWITCHES, _is_switch, "true or false"),
         (SIZES, _is_size, "height and width in pixels"),
     ):

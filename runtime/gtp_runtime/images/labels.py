@@ -74,7 +74,7 @@ def find_image_set(
 def _by_folder(folder: Path, names: np.ndarray, manifest: Manifest, by_order: bool) -> ImageSet:
     own = {name.partition(SEPARATOR)[0] for name in names}
     of_name = {os.fsdecode(name): name for name in own}
-    known = (manifest.labels, manifest.label_ids, manifest.model.num_classes)
+    known = (manifest.labels, manifest.label_ids, manifest.model.named_classes)
     indices = classes_of_folders(folder, of_name, *known, by_order)
     classes = {of_name[name]: index for name, index in indices.items()}
     found = np.fromiter((classes[name.partition(SEPARATOR)[0]] for name in names), np.int32, len(names))
@@ -335,7 +335,7 @@ def _ilsvrc_ids(path: Path) -> dict[str, str]:
 
 
 def _classes(path: Path, words: list[str], manifest: Manifest) -> np.ndarray:
-    known = classes_of_names(words, manifest.labels, manifest.label_ids, manifest.model.num_classes)
+    known = classes_of_names(words, manifest.labels, manifest.label_ids, manifest.model.named_classes)
     if known is None:
         raise ImageError(
             f"{path} holds classes that this model does not have (it says {listed(words)}): give its labels"

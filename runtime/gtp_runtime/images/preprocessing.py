@@ -20,7 +20,8 @@ FLOAT32 = np.finfo(np.float32)
 class Preprocessing:
     """The preprocessing of an image, for any programming language; sizes are [height, width] in pixels.
 
-    1. decode to 8-bit RGB (``gtp_runtime.images.decoding`` describes every image mode); 2. resize to ``resize``
+    1. decode to 8-bit RGB (``gtp_runtime.images.decoding`` describes every image mode), turned as its camera says if
+    ``exif``; 2. resize to ``resize``
     according to ``resize_mode``, with ``interpolation`` (antialiased, as in Pillow); 3. pad with ``fill`` if the image
     is smaller than ``crop``, and take a centre crop; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in
     (channel, row, column) order.
@@ -34,6 +35,7 @@ class Preprocessing:
         mean, std: three numbers for values in 0..1.
         fill: RGB colour 0..255 around an image that is smaller than the crop.
         color_order: always "RGB".
+        exif: whether images are turned by their EXIF orientation, which timm's evaluation ignores.
 
     Raises:
         ManifestError: an invalid value: a mean that is not finite, a std of 0, an unknown name.
@@ -47,16 +49,17 @@ class Preprocessing:
     std: list[float]
     fill: list[int]
     color_order: str = "RGB"
+    exif: bool = False
 
     def __post_init__(self) -> None:
         _check(asdict(self))
 
-    def __call__(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
-        """Return the input (3, H, W) float32 of one image; ``exif`` turns it as its camera says."""
+    def __call__(self, image: ImageLike, *, exif: bool | None = None) -> np.ndarray:
+        """Return the input (3, H, W) float32 of one image; ``exif`` replaces the setting of this name."""
         return self.normalise(self.pixels(image, exif=exif))
 
-    def pixels(self, image: ImageLike, *, exif: bool = False) -> np.ndarray:
-        """Return the (H, W, 3) uint8 pixels that the model sees.
+    def pixels(self, image: ImageLike, *, exif: bool | None = None) -> np.ndarray:
+        """Return the (H, W, 3) uint8 pixels that the model sees; ``exif`` replaces the setting of this name.
 
         The whole image is resized, then cut. To resize only the part that the crop needs (Pillow's ``box``, which is
         float32) would be cheaper, and gives other values than timm's transform does: in 191 of 200 images of noise.
@@ -65,7 +68,7 @@ class Preprocessing:
         Raises:
             ImageError: an image that cannot be read, or is too long and thin to be resized so.
         """
-        picture = open_image(image, exif=exif)
+        picture = open_image(image, exif=self.exif if exif is None else exif)
         size = self._resized(picture.width, picture.height)
         _check_work(picture.size, size)
         if size != picture.size:
@@ -131,6 +134,8 @@ def _check(values: Mapping[str, Any]) -> None:
         found = values[name]
         if not isinstance(found, list | tuple) or len(found) != count or not all(fits(value) for value in found):
             raise ManifestError(f"preprocessing.{name} is {found!r:.60}, not {expected}: export again")
+    if not isinstance(values["exif"], bool):
+        raise ManifestError(f"preprocessing.exif is {values['exif']!r:.60}, not true or false: export again")
     words = (("resize_mode", RESIZE_MODES), ("interpolation", INTERPOLATIONS), ("color_order", ("RGB",)))
     for name, known in words:
         if values[name] not in known:

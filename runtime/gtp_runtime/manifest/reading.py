@@ -100,7 +100,7 @@ def _contradictions(manifest: Manifest, values: Any) -> Iterator[str]:
     """Yield what is wrong though each value by itself could be right."""
     if _is_deeper(values, DEEPEST):
         yield f"it is nested more than {DEEPEST} levels deep"
-    classes, images = manifest.model.num_classes, manifest.reference.get("images", "")
+    classes, images = manifest.model.named_classes, manifest.reference.get("images", "")
     for name, labels in (("labels", manifest.labels), ("label_ids", manifest.label_ids)):
         if labels is not None and len(labels) != classes:
             yield f"{name} has {len(labels)} names for {classes} classes"

@@ -6,7 +6,7 @@ is refused when somebody asks for it (``Manifest.entry``), and hides no other fi
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta, ValidationError, convert
 
@@ -191,6 +191,8 @@ class ModelInfo:
         num_classes: number of classes; 0 if the output is features instead of logits.
         num_prefix: number of prefix tokens (class, distillation, registers).
         grid: rows and columns of patches.
+        activation: what makes probabilities of logits: "softmax", or "sigmoid" for each class by itself (several labels
+            an image; one logit, whose two classes are 0 and 1).
     """
 
     name: Text
@@ -199,6 +201,12 @@ class ModelInfo:
     num_classes: Classes
     num_prefix: Classes
     grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+    @property
+    def named_classes(self) -> int:
+        """How many classes have names and folders: two for one logit."""
+        return 2 if self.num_classes == 1 else self.num_classes
 
 
 @dataclass(frozen=True)

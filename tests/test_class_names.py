@@ -129,5 +129,5 @@ def test_switches_are_kept_in_recipe_files(tmp_path: Path) -> None:
     again = load_recipe(str(tmp_path / "own.yaml"))
     assert (again.ema, again.random_head, again.weights_img_size) == (False, True, (16, 32))
     (tmp_path / "wrong.yaml").write_text("timm: vit_tiny_patch16_224\nema: 1\n")
-    with pytest.raises(ConfigError, match="ema takes true or false"):
+    with pytest.raises(ConfigError, match="ema takes"):
         load_recipe(str(tmp_path / "wrong.yaml"))

@@ -26,6 +26,7 @@ from gtp_runtime.manifest import Manifest, file_sha256, write_manifest
 from gtp_runtime.reference import Reference
 
 LEAN = ExportOptions(simplify=False)
+ALONE = ExportOptions(simplify=False, dense=False)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning"),
     pytest.mark.usefixtures("short_timing"),
@@ -68,7 +69,7 @@ def test_the_proof_is_kept(tmp_path: Path) -> None:
 
 
 def test_without_proof(tmp_path: Path) -> None:
-    exported = export(TINY, tmp_path / "out", weights="random", options=LEAN, check=False)
+    exported = export(TINY, tmp_path / "out", weights="random", options=ALONE, check=False)
     assert (exported.proof, exported.manifest.results) == (None, {})
 
 
@@ -105,7 +106,7 @@ def test_settings_of_any_method(tmp_path: Path, method: str) -> None:
 
 def test_settings_are_resolved_in_the_manifest(tmp_path: Path) -> None:
     asked = GTPConfig(keep=0.85, num_neighbours=4, schedule="even")
-    exported = export(TINY, tmp_path / "out", weights="random", options=LEAN, settings=asked, check=False)
+    exported = export(TINY, tmp_path / "out", weights="random", options=ALONE, settings=asked, check=False)
     manifest = exported.manifest
     assert manifest.settings == GTPConfig(num_prop=tuple(manifest.num_prop), num_neighbours=4).described()
     assert manifest.settings["preset"] == "paper"
@@ -232,7 +233,7 @@ def test_the_command_exits_with_3(
 ) -> None:
     recipe, place = tmp_path / "tiny.yaml", tmp_path / "out"
     recipe.write_text(json.dumps({"timm": TINY.timm, "gtp": TINY.gtp, "model_args": TINY.model_args}), "utf-8")
-    common = ("export", recipe, "-o", place, "--no-simplify", "-q")
+    common = ("export", recipe, "-o", place, "--no-simplify", "--no-dense", "-q")
     assert command(*common, "--weights", "random", "--no-check").code == 0
     before = contents(place)
     if cause == "graphs":
@@ -329,8 +330,8 @@ def graph_shape(graph: onnx.ModelProto) -> list[int]:
 def test_an_image_size_is_given_once(tmp_path: Path) -> None:
     recipe = TINY.sized((16, 24))
     manifests = [
-        export(recipe, tmp_path / "recipe", weights="random", options=LEAN, check=False).manifest,
-        export(TINY, tmp_path / "size", weights="random", options=LEAN, check=False, img_size=(16, 24)).manifest,
+        export(recipe, tmp_path / "recipe", weights="random", options=ALONE, check=False).manifest,
+        export(TINY, tmp_path / "size", weights="random", options=ALONE, check=False, img_size=(16, 24)).manifest,
     ]
     for manifest in manifests:
         assert manifest.model.grid == [4, 6]
@@ -341,9 +342,9 @@ def test_an_image_size_is_given_once(tmp_path: Path) -> None:
 
 def test_the_size_of_a_timm_model_chooses_its_settings(tmp_path: Path) -> None:
     by_recipe = export(
-        load_recipe("timm:test_vit", (64, 64)), tmp_path / "a", weights="random", options=LEAN, check=False
+        load_recipe("timm:test_vit", (64, 64)), tmp_path / "a", weights="random", options=ALONE, check=False
     )
-    by_name = export("timm:test_vit", tmp_path / "b", weights="random", options=LEAN, check=False, img_size=(64, 64))
+    by_name = export("timm:test_vit", tmp_path / "b", weights="random", options=ALONE, check=False, img_size=(64, 64))
     assert by_recipe.manifest == by_name.manifest
     assert by_name.manifest.num_prop == [0, 4, 0, 5, 0, 0]
 

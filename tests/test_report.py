@@ -195,12 +195,14 @@ def test_without_receivers_labels_or_classes(digits_copy: Path) -> None:
     assert "a line leads to the patch" in render(manifest, found)
 
 
-def test_older_results_have_fewer_percentiles(digits: Path) -> None:
+def test_results_without_a_distribution_and_in_another_form(digits: Path) -> None:
     times = {f"p{share}_ms": float(share) for share in (50, 90, 95, 99)}
-    result = {**times, "batch": 1, "runs": 10, "throughput": 1.0, "ratio": 1.0, "threads": 2}
+    result = {**times, "batch": 1, "runs": 10, "throughput": 1.0, "ratio": 1.0, "threads": 2, "quantiles_ms": None}
     manifest = replace(read_manifest(digits), results={"latency": {"model.onnx": result}})
     assert "threads 2" in render(manifest, [])
-    assert "Not known: " in render(manifest, [])
+    assert "Not known: " in render(manifest, []), "which tokens left"
+    del result["p99_ms"]
+    assert "threads 2" not in render(manifest, []), "left out"
 
 
 def dense_of(manifest: Manifest) -> Manifest:

@@ -67,11 +67,6 @@ class Box:
     high: float
     end: float
 
-    @property
-    def has_quarters(self) -> bool:
-        """Whether more than percentiles of the slow half are known."""
-        return self.result.get("quantiles_ms") is not None
-
 
 def _boxes(manifest: Manifest) -> list[Box]:
     """Return one box a file, the dense baseline first; the axis begins at 0 ms and ends behind the slowest 1 %."""
@@ -79,7 +74,7 @@ def _boxes(manifest: Manifest) -> list[Box]:
     longest = 1.05 * max((result["p99_ms"] for result in measured.values()), default=1.0)
 
     def box(name: str, result: dict[str, Any]) -> Box:
-        quantiles = result.get("quantiles_ms")
+        quantiles = result["quantiles_ms"]
         known = dict(zip(SHARES, quantiles, strict=True)) if quantiles else {}
         times = [known.get(share, result["p50_ms"]) for share in (5, 25)]
         times += [result["p50_ms"], known.get(75, result["p90_ms"]), result["p95_ms"], result["p99_ms"]]

@@ -58,7 +58,7 @@ def test_image_bombs(tmp_path: Path, width: int, height: int) -> None:
     path = png(tmp_path / "bomb.png", width, height, blocks=None if width * height < 10**9 else 1)
     assert path.stat().st_size < 100_000
     setup = (
-        f"{READ.format('preprocessing', 'Preprocessing')}\n"
+        f"{READ.format('images.preprocessing', 'Preprocessing')}\n"
         "plain = Preprocessing([256, 256], 'shortest', [224, 224], 'bicubic', [0.5] * 3, [0.5] * 3, [0, 0, 0])"
     )
     ran = measured(setup, f"plain.pixels({str(path)!r})")
@@ -81,7 +81,7 @@ def test_the_largest_image_takes_less_than_a_gigabyte(tmp_path: Path, name: str)
     path = tmp_path / f"large.{suffix}"
     Image.new(mode, size).save(path)
     setup = (
-        f"{READ.format('preprocessing', 'Preprocessing')}\n"
+        f"{READ.format('images.preprocessing', 'Preprocessing')}\n"
         f"plain = Preprocessing([{short}] * 2, 'shortest', [224, 224], 'bicubic', [0.5] * 3, [0.5] * 3, [0, 0, 0])"
     )
     ran = measured(setup, f"plain.pixels({str(path)!r}, exif=True)")

@@ -11,6 +11,7 @@ import typer
 from gtp_export import values
 from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
 from gtp_models.schedules import KINDS
+from gtp_runtime.progress import Progress
 
 MODEL_HELP = "A recipe (gtp-export models), timm:NAME, or a recipe file."
 WEIGHTS_HELP = (
@@ -81,6 +82,12 @@ def check_names(model: str, method: str = "gtp", preset: str | None = None) -> N
         raise ConfigError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}")
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+
+
+def load_torch(tell: Progress) -> None:
+    """Import torch, first of what exports need: where it is missing, the error names the extra that has all of it."""
+    tell("loading torch")
+    import torch  # noqa: F401
 
 
 def _methods() -> Iterable[str]:

@@ -7,7 +7,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import Model, Preset, Weights, check_names
+from gtp_export.options import Model, Preset, Weights, check_names, load_torch
 
 
 @takes_model_options()
@@ -27,7 +27,7 @@ def calibrate(
     """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
     check_names(model, preset=preset)
     with console.progress("loading torch") as update:
-        update("loading torch")
+        load_torch(update)
         from gtp_exporters.subject import calibrate_on
         from gtp_models import GTPConfig, build_model, load_recipe
         from gtp_models.recipes import check_recipe_place, write_recipe

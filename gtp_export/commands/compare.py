@@ -8,7 +8,20 @@ import typer
 
 from gtp_export import console, fleets
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Seed, Weights, Workers, check_names, option
+from gtp_export.options import (
+    Batch,
+    ImageSize,
+    Json,
+    Labels,
+    Model,
+    Ray,
+    Seed,
+    Weights,
+    Workers,
+    check_names,
+    load_torch,
+    option,
+)
 from gtp_export.running import Provider, Threads, given_options
 from gtp_export.values import seconds as read_seconds
 from gtp_exporters.measuring.candidate import graph_backends
@@ -102,7 +115,7 @@ def compare(
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
     check_names(model)
     with console.progress("comparing", _count(data, limit)) as update:
-        update("loading torch")
+        load_torch(update)
         from gtp_exporters import CompareOptions
         from gtp_exporters import compare as run
         from gtp_models import load_recipe

@@ -144,7 +144,7 @@ def export(
     options.check_names(model, method, preset)
     run_threads = 1 if threads is None else threads
     with console.progress("exporting") as update:
-        update("loading torch")
+        options.load_torch(update)
         from gtp_exporters import ParityFailedError, QuantizationFailedError
         from gtp_exporters import export as run
         from gtp_models import load_recipe

@@ -7,7 +7,7 @@ import typer
 
 from gtp_export import console, fleets
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, option
+from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, load_torch, option
 from gtp_export.running import Backend, Compute, Provider, RunOptions, Threads, given_options
 from gtp_export.values import finite, milliseconds, positive_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
@@ -101,7 +101,7 @@ def tune(
     check_names(model)
     running = RunOptions(backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": 1})
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
-        update("loading torch")
+        load_torch(update)
         from gtp_exporters.measuring.candidate import running_on
         from gtp_exporters.measuring.choice import Limit
         from gtp_exporters.measuring.tune import TuneOptions

@@ -7,7 +7,7 @@ from gtp_runtime.backends import BACKENDS
 from gtp_runtime.deploy.keys import EXTRA as SIGN
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
-from gtp_runtime.fleet.connecting import EXTRA as RAY
+from gtp_runtime.fleet.cluster import EXTRA as RAY
 
 ONNX = {"onnx": "onnx", "onnx_ir": "onnx-ir"}  # build-engine reads graphs with them
 EXPORT = Extra(

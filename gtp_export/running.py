@@ -1,9 +1,14 @@
-"""How files run: ``--backend``, ``--precision``, the options of backends, and what is trusted."""
+"""How files run: ``--backend``, ``--precision``, the options of backends, what is trusted, and ``--ray``."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from rich.text import Text
 
 from gtp_export import console
 from gtp_export.options import one_of, option, with_options
@@ -12,11 +17,14 @@ from gtp_runtime.backends.onnxruntime import Provider as Providers
 from gtp_runtime.backends.openvino import Compute as Computes
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.precisions import PRECISIONS
+from gtp_runtime.text import one_line
 
 if TYPE_CHECKING:
     from gtp_runtime import Model
     from gtp_runtime.backends import BackendSpec
+    from gtp_runtime.fleet import Fleet
 
+log = logging.getLogger(__name__)
 PANEL = "How files run"
 TRUST_PANEL = "What is trusted"
 NOT_KEPT = (
@@ -175,3 +183,61 @@ def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callab
 def given_options(**values: Any) -> dict[str, Any]:
     """Return the options that were given: a backend refuses those that it does not take."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def joined_fleet(address: str | None, images: Path | None, device: bool = False) -> "Iterator[Fleet | None]":
+    """Yield the nodes of a cluster; None without an address.
+
+    Args:
+        address, images: as ``gtp_runtime.fleet.connect`` takes them, and raises.
+        device: whether latency will be measured; without a node for it, ``FleetError`` is raised at once.
+    """
+    if address is None:
+        yield None
+        return
+    from gtp_runtime.fleet import connect
+
+    with redirect_stdout(_RayLog()), connect(address, images, console.note) as fleet:
+        if device:
+            fleet.check_device()
+        yield fleet
+
+
+def fleet_scoring(fleet: "Fleet | None") -> dict[str, Any]:
+    """Return the arguments of ``gtp_runtime.evaluate`` that let the nodes score the images."""
+    if fleet is None:
+        return {}
+    from gtp_runtime.fleet import jobs
+
+    return {"scoring": jobs.fleet_scoring(fleet)}
+
+
+def fleet_document(fleet: "Fleet | None") -> dict[str, Any]:
+    """Return what a JSON document says of the nodes."""
+    return {} if fleet is None else {"fleet": asdict(fleet.report())}
+
+
+def show_fleet(fleet: "Fleet | None") -> None:
+    """Print what the nodes did, and note which did nothing and why."""
+    if fleet is None:
+        return
+    report = fleet.report()
+    counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
+    console.out.print(f"parts done by each node: {counts or 'none'}")
+    if report.timed:
+        console.out.print(f"latency measured on: {', '.join(report.timed)}")
+    if report.lost:
+        console.note(f"note: lost during the run: {', '.join(report.lost)}; what they had was done again")
+    for name, why in report.left_out.items():
+        console.note(f"note: node {name} was left out: {why}")
+
+
+class _RayLog(io.TextIOBase):
+    """Logs what Ray says of nodes: it prints that on stdout, where a command may write a JSON document."""
+
+    def write(self, text: str) -> int:
+        """Log a text."""
+        if text.strip():
+            log.info("Ray: %s", one_line(Text.from_ansi(text).plain))
+        return len(text)

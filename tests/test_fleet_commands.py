@@ -16,7 +16,8 @@ from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.latency import time_in_turn
 from gtp_exporters.measuring.methods import Budget
 from gtp_runtime import find_image_set, read_manifest
-from gtp_runtime.fleet import Fleet, spreading
+from gtp_runtime.fleet import Fleet
+from gtp_runtime.fleet import fleet as fleets
 
 MEASURED = {"timing", "share", "is_front", "cost"}
 
@@ -24,7 +25,7 @@ MEASURED = {"timing", "share", "is_front", "cost"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting between two looks at the nodes, and little timing."""
-    monkeypatch.setattr(spreading, "SECONDS", 0.0)
+    monkeypatch.setattr(fleets, "SECONDS", 0.0)
 
 
 class Losing:
@@ -36,7 +37,7 @@ class Losing:
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for found in self.fleet.map(function, items):
-            if self.loses in self.cluster.hands:
+            if self.loses in self.cluster.alive:
                 self.cluster.lose(self.loses)
             yield found
 

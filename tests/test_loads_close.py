@@ -15,7 +15,7 @@ from gtp_runtime.backends import BACKENDS
 from gtp_runtime.errors import BackendMissingError, DeviceError
 from gtp_runtime.evaluation import Job
 from gtp_runtime.fleet import evaluating
-from gtp_runtime.fleet.timing import Timing, time_files
+from gtp_runtime.fleet import Timing, time_files
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet

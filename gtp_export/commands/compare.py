@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gtp_export import console, fleets
+from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import (
     Batch,
@@ -22,7 +22,7 @@ from gtp_export.options import (
     load_torch,
     option,
 )
-from gtp_export.running import Provider, Threads, given_options
+from gtp_export.running import Provider, Threads, fleet_document, given_options, joined_fleet, show_fleet
 from gtp_export.values import seconds as read_seconds
 from gtp_exporters.measuring.candidate import graph_backends
 from gtp_exporters.measuring.methods import SPECIAL
@@ -138,13 +138,13 @@ def compare(
             backend_options=given_options(**{"threads": 1, "provider": provider} | given_options(threads=threads)),
         )
         recipe = model_options.changed(load_recipe(model, img_size), weights)
-        with fleets.joined(ray, data or recipe.images, device=True) as fleet:
+        with joined_fleet(ray, data or recipe.images, device=True) as fleet:
             made: dict[str, Any] = {"weights": weights, "seed": seed or 0}
             comparison = run(recipe, output, options=options, **made, fleet=fleet, progress=update)
     if json:
-        console.emit(comparison.to_dict() | fleets.document(fleet))
+        console.emit(comparison.to_dict() | fleet_document(fleet))
     else:
-        fleets.show(fleet)
+        show_fleet(fleet)
         _show(comparison, _command(model, weights) + model_options.command, output)
 
 

@@ -5,10 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gtp_export import console, fleets
+from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, load_torch, option
-from gtp_export.running import Backend, Compute, Provider, RunOptions, Threads, given_options
+from gtp_export.running import (
+    Backend,
+    Compute,
+    Provider,
+    RunOptions,
+    Threads,
+    fleet_document,
+    given_options,
+    joined_fleet,
+    show_fleet,
+)
 from gtp_export.values import finite, milliseconds, positive_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
 from gtp_runtime.precisions import converted_names
@@ -124,12 +134,12 @@ def tune(
             seed=seed,
         )
         recipe = model_options.changed(load_recipe(model, img_size), weights)
-        with fleets.joined(ray, options.data or recipe.images, device=True) as fleet:
+        with joined_fleet(ray, options.data or recipe.images, device=True) as fleet:
             outcome = run(recipe, output, options, weights=weights, seed=seed, workers=fleet, progress=update)
     if json:
-        console.emit(outcome.to_dict() | fleets.document(fleet))
+        console.emit(outcome.to_dict() | fleet_document(fleet))
     else:
-        fleets.show(fleet)
+        show_fleet(fleet)
         command = model if weights == "pretrained" else f"{model} --weights {weights}"
         _show(outcome, command + model_options.command)
     if outcome.problem:

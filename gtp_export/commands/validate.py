@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gtp_export import console, fleets
+from gtp_export import console
 from gtp_export.options import DataFolder, Json, Labels, ModelPath, Ray, Workers
-from gtp_export.running import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.running import (
+    NOT_KEPT,
+    RunOptions,
+    fleet_document,
+    fleet_scoring,
+    joined_fleet,
+    show_fleet,
+    takes_run_options,
+)
 from gtp_export.values import finite
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
@@ -73,12 +81,12 @@ def validate(
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
     _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, ray=ray, **reading)
-    with running.load(path) as model, fleets.joined(ray, data) as fleet:
+    with running.load(path) as model, joined_fleet(ray, data) as fleet:
         images = None if data is None else _images(model, data, labels, by_order)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict())
-        accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleets.scoring(fleet)})
+        accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleet_scoring(fleet)})
         if accuracy is not None and images is not None:
             model.record("accuracy", {**accuracy.to_dict(), "data": images.folder.resolve().name})
         reference = str(model.manifest.reference.get("images", "unknown"))
@@ -87,14 +95,14 @@ def validate(
     if json:
         document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
-        document |= fleets.document(fleet)
+        document |= fleet_document(fleet)
         document["ok"] = code == DONE
         console.emit(document)
     else:
         parity_lines(report, reference)
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))
-        fleets.show(fleet)
+        show_fleet(fleet)
         console.out.print(f"next: gtp-export bench {model.path}", markup=False)
     if not kept:
         console.note(NOT_KEPT)

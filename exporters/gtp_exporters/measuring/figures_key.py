@@ -9,7 +9,7 @@ from typing import Any
 from gtp_exporters.graph.describe import tool_versions
 from gtp_models.recipes import Recipe
 from gtp_runtime.errors import ImageError
-from gtp_runtime.fleet.hands import code_digests
+from gtp_runtime.fleet.node import code_digests
 from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.manifest import Manifest
 

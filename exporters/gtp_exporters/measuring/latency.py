@@ -10,8 +10,8 @@ from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.result import Timing
 from gtp_runtime import Footprint
 from gtp_runtime.errors import DeviceError
-from gtp_runtime.fleet.timing import Start, start_file, time_files
-from gtp_runtime.fleet.timing import Timing as InTurn
+from gtp_runtime.fleet.jobs import Start, start_file, time_files
+from gtp_runtime.fleet.jobs import Timing as InTurn
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.latency import MIN_RUNS
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from artifacts import DIGITS, Command
+from fake_cluster import FakeCluster
 
 from gtp_exporters.draft import Draft
 from gtp_exporters.proof import prove
 from gtp_runtime import loading
 from gtp_runtime.backends import BACKENDS
-from gtp_runtime.errors import BackendMissingError, DeviceError
+from gtp_runtime.errors import BackendMissingError, DeviceError, FleetError
 from gtp_runtime.evaluation import Job
-from gtp_runtime.fleet import evaluating
-from gtp_runtime.fleet import Timing, time_files
+from gtp_runtime.fleet import Fleet, Timing, fleet_scoring, time_files
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.manifest import read_manifest
 from gtp_runtime.progress import quiet
@@ -79,10 +79,11 @@ def test_timing(digits: Path, second_fails: Callable[[Exception], Loads]) -> Non
 
 
 def test_a_node_of_a_fleet(digits: Path, second_fails: Callable[[Exception], Loads]) -> None:
+    fleet = Fleet(FakeCluster("a"))
     with loading.load(digits / "model.onnx") as model, loading.load(digits / "dense.onnx") as dense:
-        images = find_image_set(DIGITS / "images", model.manifest)
-        scorer = evaluating._scorer(Job([model], dense, images, [0]))
-    loads = second_fails(BackendMissingError("no"))
-    with pytest.raises(BackendMissingError):
-        scorer()
+        job = Job([model], dense, find_image_set(DIGITS / "images", model.manifest), [0])
+        loads = second_fails(BackendMissingError("no"))
+        with pytest.raises(FleetError):
+            list(fleet_scoring(fleet)(job, range(len(job.images))))
     assert (loads.opened, loads.closed) == (1, 1)
+    assert fleet.report().left_out == {"a": "no"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gtp_exporters.measuring.gate import GateReport
     from gtp_exporters.quantizing.quantizer import LayerLoss
     from gtp_runtime import Accuracy, Latency, Parity
-    from gtp_runtime.manifest import EngineInfo, QuantizationInfo
+    from gtp_runtime.manifest import EngineInfo, FittingInfo, QuantizationInfo
 
 
 def latency_table(results: "Sequence[Latency]", title: str) -> None:
@@ -163,3 +163,31 @@ def describe_quantization(info: "QuantizationInfo") -> str:
         f"for {info.target}, {info.products} products in int8{selection}, {info.activations} activations, "
         f"{info.calibration} on {info.images} images{kept}"
     )
+
+
+def describe_fitting(info: "FittingInfo") -> str:
+    """On what a schedule was fitted, where tokens leave, and how far it is from the dense model, in a line."""
+    where = ", ".join(f"{amount} in layer {layer}" for layer, amount in enumerate(info.num_prop) if amount)
+    budget = ", ".join(f"{name} {value:g}" for name, value in info.budget.items())
+    usual = "" if info.usual_distance is None else f", {info.usual} {info.usual_distance:.3g}"
+    of = "time" if "latency" in info.budget else "MACs"
+    measure = info.measure.replace("_", " ")
+    return (
+        f"schedule {info.schedule} ({budget}) on {info.count} images ({info.images}), seed {info.seed}: "
+        f"{where or 'none'}; {info.cost:.1%} of the dense model's {of}, {measure} {info.distance:.3g} ± "
+        f"{info.error:.2g} there{usual}"
+    )
+
+
+def curves_table(info: "FittingInfo") -> None:
+    """Show the distance where tokens leave in one layer alone, a row for each layer."""
+    rows = [
+        (
+            str(curve.layer),
+            str(info.num_prop[curve.layer]) if curve.layer < len(info.num_prop) else "-",
+            ", ".join(f"{amount}: {value:.2g}" for amount, value in zip(curve.amounts, curve.distances, strict=False)),
+        )
+        for curve in info.curves
+    ]
+    title = f"{info.measure.replace('_', ' ')} where tokens leave in one layer alone"
+    console.table(title, ("layer", "leave", "tokens: distance"), rows)

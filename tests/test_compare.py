@@ -25,8 +25,9 @@ from gtp_exporters.measuring.comparison import FORMAT, Comparison
 from gtp_exporters.measuring.latency import contradicts, share_of, time_plausibly
 from gtp_exporters.measuring.methods import Budget, Skipped, choose, default_names
 from gtp_exporters.measuring.page import comparison_page, write_comparison
-from gtp_exporters.measuring.plot import Axis, plot_comparison
+from gtp_exporters.measuring.plot import plot_comparison
 from gtp_exporters.measuring.result import Loss, Result, Timing, with_front
+from gtp_exporters.report.drawing import Axis
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import build_model, outline

@@ -1,12 +1,13 @@
 """Options of an export, checked when they are made."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
 from gtp_exporters.limits import check_opset, check_precision
 from gtp_models.heads import HEADS
-from gtp_models.methods.settings import is_int
+from gtp_models.methods.settings import is_int, is_number
 from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 INPUTS = ("float", "uint8")
@@ -29,9 +30,11 @@ class ExportOptions:
             float32. "int8" adds int8 graphs for ``target`` to the float32 ones.
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
         calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds, for settings that need a
-            calibration and have none, and ranges for int8.
+            calibration and have none, ranges for int8, and a fitted schedule.
         head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
             model has no classifier; the notes then say so.
+        latency: budget of a fitted schedule: time as a share of the dense model's, in (0, 1), measured on ``target``.
+        fit_seconds: time after which a fitted schedule is not improved further; None for no limit.
 
     Raises:
         LimitError: a value that is not allowed.
@@ -48,6 +51,8 @@ class ExportOptions:
     input: str = "float"
     calib_data: Path | None = None
     head: str = "auto"
+    latency: float | None = None
+    fit_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not is_int(self.batch) or self.batch < 1:
@@ -56,8 +61,19 @@ class ExportOptions:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        if self.latency is not None and not (is_number(self.latency) and 0 < self.latency < 1):
+            raise LimitError(
+                f"latency={self.latency!r}: give a share of the dense model's time between 0 and 1, like 0.75"
+            )
+        if self.fit_seconds is not None and not (is_number(self.fit_seconds) and 0 < self.fit_seconds < math.inf):
+            raise LimitError(f"fit_seconds={self.fit_seconds!r}: give a finite time above 0")
         check_precision(self.precision, self.target)
         check_opset(self.opset)
+
+    @property
+    def fits(self) -> bool:
+        """Whether an option asks for a fitted schedule."""
+        return self.latency is not None or self.fit_seconds is not None
 
     @property
     def calibrated(self) -> bool:

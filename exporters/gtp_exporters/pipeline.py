@@ -8,14 +8,18 @@ from pathlib import Path
 
 from gtp_exporters.artifacts import draft
 from gtp_exporters.draft import Draft
+from gtp_exporters.fitting import Fitted, check_fits, default_settings, fit_settings, fitting_images
 from gtp_exporters.limits import check_limits
+from gtp_exporters.measuring.token_times import measure_costs
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
+from gtp_exporters.reference import ReferenceImages
 from gtp_exporters.report import add_report
-from gtp_exporters.subject import calibrated, make_subject, reference_images
+from gtp_exporters.subject import Subject, calibrated, make_subject, reference_images
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
+from gtp_models.schedules import is_fitted
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest, write_manifest
@@ -54,10 +58,12 @@ def export(
         model: a recipe, its name, ``timm:NAME`` or a recipe file.
         output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; other files
             there are an error and stay unchanged.
-        settings: settings of any method (default: the recipe's; for ``timm:NAME`` those that ``load_recipe`` chooses).
+        settings: settings of any method (default: the recipe's, for ``timm:NAME`` those that ``load_recipe`` chooses;
+            their schedule is fitted where there are calibration images and the recipe names no layers). The schedule
+            "fitted" is measured on the calibration images, of which those of the reference are left out.
         weights: "pretrained", a path, "random" or "auto" (see ``gtp_models.build_model``).
         img_size: (height, width) in pixels (default: the model's own).
-        seed: seed of random weights.
+        seed: seed of random weights, and of a fitted schedule.
         options: export options.
         check: validate and time the files with ONNX Runtime.
         report: write ``report.html``, a page that shows all this.
@@ -87,6 +93,8 @@ def export(
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early
+        settings = settings or default_settings(recipe, options)
+        check_fits(settings, options)
         made = _draft(recipe, weights, seed, settings, options, staging.path, progress)
         if options.calibrated:
             made = _quantized(made, options, recipe, threads, check, progress)
@@ -106,7 +114,7 @@ def _draft(
     recipe: Recipe,
     weights: str,
     seed: int,
-    settings: Settings | None,
+    settings: Settings,
     options: ExportOptions,
     place: Path,
     progress: Progress,
@@ -114,12 +122,32 @@ def _draft(
     """Write graphs and reference; the eager model is gone afterwards, and its memory is free for the proof."""
     progress(f"building {recipe.timm}")
     subject = make_subject(recipe, weights, seed, options)
-    settings = settings or recipe.settings()
-    settings = calibrated(subject, settings, options.calib_data, progress, shared=options.calibrated)
+    images = reference_images(subject, options)
+    fitted = _fitted(subject, settings, images, options, seed, progress) if is_fitted(settings.schedule) else None
+    settings = fitted.settings if fitted else settings
+    shared = options.calibrated or fitted is not None
+    settings = calibrated(subject, settings, options.calib_data, progress, shared=shared)
     plan = make_plan(subject.model, settings)
     check_limits(plan, options.target)
-    images = reference_images(subject, options)
-    return draft(subject, plan, images, options, place, progress)
+    made = draft(subject, plan, images, options, place, progress)
+    return replace(made, manifest=replace(made.manifest, fitting=fitted.info)) if fitted else made
+
+
+def _fitted(
+    subject: Subject,
+    settings: Settings,
+    judges: ReferenceImages,
+    options: ExportOptions,
+    seed: int,
+    progress: Progress,
+) -> Fitted:
+    """Fit the schedule on the calibration images, but those of the reference."""
+    progress("reading images to fit on")
+    own, folder = subject.built.recipe.calibration, options.calib_data
+    images = fitting_images(subject, settings, folder or own, judges.pixels, is_own=folder is None)
+    costs = None if options.latency is None else measure_costs(subject, settings, options, progress)
+    given = {"latency": options.latency, "seconds": options.fit_seconds}
+    return fit_settings(subject, settings, images, **given, costs=costs, seed=seed, progress=progress)
 
 
 def _quantized(

@@ -43,7 +43,20 @@ def export(
     ] = None,
     calib_data: Annotated[
         Path | None,
-        _option(IMAGES, "A folder of images to calibrate thresholds and int8 on (default: the recipe's)."),
+        _option(
+            IMAGES,
+            "A folder of images, 32 or more: on them the schedule is fitted (without --schedule), thresholds and int8 "
+            "are calibrated (default: the recipe's).",
+        ),
+    ] = None,
+    fit_seconds: Annotated[
+        Any,
+        _option(
+            IMAGES,
+            "Time after which the fitted schedule is not improved further: 90s, 5m (default: no limit).",
+            parser=values.positive_seconds,
+            metavar="TIME",
+        ),
     ] = None,
     head: Annotated[
         str,
@@ -95,6 +108,13 @@ def export(
     schedule: options.Schedule = None,
     macs: options.Macs = None,
     keep: options.Keep = None,
+    latency: Annotated[
+        float | None,
+        options.option(
+            "Instead of --keep, for a fitted schedule: time as a share of the dense model's, measured on --target.",
+            rich_help_panel=options.METHOD_PANEL,
+        ),
+    ] = None,
     sparsity: options.Sparsity = None,
     alpha: options.Alpha = None,
     num_neighbours: options.NumNeighbours = None,
@@ -112,6 +132,8 @@ def export(
         raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    if latency is not None and any(value is not None for value in (num_prop, macs, keep)):
+        raise typer.BadParameter("--latency is a budget as --keep, --macs and --num-prop are: give one of them")
     from gtp_exporters import ExportOptions
 
     checked = ExportOptions(  # before torch is loaded
@@ -126,6 +148,8 @@ def export(
         input=input_,
         calib_data=calib_data,
         head=head,
+        latency=latency,
+        fit_seconds=fit_seconds,
     )
     given: dict[str, Any] = {
         "num_prop": num_prop,
@@ -147,10 +171,13 @@ def export(
         options.load_torch(update)
         from gtp_exporters import ParityFailedError, QuantizationFailedError
         from gtp_exporters import export as run
+        from gtp_exporters.fitting import advice, default_settings
         from gtp_models import load_recipe
+        from gtp_models.schedules import is_fitted
 
         recipe = model_options.changed(load_recipe(model, img_size), weights)
-        settings = recipe.settings(method, preset, **given)
+        settings = default_settings(recipe, checked, method, preset, **given)
+        is_open = not is_fitted(settings.schedule) and recipe.leaves_schedule_open(method, preset, given)
         failed: ParityFailedError | QuantizationFailedError | None = None
         try:
             exported = run(
@@ -172,6 +199,8 @@ def export(
     proof = exported.proof
     for text in (*exported.manifest.notes, *([proof.note] if proof and proof.note else [])):
         console.note(f"note: {text}")
+    if is_open:
+        console.note(f"note: {advice(model)}")
     if json:
         console.emit(_document(exported))
     else:
@@ -196,6 +225,7 @@ def _document(exported: "Exported") -> dict[str, Any]:
         "files": {name: entry.size for name, entry in exported.manifest.files.items()},
         "weights": exported.manifest.weights.source,
         "notes": exported.manifest.notes,
+        "fitting": None if exported.manifest.fitting is None else asdict(exported.manifest.fitting),
         "parity": None if proof is None or proof.parity is None else proof.parity.to_dict(),
         "latency": [] if proof is None else [result.to_dict() for result in proof.latency],
     }
@@ -218,9 +248,13 @@ def _show_failure(error: "ParityFailedError", json: bool) -> None:
 
 
 def _show(exported: "Exported", threads: int) -> None:
+    from gtp_export.tables import describe_fitting
+
     manifest, proof = exported.manifest, exported.proof
     weights = manifest.weights
     console.out.print(f"{manifest.model.title}, weights: {weights.source} ({weights.detail})", markup=False)
+    if manifest.fitting is not None:
+        console.out.print(describe_fitting(manifest.fitting), markup=False)
     if proof is not None and proof.parity is not None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gtp_export import console
 from gtp_export.options import Json, ModelPath
-from gtp_export.tables import describe_engine, describe_quantization
+from gtp_export.tables import curves_table, describe_engine, describe_fitting, describe_quantization
 from gtp_runtime import Manifest, errors, read_manifest
 from gtp_runtime.manifest import TensorSpec
 
@@ -22,7 +22,11 @@ def inspect(path: ModelPath, json: Json = False) -> None:
         console.emit(asdict(manifest))
         return
     _summary(manifest, directory)
+    if manifest.fitting is not None:
+        console.out.print(describe_fitting(manifest.fitting), markup=False)
     _layers(manifest)
+    if manifest.fitting is not None:
+        curves_table(manifest.fitting)
     _files(manifest)
     console.out.print(f"next: gtp-export validate {directory}", markup=False)
 

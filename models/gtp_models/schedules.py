@@ -7,7 +7,8 @@ from typing import Protocol
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 
-KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M"
+KINDS = "even, early, late, every:K, steps:K, at:L,L, aligned:M, fitted[:K]"
+FITTED = "fitted"  # the kind that is found by measuring, ``gtp_models.fitting``
 EVERYWHERE = ("even", "early", "late")
 TILES = (16, 8, 4)  # token counts that are multiples of these suit the tiles of runtimes
 TILES_IN = 12  # a tile is at most this fraction (1/12) of the tokens
@@ -18,12 +19,15 @@ Amounts = tuple[int, ...]
 
 
 class Costs(Protocol):
-    """The MACs of schedules."""
+    """What schedules cost: MACs, or time."""
 
-    dense: int
+    @property
+    def dense(self) -> float:
+        """Of the dense model."""
+        ...
 
-    def backbone(self, num_prop: Sequence[int]) -> int:
-        """Return the MACs of a schedule, or raise ``ConfigError`` where it does not fit."""
+    def backbone(self, num_prop: Sequence[int]) -> float:
+        """Return the cost of a schedule, or raise ``ConfigError`` where it does not fit."""
         ...
 
 
@@ -35,12 +39,19 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     "at:1,5" (only in these layers). "aligned:M", alone or after another ("steps:2+aligned:16"), rounds the tokens of
     each layer, prefix tokens included, to a multiple of M from the first reduction on. "+aligned" chooses M: the
     largest of 16, 8 and 4 that meets the budget within 1 % of the dense model's MACs and is at most 1/12 of the tokens;
-    if none does, it does not round. The budget is ``macs``, ``keep``, or the MACs that ``num_prop`` in every layer
-    would leave.
+    if none does, it does not round. "fitted" and "fitted:K" (at most K steps) stand for layers and amounts that
+    ``gtp_models.fitting`` measures on images, so they have no amounts before. The budget is ``macs``, ``keep``, or the
+    MACs that ``num_prop`` in every layer would leave.
 
     Raises:
-        ConfigError: another number of layers, an unknown schedule, or a budget that no such schedule can meet.
+        ConfigError: another number of layers, an unknown schedule, one that is not fitted yet, or a budget that no such
+            schedule can meet.
     """
+    if is_fitted(settings.schedule):
+        raise ConfigError(
+            f"schedule={settings.schedule!r} is not fitted yet: its layers are measured on images; export with "
+            "--calib-data DIR, or call gtp_export.fit_schedule(model, settings, images)"
+        )
     if settings.num_prop is not None:
         amounts = _per_layer(settings.num_prop, shape.depth)
         if settings.schedule is None:
@@ -93,7 +104,7 @@ def _best(kind: str, budget: float, shape: ModelShape, costs: Costs) -> tuple[Am
     return best, excess[best]
 
 
-def _cost(schedule: Amounts, costs: Costs) -> int | None:
+def _cost(schedule: Amounts, costs: Costs) -> float | None:
     try:
         return costs.backbone(schedule)
     except ConfigError:
@@ -124,6 +135,17 @@ def check_schedule(text: str) -> str:
     return text
 
 
+def is_fitted(schedule: str | None) -> bool:
+    """Whether a schedule is to be fitted by measuring."""
+    return schedule is not None and schedule.partition(":")[0] == FITTED
+
+
+def most_steps(schedule: str | None) -> int | None:
+    """Return K of "fitted:K"; None where as many layers may reduce as pay."""
+    number = (schedule or "").removeprefix(f"{FITTED}:")
+    return int(number) if is_fitted(schedule) and number != schedule else None
+
+
 def _parsed(text: str) -> tuple[str, int | None]:
     """Return the kind, "at:1,5", and the multiple of "+aligned:M"; None where the counts are not aligned."""
     kind, plus, aligned = text.partition("+")
@@ -132,12 +154,14 @@ def _parsed(text: str) -> tuple[str, int | None]:
     name, _, rest = kind.partition(":")
     numbers = rest.split(",") if name == "at" else [rest]
     right = kind in EVERYWHERE or (name in ("every", "steps") and _positive(rest))
+    right = right or (name == FITTED and not plus and _positive(rest or "1") and not kind.endswith(":"))
     right = right or (name == "at" and all(part.isdecimal() for part in numbers))
     word, _, multiple = aligned.partition(":")
     if not right or (plus and not (word == "aligned" and _positive(multiple or str(TILES[0])))):
         raise ConfigError(
-            f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5); "
-            "+aligned or +aligned:16 after any of them rounds the tokens of each layer to multiples"
+            f"no schedule is called {text!r}: choose one of {KINDS} (every:3, steps:2, at:1,5, "
+            "fitted:4); +aligned or +aligned:16 after any of them but fitted, which does so where it pays, rounds the "
+            "tokens of each layer to multiples"
         )
     return kind, int(multiple) if multiple else None
 

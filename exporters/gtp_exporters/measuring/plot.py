@@ -1,51 +1,13 @@
-"""Plots of results as SVG: panels of series, against latency. Whatever comes from files is escaped."""
+"""Plots of results: their distance and accuracy against latency."""
 
-import math
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from gtp_exporters.measuring.comparison import Comparison
 from gtp_exporters.measuring.result import Result
-from gtp_exporters.report.page import make_environment
+from gtp_exporters.report.drawing import HEIGHT, WIDTH, Axis, Mark, Panel, draw
 
-TEMPLATE = "plot.svg.jinja"
-WIDTH, HEIGHT = 300.0, 200.0  # of a panel's axes
-LEFT, ACROSS = 64.0, 84.0  # pixels left of the first panel, and between two
-LETTER, LEGEND = 8.0, 96.0  # pixels that a letter of the title, and a name of the legend, may take
 SMALLEST = 1e-7  # nats: what is less stands here
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis: its place and its text."""
-
-    place: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A result in a panel: its place, half its error bar in pixels, whether it is filled, and a text for it."""
-
-    x: float
-    y: float
-    error: float
-    front: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One measure. ``lines`` are the marks of each series, in the order of the legend."""
-
-    title: str
-    label: str
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    dense: float
-    lines: list[list[Mark]]
 
 
 @dataclass(frozen=True)
@@ -106,36 +68,6 @@ def plot_comparison(comparison: Comparison) -> str:
     return draw(comparison.title, names, panels, joined=set(names))
 
 
-def draw(title: str, names: Sequence[str], panels: Sequence[Sequence[Panel]], joined: set[str]) -> str:
-    """Return rows of panels as SVG.
-
-    Args:
-        title: of all.
-        names: of the series.
-        panels: each with a list of marks for each series.
-        joined: the series whose marks a line joins.
-
-    Raises:
-        MissingPackageError: Jinja2 is not installed.
-    """
-    space = (WIDTH + ACROSS) * len(panels[0])
-    return str(
-        make_environment(Path(__file__).parent)
-        .get_template(TEMPLATE)
-        .render(
-            title=textwrap.wrap(title, int(space / LETTER)),
-            names=names,
-            joined=joined,
-            a_row=int(space / LEGEND),
-            panels=panels,
-            width=WIDTH,
-            height=HEIGHT,
-            left=LEFT,
-            across=WIDTH + ACROSS,
-        )
-    )
-
-
 def make_panel(
     title: str,
     measure: Measure,
@@ -167,42 +99,8 @@ def make_panel(
     return Panel(
         title=title,
         label=measure.label,
-        x_ticks=[Tick(WIDTH * x_axis.share(value), f"{value:g}") for value in x_axis.ticks()],
-        y_ticks=[Tick(HEIGHT * (1 - y_axis.share(value)), f"{value:g}") for value in y_axis.ticks()],
+        x_ticks=x_axis.x_ticks(),
+        y_ticks=y_axis.y_ticks(),
         dense=WIDTH * x_axis.share(1.0),
         lines=[[mark(row) for row in sorted(rows, key=lambda row: row.ratio)] for rows in series],
     )
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis from ``low`` to ``high``, both in the logarithm to base 10 where it is logarithmic."""
-
-    low: float
-    high: float
-    logarithmic: bool
-
-    @staticmethod
-    def of(values: Sequence[float], logarithmic: bool) -> "Axis":
-        """Return an axis that holds all values, with a margin."""
-        places = [math.log10(value) if logarithmic else value for value in values]
-        low, high = min(places), max(places)
-        margin = 0.08 * (high - low) or (0.5 if logarithmic else 0.05 * abs(high) or 1.0)
-        return Axis(low - margin, high + margin, logarithmic)
-
-    def share(self, value: float) -> float:
-        """Return the place of a value, 0..1."""
-        place = math.log10(value) if self.logarithmic else value
-        return (place - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[float]:
-        """Return a few round values within the axis."""
-        if self.logarithmic and self.high - self.low >= 1:
-            powers = range(math.ceil(self.low), math.floor(self.high) + 1)
-            return [10.0**power for power in powers]
-        low, high = (10**self.low, 10**self.high) if self.logarithmic else (self.low, self.high)
-        rough = (high - low) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-        first = math.ceil(low / step)
-        return [round(number * step, 10) for number in range(first, math.floor(high / step) + 1)]

@@ -1,10 +1,12 @@
 """The page: what the template shows, from the manifest and the samples."""
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.errors import MissingPackageError
+from gtp_exporters.report.environment import make_environment
+from gtp_exporters.report.fitted import plot_fitting
 from gtp_exporters.report.samples import Sample, make_map
 from gtp_runtime import Manifest
 
@@ -30,26 +32,8 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         latency=_boxes(manifest),
         ratio=_ratio(manifest),
         layers=_layers(manifest),
+        curves=_image(plot_fitting(manifest)),
         maps=[make_map(sample, manifest.model.grid) for sample in samples],
-    )
-
-
-def make_environment(templates: Path) -> Any:
-    """Return Jinja's environment for the templates of a folder; whatever they show is escaped.
-
-    Raises:
-        MissingPackageError: Jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingPackageError("jinja2 is not installed: pip install 'gtp-export[report]'") from error
-    return Environment(
-        autoescape=True,
-        loader=FileSystemLoader(templates),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
@@ -66,6 +50,11 @@ class Box:
     upper: float
     high: float
     end: float
+
+
+def _image(svg: str) -> str:
+    """Return a plot as a data URI, so that its styles are not the page's; "" for none."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" if svg else ""
 
 
 def _boxes(manifest: Manifest) -> list[Box]:

@@ -23,9 +23,10 @@ from gtp_models.fitting.judging import Judge
 from gtp_models.fitting.search import Search
 from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
+from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
-from gtp_models.schedules import Amounts, Costs
+from gtp_models.schedules import Amounts, Costs, is_fitted, most_steps
 from gtp_runtime.progress import Progress, quiet
 
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
@@ -89,10 +90,11 @@ def fit(
 
     Args:
         model: as for ``apply``; it is not patched afterwards.
-        settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave.
+        settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave. Their
+            schedule, or the usual one of their form where it is "fitted", is measured as well.
         images: preprocessed, (N, 3, H, W) float32, of the kind that the model will see; 32 to 64 serve, all different.
         seed: the same seed gives the same schedule.
-        max_steps: layers that may reduce, at most (default: as many as pay).
+        max_steps: layers that may reduce, at most (default: K of the schedule "fitted:K", else as many as pay).
         distance: from the dense and the reduced output of B images to (B,) numbers, 0 for equal ones (default: the
             divergence of class probabilities for logits, the relative squared error for other outputs).
         forward: from images to the output, by the model: with a decoder behind it (default: the model itself).
@@ -107,6 +109,9 @@ def fit(
     if len(images) < 4:
         raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
     deadline = time.monotonic() + seconds if seconds else float("inf")
+    max_steps = max_steps or most_steps(settings.schedule)
+    if is_fitted(settings.schedule):
+        settings = replace(settings, schedule=usual_schedule(settings))
     space = _space(model, settings, costs, max_steps)
     asked = _asked(model, settings, space)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
@@ -134,6 +139,12 @@ def fit(
         runs=judge.runs,
         curves=search.curves,
     )
+
+
+def usual_schedule(settings: Settings) -> str:
+    """Return the schedule that settings have where nothing is fitted: that of GTP's preset, else "even"."""
+    preset = PRESETS.get(settings.described().get("preset", ""), {})
+    return str(preset.get("schedule", "even"))
 
 
 def _judge(runner: SuffixRunner, distance: Distance | None, progress: Progress) -> Judge:

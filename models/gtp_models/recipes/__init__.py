@@ -108,6 +108,15 @@ class Recipe:
                 raise ConfigError(f"{name}={overrides[name]!r} has no effect: {why}; or leave it out{hint}")
         return settings
 
+    def leaves_schedule_open(self, method: str, preset: str | None, overrides: dict[str, Any]) -> bool:
+        """Whether a preset alone says in which layers tokens leave: neither the recipe nor an override does."""
+        own = self.gtp.keys() - self.why.keys()
+        if method != GTPConfig.name or "schedule" in own or overrides.get("schedule") is not None:
+            return False
+        named = preset or self.gtp.get("preset", "")
+        settings = self.settings(method, preset, **overrides)
+        return "schedule" in PRESETS.get(named, {}) and not isinstance(settings.num_prop, tuple)
+
     def _hint(self, method: str, preset: str | None, overrides: dict[str, Any]) -> str:
         own = preset or self.gtp.get("preset", "paper")
         if method != GTPConfig.name or own == "paper" or not PAPERS & set(overrides):

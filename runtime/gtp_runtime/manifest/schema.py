@@ -227,6 +227,58 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True)
+class CurveInfo:
+    """The distance from the dense model where tokens leave in one layer alone.
+
+    Attributes:
+        layer: which, from 0.
+        amounts: tokens that leave, ascending.
+        distances: one an amount.
+    """
+
+    layer: Classes
+    amounts: list[Count]
+    distances: list[float]
+
+
+@dataclass(frozen=True)
+class FittingInfo:
+    """How the schedule was fitted to the model.
+
+    Attributes:
+        schedule: as it was asked for: "fitted", or "fitted:4" for at most 4 steps.
+        budget: what was given: "keep", "macs", "num_prop" or "latency" (a share of the dense model's time).
+        images: name of the folder, or "the recipe's own"; ``count`` of them were used, none of the parity pack's.
+        seed: of the search.
+        measure: of distances: "divergence" (of class probabilities, nats) or "squared_error" (a share).
+        distance, error: from the dense model on these images, and its standard error.
+        usual: the schedule that is used where nothing is fitted; ``usual_distance`` is that of it, on the same images,
+            None where it does not meet the budget.
+        cost: as a share of the dense model's MACs, or of its time for a budget of latency.
+        num_prop: tokens that leave in each layer.
+        runs: how many schedules were measured, each on a part of the images.
+        seconds: the limit of time that was given; None for none.
+        curves: distances where tokens leave in one layer alone.
+    """
+
+    schedule: Text
+    budget: dict[Text, float]
+    images: Text
+    count: Count
+    seed: Count
+    measure: Text
+    distance: float
+    error: float
+    usual: Text
+    usual_distance: float | None
+    cost: float
+    num_prop: list[Count]
+    runs: Count
+    seconds: float | None = None
+    curves: list[CurveInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of an export.
 
@@ -247,6 +299,7 @@ class Manifest:
         reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
+        fitting: how the schedule was fitted to the model; None where it was not.
         results: "parity", "latency", "accuracy" and "quantization" (its gate), by file name, added when they are
             measured; "quantization_failed" of files that failed their gate.
         schema_version: version of this schema.
@@ -267,6 +320,7 @@ class Manifest:
     reference: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    fitting: FittingInfo | None = None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
 

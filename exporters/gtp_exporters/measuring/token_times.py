@@ -1,0 +1,193 @@
+"""What schedules cost in time on a target: measured at a few numbers of tokens, once for a device and a model's shape.
+
+The whole model is exported and timed, so that what a runtime fuses counts as it does later. Tokens that ``drop`` slices
+off in the first layer give the time of a block by its number of tokens: at multiples of a tile, and once between them,
+where a runtime's tiles are not full. The method's own graphs, less the blocks, give the time of a step: a constant and
+a share of its MACs. ``TimeCosts`` adds both up for any schedule.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gtp_exporters.artifacts import write_artifacts
+from gtp_exporters.errors import LimitError
+from gtp_exporters.measuring.candidate import AMOUNTS, Running, graph_backends, running_on
+from gtp_exporters.measuring.latency import time_in_turn
+from gtp_exporters.options import ExportOptions
+from gtp_exporters.reference import synthetic_images
+from gtp_exporters.subject import Subject
+from gtp_models.errors import ConfigError
+from gtp_models.fitting.costs import TimeCosts
+from gtp_models.fitting.space import tile_for
+from gtp_models.methods import make_settings
+from gtp_models.methods.settings import LayerShape, ModelShape, Settings
+from gtp_models.plan import Plan, make_plan, model_shape, token_counts
+from gtp_models.schedules import Amounts
+from gtp_runtime.manifest import MODEL_NAME
+from gtp_runtime.precisions import PRECISIONS
+from gtp_runtime.progress import Progress, quiet
+
+SHARES = (0.8, 0.6, 0.4)  # of the tokens: where a block is timed
+BETWEEN = 0.6  # of the tokens: timed beside a tile as well
+SECONDS = 0.5  # of timing, for each graph in each loading
+_known: dict[str, TimeCosts] = {}
+
+
+@dataclass(frozen=True)
+class BlockTimes:
+    """Seconds of a block by its number of tokens, prefix included.
+
+    Attributes:
+        tile: tokens that a runtime computes together.
+        counts: where it was timed: multiples of the tile, and all tokens.
+        seconds: of each count, both ascending.
+        between: factor for a count that is no multiple.
+    """
+
+    tile: int
+    counts: tuple[int, ...]
+    seconds: tuple[float, ...]
+    between: float = 1.0
+
+    def __call__(self, tokens: int) -> float:
+        """Return the seconds at a number of tokens: linear between what was timed, and in proportion below."""
+        if tokens < self.counts[0]:
+            line = self.seconds[0] * tokens / self.counts[0]
+        else:
+            line = float(np.interp(tokens, self.counts, self.seconds))
+        full = tokens % self.tile == 0 or tokens in self.counts
+        return line if full else line * self.between
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of selecting and merging in a layer: a constant, and seconds for each of the method's MACs there."""
+
+    settings: Settings
+    shape: ModelShape
+    constant: float
+    per_mac: float
+
+    def __call__(self, tokens: int, amount: int) -> float:
+        """Return the seconds of a step of ``amount`` of ``tokens``."""
+        return self.constant + self.per_mac * self.settings.layer_macs(LayerShape(self.shape, tokens, amount))
+
+
+def measure_costs(
+    subject: Subject, settings: Settings, options: ExportOptions, progress: Progress = quiet
+) -> TimeCosts:
+    """Return the times of a model by schedule on ``options.target``, in graphs of its batch and precision.
+
+    A process measures them once for the shape of a model, the method and the target.
+
+    Raises:
+        LimitError: the target runs no graphs on this machine: TensorRT.
+        BackendMissingError: its package is not installed.
+    """
+    if options.target not in graph_backends():
+        raise LimitError(
+            f"a share of the time on {options.target} cannot be measured here, which runs no graphs: give --keep, or "
+            f"--target {' or '.join(graph_backends())}"
+        )
+    running = running_on(options.target, {"threads": 1})
+    shape = model_shape(subject.model)
+    form = {name: value for name, value in settings.to_dict().items() if name not in AMOUNTS}
+    key = json.dumps([str(shape), settings.name, form, running.key, options.batch, options.converted], default=str)
+    if key not in _known:
+        _known[key] = _Timing(subject, settings, options, running, progress).costs()
+    return _known[key]
+
+
+class _Timing:
+    """Exports and times the graphs of a model."""
+
+    def __init__(
+        self, subject: Subject, settings: Settings, options: ExportOptions, running: Running, progress: Progress
+    ) -> None:
+        self.subject, self.settings, self.running, self.progress = subject, settings, running, progress
+        self.shape = model_shape(subject.model)
+        self.start = self.shape.patches + self.shape.num_prefix
+        precision = options.converted if PRECISIONS[options.converted].prover == running.backend else "fp32"
+        self.options = ExportOptions(
+            batch=options.batch, dense=False, trace=False, target=options.target, precision=precision
+        )
+
+    def costs(self) -> TimeCosts:
+        """Return what schedules cost."""
+        tile = tile_for(self.start)
+        counts = sorted({max(tile, round(share * self.start / tile) * tile) for share in SHARES} - {self.start})
+        between = next((count for count in counts if count >= BETWEEN * self.start), counts[-1]) - max(1, tile // 2)
+        dropped = [self._plan(make_settings("drop"), self._first(count)) for count in (*counts, between)]
+        steps = self._steps(counts)
+        plans = [make_plan(self.subject.model, make_settings("dense")), *dropped, *steps]
+        seconds = self._seconds(plans)
+        blocks = [self._block(value, seconds[0]) for value in seconds[1 : len(counts) + 2]]
+        times = BlockTimes(tile, (*counts, self.start), (*blocks[:-1], seconds[0] / self.shape.depth))
+        factor = max(1.0, blocks[-1] / times(between)) if tile > 1 else 1.0
+        times = BlockTimes(tile, times.counts, times.seconds, factor)
+        without = TimeCosts(self.settings, self.shape, times)
+        beyond = [
+            value - without.backbone(plan.num_prop) for plan, value in zip(steps, seconds[-len(steps) :], strict=True)
+        ]
+        return TimeCosts(
+            self.settings,
+            self.shape,
+            times,
+            self._step(steps, beyond) if steps else StepTimes(self.settings, self.shape, 0.0, 0.0),
+        )
+
+    def _first(self, count: int) -> Amounts:
+        """Return the amounts that leave this number of tokens behind the first layer."""
+        return (self.start - count, *(0,) * (self.shape.depth - 1))
+
+    def _block(self, seconds: float, dense: float) -> float:
+        """Return the time of a block where the first layer drops tokens: half of that one sees all of them."""
+        return (seconds - dense / self.shape.depth / 2) / (self.shape.depth - 0.5)
+
+    def _steps(self, counts: Sequence[int]) -> list[Plan]:
+        """Return plans of the method with one step, at two amounts, and with three."""
+        depth, joins = self.shape.depth, self.settings.joins
+        third = max(1 + joins, (self.start - counts[0]) // 3)
+        several = tuple(third if layer in range(0, min(3, depth)) else 0 for layer in range(depth))
+        amounts = [(self.start - count + joins, *(0,) * (depth - 1)) for count in counts[-2:]]
+        plans = []
+        for num_prop in dict.fromkeys([*amounts, several]):
+            try:
+                token_counts(self.settings, self.shape, num_prop)
+                plans.append(self._plan(self.settings, num_prop))
+            except ConfigError:  # more than the method can take in one layer
+                continue
+        return plans
+
+    def _plan(self, settings: Settings, num_prop: Amounts) -> Plan:
+        return make_plan(self.subject.model, settings.resolved(num_prop))
+
+    def _step(self, plans: Sequence[Plan], seconds: Sequence[float]) -> StepTimes:
+        """Return the time of a step that explains best what graphs take beyond their blocks; never below 0."""
+        macs = [sum(layer.method_macs for layer in plan.layers) for plan in plans]
+        steps = [sum(map(bool, plan.num_prop)) for plan in plans]
+        scale = max(*macs, 1)
+        rows = np.array([steps, [value / scale for value in macs]], float).T
+        constant, share = np.linalg.lstsq(rows, np.array(seconds), rcond=None)[0]
+        if share < 0 or constant < 0:  # they are hard to tell apart: a constant alone
+            constant, share = max(0.0, sum(seconds) / sum(steps)), 0.0
+        return StepTimes(self.settings, self.shape, float(constant), float(share / scale))
+
+    def _seconds(self, plans: Sequence[Plan]) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="gtp-export-") as place:
+            files = []
+            for number, plan in enumerate(plans):
+                self.progress("exporting graphs to time", number / len(plans))
+                directory = Path(place) / str(number)
+                directory.mkdir()
+                images = synthetic_images(self.subject.preprocessing.crop)
+                write_artifacts(self.subject, plan, images, self.options, directory, quiet)
+                files.append(directory / MODEL_NAME)
+            self.progress("timing graphs")
+            timings = time_in_turn(files, [self.running] * len(files), SECONDS * len(files))
+        return [timing.ratio * timings[0].p50_ms / 1e3 for timing in timings]

@@ -102,8 +102,9 @@ def test_a_schedule_is_fitted(method: str, overrides: dict[str, Any], folder: Pa
     assert info.usual_distance is None or info.distance <= info.usual_distance
     assert {curve.layer for curve in info.curves} == {0, 1, 2}
     assert info.cost == pytest.approx(make_plan(subject.model, fitted.settings).ratio) and info.cost <= 0.6
-    one = fit_settings(subject, replace(settings, schedule="fitted:1"), images).info
-    assert (sum(map(bool, one.num_prop)), one.schedule) == (1, "fitted:1")
+    if method == "gtp":  # tome merges at most half of a layer's tokens: too few for one step
+        one = fit_settings(subject, replace(settings, schedule="fitted:1"), images).info
+        assert (sum(map(bool, one.num_prop)), one.schedule) == (1, "fitted:1")
 
 
 def test_an_export_is_fitted(folder: Path, tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def test_export_calibrates_on_the_recipesown_images(tmp_path: Path) -> None:
 
 
 def test_calibrate_checks_the_place_first_and_replaces_recipes_only(command: Command, tmp_path: Path) -> None:
-    def refused(output: Path) -> str:
-        ran = command("calibrate", "no-such-model", "-o", output, "--sparsity", "0.7")
+    def refused(output: Path, model: str = "digits") -> str:
+        ran = command("calibrate", model, "-o", output, "--sparsity", "0.7")
         assert ran.code == 2
         return ran.error
 
@@ -111,4 +111,4 @@ def test_calibrate_checks_the_place_first_and_replaces_recipes_only(command: Com
     assert ".yaml" in refused(tmp_path / "recipe.json")
     assert "no folder" in refused(tmp_path / "missing" / "recipe.yaml")
     mine.write_text("timm: vit_tiny_patch16_224\n", encoding="utf-8")
-    assert "'no-such-model'" in refused(mine)
+    assert "'no-such-model'" in refused(mine, "no-such-model")

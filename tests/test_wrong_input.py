@@ -134,7 +134,7 @@ def test_an_unreachable_hub(export: Command, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_missing_extra() -> None:
     run = "from gtp_export.cli import main; sys.argv[1:] = {}; main()"
-    ran = python("sys.modules['torch'] = None; " + run.format(["export", "digits", "-q"]))
+    ran = python("sys.modules |= {'torch': None, 'onnx_ir': None}; " + run.format(["export", "digits", "-q"]))
     assert (ran.code, ran.err) == (4, "error: torch is not installed: pip install 'gtp-export[export]'\n")
     ran = python("sys.modules['yaml'] = None; " + run.format(["models"]))
     assert (ran.code, ran.err) == (4, "error: yaml is not installed: pip install 'gtp-export[export]'\n")

@@ -25,14 +25,15 @@ def calibrate(
     model_options: ModelOptions,
 ) -> None:
     """Calibrate sparsity thresholds on images and write a recipe file with them, ready to export."""
+    from gtp_models.recipes import check_recipe_place, write_recipe
+
     check_names(model, preset=preset)
+    check_recipe_place(output)
     with console.progress("loading torch") as update:
         load_torch(update)
         from gtp_exporters.subject import calibrate_on
         from gtp_models import GTPConfig, build_model, load_recipe
-        from gtp_models.recipes import check_recipe_place, write_recipe
 
-        check_recipe_place(output)
         recipe = model_options.changed(load_recipe(model), weights)
         update(f"building {recipe.timm}")
         built = build_model(recipe, weights)

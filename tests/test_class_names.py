@@ -131,3 +131,12 @@ def test_switches_are_kept_in_recipe_files(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("timm: vit_tiny_patch16_224\nema: 1\n")
     with pytest.raises(ConfigError, match="ema takes"):
         load_recipe(str(tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_another_number_of_channels_is_refused(command: Command, tmp_path: Path, channels: int) -> None:
+    recipe = replace(TINY, model_args=TINY.model_args | {"in_chans": channels})
+    write_recipe(recipe, TINY.settings(), tmp_path / "grey.yaml")  # type: ignore[arg-type]
+    ran = command("export", tmp_path / "grey.yaml", "--weights", "random", "-o", tmp_path / "out")
+    assert ran.code in (1, 2) and f"in_chans {channels}" in ran.error
+    assert not (tmp_path / "out").exists()

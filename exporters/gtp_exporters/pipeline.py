@@ -6,20 +6,25 @@ recipe → model → settings → plan → graphs, reference and manifest in a s
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from gtp_exporters.artifacts import draft
 from gtp_exporters.draft import Draft
 from gtp_exporters.fitting import Fitted, check_fits, default_settings, fit_settings, fitting_images
+from gtp_exporters.in_hand import take
 from gtp_exporters.limits import check_limits
 from gtp_exporters.measuring.token_times import measure_costs
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import Proof, check_proof, prove
 from gtp_exporters.reference import ReferenceImages
 from gtp_exporters.report import add_report
-from gtp_exporters.subject import Subject, calibrated, make_subject, reference_images
+from gtp_exporters.subject import Subject, calibrated, describe, make_subject, reference_images
+from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.schedules import is_fitted
+from gtp_models.weights import BuiltModel
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest, write_manifest
@@ -37,7 +42,7 @@ class Exported:
 
 
 def export(
-    model: str | Recipe,
+    model: str | Recipe | nn.Module,
     output: Path | str | None = None,
     *,
     settings: Settings | None = None,
@@ -55,7 +60,8 @@ def export(
     The files are written to a staging folder, validated and timed. Only then do they replace an earlier export.
 
     Args:
-        model: a recipe, its name, ``timm:NAME`` or a recipe file.
+        model: a recipe, its name, ``timm:NAME``, a recipe file, or a timm model in hand, which stays as it is: its
+            ``pretrained_cfg`` says how images are prepared, and a patched one is exported with its settings.
         output: the artifact directory (default: ``build/NAME``). An earlier export there is replaced; other files
             there are an error and stay unchanged.
         settings: settings of any method (default: the recipe's, for ``timm:NAME`` those that ``load_recipe`` chooses;
@@ -71,7 +77,8 @@ def export(
         progress: called with the current task.
 
     Raises:
-        TypeError: ``model`` is something else, such as a module.
+        TypeError: ``model`` is something else.
+        ConfigError: a module with ``weights`` or ``img_size``.
         LimitError: the target cannot build these settings. It is raised before anything is traced.
         StaticCheckError: a graph is not static.
         ParityFailedError: the outputs of the graphs differ from eager PyTorch's, or these are not finite. The earlier
@@ -81,21 +88,27 @@ def export(
         OutputError: the directory cannot be written, or contains other files.
         ModelsError, GTPRuntimeError: errors of models, weights, images and ``threads``.
     """
-    if not isinstance(model, str | Recipe):
+    if not isinstance(model, str | Recipe | nn.Module):
         raise TypeError(
-            f"model is a {type(model).__name__}: give the name of a recipe, timm:NAME, a recipe file or a Recipe; "
-            "a model of your own is exported by a recipe file that names its timm model and its weights"
+            f"model is a {type(model).__name__}: give the name of a recipe, timm:NAME, a recipe file, a Recipe or a "
+            "timm model"
         )
     make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()
-    recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
+    held: BuiltModel | None = None
+    if isinstance(model, nn.Module):
+        _check_module_options(weights, img_size)
+        held, own = take(model, options.head)
+        recipe, settings = held.recipe, settings or own
+    else:
+        recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
     directory = Path(output) if output else Path("build") / recipe.name
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early
         settings = settings or default_settings(recipe, options)
         check_fits(settings, options)
-        made = _draft(recipe, weights, seed, settings, options, staging.path, progress)
+        made = _draft(held or recipe, weights, seed, settings, options, staging.path, progress)
         if options.calibrated:
             made = _quantized(made, options, recipe, threads, check, progress)
         proof = prove(made, threads, progress) if check else None
@@ -110,8 +123,13 @@ def export(
     return Exported(directory, read_manifest(directory), proof)
 
 
+def _check_module_options(weights: str, img_size: tuple[int, int] | None) -> None:
+    if weights != "pretrained" or img_size is not None:
+        raise ConfigError("a module has its own weights and image size: leave weights and img_size out")
+
+
 def _draft(
-    recipe: Recipe,
+    source: Recipe | BuiltModel,
     weights: str,
     seed: int,
     settings: Settings,
@@ -120,8 +138,9 @@ def _draft(
     progress: Progress,
 ) -> Draft:
     """Write graphs and reference; the eager model is gone afterwards, and its memory is free for the proof."""
+    recipe = source if isinstance(source, Recipe) else source.recipe
     progress(f"building {recipe.timm}")
-    subject = make_subject(recipe, weights, seed, options)
+    subject = make_subject(source, weights, seed, options) if isinstance(source, Recipe) else describe(source, options)
     images = reference_images(subject, options)
     fitted = _fitted(subject, settings, images, options, seed, progress) if is_fitted(settings.schedule) else None
     settings = fitted.settings if fitted else settings

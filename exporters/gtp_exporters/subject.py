@@ -13,7 +13,7 @@ from timm.data import resolve_model_data_config
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
 from gtp_models.class_names import names_of
-from gtp_models.errors import ConfigError
+from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.heads import gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
@@ -96,16 +96,32 @@ def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions
     """Build a recipe's model and find out its inputs and outputs.
 
     Raises:
+        UnsupportedModelError: it takes images of another number of channels than three.
         ModelsError: the model cannot be built, its weights are not available, there is no head to keep, or the class
             names do not fit.
     """
-    built = build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed)
-    features, note = gives_features(built.model, recipe.timm, options.head, built.recipe.projection)
+    return describe(build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed), options)
+
+
+def describe(built: BuiltModel, options: ExportOptions) -> Subject:
+    """Find out the inputs and outputs of a model that is built. Raises as ``make_subject``."""
+    name = built.recipe.timm
+    _check_channels(built.model, name)
+    features, note = gives_features(built.model, name, options.head, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
     _check_activation(built.recipe, classes)
     (labels, label_ids), unnamed = names_of(built, classes)
     notes = (*built.notes, *filter(None, (note, unnamed)))
     return Subject(built, preprocessing_of(built.model, built.recipe.exif), classes, labels, label_ids, notes)
+
+
+def _check_channels(model: Any, name: str) -> None:
+    channels = getattr(getattr(model.patch_embed, "proj", None), "in_channels", 3)
+    if channels != 3:
+        raise UnsupportedModelError(
+            f"{name} with in_chans {channels} takes images of {channels} channels, and files are decoded to RGB: build "
+            "it with in_chans 3 (of grey: patch_embed.proj.weight.repeat(1, 3, 1, 1) / 3 answers the same)"
+        )
 
 
 def _check_activation(recipe: Recipe, classes: int) -> None:

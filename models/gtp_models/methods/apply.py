@@ -1,6 +1,6 @@
 """Patches a timm model with a method."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -35,4 +35,7 @@ def apply(model: Model, settings: Settings | Plan | None = None) -> Model:
     torch.Size([1, 1000])
     """
     plan = settings if isinstance(settings, Plan) else make_plan(model, settings or GTPConfig())
-    return install(model, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))
+    install(model, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))
+    patched: Any = model.blocks
+    patched.settings = plan.asked or plan.settings  # what an export of the module needs
+    return model

@@ -102,10 +102,10 @@ def test_several_labels_end_to_end(command: Command, tmp_path: Path) -> None:
 
 def test_the_configuration_says_it(tmp_path: Path) -> None:
     saved(tmp_path / "vit", "ViT")
-    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    config = json.loads((tmp_path / "vit" / "config.json").read_text("utf-8"))
     for kind, activation in (("multi_label_classification", "sigmoid"), ("single_label_classification", "softmax")):
-        (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"problem_type": kind}))
+        (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"problem_type": kind}), "utf-8")
         assert load_recipe(str(tmp_path / "vit")).activation == activation
-    (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"problem_type": "regression"}))
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"problem_type": "regression"}), "utf-8")
     with pytest.raises(UnsupportedModelError, match="problem_type"):
         load_recipe(str(tmp_path / "vit"))

@@ -81,7 +81,7 @@ def own(tmp_path: Path) -> dict[str, Path]:
     states = [build_model(TINY, "random", seed).model.state_dict() for seed in (1, 2)]
     torch.save({"state_dict": states[0], "state_dict_ema": states[1]}, tmp_path / "run.pth")
     save_file(states[0], tmp_path / "raw.safetensors")
-    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n", "utf-8")
     return {"recipe": tmp_path / "own.yaml", "run": tmp_path / "run.pth", "names": tmp_path / "names.txt"}
 
 
@@ -97,7 +97,7 @@ def test_a_fine_tuned_model_needs_no_recipe(command: Command, own: dict[str, Pat
     assert manifest.weights.sha256 == build_model(TINY, str(tmp_path / "raw.safetensors")).sha256
     ran = command("export", own["recipe"], "--weights", own["run"], "-o", tmp_path / "out", "--num-classes", "7")
     assert ran.code == 2 and "--num-classes 5" in ran.err
-    (tmp_path / "names.txt").write_text("a\nb\n")
+    (tmp_path / "names.txt").write_text("a\nb\n", "utf-8")
     ran = command("export", own["recipe"], "--weights", own["run"], "-o", tmp_path / "out", "--labels", own["names"])
     assert ran.code == 2 and "--labels" in ran.err
     assert read_manifest(tmp_path / "out").labels == list("abcde")
@@ -128,7 +128,7 @@ def test_switches_are_kept_in_recipe_files(tmp_path: Path) -> None:
     write_recipe(recipe, TINY.settings(), tmp_path / "own.yaml")  # type: ignore[arg-type]
     again = load_recipe(str(tmp_path / "own.yaml"))
     assert (again.ema, again.random_head, again.weights_img_size) == (False, True, (16, 32))
-    (tmp_path / "wrong.yaml").write_text("timm: vit_tiny_patch16_224\nema: 1\n")
+    (tmp_path / "wrong.yaml").write_text("timm: vit_tiny_patch16_224\nema: 1\n", "utf-8")
     with pytest.raises(ConfigError, match="ema takes"):
         load_recipe(str(tmp_path / "wrong.yaml"))
 

@@ -98,7 +98,7 @@ def test_models_answer_as_transformers_does(tmp_path: Path, name: str) -> None:
 
 
 def processor(directory: Path, **values: Any) -> None:
-    (directory / "preprocessor_config.json").write_text(json.dumps(values))
+    (directory / "preprocessor_config.json").write_text(json.dumps(values), "utf-8")
 
 
 HALF: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -171,7 +171,7 @@ def test_what_has_no_equal_is_refused(tmp_path: Path, name: str) -> None:
         "Swin": {"model_type": "swin", "architectures": ["SwinModel"]},
         "CLIP classes": {"model_type": "clip", "architectures": ["CLIPForImageClassification"]},
     }[name]
-    (tmp_path / "config.json").write_text(json.dumps(config | SIZES))
+    (tmp_path / "config.json").write_text(json.dumps(config | SIZES), "utf-8")
     with pytest.raises(UnsupportedModelError):
         load_recipe(str(tmp_path))
 
@@ -189,7 +189,7 @@ def test_preprocessing_without_an_equal_is_refused(tmp_path: Path, steps: dict[s
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"model_type": 3}', "\xff"])
 def test_a_damaged_configuration(tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "config.json").write_text(content, "utf-8")
     with pytest.raises((WeightsError, UnsupportedModelError)):
         read_hub_model(tmp_path)
 
@@ -197,7 +197,9 @@ def test_a_damaged_configuration(tmp_path: Path, content: str) -> None:
 def test_shards_elsewhere_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, "ViT")
     (tmp_path / "model.safetensors").rename(tmp_path.parent / "away.safetensors")
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../away.safetensors"}}))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../away.safetensors"}}), "utf-8"
+    )
     with pytest.raises(WeightsError):
         load_hub_weights(read_hub_model(tmp_path))
 
@@ -230,7 +232,7 @@ def test_names_of_the_hub_are_read_from_its_cache(tmp_path: Path, monkeypatch: p
     saved(snapshot, "ViT")
     refs = tmp_path / "models--someone--vit" / "refs"
     refs.mkdir()
-    (refs / "main").write_text("0" * 40)
+    (refs / "main").write_text("0" * 40, "utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("gtp_models.hub._connects", lambda url: False)
     for name in ("hf:someone/vit", "hf-hub:someone/vit"):

@@ -66,22 +66,45 @@ def weights() -> tuple[str, ...]:
     return "pretrained", "random", "auto"
 
 
-def check_names(model: str, method: str = "gtp", preset: str | None = None) -> None:
-    """Refuse a model, a method or a preset that does not exist, before torch is loaded for the right ones.
+def check_names(model: str, method: str = "gtp", preset: str | None = None, **settings: Any) -> None:
+    """Refuse a model, a method, a preset or settings that cannot be, before torch is loaded for the right ones.
+
+    Args:
+        model, method, preset: as the user gave them.
+        settings: of the method, those that the user gave; None is not given.
 
     Raises:
         UnknownModelError: no such recipe or file.
-        ConfigError: no such method or preset, or the recipe file is not one.
+        ConfigError: no such method, preset or entry of an axis, amounts that exclude each other, or the recipe file is
+            not one.
     """
+    from gtp_models.declared import AXES, axis_names, check_timm
     from gtp_models.errors import ConfigError
     from gtp_models.methods import METHODS
+    from gtp_models.methods.settings import Settings
     from gtp_models.recipes import check_model
 
     check_model(model)
+    if model.startswith("timm:"):
+        check_timm(model.removeprefix("timm:"))
     if method not in METHODS:
         raise ConfigError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}")
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset={preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+    for axis in AXES:
+        name, names = settings.get(axis), axis_names(axis)
+        if name is not None and names and name not in names:
+            raise ConfigError(f"{axis}={name!r} is unknown: choose one of {', '.join(names)}")
+    Settings(**{name: settings.get(name) for name in ("num_prop", "keep", "macs", "schedule")})
+
+
+def _axis(axis: str) -> Callable[[], Iterable[str]]:
+    def names() -> Iterable[str]:
+        from gtp_models.declared import axis_names
+
+        return axis_names(axis)
+
+    return names
 
 
 def load_torch(tell: Progress) -> None:
@@ -149,14 +172,27 @@ Macs = Annotated[
     Any,
     _setting("MACs of the backbone for one image, instead of --num-prop: 3.4G.", parser=values.macs, metavar="MACS"),
 ]
-Keep = Annotated[float | None, _setting("MACs as a share of the dense model's, instead of --num-prop: 0.74.")]
-Sparsity = Annotated[float | None, _setting("Share of the attention map to keep, in (0, 1].")]
-Alpha = Annotated[float | None, _setting("Factor by which a removed token is added to its neighbours.")]
-NumNeighbours = Annotated[int | None, _setting("Number of semantic neighbours of a token.")]
+Keep = Annotated[
+    Any,
+    _setting(
+        "MACs as a share of the dense model's, instead of --num-prop: 0.74.", parser=values.share, metavar="SHARE"
+    ),
+]
+Sparsity = Annotated[
+    Any, _setting("Share of the attention map to keep, in (0, 1].", parser=values.share, metavar="SHARE")
+]
+Alpha = Annotated[
+    float | None, _setting("Factor by which a removed token is added to its neighbours.", min=0, callback=values.finite)
+]
+NumNeighbours = Annotated[int | None, _setting("Number of semantic neighbours of a token.", min=1)]
 TokenScale = Annotated[bool | None, _setting("Give tokens that received others more weight in attention.")]
-Selection = Annotated[str | None, _setting(f"The score by which tokens are kept: MixedAttnMax, … ({LISTED}).")]
-Propagation = Annotated[str | None, _setting(f"What the kept tokens receive: GraphProp, … ({LISTED}).")]
-Graph = Annotated[str | None, _setting(f"Which tokens are neighbours: Mixed, … ({LISTED}).")]
+Selection = Annotated[
+    str | None, _setting(f"The score by which tokens are kept: MixedAttnMax, … ({LISTED}).", _axis("selection"))
+]
+Propagation = Annotated[
+    str | None, _setting(f"What the kept tokens receive: GraphProp, … ({LISTED}).", _axis("propagation"))
+]
+Graph = Annotated[str | None, _setting(f"Which tokens are neighbours: Mixed, … ({LISTED}).", _axis("graph"))]
 Threshold = Annotated[
     str | None,
     _setting(f"How the threshold of --sparsity is found: {' or '.join(THRESHOLDS)}.", lambda: THRESHOLDS),

@@ -15,6 +15,7 @@ from gtp_export.options import one_of, option, with_options
 from gtp_runtime.backends import BACKENDS, find_backend
 from gtp_runtime.backends.onnxruntime import Provider as Providers
 from gtp_runtime.backends.openvino import Compute as Computes
+from gtp_runtime.backends.spec import THREADS as THREADS_OPTION
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.precisions import PRECISIONS
 from gtp_runtime.text import one_line
@@ -31,10 +32,8 @@ NOT_KEPT = (
     "note: the result was not stored in the manifest: it is signed or cannot be written, or the file was replaced "
     "during the run (-v shows which)"
 )
-THREADS = (
-    "CPU threads, 0 for all. Default: 1 where latency is measured (bench, compare, tune, export, quantize), else 0. "
-    "For onnxruntime, openvino."
-)
+THREADS = f"{THREADS_OPTION['help']}. For onnxruntime, openvino."
+MEASURED = 1  # threads where latency is measured, as ``THREADS`` says
 
 
 def _option(text: str, panel: str = PANEL, **given: Any) -> Any:
@@ -107,13 +106,19 @@ class RunOptions:
         """Load a file, or what suits this device of a directory. Raises as ``gtp_runtime.load`` does."""
         from gtp_runtime import load
 
-        return load(path, self.backend, precision=self.precision, **self.options(self.file(path)))
+        model = load(path, self.backend, precision=self.precision, **self.options(self.file(path)))
+        if model.fallback:
+            console.err.print(f"warning: {model} answers: {model.fallback}", style="yellow", markup=False)
+        return model
 
     def file(self, path: Path) -> Path:
-        """Return the file of a path: of a directory, the graph in the given precision. Raises as ``load`` does."""
+        """Return the file of a path: of a directory, the graph in the given precision, or its engine for a backend that
+        takes no graphs. Raises as ``load`` does.
+        """
+        from gtp_runtime.loading import file_for
         from gtp_runtime.manifest import find_graph
 
-        return find_graph(path, self.precision) if path.exists() else path
+        return file_for(find_graph(path, self.precision), path, self.backend) if path.exists() else path
 
     def load_file(self, file: Path) -> "Model":
         """Load a file. Raises as ``gtp_runtime.load`` does."""

@@ -39,6 +39,18 @@ def positive_seconds(value: str | float) -> float:
     return found
 
 
+def share(value: str | float) -> float:
+    """Return a share in (0, 1]."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:
+        hint = f" ({number / 100:g} of 1?)" if 1 < number <= 100 else ""
+        raise typer.BadParameter(f"{value!r} is no share above 0 and at most 1{hint}: give one like 0.74.")
+    return number
+
+
 def macs(value: str | float) -> float:
     """Return a number of MACs: "3.4G", "850M" or a plain number."""
     if isinstance(value, float):

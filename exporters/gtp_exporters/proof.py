@@ -17,7 +17,7 @@ from gtp_runtime import Latency, Model, Parity, benchmark
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.errors import GATE_FAILED
-from gtp_runtime.latency import latency_records
+from gtp_runtime.latency import latency_records, measured_by
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.parity import compare
 from gtp_runtime.progress import Progress
@@ -162,7 +162,10 @@ def _prove(models: Sequence[Model], progress: Progress, problems: list[str]) -> 
     latency = benchmark(models, SECONDS, progress)
     names = [model.path.name for model in models]
     results = {
-        "parity": dict(zip(names, [report.to_dict() for report in reports], strict=True)),
+        "parity": {
+            name: report.to_dict() | measured_by(model)
+            for name, report, model in zip(names, reports, models, strict=True)
+        },
         "latency": dict(zip(names, latency_records(models, latency), strict=True)),
     }
     others = [

@@ -10,7 +10,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import Json, option
-from gtp_export.running import NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.running import MEASURED, NOT_KEPT, RunOptions, takes_run_options
 from gtp_export.values import milliseconds
 from gtp_export.values import seconds as read_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GTPRuntimeError, InputError
@@ -50,7 +50,7 @@ def read_budget(value: "str | Budget") -> Budget:
     return Budget(name or PERCENTILES[0], milliseconds(time))
 
 
-@takes_run_options(threads=1)
+@takes_run_options(threads=MEASURED)
 def bench(
     paths: Annotated[
         list[Path],
@@ -111,7 +111,9 @@ def bench(
             {"name": model.backend.name, "options": running.options(model.path), **model.backend.info}
             for model in models
         ]
-        console.emit({"settings": settings, "backends": backends, "files": [result.to_dict() for result in results]})
+        pairs = zip(results, models, strict=True)
+        found = [{**result.to_dict(), "backend": model.backend.name, "device": model.device} for result, model in pairs]
+        console.emit({"settings": settings, "backends": backends, "files": found})
     else:
         latency_table(results, _title(models))
         footprint_table(results)
@@ -148,7 +150,7 @@ def _footprint(file: Path, running: RunOptions) -> "Footprint":
 
 
 def _title(models: "list[Model]") -> str:
-    used = dict.fromkeys(f"{model.backend.name} {model.backend.info['version']}" for model in models)
+    used = dict.fromkeys(f"{model.backend.name} {model.backend.info['version']} on {model.device}" for model in models)
     threads = {model.backend.info["threads"] for model in models if "threads" in model.backend.info}
     said = "".join(f"; {count or 'all'} CPU thread{'' if count == 1 else 's'}" for count in sorted(threads))
     return f"{', '.join(used)}{said}, batch {models[0].batch}"

@@ -1,20 +1,21 @@
 """``gtp-export calibrate``: write a recipe with sparsity thresholds calibrated on images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import Model, Preset, Weights, check_names, load_torch
+from gtp_export.options import Model, Preset, Weights, check_names, load_torch, option
+from gtp_export.values import share
 
 
 @takes_model_options()
 def calibrate(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe file to write.", show_default=False)],
-    sparsity: Annotated[float, typer.Option(help="Share of the attention map to keep, in (0, 1).", show_default=False)],
+    sparsity: Annotated[Any, option("Share of the attention map to keep, in (0, 1).", parser=share, metavar="SHARE")],
     data: Annotated[
         Path | None,
         typer.Option("--data", help="A folder of training images (default: the recipe's).", show_default=False),
@@ -28,6 +29,8 @@ def calibrate(
     from gtp_models.recipes import check_recipe_place, write_recipe
 
     check_names(model, preset=preset)
+    if sparsity == 1:
+        raise typer.BadParameter("--sparsity 1 keeps the whole map, without a threshold: give a share below 1")
     check_recipe_place(output)
     with console.progress("loading torch") as update:
         load_torch(update)

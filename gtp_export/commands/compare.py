@@ -22,7 +22,7 @@ from gtp_export.options import (
     load_torch,
     option,
 )
-from gtp_export.running import Provider, Threads, fleet_document, given_options, joined_fleet, show_fleet
+from gtp_export.running import MEASURED, Provider, Threads, fleet_document, given_options, joined_fleet, show_fleet
 from gtp_export.values import seconds as read_seconds
 from gtp_exporters.measuring.candidate import graph_backends
 from gtp_exporters.measuring.methods import SPECIAL
@@ -135,7 +135,9 @@ def compare(
             seconds=seconds,
             rounds=rounds,
             footprint=footprint,
-            backend_options=given_options(**{"threads": 1, "provider": provider} | given_options(threads=threads)),
+            backend_options=given_options(
+                **{"threads": MEASURED, "provider": provider} | given_options(threads=threads)
+            ),
         )
         recipe = model_options.changed(load_recipe(model, img_size), weights)
         with joined_fleet(ray, data or recipe.images, device=True) as fleet:

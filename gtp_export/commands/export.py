@@ -8,6 +8,7 @@ import typer
 
 from gtp_export import console, options, values
 from gtp_export.model_options import ModelOptions, takes_model_options
+from gtp_export.running import MEASURED, THREADS
 from gtp_exporters.options import INPUTS
 from gtp_models.heads import HEADS
 from gtp_runtime.errors import GATE_FAILED
@@ -101,7 +102,7 @@ def export(
         _option(GRAPHS, "Add outputs with the ids of the removed tokens and, if merged, of their receivers."),
     ] = True,
     check: Annotated[bool, _option(CHECKS, "Validate and time the export before it replaces an earlier one.")] = True,
-    threads: Annotated[int | None, _option(CHECKS, "CPU threads of the check, 0 for all (default: 1).", min=0)] = None,
+    threads: Annotated[int | None, _option(CHECKS, THREADS, min=0)] = None,
     method: options.Method = "gtp",
     preset: options.Preset = None,
     num_prop: options.NumProp = None,
@@ -165,8 +166,8 @@ def export(
         "graph": graph,
         "threshold": threshold,
     }
-    options.check_names(model, method, preset)
-    run_threads = 1 if threads is None else threads
+    options.check_names(model, method, preset, **given)
+    run_threads = MEASURED if threads is None else threads
     with console.progress("exporting") as update:
         options.load_torch(update)
         from gtp_exporters import ParityFailedError, QuantizationFailedError

@@ -49,6 +49,8 @@ def predict(
     failed = 0
     paths = _Paths(images)
     with running.load(path) as model:
+        if not json_lines:
+            console.note(f"answered by {model}")
         for image, answer in model.predict_each(
             paths, topk, exif=exif, allow_random=allow_random, workers=workers or paths.workers
         ):
@@ -60,7 +62,7 @@ def predict(
             else:
                 _show(image, answer)
     if json:
-        console.emit({"images": found})
+        console.emit({**model.answered(), "images": found})
     if failed > 1:
         console.err.print(f"error: {failed} of {paths.count} images cannot be read", style="red")
     if failed:

@@ -7,6 +7,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import Json
+from gtp_export.running import MEASURED, Threads
 from gtp_export.values import finite
 from gtp_exporters.quantizing.options import CALIBRATIONS, FORMS
 from gtp_runtime.errors import GATE_FAILED
@@ -58,7 +59,7 @@ def quantize(
     gate: Annotated[
         bool, typer.Option(help="Fail (exit code 3) if int8 misses a limit; the figures are stored anyway.")
     ] = True,
-    threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 1,
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Quantise an export's graphs, reduced and dense, to int8; they are kept if they are close to fp32."""
@@ -73,7 +74,16 @@ def quantize(
         from gtp_exporters import quantize as run
 
         options = QuantizeOptions(
-            target, calib_data, calib_size, calibration, data, max_drop, kept, quantize_selection, gate, threads
+            target,
+            calib_data,
+            calib_size,
+            calibration,
+            data,
+            max_drop,
+            kept,
+            quantize_selection,
+            gate,
+            MEASURED if threads is None else threads,
         )
         failed: QuantizationFailedError | None = None
         try:

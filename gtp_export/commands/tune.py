@@ -9,6 +9,7 @@ from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, load_torch, option
 from gtp_export.running import (
+    MEASURED,
     Backend,
     Compute,
     Provider,
@@ -109,7 +110,9 @@ def tune(
     if data is None and (labels is not None or by_order):
         raise typer.BadParameter(f"{'--labels' if labels else '--by-order'} needs --data DIR: it says its classes")
     check_names(model)
-    running = RunOptions(backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": 1})
+    running = RunOptions(
+        backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": MEASURED}
+    )
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         load_torch(update)
         from gtp_exporters.measuring.candidate import running_on

@@ -78,6 +78,7 @@ def validate(
 ) -> None:
     """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline."""
     from gtp_export.tables import accuracy_lines, parity_lines
+    from gtp_runtime.latency import measured_by
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
     _check_data(data, max_drop=max_drop, by_order=by_order, labels=labels, ray=ray, **reading)
@@ -85,20 +86,22 @@ def validate(
         images = None if data is None else _images(model, data, labels, by_order)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
-        kept = model.record("parity", report.to_dict())
+        kept = model.record("parity", report.to_dict() | measured_by(model))
         accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleet_scoring(fleet)})
         if accuracy is not None and images is not None:
-            model.record("accuracy", {**accuracy.to_dict(), "data": images.folder.resolve().name})
+            found = {**accuracy.to_dict(), "data": images.folder.resolve().name}
+            model.record("accuracy", found | measured_by(model))
         reference = str(model.manifest.reference.get("images", "unknown"))
     code, problem = _judge(accuracy, max_drop)
     code = code if report.ok else GATE_FAILED
     if json:
-        document: dict[str, Any] = report.to_dict() | {"file": str(model.path)}
+        document: dict[str, Any] = report.to_dict() | model.answered()
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
         document |= fleet_document(fleet)
         document["ok"] = code == DONE
         console.emit(document)
     else:
+        console.out.print(f"tested {model}", markup=False)
         parity_lines(report, reference)
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))

@@ -7,22 +7,37 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gtp_runtime import Model, load
+from gtp_runtime import Accuracy, Model, benchmark, evaluate, find_image_set, load
 from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
-from gtp_runtime.backends import BACKENDS
-from gtp_runtime.errors import DONE, FAILED, GATE_FAILED, GTPRuntimeError, ImageError, system_error
+from gtp_runtime.backends import BACKENDS, find_backend
+from gtp_runtime.errors import (
+    BUDGET_MISSED,
+    DONE,
+    FAILED,
+    GATE_FAILED,
+    BackendMissingError,
+    GTPRuntimeError,
+    ImageError,
+    system_error,
+)
+from gtp_runtime.latency import measured_by, record_latency
+from gtp_runtime.loading import file_for, load_twin
 from gtp_runtime.log_json import JsonHandler, write_line
+from gtp_runtime.manifest import find_graph
 from gtp_runtime.parity import details, headline
 from gtp_runtime.text import percent, visible
 
 DESCRIPTION = (
     "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."
 )
+NOT_STORED = "note: the result was not stored in the manifest, which is signed or cannot be written"
+MEASURED = 1  # threads where latency is measured, as ``backends.spec.THREADS`` says
 LOG = logging.getLogger("gtp_runtime")
 TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no backend's
     ("trusted_key", str, "Public key (.pub) that must have signed the directory; nothing is loaded otherwise."),
@@ -36,15 +51,65 @@ TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no
 
 
 def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Prove parity with the eager model on the images of the reference."""
+    """Prove parity with the eager model on the images of the reference; --data adds accuracy beside the dense file."""
     report = model.validate()
-    stored = model.record("parity", report.to_dict())
+    stored = model.record("parity", report.to_dict() | measured_by(model))
     if not given.json:
         origin = str(model.manifest.reference.get("images", "unknown"))
-        show(headline(report, origin), *details(report), *(f"  gate: {problem}" for problem in report.problems))
+        show(f"tested {model}", headline(report, origin), *details(report))
+        show(*(f"  gate: {problem}" for problem in report.problems))
+    accuracy = None if given.data is None else _accuracy(model, given)
     if not stored:
-        note("note: the result was not stored in the manifest, which is signed or cannot be written")
-    return report.to_dict() | {"file": str(model.path)}, DONE if report.ok else GATE_FAILED
+        note(NOT_STORED)
+    document = report.to_dict() | model.answered() | {"accuracy": accuracy and accuracy.to_dict()}
+    return document, DONE if report.ok else GATE_FAILED
+
+
+def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
+    images = find_image_set(given.data, model.manifest, given.labels, by_order=given.by_order)
+    with ExitStack() as stack:
+        accuracy = evaluate(model, _dense_of(model, given, stack), images)
+    model.record("accuracy", accuracy.to_dict() | {"data": images.folder.resolve().name} | measured_by(model))
+    if not given.json:
+        shares = {"top-1": accuracy.top1, "dense top-1": accuracy.dense_top1, "agrees with dense": accuracy.agreement}
+        known = ", ".join(f"{name} {percent(share, 2)}" for name, share in shares.items() if share is not None)
+        show(f"accuracy on {accuracy.images} images of {given.data}: {known}")
+    if accuracy.unreadable:
+        note(f"note: {accuracy.unreadable} images cannot be read and were left out: {accuracy.unreadable_images[0]} …")
+    return accuracy
+
+
+def _dense_of(model: Model, given: argparse.Namespace, stack: ExitStack) -> Model | None:
+    """Open the dense baseline; None, with a note, where there is none that runs here."""
+    trust = {name: getattr(given, name) for name, _, _ in TRUST if getattr(given, name) is not None}
+    try:
+        dense = None if model.entry.role == "dense" else load_twin(model, **trust)
+    except BackendMissingError as error:
+        note(f"note: not compared with the dense baseline: {error}")
+        return None
+    return dense and stack.enter_context(dense)
+
+
+def bench(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Measure latency beside the dense baseline, in turn in one process; a missed budget is exit code 5."""
+    with ExitStack() as stack:
+        dense = _dense_of(model, given, stack)
+        models = [model] if dense is None else [dense, model]
+        results = benchmark(models, given.seconds)
+        stored = record_latency(models, results)
+    if not given.json:
+        for timed, result in zip(models, results, strict=True):
+            times = f"p50 {result.p50_ms:.2f} ms, p90 {result.p90_ms:.2f}, p99 {result.p99_ms:.2f}"
+            show(f"{timed}: {times}, ratio {result.ratio:.3f}")
+    if not stored:
+        note(NOT_STORED)
+    missed = given.budget_ms is not None and results[-1].p50_ms > given.budget_ms
+    if missed:
+        note(f"error: p50 {results[-1].p50_ms:.2f} ms is over the budget of {given.budget_ms:g} ms")
+    pairs = zip(models, results, strict=True)
+    return {"files": [{**result.to_dict(), **timed.answered()} for timed, result in pairs]}, (
+        BUDGET_MISSED if missed else DONE
+    )
 
 
 def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -52,13 +117,14 @@ def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
     report = model.selftest()
     origin = str(model.manifest.reference.get("images", "unknown"))
     if not given.json:
-        show(f"{model.path.name} runs with {model.backend.name}", headline(report, origin))
-    return report.to_dict() | {"file": str(model.path), "backend": model.backend.name}, DONE
+        show(f"tested {model}", headline(report, origin))
+    return report.to_dict() | model.answered(), DONE
 
 
 def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Classify images; one that cannot be read does not lose the others (exit code 1)."""
     found: list[dict[str, Any]] = []
+    note(f"note: answered by {model}")
     options = {"exif": given.exif, "allow_random": given.allow_random}
     for image, answer in model.predict_each(given.images, given.topk, **options, workers=1):
         if isinstance(answer, ImageError):
@@ -68,7 +134,7 @@ def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], in
         found.append({"image": str(image), "predictions": [asdict(entry) for entry in answer]})
         if not given.json:
             show(str(image), *(f"  {entry.label}  {percent(entry.probability)}" for entry in answer))
-    return {"images": found}, FAILED if any("error" in entry for entry in found) else DONE
+    return {**model.answered(), "images": found}, FAILED if any("error" in entry for entry in found) else DONE
 
 
 def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -101,7 +167,15 @@ def note(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m gtp_runtime", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(commands, validate)
+    added = _add(commands, validate)
+    added.add_argument("--data", type=Path, help="a folder of images, one sub-folder per class")
+    added.add_argument("--labels", type=Path, help="with --data: a file that says the class of each image")
+    added.add_argument(
+        "--by-order", action="store_true", help="with --data: its sub-folders in alphabetical order are classes 0, 1, …"
+    )
+    added = _add(commands, bench)
+    added.add_argument("--seconds", type=float, default=3.0, help="seconds of timing for both files (default: 3)")
+    added.add_argument("--budget-ms", type=float, help="most milliseconds of a run (p50)")
     _add(commands, selftest)
     added = _add(commands, predict)
     added.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -134,7 +208,14 @@ def _common(commands: Any, run: Callable[..., Any]) -> argparse.ArgumentParser:
 
 
 def _loaded(run: Callable[..., Any], given: argparse.Namespace) -> Any:
-    with load(given.path, **_load_arguments(given)) as model:
+    path, arguments = given.path, _load_arguments(given)
+    if run is bench:  # times one file, whatever else of a directory could run
+        path = file_for(find_graph(path, arguments.pop("precision", None)), path, given.backend)
+        if "threads" in find_backend(path, given.backend).option_names:
+            arguments.setdefault("threads", MEASURED)
+    with load(path, **arguments) as model:
+        if model.fallback:
+            note(f"warning: {model} answers: {model.fallback}")
         return run(model, given)
 
 
@@ -194,6 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error is one line on stderr."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    if getattr(given, "data", None) is None and (getattr(given, "labels", None) or getattr(given, "by_order", False)):
+        parser.error("--labels and --by-order need --data: they say the classes of its images")
     if given.run is install and len(given.paths) != 2 - given.rollback:
         parser.error("give DIR and TARGET, or --rollback and TARGET")
     _show_logs(given)

@@ -11,6 +11,9 @@ from pathlib import Path
 GROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")  # lines of hierarchy:controllers:path
 
+LISTED = Path("/proc/cpuinfo")
+NAMES = ("model name", "CPU implementer", "CPU part")  # in it: x86 has the first, Arm the others
+
 
 def machine_cpus() -> int:
     """Return how many CPUs the machine has."""
@@ -26,6 +29,12 @@ def usable_cpus(groups: Path = GROUPS, own: Path = OWN) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cpus()
     return max(1, min([allowed, *map(math.ceil, _quotas(groups, own))]))
+
+
+def processor(listed: Path = LISTED) -> str:
+    """Return the kinds of the CPUs in the order in which they are listed; "" where that is not known."""
+    lines = (line.partition(":") for line in _read(listed).splitlines())
+    return ", ".join(dict.fromkeys(value.strip() for name, _, value in lines if name.strip() in NAMES))
 
 
 def threads_of(threads: int) -> int:

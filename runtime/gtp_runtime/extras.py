@@ -23,13 +23,18 @@ class Extra:
     @property
     def command(self) -> str:
         """The command that installs it, for the distribution that is here."""
-        distribution = "gtp-export" if is_installed("gtp_export") else "gtp-export-runtime"
-        return f"pip install '{distribution}[{self.name}]'"
+        return install_command(self.name)
 
     def missing(self) -> list[str]:
         """Return what is not installed here, by distribution name."""
         wanted = {**self.packages, **{name: name for name in self.system}}
         return [distribution for module, distribution in wanted.items() if not is_installed(module)]
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of the distribution that is here: the runtime may be alone."""
+    distribution = "gtp-export" if is_installed("gtp_export") else "gtp-export-runtime"
+    return f"pip install '{distribution}[{extra}]'"
 
 
 def is_installed(module: str) -> bool:

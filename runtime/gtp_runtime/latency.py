@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gtp_runtime.cpus import processor
 from gtp_runtime.errors import InputError
 from gtp_runtime.footprint import Footprint
 from gtp_runtime.manifest import FileEntry
@@ -164,6 +166,11 @@ class Timed(Protocol):
         """Images per run."""
         ...
 
+    @property
+    def device(self) -> str:
+        """What computes, in words."""
+        ...
+
     def timed(self) -> Callable[[], object]:
         """Return a callable that runs one batch."""
         ...
@@ -213,6 +220,12 @@ def _check_batches(models: Sequence[Timed]) -> None:
         raise InputError(f"files of different batch sizes cannot be compared ({said}): give files of one batch size")
 
 
+def measured_by(model: Timed) -> dict[str, Any]:
+    """Return on what and when a result was measured: "backend", "device", "processor" and "date" (UTC, ISO 8601)."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"backend": model.backend.name, "device": model.device, "processor": processor(), "date": now}
+
+
 def record_latency(models: Sequence[Timed], results: Sequence[Latency]) -> bool:
     """Store what ``benchmark`` measured in the manifest of each file; "against" names the file compared with.
 
@@ -234,6 +247,7 @@ def latency_records(models: Sequence[Timed], results: Sequence[Latency]) -> list
             "file": model.path.name,
             "against": first.name if first.parent == model.path.parent else str(first),
             **model.backend.info,
+            **measured_by(model),
         }
         for model, result in zip(models, results, strict=True)
     ]

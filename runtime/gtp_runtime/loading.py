@@ -67,7 +67,8 @@ def load(
     Args:
         path: the file (.onnx, .engine), or its directory, which means ``model.onnx`` or, with the backend "auto", the
             engine that was built from it. Of a directory that is a link, all files are read from where it points now.
-        backend: the name of a backend, or "auto". For a file, "auto" goes by its extension. For a directory it tries
+        backend: the name of a backend, or "auto". Of a directory, a backend that runs no graphs takes the engine that
+            was built from it. For a file, "auto" goes by its extension. For a directory it tries
             the engine, then ONNX Runtime with CUDA, then on the CPU; those that do not take the ``options`` are left
             out. The log has one line that says what runs, and why nothing before it does.
         precision: of a directory's graphs, the one to load ("fp32", "int8", …).
@@ -91,7 +92,7 @@ def load(
         EngineMismatchError: the engine is for another TensorRT or GPU.
         DeviceError: CUDA or TensorRT reports an error.
     """
-    file = _file(path, precision)
+    file = file_for(_file(path, precision), path, backend)
     given = {name: value for name, value in options.items() if value is not None}
     fixed = None if backend == "auto" and Path(path).is_dir() else Choice(file, find_backend(file, backend))
     trust = Trust.of(trusted_key, min_version, remember)
@@ -176,6 +177,23 @@ def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     return found
 
 
+def file_for(graph: Path, path: "str | os.PathLike[str]", backend: str) -> Path:
+    """Return the file that a backend runs: of a directory, the engine that was built from the graph where it takes no
+    graphs.
+
+    Args:
+        graph: the file of ``path``.
+        path: what the user gave, a file or a directory.
+        backend: its name, or "auto".
+    """
+    spec = next((spec for spec in BACKENDS.values() if spec.name == backend), None)
+    if spec is None or graph.suffix in spec.suffixes or not Path(path).is_dir():
+        return graph
+    manifest = read_manifest(graph.parent)
+    engines = (file for file in _engines(graph, manifest) if file.suffix in spec.suffixes)
+    return next((file for file in engines if is_present(file, manifest)), graph)
+
+
 def _missing(file: Path) -> ManifestError:
     if file.suffix != ".engine":
         return ManifestError(f"no file {file}: gtp-export export MODEL writes one")
@@ -240,7 +258,9 @@ def first_usable(found: Sequence[Choice], start: Callable[[Choice], Model]) -> M
             if choice is found[-1]:
                 raise
         else:
-            level = logging.WARNING if choice.file != found[0].file else logging.INFO
+            if choice.file != found[0].file:
+                model.fallback = "; ".join(f"not {text}" for text in refused)
+            level = logging.WARNING if model.fallback else logging.INFO
             why = "".join(f"; not {text}" for text in refused)
             log.log(level, "%s: runs %s%s", choice.file.parent, choice, why)
             return model

@@ -6,13 +6,11 @@ from pathlib import Path
 
 from gtp_runtime.backends import BACKENDS
 from gtp_runtime.backends.tensorrt.cuda import find_cuda
-from gtp_runtime.cpus import usable_cpus
+from gtp_runtime.cpus import processor, usable_cpus
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import installed_version
 
 BOARD = Path("/proc/device-tree/model")  # of a Jetson or another Arm board
-CPUS = Path("/proc/cpuinfo")
-NAMES = ("model name", "CPU implementer", "CPU part")  # in it: x86 has the first, Arm the others
 
 
 def describe_machine(backends: Iterable[str]) -> dict[str, str]:
@@ -31,17 +29,11 @@ def describe_machine(backends: Iterable[str]) -> dict[str, str]:
     return {
         "machine": f"{platform.system()} {platform.machine()}",
         "board": _read(BOARD).strip("\0\n"),
-        "processor": _processor(_read(CPUS)),
+        "processor": processor(),
         "cpus": str(usable_cpus()),
         "gpu": _gpu(),
         **{name: installed_version(module, name) or "" for name, module in packages.items()},
     }
-
-
-def _processor(text: str) -> str:
-    """Return the kinds of the CPUs in the order in which they are listed."""
-    lines = (line.partition(":") for line in text.splitlines())
-    return ", ".join(dict.fromkeys(value.strip() for name, _, value in lines if name.strip() in NAMES))
 
 
 def _gpu() -> str:

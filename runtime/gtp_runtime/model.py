@@ -46,7 +46,11 @@ class Model:
         entry: the entry of this file in the manifest.
         backend: the backend that runs it.
         options: how: the backend's own dataclass.
+        fallback: why another file of the directory does not run, which would have been taken first; "" if it is the
+            first.
     """
+
+    fallback: str = ""
 
     def __init__(
         self, path: Path, manifest: Manifest, backend: Backend, options: Any, check_inputs: bool = False
@@ -75,6 +79,26 @@ class Model:
     def stats(self) -> Stats:
         """Return count, percentiles and drift of the latency of ``run`` and of all that stands on it."""
         return self._watch.stats()
+
+    @property
+    def device(self) -> str:
+        """What computes: "CPU", the name of the GPU of an engine, or an execution provider (cuda, tensorrt)."""
+        info = self.backend.info
+        provider = info.get("provider", "cpu")
+        return str(info.get("gpu") or ("CPU" if provider == "cpu" else provider))
+
+    def answered(self) -> dict[str, Any]:
+        """Return what answers: "file", "backend", "device" and "fallback", as every result names them."""
+        return {
+            "file": str(self.path),
+            "backend": self.backend.name,
+            "device": self.device,
+            "fallback": self.fallback,
+        }
+
+    def __str__(self) -> str:
+        version = self.backend.info.get("version", "")
+        return f"{self.path.name} with {self.backend.name} {version}".rstrip() + f" on {self.device}"
 
     @property
     def batch(self) -> int:

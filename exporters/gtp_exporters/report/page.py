@@ -22,7 +22,7 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         MissingPackageError: Jinja2 is not installed.
     """
     environment = make_environment(Path(__file__).parent)
-    environment.filters |= {"percent": _percent, "number": _number, "setting": _setting}
+    environment.filters |= {"percent": _percent, "number": _number, "setting": _setting, "place": _place}
     return environment.get_template(TEMPLATE).render(
         manifest=manifest,
         graphs={name: entry for name, entry in manifest.files.items() if entry.inputs},
@@ -30,6 +30,7 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         parity=manifest.measured("parity"),
         accuracy=manifest.measured("accuracy"),
         latency=_boxes(manifest),
+        precisions=_precisions(manifest),
         ratio=_ratio(manifest),
         layers=_layers(manifest),
         curves=_image(plot_fitting(manifest)),
@@ -73,6 +74,17 @@ def _boxes(manifest: Manifest) -> list[Box]:
     return [box(name, result) for name, result in measured.items()]
 
 
+def _precisions(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return one entry for each file that was measured: its own parity, accuracy, gate and latency."""
+    kinds = ("parity", "accuracy", "quantization", "latency")
+    measured = {kind: manifest.measured(kind) for kind in kinds}
+    names = [name for name in manifest.files if any(name in results for results in measured.values())]
+    return [
+        {"file": name, "entry": manifest.files[name], **{kind: results.get(name) for kind, results in measured.items()}}
+        for name in sorted(names, key=lambda name: (manifest.files[name].precision, _is_reduced(manifest, name)))
+    ]
+
+
 def _is_reduced(manifest: Manifest, name: str) -> bool:
     return name not in manifest.files or manifest.files[name].role != "dense"
 
@@ -104,6 +116,15 @@ def _layers(manifest: Manifest) -> list[dict[str, Any]]:
         }
         for layer in manifest.layers
     ]
+
+
+def _place(result: dict[str, Any] | None) -> str:
+    """Return on what and when a result was measured; "" where it does not say."""
+    names = ("backend", "device", "processor", "date")
+    if result is None or not all(isinstance(result.get(name), str) for name in names):
+        return ""
+    processor = f" ({result['processor']})" if result["device"] == "CPU" and result["processor"] else ""
+    return f"{result['backend']} on {result['device']}{processor}, {result['date'][:10]}"
 
 
 def _percent(value: float | None, digits: int = 1) -> str:

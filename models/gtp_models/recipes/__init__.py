@@ -17,6 +17,7 @@ from gtp_models.recipes.preprocessing import problems
 from gtp_models.recipes.reading import read_values
 from gtp_runtime.transaction.atomic import write_bytes
 
+ELSEWHERE = ("timm:", "hf:", "hf-hub:", "local-dir:")  # what a model's name begins with that is no recipe's
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
 PAPERS = {"alpha", "graph", "num_neighbours", "propagation"}  # settings often meant for the form as published
@@ -236,7 +237,7 @@ def check_model(model: str) -> None:
     """
     if model.endswith((".yaml", ".yml")):
         _read(Path(model))
-    elif ":" not in model and model not in recipe_names() and not Path(model).is_dir():
+    elif not model.startswith(ELSEWHERE) and model not in recipe_names() and not Path(model).is_dir():
         load_recipe(model)
 
 

@@ -410,6 +410,13 @@ class AccuracyResult(TypedDict):
     divergence: float | None
 
 
+class GateResult(TypedDict):
+    """What is read of ``results.quantization``; see ``gtp_exporters.measuring.gate.GateReport``."""
+
+    ok: bool
+    images: int
+
+
 class FailedGate(TypedDict):
     """What is read of ``results.quantization_failed``."""
 
@@ -420,6 +427,7 @@ RESULTS: dict[str, Any] = {
     "latency": LatencyResult,
     "parity": ParityResult,
     "accuracy": AccuracyResult,
+    "quantization": GateResult,
     "quantization_failed": FailedGate,
 }
 

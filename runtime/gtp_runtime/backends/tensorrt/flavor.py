@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gtp_runtime.errors import BackendMissingError, EngineMismatchError, InputError
+from gtp_runtime.extras import install_command
 from gtp_runtime.manifest import EngineInfo
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def find_flavor(wanted: str = "auto") -> Flavor:
             return found
     raise BackendMissingError(
         "TensorRT is not installed: on a Jetson it comes with JetPack, into a venv made with --system-site-packages; "
-        "elsewhere pip install 'gtp-export[tensorrt]', or 'gtp-export[tensorrt-rtx]' for RTX GPUs and for building "
+        f"elsewhere {install_command('tensorrt')}, or {install_command('tensorrt-rtx')} for RTX GPUs and for building "
         "without a GPU"
     )
 

@@ -134,6 +134,14 @@ DataFolder = Annotated[Path | None, option("A folder of images, one sub-folder p
 Labels = Annotated[
     Path | None, option("With --data: a file that says the class of each image: a CSV, or ImageNet's ground truth.")
 ]
+ClassOrder = Annotated[
+    str | None,
+    option(
+        "With --data: classes by the order of the folders, as in training. timm: the last folder of each "
+        "path, in natural order (2 before 10); torchvision: the first one, in plain order (10 before 2).",
+        **one_of(("timm", "torchvision")),
+    ),
+]
 Workers = Annotated[int | None, option("Threads that read images (default: one per CPU).", min=1)]
 Ray = Annotated[
     str | None,

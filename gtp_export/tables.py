@@ -89,7 +89,7 @@ def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
     console.table(f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5"), rows)
     if accuracy.by_order is not None:
         mapping = ", ".join(f"{name} = {index}" for name, index in accuracy.by_order.items())
-        console.out.print(f"classes by alphabetical order of the sub-folders: {mapping}", markup=False)
+        console.out.print(f"classes by the order of the folders: {mapping}", markup=False)
     if accuracy.top1_drop is not None:
         drop = _with_error(accuracy.top1_drop, accuracy.top1_drop_se)
         console.out.print(f"top-1 is {drop} below dense, paired on the same images", markup=False)

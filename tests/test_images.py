@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.images.labels import class_indices
@@ -100,6 +101,26 @@ def test_a_name_of_two_classes_is_refused_where_a_folder_has_it(tmp_path: Path) 
         class_indices(tmp_path, images, labels, ids, 3)
     with pytest.raises(ImageError, match=r"by class numbers"):
         class_indices(tmp_path, images, labels, None, 3)
+
+
+def test_orders_of_timm_and_torchvision(tmp_path: Path, tiny: Path) -> None:
+    folder(tmp_path, *(f"{name}/1.png" for name in ("0", "1", "2", "10", "11")))
+    manifest = read_manifest(tiny)
+    orders = {}
+    for order in ("timm", "torchvision"):
+        images = find_image_set(tmp_path, manifest, by_order=order)
+        assert images.by_order is not None
+        orders[order] = list(images.by_order)
+        assert images.classes is not None and images.classes[3] == images.by_order["11"]
+    assert orders == {"timm": ["0", "1", "2", "10", "11"], "torchvision": ["0", "1", "10", "11", "2"]}
+
+
+def test_classes_may_be_leaves(tmp_path: Path, tiny: Path) -> None:
+    folder(tmp_path, *(f"{name}/1.png" for name in ("a/x2", "a/x10", "b/y", "b/z", "w")))
+    images = find_image_set(tmp_path, read_manifest(tiny), by_order="timm")
+    assert images.by_order == {"w": 0, "x2": 1, "x10": 2, "y": 3, "z": 4}
+    with pytest.raises(ImageError, match="3"):
+        find_image_set(tmp_path, read_manifest(tiny), by_order="torchvision")
 
 
 def test_many_names_are_not_all_listed(tmp_path: Path) -> None:

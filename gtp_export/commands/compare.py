@@ -10,6 +10,7 @@ from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import (
     Batch,
+    ClassOrder,
     ImageSize,
     Json,
     Labels,
@@ -74,6 +75,7 @@ def compare(
         ),
     ] = None,
     labels: Labels = None,
+    class_order: ClassOrder = None,
     by_order: Annotated[
         bool,
         typer.Option("--by-order", help="With --data: its sub-folders in alphabetical order are classes 0, 1, …."),
@@ -127,7 +129,7 @@ def compare(
             precisions=_words(precisions),
             data=data,
             labels=labels,
-            by_order=by_order,
+            by_order=class_order or by_order,
             limit=limit,
             workers=workers,
             batch=batch,

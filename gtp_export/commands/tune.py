@@ -7,7 +7,19 @@ import typer
 
 from gtp_export import console
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import Batch, ImageSize, Json, Labels, Model, Ray, Weights, check_names, load_torch, option
+from gtp_export.options import (
+    Batch,
+    ClassOrder,
+    ImageSize,
+    Json,
+    Labels,
+    Model,
+    Ray,
+    Weights,
+    check_names,
+    load_torch,
+    option,
+)
 from gtp_export.running import (
     MEASURED,
     Backend,
@@ -48,6 +60,7 @@ def tune(
         ),
     ] = None,
     labels: Labels = None,
+    class_order: ClassOrder = None,
     by_order: Annotated[
         bool,
         typer.Option(
@@ -127,7 +140,7 @@ def tune(
             limit=Limit(max_drop, latency_budget),
             data=data if ray is None or data is None else data.resolve(),
             labels=labels,
-            by_order=by_order,
+            by_order=class_order or by_order,
             trials=trials,
             seconds=timeout,
             images=images,

@@ -236,7 +236,7 @@ def evaluate(
     data: str | PathLike[str] | ImageSet,
     progress: Progress = quiet,
     *,
-    by_order: bool = False,
+    by_order: bool | str = False,
     labels: str | PathLike[str] | None = None,
     strict: bool = False,
     workers: int | None = None,
@@ -253,7 +253,8 @@ def evaluate(
         data: a folder, or what ``find_image_set`` made of it. Its sub-folders are the classes, named as
             ``class_indices`` says; images in the folder itself have no class.
         progress: told "measuring accuracy" and the share done.
-        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
+        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names; "timm" and
+            "torchvision": in the order of their image folders (``find_image_set``).
         labels: a file that says the class of each image (``gtp_runtime.images.labels``), in place of sub-folders.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.

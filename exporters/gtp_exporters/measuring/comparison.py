@@ -47,7 +47,7 @@ class CompareOptions:
     precisions: tuple[str, ...] = (PLAIN,)
     data: Path | None = None
     labels: Path | None = None
-    by_order: bool = False
+    by_order: bool | str = False
     limit: int | None = None
     workers: int | None = None
     batch: int = 1

@@ -77,7 +77,7 @@ class TuneOptions:
     limit: Limit
     data: Path | None = None
     labels: Path | None = None
-    by_order: bool = False
+    by_order: bool | str = False
     trials: int = 100
     seconds: float | None = None
     images: int | None = None

@@ -14,6 +14,7 @@ are named so. A file of labels is one of these:
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from gtp_runtime.manifest import Manifest
 from gtp_runtime.opening import check_regular, open_regular
 from gtp_runtime.text import one_line
 
+TIMM, TORCHVISION = ORDERS = ("timm", "torchvision")  # of class folders
 SHOWN = 10  # names that an error lists
 DIGITS = 18  # of a class number; Python reads no more than some thousand
 ILSVRC, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -44,7 +46,7 @@ def find_image_set(
     manifest: Manifest,
     labels: str | PathLike[str] | None = None,
     *,
-    by_order: bool = False,
+    by_order: bool | str = False,
 ) -> ImageSet:
     """Return the images below a folder, with their classes where these are known.
 
@@ -53,7 +55,9 @@ def find_image_set(
             images lie in the folder itself, they have no classes.
         manifest: of the model whose classes they are.
         labels: a file that says the class of each image, as this module describes it.
-        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names.
+        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names. "timm" and
+            "torchvision" are the orders of these libraries' image folders, also where folders are named by class:
+            the last folder of each path in natural order (2 before 10), or the first one in plain order.
 
     Raises:
         ImageError: no images, sub-folders that are no classes, or a file of labels that does not fit.
@@ -71,13 +75,16 @@ def find_image_set(
     return ImageSet(place, names) if flat else _by_folder(place, names, manifest, by_order)
 
 
-def _by_folder(folder: Path, names: np.ndarray, manifest: Manifest, by_order: bool) -> ImageSet:
-    own = {name.partition(SEPARATOR)[0] for name in names}
+def _by_folder(folder: Path, names: np.ndarray, manifest: Manifest, by_order: bool | str) -> ImageSet:
+    def own_folder(name: bytes) -> bytes:
+        return name.split(SEPARATOR)[-2] if by_order == TIMM else name.partition(SEPARATOR)[0]
+
+    own = {own_folder(name) for name in names}
     of_name = {os.fsdecode(name): name for name in own}
     known = (manifest.labels, manifest.label_ids, manifest.model.named_classes)
     indices = classes_of_folders(folder, of_name, *known, by_order)
     classes = {of_name[name]: index for name, index in indices.items()}
-    found = np.fromiter((classes[name.partition(SEPARATOR)[0]] for name in names), np.int32, len(names))
+    found = np.fromiter((classes[own_folder(name)] for name in names), np.int32, len(names))
     return ImageSet(folder, names, found, indices if by_order else None)
 
 
@@ -87,7 +94,7 @@ def class_indices(
     labels: Sequence[str] | None,
     label_ids: Sequence[str] | None,
     classes: int,
-    by_order: bool = False,
+    by_order: bool | str = False,
 ) -> list[int] | None:
     """Return the class index of each image; None if images are in the folder itself.
 
@@ -116,13 +123,13 @@ def classes_of_folders(
     labels: Sequence[str] | None,
     label_ids: Sequence[str] | None,
     classes: int,
-    by_order: bool = False,
+    by_order: bool | str = False,
 ) -> dict[str, int]:
     """Return the class of each sub-folder, by its name; arguments and errors as ``class_indices``."""
     names = sorted(sub_folders)
-    indices = classes_of_names(names, labels, label_ids, classes)
+    indices = None if by_order in ORDERS else classes_of_names(names, labels, label_ids, classes)
     if by_order:
-        indices = _by_order(folder, names, indices is not None, classes)
+        indices = _by_order(folder, names, indices is not None, classes, by_order)
     if indices is None:
         raise ImageError(
             f"the sub-folders of {folder} ({listed(names)}) are not classes of this model: name them by label"
@@ -163,15 +170,23 @@ def _check_unique(names: Collection[str], known: Sequence[str], label_ids: Seque
     )
 
 
-def _by_order(folder: Path, names: list[str], are_classes: bool, classes: int) -> dict[str, int]:
-    if are_classes:
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts numbers in names by their value, as timm does."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name.lower())]
+
+
+def _by_order(
+    folder: Path, names: list[str], are_classes: bool, classes: int, order: bool | str = True
+) -> dict[str, int]:
+    if are_classes and order not in ORDERS:
         raise ImageError(f"the sub-folders of {folder} are named by class: omit --by-order (by_order)")
     if len(names) != classes:
         raise ImageError(
             f"--by-order (by_order) needs one sub-folder per class: {folder} has {len(names)}, but the model has "
             f"{classes} classes"
         )
-    return {name: index for index, name in enumerate(names)}
+    ordered = sorted(names, key=_natural) if order == TIMM else names
+    return {name: index for index, name in enumerate(ordered)}
 
 
 def _remedy(names: list[str], classes: int) -> str:

@@ -34,7 +34,8 @@ def _calls(module: str, kind: str) -> tuple[str, ...]:
         return ()
     calls = [node for node in ast.walk(ast.parse(Path(spec.origin).read_bytes())) if isinstance(node, ast.Call)]
     firsts = [node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id == kind and node.args]
-    return tuple(sorted(first.value for first in firsts if isinstance(first, ast.Constant)))
+    values = [first.value for first in firsts if isinstance(first, ast.Constant)]
+    return tuple(sorted(value for value in values if isinstance(value, str)))
 
 
 def check_timm(name: str) -> None:

@@ -327,6 +327,30 @@ def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> N
     assert recipe.settings(method, preset, **given) == choice.settings(recipe, budget)
 
 
+def test_fitted_schedules_are_methods(tmp_path: Path) -> None:
+    options = CompareOptions(
+        methods=("measured", "fitted", "tome-fitted"),
+        budgets=(Budget(keep=0.6),),
+        calib_data=DIGITS / "calibration",
+        limit=20,
+        seconds=0.0,
+        rounds=1,
+        footprint=False,
+    )
+    measured, fitted, tome = compare("digits", tmp_path / "out", options=options).rows[1:]
+    assert fitted.settings["num_prop"] != measured.settings["num_prop"] and tome.method == "tome"
+    assert max(fitted.macs_ratio, tome.macs_ratio) <= 0.6
+    assert fitted.command[:4] == ["--preset", "measured", "--schedule", "fitted"]
+    assert fitted.command[-2:] == ["--calib-data", str(DIGITS / "calibration")]
+
+
+def test_images_that_judge_are_not_fitted_on(tmp_path: Path) -> None:
+    options = CompareOptions(methods=("fitted",), budgets=(Budget(keep=0.75),), calib_data=DIGITS / "images")
+    with pytest.raises(ConfigError, match="fitted at 0.75"):
+        compare("digits", tmp_path / "out", options=options)
+    assert default_names(False) == tuple(name for name in default_names() if "fitted" not in name)
+
+
 def test_forms_of_graphs() -> None:
     runs = make_runnings(["onnxruntime", "openvino"], ["int8", "bf16"], {}, {"threads": 1, "other": 2})
     assert [(run.label, run.written, run.target) for run in runs] == [
@@ -478,7 +502,7 @@ WRONG = {
     "--backends openvino --provider cuda": "openvino takes no option provider: it takes threads, compute",
     "--labels val.txt": "give --data DIR as well",
     "--by-order": "give --data DIR as well",
-    "--calib-data images": "calib_data has no effect",
+    "--calib-data images --methods tome": "calib_data has no effect",
     "--seed 3": "--seed has no effect with --weights pretrained",
     "--data nowhere": "no folder nowhere: give a folder of images",
     "--rounds 0": "Invalid value for '--rounds'",

@@ -1,5 +1,6 @@
 """Fits where tokens leave, for an export or a grid: when nobody says where, on which images, and what is recorded."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,13 @@ def check_fits(settings: Settings, options: ExportOptions) -> None:
 
 
 def fitting_images(
-    subject: Subject, settings: Settings, folder: Path | None, judges: np.ndarray, *, is_own: bool
+    subject: Subject,
+    settings: Settings,
+    folder: Path | None,
+    judges: np.ndarray | Sequence[np.ndarray] = (),
+    *,
+    files: Iterable[Path] = (),
+    is_own: bool,
 ) -> FittingImages:
     """Return images of a folder to fit on, at most ``MOST`` spread over it, and none of the judges.
 
@@ -81,6 +88,7 @@ def fitting_images(
         settings: what is to be fitted.
         folder: of images of the kind that the model will see.
         judges: (N, H, W, 3) uint8 pixels of the images that judge the result.
+        files: files of such images.
         is_own: whether the folder is the recipe's own.
 
     Raises:
@@ -93,12 +101,20 @@ def fitting_images(
             f"different images of the kind that the model will see, or --schedule {usual_schedule(settings)}"
         )
     judged = {image.tobytes() for image in judges}
-    paths = spread(find_images(folder), MOST + len(judged))
+    paths = _unseen(spread(find_images(folder), 2 * MOST + len(judged)), files)
     pixels = [image for image in map(subject.preprocessing.pixels, paths) if image.tobytes() not in judged]
     if not pixels:
         raise ConfigError(f"every image of {folder} also judges the result: give others with --calib-data DIR")
     images = torch.from_numpy(subject.preprocessing.normalise(np.stack(spread(pixels, MOST))))
     return FittingImages(images, OWN if is_own else folder.resolve().name)
+
+
+def _unseen(paths: Sequence[Path], judges: Iterable[Path]) -> list[Path]:
+    """Return the files whose content is that of no judge."""
+    contents = {path: path.read_bytes() for path in paths}
+    sizes = {len(content) for content in contents.values()}
+    judged = {judge.read_bytes() for judge in judges if judge.stat().st_size in sizes}
+    return [path for path, content in contents.items() if content not in judged]
 
 
 def fit_settings(

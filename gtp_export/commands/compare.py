@@ -51,7 +51,10 @@ def compare(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"{METHODS} (default: all but published and gtp).", show_default=False),
+        typer.Option(
+            help=f"{METHODS} (default: all but published and gtp).",
+            show_default=False,
+        ),
     ] = None,
     budgets: Annotated[
         str | None,
@@ -89,7 +92,10 @@ def compare(
     img_size: ImageSize = None,
     calib_data: Annotated[
         Path | None,
-        typer.Option(help="Training images to calibrate int8 on (default: the recipe's own).", show_default=False),
+        typer.Option(
+            help="Training images that schedules are fitted on, and int8 is calibrated on (default: the recipe's own).",
+            show_default=False,
+        ),
     ] = None,
     seconds: Annotated[
         float,

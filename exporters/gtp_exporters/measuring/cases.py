@@ -1,16 +1,18 @@
 """The cases of a grid: every method at every budget, where it fits the model, with what was published of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gtp_exporters.measuring.candidate import DENSE
 from gtp_exporters.measuring.methods import AMOUNT, TOP1, Budget, Skipped, choose, published_choice, published_entries
 from gtp_models.errors import ConfigError
+from gtp_models.fitting import usual_schedule
 from gtp_models.methods import make_settings
 from gtp_models.methods.settings import Settings, is_number
 from gtp_models.plan import Plan, make_plan
 from gtp_models.recipes import Recipe
+from gtp_models.schedules import is_fitted
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Case:
         plan: what happens in each layer, with the settings.
         command: options of ``gtp-export export`` that give the same settings.
         published: published top-1 of these settings, in percent; None where there is none.
+        unfitted: settings whose schedule is still to be fitted; the plan is then that of the usual one. None otherwise.
     """
 
     method: str
@@ -71,6 +74,7 @@ class Case:
     plan: Plan
     command: tuple[str, ...]
     published: float | None
+    unfitted: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,14 @@ def plan_cases(recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequen
             try:
                 choice = choose(name, recipe, budget)
                 settings = choice.settings(recipe, budget)
-                plan = make_plan(model, settings)
+                unfitted = settings if is_fitted(settings.schedule) else None
+                usual = replace(settings, schedule=usual_schedule(settings)) if unfitted else settings
+                plan = make_plan(model, usual)
             except ConfigError as error:
                 skipped.append(Skipped(f"{name} at {budget.label}", str(error)))
                 continue
-            others.append(Case(name, budget, plan, tuple(choice.command(budget)), published.top1(settings)))
+            command = tuple(choice.command(budget))
+            others.append(Case(name, budget, plan, command, published.top1(settings), unfitted))
     if not others:
         raise ConfigError(f"no method fits: {'; '.join(f'{entry.what}: {entry.why}' for entry in skipped)}")
     return Cases(dense, others, skipped)

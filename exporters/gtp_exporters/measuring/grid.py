@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import LimitError
+from gtp_exporters.fitting import FittingImages, fit_settings, fitting_images
 from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.accuracy import graph_losses
 from gtp_exporters.measuring.candidate import PLAIN, Candidate, Running, make_runnings
@@ -20,6 +21,9 @@ from gtp_exporters.measuring.methods import Skipped, check_names, default_names
 from gtp_exporters.measuring.page import check_output, write_comparison
 from gtp_exporters.measuring.result import Result, Timing, with_front
 from gtp_exporters.measuring.store import Store, remove, working
+from gtp_models.errors import ConfigError
+from gtp_models.methods.settings import Settings
+from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime import Footprint, ImageSet, find_image_set, load
@@ -62,9 +66,10 @@ def compare(
         ImageError, NoClassesError, ModelsError, GTPRuntimeError: errors of images, models and backends.
     """
     options = options or CompareOptions()
-    names = default_names() if options.methods is None else options.methods
-    check_names(names)
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
+    has_images = options.calib_data is not None or recipe.calibration is not None
+    names = default_names(has_images) if options.methods is None else options.methods
+    check_names(names)
     directory = default_output(recipe.name) if output is None else Path(output)
     check_output(directory)
     runnings = make_runnings(options.backends, options.precisions, options.backend_options, {"threads": 1})
@@ -103,14 +108,14 @@ def _check_calibration(recipe: Recipe, options: CompareOptions, cases: Cases, ru
         candidate.label
         for running in runnings
         for case in (cases.dense, *cases.others)
-        if (candidate := Candidate(case.method, case.plan, running)).needs_calibration
+        if (candidate := Candidate(case.method, case.plan, running)).needs_calibration or case.unfitted is not None
     ]
     if needing and options.calib_data is None and recipe.calibration is None:
         raise LimitError(
             f"{recipe.name} has no images of its own to calibrate on, which {needing[0]} needs: give --calib-data DIR"
         )
     if options.calib_data is not None and not needing:
-        raise LimitError("calib_data has no effect: nothing that is compared is calibrated")
+        raise LimitError("calib_data has no effect: nothing that is compared is fitted or calibrated")
 
 
 @dataclass
@@ -159,6 +164,7 @@ class _Grid:
         if not self.store.is_resumed:
             remove(self.evaluations)
         self.evaluations.mkdir(parents=True, exist_ok=True)
+        self.cases = self._all_fitted()
         rows = self._measure_all()
         assert rows[0].loss is not None
         return Comparison(
@@ -178,6 +184,45 @@ class _Grid:
             skipped=[*self.cases.skipped, *skipped],
             sources=read_published(recipe).sources,
         )
+
+    def _all_fitted(self) -> Cases:
+        """Return the cases with fitted schedules; those that no schedule fits are skipped."""
+        others, skipped = [], list(self.cases.skipped)
+        for case in self.cases.others:
+            try:
+                others.append(self._fitted(case))
+            except ConfigError as error:
+                assert case.budget is not None
+                skipped.append(Skipped(f"{case.method} at {case.budget.label}", str(error)))
+        if not others:
+            raise ConfigError(f"no method fits: {'; '.join(f'{entry.what}: {entry.why}' for entry in skipped)}")
+        return Cases(self.cases.dense, others, skipped)
+
+    def _fitted(self, case: Case) -> Case:
+        """Return a case whose schedule is fitted, on calibration images that are none of those that judge."""
+        if case.unfitted is None:
+            return case
+        assert self.store is not None
+        name = json.dumps(["fitted", case.method, case.unfitted.to_dict()])
+        num_prop = self.store.values.get(name)
+        if num_prop is None:
+            num_prop = fit_settings(
+                self.graphs.subject, case.unfitted, self._fitting_images(case.unfitted), progress=self._tell(case)
+            ).info.num_prop
+            self.store.keep(name, num_prop)
+        plan = make_plan(self.graphs.model, case.unfitted.resolved(tuple(num_prop)))
+        calib_data = self.options.calib_data
+        images = () if calib_data is None else ("--calib-data", str(calib_data))
+        return replace(case, plan=plan, command=(*case.command, *images), unfitted=None)
+
+    def _fitting_images(self, settings: Settings) -> FittingImages:
+        own, files = self.options.calib_data is None, map(Path, map(self.images.path, range(len(self.images))))
+        return fitting_images(self.graphs.subject, settings, self.graphs.calibration, files=files, is_own=own)
+
+    def _tell(self, case: Case) -> Progress:
+        assert case.budget is not None
+        what = f"fitting {case.method} at {case.budget.label}"
+        return lambda task, share=None: self.progress(f"{what}: {task}")
 
     def _candidate(self, case: Case, running: Running) -> Candidate:
         return Candidate(case.method, case.plan, running, self.options.batch)

@@ -11,13 +11,17 @@ from gtp_models.methods import METHODS
 from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings, is_number
 from gtp_models.recipes import Recipe
+from gtp_models.schedules import FITTED
 
 GTP, PUBLISHED = "gtp", "published"
+FITTED_NAMES = {"fitted": (GTP, "measured"), "tome-fitted": ("tome", None)}  # methods with their presets
 TOP1, AMOUNT = "top1", "num_prop"  # of a published entry
 SPECIAL = {
     **{name: f"GTP, --preset {name}" for name in PRESETS},
     "prune": "GTP, --preset paper without propagation",
     "tome-2": "token merging in the layers of --preset measured",
+    "fitted": "GTP, --preset measured --schedule fitted, on calibration images",
+    "tome-fitted": "token merging with --schedule fitted, on the same images",
     PUBLISHED: "GTP with the published settings of this num_prop, where the recipe has them",
 }
 
@@ -74,9 +78,10 @@ class Choice:
         ]
 
 
-def default_names() -> tuple[str, ...]:
-    """Return what is compared by default: each form of GTP once, then every other method."""
-    return (*(name for name in SPECIAL if name != PUBLISHED), *_others())
+def default_names(has_images: bool = True) -> tuple[str, ...]:
+    """Return what is compared by default: each form of GTP once, then every other method; fitted ones with images."""
+    left_out = {PUBLISHED} if has_images else {PUBLISHED, *FITTED_NAMES}
+    return (*(name for name in SPECIAL if name not in left_out), *_others())
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -98,6 +103,9 @@ def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
         return Choice(GTP, name)
     if name == "prune":
         return Choice(GTP, "paper", {"propagation": "None"})
+    if name in FITTED_NAMES:
+        method, preset = FITTED_NAMES[name]
+        return Choice(method, preset, {"schedule": FITTED})
     if name == "tome-2":
         return Choice("tome", None, {"schedule": PRESETS["measured"]["schedule"]})
     return Choice(GTP, "paper", published_settings(recipe, budget)) if name == PUBLISHED else Choice(name)

@@ -11,7 +11,7 @@ from gtp_runtime.text import number, percent
 if TYPE_CHECKING:
     from gtp_exporters import QuantizationFailedError
     from gtp_exporters.measuring.gate import GateReport
-    from gtp_exporters.quantizing.quantizer import LayerLoss
+    from gtp_exporters.quantizing.sensitivity import LayerLoss
     from gtp_runtime import Accuracy, Latency, Parity
     from gtp_runtime.manifest import EngineInfo, FittingInfo, QuantizationInfo
 

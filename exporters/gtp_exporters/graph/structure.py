@@ -106,8 +106,13 @@ def deciding_products(model: ir.Model) -> list[Product]:
 
 
 def _product(node: ir.Node, label: str) -> Product:
+    return Product(str(node.name), label, inputs_of(node))
+
+
+def inputs_of(node: ir.Node) -> tuple[str, ...]:
+    """Return the names of a product's inputs that are no weights."""
     values = [value for value in node.inputs[:2] if value is not None and not value.is_initializer()]
-    return Product(str(node.name), label, tuple(str(value.name) for value in values))
+    return tuple(str(value.name) for value in values)
 
 
 def _beta(node: ir.Node) -> float:

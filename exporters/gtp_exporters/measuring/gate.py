@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.measures import agree, cosine, divergence, hits, standard_error
+from gtp_runtime.measures import agree, as_classes, cosine, divergence, hits, log_softmax, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
 
+CERTAIN = 3.0  # standard errors above its limit at which a divergence ends the judging
 Outputs = dict[str, np.ndarray]
 
 
@@ -33,6 +34,8 @@ class GateReport:
         file: its name.
         images, origin: how many images it was judged on, and where they are from.
         agreement: share of images with the twin's best class; None for features.
+        flips: share of images with another best class though only a divergence above the limit can change it (see
+            ``flip_divergence``); None for features. Near-ties, which any rounding flips, are left out.
         top1, twin_top1: accuracy of both; None without classes.
         drop, drop_se: ``twin_top1 - top1`` in points and its standard error, paired; None without classes.
         divergence: mean Kullback-Leibler divergence from the twin's class probabilities, in nats; None for features.
@@ -46,6 +49,7 @@ class GateReport:
     images: int
     origin: str
     agreement: float | None
+    flips: float | None
     top1: float | None
     twin_top1: float | None
     drop: float | None
@@ -101,6 +105,7 @@ def judge(
         images=len(answers),
         origin=origin,
         agreement=float(agree(answers, expected, activation).mean()) if classes else None,
+        flips=float(clear_flips(expected, answers, limits.divergence, activation).mean()) if classes else None,
         top1=None if drop is None or labels is None else float(hits(answers, labels).mean()),
         twin_top1=None if drop is None or labels is None else float(hits(expected, labels).mean()),
         drop=None if drop is None else float(drop.mean()),
@@ -112,6 +117,51 @@ def judge(
     )
     report.problems.extend(_missed(report, limits, finite=bool(np.isfinite(answers).all())))
     return report
+
+
+def clear_flips(expected: np.ndarray, answers: np.ndarray, least: float, activation: str = "softmax") -> np.ndarray:
+    """Return whether each image's answer changed though only a divergence above ``least`` can change it, (N,) bool.
+
+    Args:
+        expected, answers: (N, classes) logits.
+        least: in nats.
+        activation: "softmax", or "sigmoid": each class is a decision by itself.
+    """
+    if activation == "sigmoid" and expected.shape[1] != 1:
+        changed, pairs = (expected > 0) != (answers > 0), expected.reshape(-1, 1)
+        return np.asarray((changed & (flip_divergence(pairs).reshape(changed.shape) > least)).any(1))
+    return ~agree(answers, expected, activation) & (flip_divergence(expected) > least)
+
+
+def flip_divergence(logits: np.ndarray) -> np.ndarray:
+    """Return the smallest divergence, in nats, that makes the second best class as likely as the best, (N,).
+
+    Of all distributions in which the two, p and q, are equally likely, the nearest gives each their mean m and keeps
+    the others: its divergence is p log(p/m) + q log(q/m).
+
+    Args:
+        logits: (N, classes), or (N, 1) of two classes.
+    """
+    logs = np.sort(log_softmax(as_classes(logits)), axis=1)[:, -2:]
+    second, first = logs.T
+    share = np.exp(first) + np.exp(second)
+    both = np.exp(first) * (first - np.log(share / 2)) + np.exp(second) * (second - np.log(share / 2))
+    return np.asarray(both)
+
+
+def hopeless(found: Outputs, twin: Outputs, limits: GateLimits, activation: str = "softmax") -> bool:
+    """Whether the first images show that the gate will fail: the divergence is above its limit by far.
+
+    Args:
+        found, twin, limits, activation: as for ``judge``.
+    """
+    name = next(iter(twin))
+    if not np.isfinite(found[name]).all():
+        return True
+    if name != "logits" or len(found[name]) < 2:
+        return False
+    apart = divergence(twin[name], found[name], activation)
+    return bool(apart.mean() - CERTAIN * (standard_error(apart) or 0) > limits.divergence)
 
 
 def _layers(found: Outputs, twin: Outputs, num_prop: Sequence[int], tokens: int) -> list[LayerOverlap]:
@@ -128,8 +178,8 @@ def _missed(report: GateReport, limits: GateLimits, *, finite: bool) -> list[str
     gates: tuple[tuple[bool, Callable[[], str]], ...] = (
         (finite, lambda: "some answers are not finite"),
         (
-            report.agreement is None or report.agreement >= limits.agreement,
-            lambda: f"top-1 agreement {report.agreement:.1%}, limit {limits.agreement:.1%}",
+            report.flips is None or report.flips <= 1 - limits.agreement,
+            lambda: f"top-1 agreement {1 - (report.flips or 0):.1%} without near-ties, limit {limits.agreement:.1%}",
         ),
         (
             report.drop is None or report.drop <= limits.drop,

@@ -1,4 +1,4 @@
-"""Measures the ranges of values on calibration images, with ONNX Runtime's calibrators.
+"""Measures the ranges of values on calibration images by histograms, with ONNX Runtime's calibrators.
 
 Images are read as they are needed and a few at a time are handed over, because the calibrators that count histograms
 keep all values of what they were handed: memory does not grow with the number of images.
@@ -15,7 +15,6 @@ from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from onnxruntime.quantization.calibrate import (
     CalibrationDataReader,
     EntropyCalibrater,
-    MinMaxCalibrater,
     PercentileCalibrater,
     TensorsData,
 )
@@ -25,7 +24,6 @@ from gtp_runtime.errors import ImageError
 
 RUNS = 4  # batches that are handed over at once
 BINS: dict[str, dict[str, Any]] = {
-    "minmax": {},
     "entropy": {"num_bins": 512},
     "percentile": {"num_bins": 2048, "percentile": 99.99},
 }
@@ -53,10 +51,6 @@ class _Chosen:
         self.infer_session = InferenceSession(self.augmented_model_path, options, providers=["CPUExecutionProvider"])
 
 
-class _MinMax(_Chosen, MinMaxCalibrater):  # type: ignore[misc]
-    pass
-
-
 class _Entropy(_Chosen, EntropyCalibrater):  # type: ignore[misc]
     pass
 
@@ -65,7 +59,7 @@ class _Percentile(_Chosen, PercentileCalibrater):  # type: ignore[misc]
     pass
 
 
-_KINDS: dict[str, Any] = {"minmax": _MinMax, "entropy": _Entropy, "percentile": _Percentile}
+_KINDS: dict[str, Any] = {"entropy": _Entropy, "percentile": _Percentile}
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -92,7 +86,7 @@ def measure_ranges(
         graph: a float32 graph with inferred shapes; its folder is used for temporaries.
         values: names of the values.
         batches: returns the model's inputs, a batch at a time.
-        kind: "minmax", "entropy" or "percentile".
+        kind: "entropy" or "percentile".
         symmetric: ranges reach as far below 0 as above.
         external: the graph's weights are in a file beside it.
         threads: 0 for all.

@@ -15,7 +15,7 @@ from gtp_runtime.reference import Reference
 FEWEST = 16  # images to measure ranges on
 FEWEST_JUDGES = 32  # images to judge on; fewer say too little of agreement
 MOST_JUDGES = 1024
-PROBES = 32  # images that the loss of each layer is measured on
+PROBES = 8  # images that the loss of each layer is measured on
 HELD_OUT = 4  # one in so many images is held out to judge on where nothing else is there
 SYNTHETIC = "synthetic"
 

@@ -1,31 +1,38 @@
 """A float32 graph on its way to int8: calibrated once, then quantised and judged with any of its layers left out."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.describe import write_graph
 from gtp_exporters.graph.files import DATA_SUFFIX, on_disk, read
 from gtp_exporters.graph.structure import Product, constant_products, deciding_products
-from gtp_exporters.measuring.gate import GateReport, Outputs, judge, limits_of
-from gtp_exporters.quantizing.calibration import measure_ranges
+from gtp_exporters.measuring.gate import GateReport, Outputs, hopeless, judge, limits_of
+from gtp_exporters.quantizing.calibration import BINS, measure_ranges
 from gtp_exporters.quantizing.images import Judges, batches, check_distinct, prepared, read_pixels
+from gtp_exporters.quantizing.migrating import groups, migrate
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.quantizer import Source, source
+from gtp_exporters.quantizing.samples import collect
+from gtp_exporters.quantizing.scales import shift
+from gtp_exporters.quantizing.sensitivity import LayerLoss, losses
 from gtp_runtime.backends import find_backend
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.precisions import GateLimits
 from gtp_runtime.progress import Progress
 
 PRECISION = "int8"
+EARLY = 64  # images after which a gate that is sure to fail ends the judging; again after four times as many
 
 
 @dataclass
@@ -42,6 +49,7 @@ class Job:
         backend: the name of what runs it to be judged.
         threads: 0 for all.
         progress: told what is being done.
+        gate: judging ends early where the gate is sure to fail.
     """
 
     name: str
@@ -53,7 +61,8 @@ class Job:
     backend: str
     threads: int
     progress: Progress
-    _twin: Outputs = field(default_factory=dict)
+    gate: bool = True
+    _twin: list[Outputs] = field(default_factory=list)
 
     @property
     def file(self) -> str:
@@ -64,14 +73,12 @@ class Job:
         """Quantise all layers but those in ``kept``, and judge the result."""
         self.progress(f"quantising {self.name}")
         graph = self.source.quantized(set(self.source.labels) - set(kept))
-        found = self._outputs(self.opened(graph))
-        self._twin = self._twin or self._outputs(self.opened(self.source.model))
+        found, twin = self._outputs(self.opened(graph))
         num_prop = [] if self.entry.role == "dense" else self.manifest.num_prop
-        tokens = int(np.prod(self.manifest.model.grid))
-        judges, activation = self.judges, self.manifest.model.activation
-        report = judge(
-            self.file, found, self._twin, judges.labels, judges.origin, num_prop, tokens, self.limits, activation
-        )
+        tokens, judges = int(np.prod(self.manifest.model.grid)), self.judges
+        labels = None if judges.labels is None else judges.labels[: len(next(iter(found.values())))]
+        activation = self.manifest.model.activation
+        report = judge(self.file, found, twin, labels, judges.origin, num_prop, tokens, self.limits, activation)
         return Attempt(self, graph, tuple(kept), report)
 
     def opened(self, graph: ir.Model) -> Callable[[np.ndarray], Outputs]:
@@ -86,13 +93,34 @@ class Job:
         for batch in batches(pixels, self.entry.inputs[0].shape[0]):
             yield prepared(batch, self.entry, self.manifest)
 
-    def _outputs(self, run: Callable[[np.ndarray], Outputs]) -> Outputs:
-        parts, total = [], len(self.judges.pixels)
-        for done, batch in enumerate(self.inputs(self.judges.pixels)):
+    def losses(self, probes: np.ndarray) -> list[LayerLoss]:
+        """Return what each layer loses alone on (N, H, W, 3) uint8 images, the worst first."""
+        return losses(self.source, list(self.inputs(probes)), self.progress, self.threads)
+
+    def _outputs(self, run: Callable[[np.ndarray], Outputs]) -> tuple[Outputs, Outputs]:
+        """Return what a quantised graph and its twin answer, on all images or as many as show that the gate fails."""
+        parts, total = list[Outputs](), len(self.judges.pixels)
+        checks = [EARLY, 4 * EARLY] if self.gate else []
+        for number, batch in enumerate(self.inputs(self.judges.pixels)):
             parts.append(run(batch))
-            self.progress(f"judging {self.name}", min(1.0, done * len(batch) / total))
+            if number == len(self._twin):
+                self._twin.append(self._twin_run(batch))
+            done = min(total, (number + 1) * len(batch))
+            self.progress(f"judging {self.name}", done / total)
+            if checks and checks[0] <= done < total:
+                checks.pop(0)
+                found, twin = self._joined(parts, done), self._joined(self._twin, done)
+                if hopeless(found, twin, self.limits, self.manifest.model.activation):
+                    return found, twin
+        return self._joined(parts, total), self._joined(self._twin, total)
+
+    def _joined(self, parts: Sequence[Outputs], images: int) -> Outputs:
         names = [spec.name for spec in self.entry.outputs]
-        return {name: np.concatenate([part[name] for part in parts])[:total] for name in names}
+        return {name: np.concatenate([part[name] for part in parts])[:images] for name in names}
+
+    @cached_property
+    def _twin_run(self) -> Callable[[np.ndarray], Outputs]:
+        return self.opened(self.source.model)
 
 
 @dataclass(frozen=True)
@@ -179,7 +207,7 @@ def opened(
     backend = options.target if options.target == "openvino" and find_spec("openvino") else "onnxruntime"
     limits = limits_of(PRECISION, options.max_drop)
     with source(model, products + deciding, options.target, form) as graph:
-        yield Job(name, entry, manifest, graph, judges, limits, backend, options.threads, progress)
+        yield Job(name, entry, manifest, graph, judges, limits, backend, options.threads, progress, options.gate)
 
 
 def _check_products(
@@ -192,14 +220,15 @@ def _check_products(
 
 
 def calibrate(job: Job, paths: Sequence[Path], options: QuantizeOptions) -> None:
-    """Measure the ranges of a job on image files, a batch at a time.
+    """Move scales into weights, and choose the ranges, of a job by image files, a batch at a time.
 
     Raises:
-        ImageError: an image that cannot be read, or images that are all the same.
+        ImageError: an image that cannot be read, images that are all the same, a value that is not finite.
     """
     digests: list[bytes] = []
 
     def inputs() -> Iterator[np.ndarray]:
+        digests.clear()
         size = job.entry.inputs[0].shape[0]
         for start in range(0, len(paths), size):
             job.progress(f"measuring ranges of {job.name}", start / len(paths))
@@ -207,13 +236,34 @@ def calibrate(job: Job, paths: Sequence[Path], options: QuantizeOptions) -> None
             digests.extend(sha256(image.tobytes()).digest() for image in pixels)
             yield prepared(pixels, job.entry, job.manifest)
 
-    job.source.ranges = measure_ranges(
-        job.source.path,
-        job.source.values,
-        inputs,
-        kind=options.calibration,
-        symmetric=job.source.form.symmetric,
-        external=job.source.external,
-        threads=options.threads,
-    )
+    source = job.source
+    fit(source, inputs(), options.threads)
     check_distinct(digests)
+    if options.calibration in BINS:
+        source.ranges = measure_ranges(
+            source.path,
+            source.values,
+            inputs,
+            kind=options.calibration,
+            symmetric=source.form.symmetric,
+            external=source.external,
+            threads=options.threads,
+        )
+
+
+def fit(source: Source, batches: Iterable[np.ndarray], threads: int) -> None:
+    """Move scales into the weights of a graph, and set the ranges of what is quantised and the shifts of biases."""
+    symmetric, members = source.form.symmetric, groups(source.model, source.products)
+    widths: dict[str, int | None] = dict.fromkeys(source.values)
+    widths |= {group.value: len(group.weights[0]) for group in members}
+    samples = collect(source.model, widths, batches, threads)
+    scalings = migrate(members, samples, symmetric=symmetric)
+    ends = {value: (sample.low.min(), sample.high.max()) for value, sample in samples.items()}
+    for group in members:
+        sample, scaling = samples[group.value], scalings[group.value]
+        ends[group.taken] = (scaling.low, scaling.high)
+        for node, weight in zip(group.nodes, group.weights, strict=True):
+            source.shifts[str(node.name)] = shift(sample, weight, scaling, symmetric=symmetric)
+    source.save()
+    pairs = {value: (np.float32(low), np.float32(high)) for value, (low, high) in ends.items()}
+    source.ranges = TensorsData(CalibrationMethod.MinMax, pairs)

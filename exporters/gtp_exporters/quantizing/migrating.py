@@ -3,7 +3,7 @@
 A product's input is divided by a power of two for each channel, and its weights are multiplied with it. What divides
 costs nothing where a node before it can: a LayerNormalization that feeds products alone has its scale and shift
 divided, and the product of the values, whose channels attention's second product and transposes only mix over tokens,
-has its outputs divided. A GELU in between lets no scale through.
+has its outputs divided. A GELU in between lets no scale through: there a Mul divides, where that pays.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +17,7 @@ from gtp_exporters.quantizing.samples import Sample
 from gtp_exporters.quantizing.scales import Scaling, best, unscaled
 
 MOVING = ("Reshape", "Transpose")
+WORTH, PAYS = 5e-4, 2.0  # a Mul is for inputs that lose so much, and so many times as much as with it
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,19 @@ class Group:
     Attributes:
         value: its name.
         nodes: the products.
-        giver: the node whose weights are divided; None where the value stays as it is.
+        giver: the node whose weights are divided; None where only a node of its own could divide it.
     """
 
     value: str
     nodes: tuple[ir.Node, ...]
     giver: ir.Node | None
+
+    @property
+    def taken(self) -> str:
+        """The name of what the products take now."""
+        value = self.nodes[0].inputs[0]
+        assert value is not None
+        return str(value.name)
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -141,33 +149,58 @@ def _width(value: ir.Value) -> int | None:
     return None if value.shape is None or not isinstance(value.shape[-1], int) else value.shape[-1]
 
 
-def migrate(
-    members: Sequence[Group], samples: Mapping[str, Sample], *, symmetric: bool, clip: bool
-) -> dict[str, Scaling]:
-    """Choose the scales and the range of what each group takes, and move the scales into weights, in place.
+def migrate(members: Sequence[Group], samples: Mapping[str, Sample], *, symmetric: bool) -> dict[str, Scaling]:
+    """Choose the scales of what each group takes, and move them into weights, in place.
 
     Args:
         members: groups of a float32 graph; its outputs stay the same, bit for bit.
-        samples: what the values were before, by name.
-        symmetric, clip: see ``best``.
+        samples: what the values are, by name.
+        symmetric: inputs are int8 with zero point 0.
+
+    Returns:
+        What was chosen for each value; scales of 1 where nothing divides it.
     """
     chosen = {}
     for group in members:
-        choose = unscaled if group.giver is None else best
-        scaling = choose(samples[group.value], group.weights, symmetric=symmetric, clip=clip)
-        chosen[group.value] = scaling
-        if group.giver is not None:
-            _move(group, group.giver, scaling.scales)
+        sample, weights = samples[group.value], group.weights
+        plain = unscaled(sample, weights, symmetric=symmetric)
+        divided = best(sample, weights, symmetric=symmetric)
+        if group.giver is None and (plain.error < WORTH or plain.error < PAYS * divided.error):
+            chosen[group.value] = plain
+            continue
+        chosen[group.value] = divided
+        if (divided.scales != 1).any():
+            _move(group, divided.scales)
     return chosen
 
 
-def _move(group: Group, giver: ir.Node, scales: np.ndarray) -> None:
+def _move(group: Group, scales: np.ndarray) -> None:
     for node in group.nodes:
         _multiply(node, 1, scales if _turned(node) else scales[:, None])
+    giver = group.giver
+    if giver is None:
+        _divide(group, scales)
+        return
     by_output = giver.op_type != "LayerNormalization" and _turned(giver)
     _multiply(giver, 1, 1 / (scales[:, None] if by_output else scales))
     if len(giver.inputs) > 2 and giver.inputs[2] is not None:
         _multiply(giver, 2, 1 / scales)
+
+
+def _divide(group: Group, scales: np.ndarray) -> None:
+    """Divide what the products of a group take by a node of its own."""
+    first, value = group.nodes[0], group.nodes[0].inputs[0]
+    assert value is not None and first.graph is not None
+    name = f"{value.name}.scales"
+    factor = ir.Value(name=name, const_value=ir.tensor(1 / scales, name=name))
+    factor.shape, factor.dtype = ir.Shape(scales.shape), ir.DataType.FLOAT
+    graph = first.graph
+    assert isinstance(graph, ir.Graph)
+    graph.register_initializer(factor)
+    divided = ir.Value(name=f"{value.name}.divided", shape=value.shape, type=value.type)
+    graph.insert_before(first, ir.node("Mul", [value, factor], outputs=[divided], name=f"{first.name}.divide"))
+    for node in group.nodes:
+        node.replace_input_with(0, divided)
 
 
 def _multiply(node: ir.Node, place: int, factor: np.ndarray) -> None:

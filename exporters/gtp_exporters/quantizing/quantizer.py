@@ -1,11 +1,9 @@
-"""Writes int8 into a graph with ONNX Runtime's quantiser, from ranges that were measured before, and measures what each
-layer loses.
-"""
+"""Writes int8 into a graph with ONNX Runtime's quantiser, from ranges that were measured before."""
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,14 +13,11 @@ import onnx_ir as ir
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 
-from gtp_exporters.agreement import make_session
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.describe import strip
 from gtp_exporters.graph.files import save
-from gtp_exporters.graph.structure import PRODUCTS, Product
+from gtp_exporters.graph.structure import PRODUCTS, Product, inputs_of
 from gtp_exporters.quantizing.options import Form
-from gtp_runtime.measures import cosine, divergence
-from gtp_runtime.progress import Progress
 
 _INFERRED = {"onnx.infer": "onnxruntime.quant"}  # tells the quantiser that shapes are inferred
 
@@ -38,6 +33,7 @@ class Source:
         products: those that can be quantised.
         target, form: the runtime that it is for, and how it wants int8.
         ranges: what was measured.
+        shifts: what the biases of products gain when they are int8, by node.
     """
 
     model: ir.Model
@@ -47,6 +43,13 @@ class Source:
     target: str
     form: Form
     ranges: TensorsData | None = None
+    shifts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write the file again, after the graph was changed; products may take other values now."""
+        nodes = {node.name: node for node in self.model.graph}
+        self.products = [replace(product, inputs=inputs_of(nodes[product.node])) for product in self.products]
+        save(self.model, self.path)
 
     @property
     def labels(self) -> list[str]:
@@ -57,6 +60,14 @@ class Source:
     def values(self) -> list[str]:
         """Names of the values whose ranges are needed."""
         return list(dict.fromkeys(name for product in self.products for name in product.inputs))
+
+    @property
+    def ends(self) -> dict[str, tuple[float, float]]:
+        """The range of each value, once it is known."""
+        ranges = self.ranges
+        assert ranges is not None
+        pairs = {name: ranges[name].range_value for name in self.values}
+        return {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
 
     def quantized(self, labels: Collection[str]) -> ir.Model:
         """Return a copy in which the products of these labels are int8, checked for the target.
@@ -81,6 +92,7 @@ class Source:
     def _quantized(self, nodes: list[str]) -> onnx.ModelProto:
         proto = onnx.load(self.path)
         onnx.helper.set_model_props(proto, _INFERRED)
+        _shift(proto, {name: self.shifts[name] for name in nodes if name in self.shifts})
         options = {
             "ActivationSymmetric": self.form.symmetric,
             "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
@@ -141,39 +153,11 @@ def _unshare_biases(model: ir.Model, names: Collection[str]) -> None:
             node.replace_input_with(2, own)
 
 
-@dataclass(frozen=True)
-class LayerLoss:
-    """What a layer costs when it alone is int8: mean divergence in nats, or 1 - cosine for features."""
-
-    layer: str
-    loss: float
-
-
-def measure_losses(source: Source, batches: Sequence[np.ndarray], threads: int, progress: Progress) -> list[LayerLoss]:
-    """Quantise one layer at a time and compare with float32; the worst first.
-
-    Args:
-        source: calibrated.
-        batches: inputs of the graph.
-        threads: 0 for all.
-        progress: told the share done.
-    """
-    labels = source.labels
-    expected = _answers(source.model, batches, threads)
-    found = []
-    for done, label in enumerate(labels):
-        progress("measuring what each layer loses", done / len(labels))
-        answers = _answers(source.quantized([label]), batches, threads)
-        found.append(LayerLoss(label, _distance(expected, answers, source.model.graph.outputs[0].name == "logits")))
-    return sorted(found, key=lambda layer: -layer.loss)
-
-
-def _answers(model: ir.Model, batches: Sequence[np.ndarray], threads: int) -> np.ndarray:
-    session = make_session(model, threads)
-    name, first = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return np.concatenate([session.run([first], {name: batch})[0] for batch in batches])
-
-
-def _distance(expected: np.ndarray, answers: np.ndarray, classes: bool) -> float:
-    apart = divergence(expected, answers) if classes else 1 - cosine(expected, answers)
-    return float(np.nan_to_num(apart, nan=np.inf).mean())
+def _shift(proto: onnx.ModelProto, shifts: Mapping[str, np.ndarray]) -> None:
+    """Add to the biases of products, by the names of their nodes, where they have one of their own."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.name in shifts and len(node.input) > 2 and node.input[2] in weights:
+            bias = weights[node.input[2]]
+            array = onnx.numpy_helper.to_array(bias) + shifts[node.name]
+            bias.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float32), bias.name))

@@ -14,8 +14,8 @@ from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import choose, probes_of
 from gtp_exporters.quantizing.job import PRECISION, Attempt, calibrate, float_graphs, opened, own_images
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
-from gtp_exporters.quantizing.quantizer import LayerLoss
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
+from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.errors import ManifestError, OutputError
 from gtp_runtime.manifest import (

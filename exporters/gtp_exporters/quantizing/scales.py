@@ -2,7 +2,8 @@
 
 SmoothQuant (Xiao et al., 2023, section 4): x W = (x / s)(s W), with one s for each channel, moves what is hard to
 quantise from inputs to weights. Here s is a power of two, so that float32 computes the same numbers, bit for bit. How
-much is moved, and how much of the range is clipped, is what loses least on rows of calibration images.
+much is moved is what loses least on rows of calibration images. The range is never clipped: the largest values stand in
+few tokens and cost little in the mean, but a model that has them relies on them.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ import numpy as np
 from gtp_exporters.quantizing.samples import Sample
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # SmoothQuant's alpha: how much of the difficulty is moved into weights
-CLIPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # shares of the range that are tried
 LEAST = 1e-4  # of the largest; a channel below is as if it had this
 
 
@@ -33,26 +33,25 @@ class Scaling:
     error: float
 
 
-def unscaled(sample: Sample, weights: Sequence[np.ndarray], *, symmetric: bool, clip: bool) -> Scaling:
-    """Return the best range of an input as it is; arguments as those of ``best``."""
-    return _ranged(sample, weights, np.ones(len(sample.low), np.float32), symmetric=symmetric, clip=clip)
+def unscaled(sample: Sample, weights: Sequence[np.ndarray], *, symmetric: bool) -> Scaling:
+    """Return what an input loses as it is; arguments as those of ``best``."""
+    return _ranged(sample, weights, np.ones(len(sample.low), np.float32), symmetric=symmetric)
 
 
-def best(sample: Sample, weights: Sequence[np.ndarray], *, symmetric: bool, clip: bool) -> Scaling:
-    """Return the scales and the range with the least error.
+def best(sample: Sample, weights: Sequence[np.ndarray], *, symmetric: bool) -> Scaling:
+    """Return the scales with the least error.
 
     Args:
         sample: of the input, C channels.
         weights: (C, outputs) of each product that takes it.
         symmetric: the range reaches as far below 0 as above.
-        clip: whether the range may leave out what is furthest out.
     """
     inputs = _floored(np.maximum(np.abs(sample.low), np.abs(sample.high)))
     strongest = _floored(np.max([np.abs(weight).max(1) for weight in weights], 0))
-    tried = [unscaled(sample, weights, symmetric=symmetric, clip=clip)]
+    tried = [unscaled(sample, weights, symmetric=symmetric)]
     for strength in STRENGTHS:
         scales = _powers(strength * np.log2(inputs) - (1 - strength) * np.log2(strongest))
-        tried.append(_ranged(sample, weights, scales, symmetric=symmetric, clip=clip))
+        tried.append(_ranged(sample, weights, scales, symmetric=symmetric))
     return min(tried, key=lambda scaling: scaling.error)
 
 
@@ -65,9 +64,7 @@ def _powers(logarithms: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp2(np.rint(centred)), np.float32)
 
 
-def _ranged(
-    sample: Sample, weights: Sequence[np.ndarray], scales: np.ndarray, *, symmetric: bool, clip: bool
-) -> Scaling:
+def _ranged(sample: Sample, weights: Sequence[np.ndarray], scales: np.ndarray, *, symmetric: bool) -> Scaling:
     rows, energies = sample.rows / scales, [_energy(sample, weight) for weight in weights]
     scaled = [weight * scales[:, None] for weight in weights]
     importance = sum((np.square(w).sum(1) / e for w, e in zip(scaled, energies, strict=True)), np.zeros(len(scales)))
@@ -76,29 +73,24 @@ def _ranged(
     lost = sum(squares @ _rounding(w) / e for w, e in zip(scaled, energies, strict=True))
     low, high = min(0.0, float((sample.low / scales).min())), max(0.0, float((sample.high / scales).max()))
 
-    def loss(low: float, high: float) -> float:
-        return float(sample.shares @ (np.square(_rounded(rows, low, high, symmetric=symmetric) - rows) @ importance))
-
-    error = loss(low, high)
-    if clip:
-        high, error = _shrunk(high, error, lambda tried: loss(-tried if symmetric else low, tried))
-        if symmetric:
-            low = -high
-        else:
-            low, error = _shrunk(low, error, lambda tried: loss(tried, high))
-    return Scaling(scales, low, high, float((error + lost) / len(weights)))
+    errors = np.square(_rounded(rows, low, high, symmetric=symmetric) - rows)
+    error = (float(sample.shares @ (errors @ importance)) + lost) / len(weights)
+    return Scaling(scales, low, high, float(error))
 
 
-def _shrunk(end: float, error: float, loss) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    """Return the end of a range that loses least, and the loss; tries stop where the loss grows."""
-    chosen = end
-    for share in CLIPS:
-        tried = loss(share * end)
-        if tried > 1.5 * error:
-            break
-        if tried < error:
-            chosen, error = share * end, tried
-    return chosen, error
+def shift(sample: Sample, weight: np.ndarray, scaling: Scaling, *, symmetric: bool) -> np.ndarray:
+    """Return by how much int8 lowers each output of a product in the mean, (outputs,): what its bias should gain.
+
+    Args:
+        sample: of the input before it was divided.
+        weight: (C, outputs), multiplied with the scales.
+        scaling: of the input.
+        symmetric: as for ``best``.
+    """
+    rows = sample.rows / scaling.scales
+    rounded = _rounded(rows, scaling.low, scaling.high, symmetric=symmetric)
+    shift: np.ndarray = (sample.shares @ rows) @ weight - (sample.shares @ rounded) @ weight_rounded(weight)
+    return shift.astype(np.float32)
 
 
 def _energy(sample: Sample, weight: np.ndarray) -> float:
@@ -116,11 +108,16 @@ def weight_rounded(weight: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(weight / step) * step)
 
 
+def step_of(low: float, high: float, *, symmetric: bool) -> tuple[np.float32, int]:
+    """Return the step of 8 bits over a range, and the code of 0."""
+    if symmetric:
+        return np.float32(max(-low, high, 1e-30) / 127), 0
+    step = np.float32(max(high - low, 1e-30) / 255)
+    return step, int(np.rint(-low / step))
+
+
 def _rounded(values: np.ndarray, low: float, high: float, *, symmetric: bool) -> np.ndarray:
     """Return values as 8 bits have them."""
-    if symmetric:
-        step = np.float32(max(-low, high, 1e-30) / 127)
-        return np.asarray(np.clip(np.rint(values / step), -127, 127) * step)
-    step = np.float32(max(high - low, 1e-30) / 255)
-    zero = np.rint(-low / step)
-    return np.asarray((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step)
+    step, zero = step_of(low, high, symmetric=symmetric)
+    first, last = (-128, 127) if symmetric else (-zero, 255 - zero)
+    return np.asarray(np.clip(np.rint(values / step), first, last) * step)

@@ -10,11 +10,12 @@ from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import Judges
 from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions
-from gtp_exporters.quantizing.quantizer import LayerLoss, measure_losses
+from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.latency import in_turn
 
 SECONDS = 2.0  # of timing what the layers in float32 cost
+FEW = 2  # layers that stay float32 where the gate needs it and none are named
 SHOWN = 3  # layers that an error names
 Attempts = list[Attempt]
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class QuantizationFailedError(ExportError):
 def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) -> tuple[Attempts, list[LayerLoss]]:
     """Return an attempt for each graph, all with the same layers in float32, and what each layer loses alone.
 
+    Where all in int8 fail and no layers are named, the worst one or two stay float32; with "auto", as many as it takes.
+
     Args:
         jobs: the dense baseline's first.
         options: which layers stay float32.
@@ -46,15 +49,15 @@ def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) ->
     Raises:
         QuantizationFailedError: the gate failed; names the layers that lose most.
     """
-    kept = () if options.automatic else options.keep_fp32
-    attempts = attempt_all(jobs, kept)
+    named = () if options.automatic else options.keep_fp32
+    attempts = attempt_all(jobs, named)
     if not options.gate or _pass(attempts):
         return attempts, []
     failing = next(attempt.job for attempt in reversed(attempts) if not attempt.report.ok)
-    losses = measure_losses(failing.source, list(failing.inputs(probes)), options.threads, failing.progress)
-    if not options.automatic:
+    losses = failing.losses(probes)
+    if named:
         raise _failed(attempts, losses)
-    ranked = [found.layer for found in losses]
+    ranked = [found.layer for found in losses][: None if options.automatic else FEW]
     attempts = fewest(ranked, lambda chosen: attempt_all(jobs, chosen), _pass)
     if not _pass(attempts) or not any(attempt.products for attempt in attempts):
         raise _failed(attempts, losses)

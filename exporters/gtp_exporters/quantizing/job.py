@@ -95,7 +95,8 @@ class Job:
 
     def losses(self, probes: np.ndarray) -> list[LayerLoss]:
         """Return what each layer loses alone on (N, H, W, 3) uint8 images, the worst first."""
-        return losses(self.source, list(self.inputs(probes)), self.progress, self.threads)
+        activation = self.manifest.model.activation
+        return losses(self.source, list(self.inputs(probes)), self.progress, self.threads, activation)
 
     def _outputs(self, run: Callable[[np.ndarray], Outputs]) -> tuple[Outputs, Outputs]:
         """Return what a quantised graph and its twin answer, on all images or as many as show that the gate fails."""

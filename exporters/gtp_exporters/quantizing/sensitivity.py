@@ -39,7 +39,9 @@ class Suffix:
     values: tuple[ir.Value, ...]
 
 
-def losses(source: Source, batches: Sequence[np.ndarray], progress: Progress, threads: int) -> list[LayerLoss]:
+def losses(
+    source: Source, batches: Sequence[np.ndarray], progress: Progress, threads: int, activation: str = "softmax"
+) -> list[LayerLoss]:
     """Return what each layer loses, the worst first.
 
     Args:
@@ -47,6 +49,7 @@ def losses(source: Source, batches: Sequence[np.ndarray], progress: Progress, th
         batches: inputs of the graph.
         progress: told the share done.
         threads: 0 for all.
+        activation: what makes probabilities of logits: "softmax" or "sigmoid".
     """
     model, symmetric = source.model, source.form.symmetric
     ranges = source.ends
@@ -63,14 +66,14 @@ def losses(source: Source, batches: Sequence[np.ndarray], progress: Progress, th
         session = make_session(_rounded(model, suffix, members, ranges, symmetric=symmetric), threads)
         names = [given.name for given in session.get_inputs()]
         runs = [session.run([output], {name: kept[name][run] for name in names})[0] for run in range(len(batches))]
-        found.append(LayerLoss(label, distance(expected, runs, classes=output == "logits")))
+        found.append(LayerLoss(label, distance(expected, runs, activation if output == "logits" else None)))
     return sorted(found, key=lambda layer: -layer.loss)
 
 
-def distance(expected: Sequence[np.ndarray], outputs: Sequence[np.ndarray], *, classes: bool) -> float:
-    """Return the mean divergence in nats of (B, classes) logits, or 1 - cosine of features."""
+def distance(expected: Sequence[np.ndarray], outputs: Sequence[np.ndarray], activation: str | None) -> float:
+    """Return the mean divergence in nats of (B, classes) logits, or 1 - cosine of features (no activation)."""
     left, right = np.concatenate(expected), np.concatenate(outputs)
-    apart = divergence(left, right) if classes else 1 - cosine(left, right)
+    apart = 1 - cosine(left, right) if activation is None else divergence(left, right, activation)
     return float(np.nan_to_num(apart, nan=np.inf).mean())
 
 

@@ -1,4 +1,4 @@
-"""How close calibrated sparsity thresholds come to the exact ones; a part of accuracy.py."""
+"""How close calibrated sparsity thresholds come to the exact ones; a part of the accuracy page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

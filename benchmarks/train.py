@@ -3,7 +3,7 @@
     python benchmarks/train.py --data TRAIN --test TEST --output weights.safetensors [--recipe benchmarks/cifar10.yaml]
 
 The weights are a recipe's `--weights FILE`: `gtp-export export benchmarks/cifar10.yaml --weights weights.safetensors`,
-`python benchmarks/accuracy.py benchmarks/cifar10.yaml --weights weights.safetensors --data TEST`.
+`python benchmarks/run.py accuracy benchmarks/cifar10.yaml --weights weights.safetensors --data TEST`.
 Seeded: the same images, settings and threads give the same file on the same machine.
 """
 

@@ -20,7 +20,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 
     The methods that it adds are gone after the test, and so are its modules, which would not add them again.
     """
-    METHODS.names()  # imports the package's own
+    for name in METHODS:
+        METHODS[name]  # imports the package's own
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module

@@ -132,6 +132,6 @@ def test_each_even_token_may_merge_and_no_more(prefix: int, most: int) -> None:
 @pytest.mark.parametrize(("wanted", "given"), [(3, (3, 3, 3)), (5, (5, 5, 3)), (9, (8, 4, 2))])
 def test_the_benchmarks_clamp_a_schedule(script: Script, wanted: int, given: tuple[int, ...]) -> None:
     model = tiny_vit()
-    settings = script("cases").clamped(ToMeSettings(num_prop=wanted), model_shape(model))
+    settings = script("grids").clamped(ToMeSettings(num_prop=wanted), model_shape(model))
     assert settings.num_prop == given
     assert apply(model, settings)(images_for(model)).shape == (2, 5)

@@ -1,4 +1,4 @@
-"""Plots of results: their distance and accuracy against latency."""
+"""Plots of results: their distance and accuracy against latency, or any measure against another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,20 @@ SMALLEST = 1e-7  # nats: what is less stands here
 
 @dataclass(frozen=True)
 class Measure:
-    """What a panel shows: value and standard error of a result, and whether the axis is logarithmic."""
+    """What an axis shows.
+
+    Attributes:
+        label: of the axis.
+        value, error: value and standard error of a result.
+        logarithmic: whether the axis is.
+        dense: the dense model's, where it is always the same and is to be in the plot.
+    """
 
     label: str
     value: Callable[[Result], float]
-    error: Callable[[Result], float]
-    logarithmic: bool
+    error: Callable[[Result], float] = lambda result: 0.0
+    logarithmic: bool = False
+    dense: float | None = None
 
     def ends(self, result: Result) -> tuple[float, float]:
         """Return the ends of the error bar, which is as long on both sides."""
@@ -43,6 +51,8 @@ def _top1_se(result: Result) -> float:
 
 DISTANCE = Measure("divergence, nats", _distance, _distance_se, True)
 TOP1 = Measure("top-1, %", _top1, _top1_se, False)
+LATENCY = Measure("latency over the dense fp32 model's", lambda result: result.ratio, dense=1.0)
+MACS = Measure("MACs over the dense model's", lambda result: result.macs_ratio, dense=1.0)
 
 
 def plot_comparison(comparison: Comparison) -> str:
@@ -74,16 +84,19 @@ def make_panel(
     series: Sequence[Sequence[Result]],
     scaled: Sequence[Result],
     dense: Sequence[Result] = (),
+    across: Measure = LATENCY,
 ) -> Panel:
-    """Return a panel of series of results against their latency.
+    """Return a panel of series of results against their latency, or against another measure.
 
     Args:
         title, measure: what it shows.
         series: the results of each name.
         scaled: all results that the axes must hold; ``dense`` as well where the measure is linear.
         dense: the dense model's.
+        across: what the horizontal axis shows.
     """
-    x_axis = Axis.of([row.ratio for row in scaled] + [1.0], False)
+    always = [] if across.dense is None else [across.dense]
+    x_axis = Axis.of([across.value(row) for row in scaled] + always, across.logarithmic)
     values = [end for row in scaled for end in measure.ends(row)]
     if not measure.logarithmic:
         values += [measure.value(row) for row in dense]
@@ -93,14 +106,16 @@ def make_panel(
         value, error = measure.value(row), measure.error(row)
         y = HEIGHT * (1 - y_axis.share(value))
         top = HEIGHT * (1 - y_axis.share(value + error))
-        text = f"{row.name}: ratio {row.ratio:.3f}, {measure.label} {value:.4g}"
-        return Mark(WIDTH * x_axis.share(row.ratio), y, max(0.0, y - top), row.is_front, text)
+        x = across.value(row)
+        text = f"{row.name}: {across.label} {x:.3f}, {measure.label} {value:.4g}"
+        return Mark(WIDTH * x_axis.share(x), y, max(0.0, y - top), row.is_front, text)
 
     return Panel(
         title=title,
         label=measure.label,
         x_ticks=x_axis.x_ticks(),
         y_ticks=y_axis.y_ticks(),
-        dense=WIDTH * x_axis.share(1.0),
-        lines=[[mark(row) for row in sorted(rows, key=lambda row: row.ratio)] for rows in series],
+        dense=None if across.dense is None else WIDTH * x_axis.share(across.dense),
+        lines=[[mark(row) for row in sorted(rows, key=across.value)] for rows in series],
+        x_label=across.label,
     )

@@ -11,11 +11,12 @@ from folders import labelled, synthetic
 from grids import Choice
 from thresholds import thresholds
 
-from gtp_exporters.measuring.accuracy import Judge, Local, Split, graph_losses, loss_of
+from gtp_exporters.measuring.accuracy import Judge, graph_losses, loss_of
 from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
 from gtp_exporters.measuring.graphs import Graphs, Source, manifest_of
 from gtp_exporters.measuring.latency import footprint_of, share_of, time_in_turn
 from gtp_exporters.measuring.result import Loss, Result
+from gtp_exporters.measuring.shards import Local, Split
 from gtp_models import ConfigError, Settings, make_settings
 from gtp_runtime import ImageSet, find_image_set
 

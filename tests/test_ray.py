@@ -16,7 +16,7 @@ from artifacts import DIGITS, ROOT, SEVEN
 from test_tune import search_tiny, tiny_images
 
 import gtp_runtime
-from gtp_exporters.measuring.accuracy import Local
+from gtp_exporters.measuring.shards import Local
 from gtp_runtime import Model
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")

@@ -14,25 +14,14 @@ import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.measuring.accuracy import (
-    DIVERGENCE,
-    RELATIVE,
-    Job,
-    Judge,
-    Local,
-    Workers,
-    answer_shard,
-    distance_of,
-    forget_pixels,
-    rungs,
-    split,
-)
+from gtp_exporters.measuring.accuracy import DIVERGENCE, RELATIVE, Job, Judge, answer_shard, distance_of, forget_pixels
 from gtp_exporters.measuring.candidate import Candidate, Running
 from gtp_exporters.measuring.choice import Limit, beating, finalists, first_that_holds
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, subject_of
 from gtp_exporters.measuring.outcome import Outcome, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, front
 from gtp_exporters.measuring.search import Deadline, Estimator, Search, Timer, dominated, hopeless
+from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, working
 from gtp_exporters.measuring.tune import SearchError, TuneOptions, tune

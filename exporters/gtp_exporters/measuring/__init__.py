@@ -5,7 +5,8 @@ One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are t
     candidate   ``Candidate``: settings of a method, and ``Running``: backend, options, precision. It has a key, a
                 label, and says what it needs. ``make_runnings`` makes the runnings of backends and precisions.
     graphs      ``Source``: what a model is made of. ``Graphs``: exports candidates, each once, kept by key.
-    accuracy    ``Judge``: eager PyTorch on a growing part of the images (rungs, in shards, on any workers).
+    shards      images in rungs and shards, held-out ones, and ``Workers`` that compute.
+    accuracy    ``Judge``: eager PyTorch on a growing part of the images.
                 ``graph_losses``: exported graphs on a whole folder. ``Distance``: how far outputs are from the dense
                 model's: of probabilities for logits, relative for all else, or a function of yours.
     latency     ``time_in_turn``: beside the dense model, in one process. ``time_plausibly``: what contradicts its MACs
@@ -18,7 +19,7 @@ One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are t
     gate        limits of a lowered graph against its float32 twin.
     table, page, plot    text, Markdown and HTML tables; SVG.
 
-A grid of one's own, as the benchmarks have:
+A grid of one's own, as ``benchmarks/bench.py`` has:
 
     graphs = Graphs(Source(recipe), folder)
     candidates = [Candidate("dense", make_plan(graphs.model, make_settings("dense")), running),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gtp_exporters.measuring.accuracy import Local, Workers
 from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.result import Timing
+from gtp_exporters.measuring.shards import Local, Workers
 from gtp_runtime import Footprint
 from gtp_runtime.errors import DeviceError
 from gtp_runtime.fleet.jobs import Start, start_file, time_files

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import MissingPackageError
-from gtp_exporters.measuring.accuracy import Judge, Workers, graph_losses, loss_of, rungs
+from gtp_exporters.measuring.accuracy import Judge, graph_losses, loss_of
 from gtp_exporters.measuring.candidate import PLAIN, Candidate
 from gtp_exporters.measuring.choice import Limit
 from gtp_exporters.measuring.graphs import Graphs
 from gtp_exporters.measuring.latency import LOADS, cached, time_in_turn, time_plausibly
 from gtp_exporters.measuring.result import Loss, Result, Timing, is_timed
+from gtp_exporters.measuring.shards import Workers, rungs
 from gtp_exporters.measuring.space import Space
 from gtp_exporters.measuring.store import Store
 from gtp_models.errors import ConfigError

@@ -173,7 +173,7 @@ def test_timms_notes_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("- timm", "is not a recipe"),
         ("title: no model", "is not a recipe"),
         ("timm:", "is not a recipe"),
-        ("timm: deit_tiny_patch16_224\nnum_prop: 3", "is not a recipe.*may have calibration, ema, gtp, images"),
+        ("timm: deit_tiny_patch16_224\nnum_prop: 3", "is not a recipe.*timm: NAME.*, gtp, "),
     ],
 )
 def test_what_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:

@@ -60,7 +60,7 @@ def test_options_of_export_without_an_effect(command: Command, options: tuple[st
 def test_calibration_images_without_a_threshold(tmp_path: Path) -> None:
     options = ExportOptions(calib_data=tmp_path)
     with pytest.raises(ConfigError, match="calibration images"):
-        export("digits", tmp_path / "out", options=options, check=False)
+        export("digits", tmp_path / "out", settings=load_recipe("digits").settings(), options=options, check=False)
 
 
 def test_a_timing_cache_for_rtx(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

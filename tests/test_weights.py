@@ -15,6 +15,7 @@ from gtp_models.errors import ConfigError, WeightsUnavailableError
 from gtp_models.weights import build_model, state_sha256
 
 HOSTED = SimpleNamespace(hf_hub_id="timm/some")
+IMAGENET = replace(TINY_RECIPE, model_args=TINY_RECIPE.model_args | {"num_classes": 1000})  # as the hub's weights have
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_auto_takes_the_recipes_own_weights(offline: None) -> None:
 
 
 def test_auto_is_random_without_a_hub(offline: None) -> None:
-    built = build_model(TINY_RECIPE, "auto", seed=4)
+    built = build_model(IMAGENET, "auto", seed=4)
     assert (built.source, built.detail) == ("random", "seed 4")
     assert "random weights were used" in built.notes[0]
     assert "weights/tiny.safetensors" in Path(built.notes[0]).as_posix()
@@ -66,7 +67,7 @@ def test_auto_is_random_without_a_hub(offline: None) -> None:
 
 def test_pretrained_fails_without_a_hub(offline: None) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"--weights FILE.*--weights random"):
-        build_model(TINY_RECIPE)
+        build_model(IMAGENET)
 
 
 def test_pretrained_weights_that_do_not_exist(offline: None) -> None:
@@ -89,7 +90,7 @@ def test_an_unreachable_hub_is_given_up_fast(monkeypatch: pytest.MonkeyPatch, lo
     monkeypatch.setattr(hub, "is_cached", lambda config: False)
     start = time.monotonic()
     with pytest.raises(WeightsUnavailableError, match="cannot be fetched"):
-        build_model(TINY_RECIPE)
+        build_model(IMAGENET)
     assert time.monotonic() - start < hub.TIMEOUT
 
 

@@ -70,6 +70,8 @@ def _classes(
     folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
 ) -> tuple[list[int] | None, str]:
     """Return the images' classes, or None and a note: a reference needs no classes, but top-1 is then unknown."""
+    if not classes:  # features
+        return None, ""
     try:
         return class_indices(folder, paths, labels, label_ids, classes), ""
     except ImageError as error:

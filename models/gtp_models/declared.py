@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gtp_models.errors import UnknownModelError, closest
 
-AXES = {  # an axis of GTP: the module of its entries, and their class (``gtp_models.methods.gtp.axes``)
-    "selection": ("gtp_models.methods.gtp.selections", "Selection"),
-    "graph": ("gtp_models.methods.gtp.graphs", "Graph"),
-    "propagation": ("gtp_models.methods.gtp.propagations", "Propagation"),
+AXES = {  # an axis of GTP: the module of its entries, their class (``gtp_models.methods.gtp.axes``) and the registry
+    "selection": ("gtp_models.methods.gtp.selections", "Selection", "SELECTIONS"),
+    "graph": ("gtp_models.methods.gtp.graphs", "Graph", "GRAPHS"),
+    "propagation": ("gtp_models.methods.gtp.propagations", "Propagation", "PROPAGATIONS"),
 }
 
 
@@ -22,8 +22,11 @@ def axis_names(axis: str) -> tuple[str, ...]:
     Args:
         axis: "selection", "graph" or "propagation".
     """
-    module, kind = AXES[axis]
-    return () if module in sys.modules else _calls(module, kind)  # once imported, others may have added entries
+    module, kind, registry = AXES[axis]
+    imported = sys.modules.get(module)
+    if imported is not None:  # then others may have added entries
+        return tuple(sorted(getattr(imported, registry)))
+    return _calls(module, kind)
 
 
 @cache

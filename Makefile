@@ -11,7 +11,7 @@ OUT         ?= build/$(MODEL)
 ARGS        ?=
 TIMM        ?= 1.0.28 1.0.31
 TIMM_TESTS  := $(addprefix tests/test_,patch.py blocks.py eva.py golden.py plan.py methods.py recipes.py choosing.py weights.py \
-                 state_dict.py features.py export_forms.py preprocessing.py)
+                 checkpoints.py huggingface.py fitting.py families.py features.py export_forms.py preprocessing.py)
 QUICK_TESTS := $(addprefix tests/test_,values.py entries.py schedules.py plan.py manifest.py label_files.py images.py atomic.py latency.py wire.py)
 
 BIN   := $(VENV)/bin

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,6 +72,7 @@ class ModelOptions:
 
     def _check(self, recipe: "Recipe", weights: str) -> None:
         reads_file = weights not in ("pretrained", "random") or (weights == "pretrained" and recipe.weights is not None)
+        reads_file = reads_file and not Path(recipe.weights or "" if weights == "pretrained" else weights).is_dir()
         for name, value in (("--no-ema", not self.ema), ("--weights-img-size", self.weights_img_size)):
             if value and not reads_file:
                 raise typer.BadParameter(f"{name} has no effect with --weights {weights}: it is for a weights file")

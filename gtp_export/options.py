@@ -13,9 +13,12 @@ from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
 from gtp_models.schedules import KINDS
 from gtp_runtime.progress import Progress
 
-MODEL_HELP = "A recipe (gtp-export models), timm:NAME, or a recipe file."
+MODEL_HELP = (
+    "A recipe (gtp-export models), timm:NAME, a recipe file, a directory that transformers or timm saved, or "
+    "hf:USER/NAME."
+)
 WEIGHTS_HELP = (
-    "pretrained, a .safetensors, .pth, .pt or .pth.tar file, random (seeded), or auto: a file "
+    "pretrained, a file (.safetensors, .pth, .pt, .bin, .ckpt, .pth.tar), random (seeded), or auto: a file "
     "weights/MODEL.safetensors (or .pth, ...), else pretrained, else random."
 )
 SIZE_HELP = "Image size in pixels: 224, or HEIGHTxWIDTH (default: the model's)."

@@ -215,6 +215,14 @@ def test_what_a_message_names_of_objects_that_are_not_data(tmp_path: Path) -> No
     assert not (tmp_path / "created").exists()
 
 
+def test_wrappers_without_end_are_refused(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "w.pth")
+    with pytest.raises(WeightsError):
+        read_checkpoint(tmp_path / "w.pth")
+
+
 def test_torchscript_is_refused_by_its_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:  # as torch.jit.save lays it out
         for name in ("data.pkl", "code/__torch__.py", "constants.pkl"):

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import timm
 import torch
 from eva_models import tiny_eva
 from helpers import images_for, noise_of, settings_of, tiny_vit
@@ -14,7 +15,7 @@ from gtp_models import ConfigError, GTPConfig, Settings, apply, fit_schedule, ma
 from gtp_models.fitting import FittedSchedule, fit
 from gtp_models.fitting.costs import TimeCosts
 from gtp_models.fitting.curves import Curve, Curves
-from gtp_models.fitting.distances import divergence, squared_error
+from gtp_models.fitting.distances import distance_for, divergence, divergence_by_class, squared_error
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.plan import model_shape
 
@@ -168,3 +169,18 @@ def test_curves_add_up_by_what_has_left_before() -> None:
     assert curves.predicted((2, 0, 0)) == pytest.approx(0.1 * 0.5**2)
     assert curves.predicted((4, 0, 4)) == pytest.approx(0.1 + 0.02 - 0.01)
     assert curves.predicted((0, 0, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "logits"), [("vit_base_patch16_clip_224.openai", False), ("vit_tiny_patch16_224", True)]
+)
+def test_the_distance_of_a_projection_is_that_of_features(name: str, logits: bool) -> None:
+    model = timm.create_model(name, embed_dim=32, depth=1, num_heads=2)
+    assert (distance_for(model, torch.zeros(2, model.num_classes)) is divergence) == logits
+
+
+def test_the_divergence_of_several_labels_is_that_of_each() -> None:
+    dense, reduced = torch.randn(2, 3, 5, dtype=torch.float64)
+    apart = [torch.distributions.Bernoulli(logits=logits) for logits in (dense, reduced)]
+    expected = torch.distributions.kl_divergence(*apart).sum(-1)
+    torch.testing.assert_close(divergence_by_class(dense, reduced), expected)

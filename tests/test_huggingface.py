@@ -13,6 +13,7 @@ from PIL import Image
 import gtp_models  # noqa: F401 - lets torchvision be imported
 from gtp_models.errors import (
     HubUnreachableError,
+    ModelsError,
     UnknownModelError,
     UnsupportedModelError,
     WeightsError,
@@ -192,6 +193,57 @@ def test_a_damaged_configuration(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, "utf-8")
     with pytest.raises((WeightsError, UnsupportedModelError)):
         read_hub_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": None},
+        {"patch_size": 0},
+        {"id2label": 3},
+        {"hidden_size": "wide"},
+        {"architectures": 4},
+        {"layer_norm_eps": []},
+    ],
+    ids=str,
+)
+def test_values_of_another_form_are_refused_in_our_words(tmp_path: Path, change: dict[str, Any]) -> None:
+    saved(tmp_path, "ViT")
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | change), "utf-8")
+    with pytest.raises(ModelsError):
+        load_recipe(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [[224, 224], {"width": 3}, "large"])
+def test_a_processor_of_another_form_is_refused_in_our_words(tmp_path: Path, size: Any) -> None:
+    saved(tmp_path, "ViT")
+    processor(tmp_path, **HALF, size=size)
+    with pytest.raises(ModelsError):
+        load_recipe(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "class_name", "defaults", "act"),
+    [
+        ("siglip", "SiglipModel", "SiglipVisionConfig", "gelu_tanh"),
+        ("clip", "CLIPModel", "CLIPVisionConfig", "quick_gelu"),
+        ("vit", "ViTModel", "ViTConfig", "gelu"),
+    ],
+)
+def test_what_old_configurations_leave_out_is_what_transformers_takes(
+    tmp_path: Path, kind: str, class_name: str, defaults: str, act: str
+) -> None:
+    towers = {} if kind == "vit" else {"vision_config": {"model_type": f"{kind}_vision_model"}}
+    config = {"model_type": kind, "architectures": [class_name], **towers}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    theirs = getattr(
+        transformers, {"siglip": "SiglipVisionConfig", "clip": "CLIPVisionConfig", "vit": "ViTConfig"}[kind]
+    )()
+    model = read_hub_model(tmp_path)
+    assert model.model_args["act_layer"] == act
+    assert model.model_args["patch_size"] == theirs.patch_size
+    assert model.layer_norm_eps == theirs.layer_norm_eps
 
 
 def test_shards_elsewhere_are_refused(tmp_path: Path) -> None:

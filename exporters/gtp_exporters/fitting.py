@@ -15,6 +15,7 @@ from gtp_exporters.options import ExportOptions
 from gtp_exporters.subject import Subject
 from gtp_models.errors import ConfigError
 from gtp_models.fitting import FittedSchedule, fit, usual_schedule
+from gtp_models.fitting.distances import Distance, divergence, divergence_by_class, squared_error
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Costs, is_fitted
@@ -146,12 +147,20 @@ def fit_settings(
     if latency is not None:
         settings = replace(settings, num_prop=None, macs=None, keep=latency)
     options: dict[str, Any] = {"costs": costs, "seconds": seconds, "seed": seed, "progress": progress}
+    options["distance"] = _distance(subject)
     result = fit(subject.model, _without_thresholds(settings), images.images, **options)
     amount = result.settings.num_prop
     amounts = amount if isinstance(amount, tuple) else (amount or 0,) * len(subject.model.blocks)
     budget = _budget(settings) if latency is None else {"latency": latency}
     info = replace(_info(result, settings, images.origin), budget=budget, num_prop=list(amounts), seconds=seconds)
     return Fitted(settings.resolved(amounts), info)
+
+
+def _distance(subject: Subject) -> Distance:
+    """Return the distance of what the export will put out."""
+    if not subject.classes:
+        return squared_error
+    return divergence_by_class if subject.activation == "sigmoid" else divergence
 
 
 def _info(result: FittedSchedule, settings: Settings, origin: str) -> FittingInfo:

@@ -269,7 +269,7 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
     assert proof.parity is not None
     batch = proof.latency[0].batch
     used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
-    latency_table(proof.latency, f"{_RUNTIMES[proof.backend]}, {used}, batch {batch}")
+    latency_table(proof.latency, f"{_RUNTIMES.get(proof.backend, proof.backend)}, {used}, batch {batch}")
     parity_lines(proof.parity, str(exported.manifest.reference["images"]))
 
 

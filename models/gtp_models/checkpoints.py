@@ -25,6 +25,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
+from gtp_models.timm_models import REJECTIONS
 from gtp_runtime.opening import check_regular
 from gtp_runtime.text import one_line
 
@@ -60,6 +61,7 @@ PRETRAINING = re.compile(
 )
 POSITIONS = ("pos_embed", "visual.trunk.pos_embed", "visual.pos_embed", "visual.positional_embedding")
 Grid = tuple[int, int]  # rows and columns of patches
+DEEPEST = 8  # wrappers in each other
 SHOWN = 3  # keys of each kind in a message
 
 ARRAYS: Any = importlib.import_module("numpy._core.multiarray")  # private: how numpy pickles scalars
@@ -178,7 +180,9 @@ def _check_archive(path: Path) -> None:
 
 def _unwrapped(content: Any, path: Path, ema: bool, notes: list[str]) -> Mapping[Any, Any]:
     """Return the state dict inside of a training run's file."""
-    while isinstance(content, Mapping):
+    for _ in range(DEEPEST):
+        if not isinstance(content, Mapping):
+            break
         averaged = [name for name in EMA if isinstance(content.get(name), Mapping) and content[name]]
         raw = [name for name in RAW if isinstance(content.get(name), Mapping) and content[name]]
         wrappers = averaged + raw if ema else raw + averaged
@@ -267,7 +271,7 @@ def translate(checkpoint: Checkpoint, model: Any) -> Checkpoint:
     try:
         with redirect_stdout(io.StringIO()):  # some filters print
             state = filter_fn(state, model) if filter_fn else state
-    except (KeyError, RuntimeError, ValueError, IndexError, AttributeError) as error:
+    except REJECTIONS as error:
         raise WeightsError(
             f"timm cannot translate {checkpoint.path} for {type(model).__name__}: {one_line(error)}; it is of another "
             f"kind of model (it has {_listed(checkpoint.state)})"

@@ -90,16 +90,18 @@ def names_of(built: "BuiltModel", classes: int) -> tuple[Names, str]:
     if _is_imagenets(built):
         return _of_imagenet(), ""
     return (None, None), (
-        f"class names are unknown, as 1,000 classes need not be ImageNet's: --labels {IMAGENET} (in a recipe file "
+        f"class names are unknown, as 1,000 classes need not be ImageNet's: --class-names {IMAGENET} (in a recipe file "
         f"labels: {IMAGENET}) says that they are"
     )
 
 
 def _check_number(names: int, classes: int) -> None:
     if not classes:
-        raise ConfigError(f"{names} class names have no effect: the output is features; leave them out (--labels)")
+        raise ConfigError(f"{names} class names have no effect: the output is features; leave them out (--class-names)")
     if names != classes:
-        raise ConfigError(f"{names} class names do not fit {classes} classes: give one for each (--labels, labels)")
+        raise ConfigError(
+            f"{names} class names do not fit {classes} classes: give one for each (--class-names, labels)"
+        )
 
 
 def _is_imagenets(built: "BuiltModel") -> bool:

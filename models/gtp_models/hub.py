@@ -130,7 +130,9 @@ def fetch_repository(name: str) -> Path:
                 "directory"
             )
         names = huggingface_hub.list_repo_files(repository, revision=revision or None)
-        suffix = next((suffix for suffix in WEIGHTS if any(name.endswith(suffix) for name in names)), "")
+        suffix = next((suffix for suffix in WEIGHTS if any(name.endswith(suffix) for name in names)), None)
+        if suffix is None:
+            raise WeightsUnavailableError(f"{repository} has no weights ({', '.join(WEIGHTS)}): name another")
         return Path(fetch(allow_patterns=["*.json", f"*{suffix}"], ignore_patterns=["*/*"]))
     except HFValidationError as error:
         raise UnknownModelError(f"{name!r} is no repository: give hf:USER/NAME") from error

@@ -7,7 +7,8 @@ is needed. What has no such model is refused with the reason.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from gtp_models.checkpoints import Checkpoint, read_checkpoint
 from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
+from gtp_runtime.errors import GTPError
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import one_line
 
@@ -50,7 +52,6 @@ class HubModel:
         antialias: whether position embeddings are resampled with antialiasing (timm's way) or without.
         trained_size: (height, width) in pixels that the position embeddings are of.
         kind: the ``model_type`` of transformers; "" for timm's own directories.
-        notes: what was left out.
     """
 
     path: Path
@@ -64,7 +65,6 @@ class HubModel:
     antialias: bool = True
     trained_size: tuple[int, int] = (224, 224)
     kind: str = ""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,14 @@ class Kind:
         arguments: further arguments of timm, from the configuration and the architecture's name.
         heads: architectures that can be mapped; others are refused.
         refused: architectures that cannot, each with the reason.
+        defaults: what transformers takes where a configuration does not say: old ones hold little.
     """
 
     timm: str
     heads: tuple[str, ...]
     arguments: Callable[[Mapping[str, Any], str], dict[str, Any]] = lambda config, head: {}
     refused: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _deit(_config: Mapping[str, Any], head: str) -> dict[str, Any]:
@@ -104,43 +106,50 @@ def _dinov3(config: Mapping[str, Any], _head: str) -> dict[str, Any]:
     } | ({"swiglu_mlp": True, "swiglu_align_to": 1} if gated else {})
 
 
+# as the configurations of transformers 5 have them
+VIT = {"layer_norm_eps": 1e-12, "patch_size": 16, "image_size": 224}
+DINOV2 = {"layer_norm_eps": 1e-6, "patch_size": 14, "image_size": 224, "mlp_ratio": 4}
+DINOV3 = {"layer_norm_eps": 1e-5, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+CLIP = {"layer_norm_eps": 1e-5, "patch_size": 32, "image_size": 224, "hidden_act": "quick_gelu"}
+SIGLIP = {"layer_norm_eps": 1e-6, "patch_size": 16, "image_size": 224, "hidden_act": "gelu_pytorch_tanh"}
+SIGLIP2 = {"layer_norm_eps": 1e-6, "patch_size": 16, "num_patches": 256, "hidden_act": "gelu_pytorch_tanh"}
 CLASSIFIED_BY_BOTH = "its classifier reads the class token beside the mean of the patches, which timm's ViT cannot"
 KINDS = {
-    "vit": Kind("vit_base_patch16_224", ("ViTForImageClassification", "ViTModel")),
-    "vit_mae": Kind("vit_base_patch16_224", ("ViTMAEForPreTraining", "ViTMAEModel")),
+    "vit": Kind("vit_base_patch16_224", ("ViTForImageClassification", "ViTModel"), defaults=VIT),
+    "vit_mae": Kind("vit_base_patch16_224", ("ViTMAEForPreTraining", "ViTMAEModel"), defaults=VIT),
     "deit": Kind(
         "vit_base_patch16_224",
         ("DeiTForImageClassification", "DeiTForImageClassificationWithTeacher", "DeiTModel"),
         _deit,
+        defaults=VIT,
     ),
     "dinov2": Kind(
         "vit_base_patch14_dinov2",
         ("Dinov2Model", "Dinov2Backbone"),
         lambda config, head: {"init_values": 1.0},
         {"Dinov2ForImageClassification": CLASSIFIED_BY_BOTH},
+        DINOV2,
     ),
     "dinov2_with_registers": Kind(
         "vit_base_patch14_reg4_dinov2",
         ("Dinov2WithRegistersModel", "Dinov2WithRegistersBackbone"),
         _registers,
         {"Dinov2WithRegistersForImageClassification": CLASSIFIED_BY_BOTH},
+        DINOV2,
     ),
-    "dinov3_vit": Kind("vit_small_patch16_dinov3_qkvb", ("DINOv3ViTModel", "DINOv3ViTBackbone"), _dinov3),
-    "clip": Kind("vit_base_patch32_clip_224", ("CLIPModel",)),
-    "clip_vision_model": Kind("vit_base_patch32_clip_224", ("CLIPVisionModel", "CLIPVisionModelWithProjection")),
-    "siglip": Kind("vit_base_patch16_siglip_224", ("SiglipModel", "SiglipForImageClassification")),
-    "siglip_vision_model": Kind("vit_base_patch16_siglip_224", ("SiglipVisionModel",)),
-    "siglip2": Kind("vit_base_patch16_siglip_224", ("Siglip2Model", "Siglip2ForImageClassification")),
-    "siglip2_vision_model": Kind("vit_base_patch16_siglip_224", ("Siglip2VisionModel",)),
+    "dinov3_vit": Kind("vit_small_patch16_dinov3_qkvb", ("DINOv3ViTModel", "DINOv3ViTBackbone"), _dinov3, {}, DINOV3),
+    "clip": Kind("vit_base_patch32_clip_224", ("CLIPModel",), defaults=CLIP),
+    "clip_vision_model": Kind(
+        "vit_base_patch32_clip_224", ("CLIPVisionModel", "CLIPVisionModelWithProjection"), defaults=CLIP
+    ),
+    "siglip": Kind("vit_base_patch16_siglip_224", ("SiglipModel", "SiglipForImageClassification"), defaults=SIGLIP),
+    "siglip_vision_model": Kind("vit_base_patch16_siglip_224", ("SiglipVisionModel",), defaults=SIGLIP),
+    "siglip2": Kind("vit_base_patch16_siglip_224", ("Siglip2Model", "Siglip2ForImageClassification"), defaults=SIGLIP2),
+    "siglip2_vision_model": Kind("vit_base_patch16_siglip_224", ("Siglip2VisionModel",), defaults=SIGLIP2),
 }
 
 
 # --- what a directory is ---------------------------------------------------------------------------------------------
-
-
-def is_hub_directory(path: Path) -> bool:
-    """Whether a path is a directory with a ``config.json``."""
-    return (path / CONFIG).is_file()
 
 
 def read_hub_model(path: Path) -> HubModel:
@@ -152,9 +161,22 @@ def read_hub_model(path: Path) -> HubModel:
         UnsupportedModelError: a kind of model, a head or a preprocessing that has no equal in timm.
     """
     config = _read_json(path / CONFIG)
-    if "architecture" in config:
-        return _of_timm(path, config)
-    return _of_transformers(path, config)
+    with _understood(path):
+        return _of_timm(path, config) if "architecture" in config else _of_transformers(path, config)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Raise ``WeightsError`` where a value has another type or form than transformers and timm write."""
+    try:
+        yield
+    except GTPError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} is not as save_pretrained or save_for_hf writes it ({type(error).__name__}: {one_line(error)}): "
+            "save the model again"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -202,24 +224,24 @@ def _of_transformers(path: Path, config: Mapping[str, Any]) -> HubModel:
         )
     if head and head not in kind.heads:
         raise UnsupportedModelError(f"{path} holds a {head} of transformers: supported are {', '.join(kind.heads)}")
-    vision = _vision_config(path, config, kind_name)
+    vision = dict(kind.defaults) | _vision_config(path, config, kind_name)
     name, args = _timm_arguments(path, kind, vision, head, config)
     size = _size(args["img_size"])
     preprocessing, input_size = _preprocessing(path, size)
     args["img_size"] = input_size
     labels = _labels(config) if args["num_classes"] and "ForImageClassification" in head else None
     projection = args["num_classes"] > 0 and labels is None and "ForImageClassification" not in head
-    eps = float(vision.get("layer_norm_eps", 1e-6 if "siglip" in kind_name or "dinov2" in kind_name else 1e-5))
+    eps = float(vision["layer_norm_eps"])
     activation = _classifies_by(path, config) if args["num_classes"] and "ForImageClassification" in head else None
     return HubModel(path, name, args, preprocessing, labels, activation, projection, eps, False, size, kind_name)
 
 
-def _vision_config(path: Path, config: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+def _vision_config(path: Path, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return the configuration of the image tower."""
     vision = config.get("vision_config") if kind in ("clip", "siglip", "siglip2") else config
     if not isinstance(vision, Mapping):
         raise WeightsError(f"{path / CONFIG} has no vision_config: save the model again")
-    return vision
+    return dict(vision)
 
 
 def _timm_arguments(
@@ -418,11 +440,11 @@ def load_hub_weights(model: HubModel) -> Checkpoint:
     if not model.kind:
         return Checkpoint(path, state)
     left = sorted(key for key in state if LEFT_OUT.match(_stripped(key)))
-    state = _renamed({key: value for key, value in state.items() if key not in left})
-    state = _shaped(state, model)
+    with _understood(path):
+        state = _shaped(_renamed({key: value for key, value in state.items() if key not in left}), model)
     parts = sorted({_stripped(key).partition(".")[0] for key in left})
     notes = (f"left out what this model does not use ({', '.join(parts)})",) if parts else ()
-    return Checkpoint(path, state, (*model.notes, *notes))
+    return Checkpoint(path, state, notes)
 
 
 def _read_weights(path: Path) -> tuple[Path, dict[str, Tensor]]:
@@ -430,7 +452,8 @@ def _read_weights(path: Path) -> tuple[Path, dict[str, Tensor]]:
         if (path / name).is_file():
             return path / name, read_checkpoint(path / name, unwrap=False).state
     if (path / INDEX).is_file():
-        shards = sorted(set((_read_json(path / INDEX).get("weight_map") or {}).values()))
+        with _understood(path / INDEX):
+            shards = sorted(set(_read_json(path / INDEX)["weight_map"].values()))
         if any(not isinstance(shard, str) or "/" in shard or "\\" in shard for shard in shards):
             raise WeightsError(f"{path / INDEX} names files elsewhere: save the model again")
         parts = [read_checkpoint(path / shard, unwrap=False).state for shard in shards]

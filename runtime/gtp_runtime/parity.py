@@ -229,7 +229,7 @@ def compare(
 
     Args:
         answers, expected: the file's and the reference's.
-        precision: "fp32", "fp16" or "bf16": the file's.
+        precision: the file's, a name of ``PRECISIONS``.
         labels: the images' classes (N,).
         dense: the dense model's, for its accuracy on the same images.
         kept: what tells which tokens are kept; None where no token leaves.

@@ -97,7 +97,8 @@ def measure_costs(
     running = running_on(options.target, {"threads": 1})
     shape = model_shape(subject.model)
     form = {name: value for name, value in settings.to_dict().items() if name not in AMOUNTS}
-    key = json.dumps([str(shape), settings.name, form, running.key, options.batch, options.converted], default=str)
+    question = [subject.built.sha256, str(shape), settings.name, form, running.key, options.batch, options.converted]
+    key = json.dumps(question, default=str)
     if key not in _known:
         _known[key] = _Timing(subject, settings, options, running, progress).costs()
     return _known[key]

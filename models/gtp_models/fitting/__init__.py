@@ -172,8 +172,8 @@ def _asked(model: Any, settings: Settings, space: Space) -> list[Amounts]:
     """Return the schedule that the settings ask for, within the budget; [] where it does not fit."""
     for less in LESS:
         share = space.budget / space.costs.dense - less
-        scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=settings.schedule or "even")
         try:
+            scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=settings.schedule or "even")
             num_prop = make_plan(model, scaled).num_prop
         except ConfigError:
             continue

@@ -55,9 +55,9 @@ def test_a_device_without_an_index_installs_and_runs_it(digits_copy: Path, tmp_p
     said = run(*command, "validate", digits_copy, "--threads", "1", cwd=tmp_path)
     assert "parity ok on 360 images" in said
     assert gtp_runtime.read_manifest(digits_copy).results["parity"]["model.onnx"]["ok"]
-    assert "model.onnx runs with onnxruntime" in run(*command, "selftest", digits_copy, "--threads", "1", cwd=tmp_path)
+    assert "model.onnx with onnxruntime" in run(*command, "selftest", digits_copy, "--threads", "1", cwd=tmp_path)
     said = run(*command, "predict", digits_copy, SEVEN, "--topk", "1", cwd=tmp_path)
-    assert said.splitlines()[-1].split()[0] == "7"
+    assert "7" in [line.split()[0] for line in said.splitlines()]
 
 
 def small(scripts: dict[str, ModuleType], place: Path, **target: Any) -> Path:

@@ -15,7 +15,7 @@ from artifacts import DIGITS, SEVEN
 from gtp_exporters.measuring import figures_key as module
 from gtp_exporters.measuring.figures_key import figures_key
 from gtp_models import load_recipe
-from gtp_runtime import find_image_set, machine, read_manifest
+from gtp_runtime import cpus, find_image_set, machine, read_manifest
 from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.machine import describe_machine
 
@@ -92,7 +92,7 @@ def test_a_stamp_is_of_names_sizes_and_times() -> None:
 
 def test_a_machine_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "BOARD", tmp_path / "board")
-    monkeypatch.setattr(machine, "CPUS", tmp_path / "cpus")
+    monkeypatch.setattr(cpus, "LISTED", tmp_path / "cpus")
     (tmp_path / "board").write_bytes(b"NVIDIA Jetson Orin Nano\0")
     (tmp_path / "cpus").write_text(
         "processor\t: 0\nmodel name\t: A CPU\n\nprocessor : 1\nmodel name : A CPU\n", "utf-8"

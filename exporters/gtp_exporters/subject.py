@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from timm.data import resolve_model_data_config
+from torch import nn
 
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
@@ -116,7 +117,8 @@ def describe(built: BuiltModel, options: ExportOptions) -> Subject:
 
 
 def _check_channels(model: Any, name: str) -> None:
-    channels = getattr(getattr(model.patch_embed, "proj", None), "in_channels", 3)
+    kernels = (module.in_channels for module in model.patch_embed.modules() if isinstance(module, nn.Conv2d))
+    channels = next(kernels, 3)  # of the first: LV-ViT embeds by several
     if channels != 3:
         raise UnsupportedModelError(
             f"{name} with in_chans {channels} takes images of {channels} channels, and files are decoded to RGB: build "

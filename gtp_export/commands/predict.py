@@ -49,11 +49,12 @@ def predict(
     failed = 0
     paths = _Paths(images)
     with running.load(path) as model:
-        if not json_lines:
-            console.note(f"answered by {model}")
-        for image, answer in model.predict_each(
+        answers = model.predict_each(
             paths, topk, exif=exif, allow_random=allow_random, workers=workers or paths.workers
-        ):
+        )
+        for index, (image, answer) in enumerate(answers):
+            if not index and not json_lines:
+                console.note(f"answered by {model}")
             failed += isinstance(answer, ImageError)
             if json:
                 found.append(_document(image, answer))

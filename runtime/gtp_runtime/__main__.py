@@ -124,13 +124,14 @@ def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
 def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Classify images; one that cannot be read does not lose the others (exit code 1)."""
     found: list[dict[str, Any]] = []
-    note(f"note: answered by {model}")
     options = {"exif": given.exif, "allow_random": given.allow_random}
     for image, answer in model.predict_each(given.images, given.topk, **options, workers=1):
         if isinstance(answer, ImageError):
             note(f"error: {answer}")
             found.append({"image": str(image), "error": str(answer)})
             continue
+        if all("error" in entry for entry in found):
+            note(f"note: answered by {model}")
         found.append({"image": str(image), "predictions": [asdict(entry) for entry in answer]})
         if not given.json:
             show(str(image), *(f"  {entry.label}  {percent(entry.probability)}" for entry in answer))

@@ -31,9 +31,9 @@ def usable_cpus(groups: Path = GROUPS, own: Path = OWN) -> int:
     return max(1, min([allowed, *map(math.ceil, _quotas(groups, own))]))
 
 
-def processor(listed: Path = LISTED) -> str:
+def processor(listed: Path | None = None) -> str:
     """Return the kinds of the CPUs in the order in which they are listed; "" where that is not known."""
-    lines = (line.partition(":") for line in _read(listed).splitlines())
+    lines = (line.partition(":") for line in _read(listed or LISTED).splitlines())
     return ", ".join(dict.fromkeys(value.strip() for name, _, value in lines if name.strip() in NAMES))
 
 

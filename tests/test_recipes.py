@@ -288,3 +288,9 @@ def test_the_preset_of_a_recipe_keeps_its_calibration() -> None:
     settings = own.settings()
     assert isinstance(settings, GTPConfig)
     assert (settings.calibration, settings.graph) == (((0.1,), ()), "Spatial"), "the recipe overrides its preset"
+
+
+def test_weights_come_in_by_their_own_door(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("timm: vit_tiny_patch16_224\nmodel_args: {checkpoint_path: x.pth}\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"checkpoint_path"):
+        load_recipe(str(tmp_path / "r.yaml"))

@@ -50,6 +50,7 @@ def test_auto_takes_a_file_in_weights(offline: None) -> None:
     assert (built.source, built.detail, built.sha256) == ("file", "tiny.pth", state_sha256(tiny_weights(2)))
     save_file(tiny_weights(3), "weights/tiny.safetensors")
     assert build_model(TINY_RECIPE, "auto").detail == "tiny.safetensors"
+    assert build_model(TINY_RECIPE, "auto").path == Path("weights/tiny.safetensors"), "what a recipe of a search names"
 
 
 def test_auto_takes_the_recipes_own_weights(offline: None) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gtp_models.checkpoints import Checkpoint, read_checkpoint
 from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
+from gtp_models.recipes.reading import LOADING
 from gtp_runtime.errors import GTPError
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import one_line
@@ -197,7 +198,7 @@ def _of_timm(path: Path, config: Mapping[str, Any]) -> HubModel:
     pretrained = config.get("pretrained_cfg") or {}
     kept = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
     preprocessing = {name: pretrained[name] for name in kept if name in pretrained}
-    args = dict(config.get("model_args") or {})
+    args = {name: value for name, value in (config.get("model_args") or {}).items() if name not in LOADING}
     for name in ("num_classes", "global_pool"):
         if config.get(name) is not None:
             args.setdefault(name, config[name])

@@ -43,6 +43,7 @@ class BuiltModel:
         detail: the hub entry, the file or the seed.
         sha256: SHA-256 of all tensors: names, shapes, dtypes and values.
         notes: changes made while loading.
+        path: the file or directory that the weights were read from; None for a hub's and random ones.
     """
 
     model: Any  # a timm model, whose attributes nn.Module's type hides
@@ -51,6 +52,7 @@ class BuiltModel:
     detail: str
     sha256: str
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 def build_model(recipe: Recipe, weights: str = "pretrained", seed: int = 0) -> BuiltModel:
@@ -143,7 +145,7 @@ def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
     checkpoint = without_classifier(checkpoint, model)
     check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.state)
-    return _built(model, recipe, source, path.name, (*checkpoint.notes, *notes))
+    return replace(_built(model, recipe, source, path.name, (*checkpoint.notes, *notes)), path=path)
 
 
 def _build_from_directory(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
@@ -159,7 +161,7 @@ def _build_from_directory(recipe: Recipe, path: Path, source: Source) -> BuiltMo
     checkpoint = without_classifier(checkpoint, model)
     check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.state)
-    return _built(model, recipe, source, path.name, checkpoint.notes)
+    return replace(_built(model, recipe, source, path.name, checkpoint.notes), path=path)
 
 
 def _set_layer_norms(model: nn.Module, eps: float | None) -> None:

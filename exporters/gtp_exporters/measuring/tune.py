@@ -341,8 +341,8 @@ class _Tuning:
 
     def _own_weights(self) -> Recipe:
         """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
-        is_file = self.graphs.subject.built.source == "file"
-        return replace(self.source.recipe, weights=Path(self.source.weights)) if is_file else self.source.recipe
+        built = self.graphs.subject.built
+        return replace(self.source.recipe, weights=built.path) if built.source == "file" else self.source.recipe
 
 
 def _dense_timing(beside: Timing) -> Timing:

@@ -19,6 +19,7 @@ SIZES = ("weights_img_size",)
 SWITCHES = ("projection", "ema", "random_head")
 ACTIVATIONS = ("softmax", "sigmoid")
 IMAGENET = "imagenet-1k"
+LOADING = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "model_name"}
 TABLES = ("gtp", "model_args", "preprocessing", "reference")
 
 
@@ -92,6 +93,8 @@ def _problems(values: Any, names: Collection[str]) -> Iterator[str]:
         yield "gtp.preset takes the name of a preset"
     if set(str(values.get("name", ""))) & set("/\\"):
         yield "name takes a plain name"
+    if loading := LOADING & set(values.get("model_args") or {}):
+        yield f"model_args has {', '.join(sorted(loading))}: weights are given by weights, or --weights"
     yield from _size_problems("model_args", values.get("model_args"))
     yield from problems(values["preprocessing"]) if _is_table(values.get("preprocessing")) else ()
 

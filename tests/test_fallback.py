@@ -74,7 +74,9 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    said = [record for record in caplog.records if record.name == "gtp_runtime.loading"]
+    """What is logged of the choice; -v says more, and another test may have left it on."""
+    chosen = [record for record in caplog.records if record.name == "gtp_runtime.loading"]
+    said = [record for record in chosen if record.levelno >= logging.INFO]
     return [(record.levelname, record.getMessage()) for record in said]
 
 

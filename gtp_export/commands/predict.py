@@ -52,10 +52,12 @@ def predict(
         answers = model.predict_each(
             paths, topk, exif=exif, allow_random=allow_random, workers=workers or paths.workers
         )
-        for index, (image, answer) in enumerate(answers):
-            if not index and not json_lines:
-                console.note(f"answered by {model}")
+        is_said = json_lines
+        for image, answer in answers:
             failed += isinstance(answer, ImageError)
+            if not is_said and not isinstance(answer, ImageError):
+                console.note(f"answered by {model}")
+                is_said = True
             if json:
                 found.append(_document(image, answer))
             elif json_lines:

@@ -1,5 +1,11 @@
-"""A TensorRT and a CUDA of numpy: they behave as the real ones do where our backend touches them, and keep a log."""
+"""A TensorRT and a CUDA of numpy: they behave as the real ones do where our backend touches them, and keep a log.
 
+What a stream is given happens late, as on a device: when the stream is waited for, with what the host's buffers hold
+then. The engine adds in float32, whatever its precision: what fp16 rounds is tested on graphs
+(tests/test_precision.py).
+"""
+
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +13,7 @@ import numpy as np
 
 
 class FakeCuda:
-    """Device memory is a bytearray; copies and runs happen at once; every call is logged."""
+    """Device memory is a bytearray; copies and runs happen when the stream is waited for; every call is logged."""
 
     name = "fake"
     last: "FakeCuda"  # the newest
@@ -19,6 +25,7 @@ class FakeCuda:
         self.memory: dict[int, bytearray] = {}
         self.alive: list[str] = []  # streams and events
         self.depth = 0
+        self.queue: list[Callable[[], None]] = []  # of the stream
 
     def describe(self) -> dict[str, Any]:
         return {"gpu": "Fake", "compute_capability": self.compute_capability, "driver": "12.6", "runtime": "12.6"}
@@ -72,14 +79,22 @@ class FakeCuda:
 
     def upload(self, memory: int, array: np.ndarray, stream: int) -> None:
         self.log.append("upload")
-        self.memory[memory][:] = array.tobytes()
+        self.queue.append(lambda: self._write(memory, array))
 
     def download(self, array: np.ndarray, memory: int, stream: int) -> None:
         self.log.append("download")
-        array[...] = np.frombuffer(bytes(self.memory[memory]), array.dtype).reshape(array.shape)
+        self.queue.append(lambda: self._read(array, memory))
 
     def wait(self, stream: int) -> None:
         self.log.append("wait")
+        while self.queue:
+            self.queue.pop(0)()
+
+    def _write(self, memory: int, array: np.ndarray) -> None:
+        self.memory[memory][:] = array.tobytes()
+
+    def _read(self, array: np.ndarray, memory: int) -> None:
+        array[...] = np.frombuffer(bytes(self.memory[memory]), array.dtype).reshape(array.shape)
 
 
 class FakeEngine:
@@ -116,10 +131,13 @@ class FakeEngine:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.cuda.log.append("execute")
+        self.cuda.queue.append(self._add)
+        return self.refuse != "run"
+
+    def _add(self) -> None:
         images, logits = (self.cuda.memory[self.addresses[name]] for name in ("images", "logits"))
         total = np.frombuffer(bytes(images), np.float32).sum()
         logits[:] = (total + np.arange(len(logits) // 4, dtype=np.float32)).tobytes()
-        return self.refuse != "run"
 
 
 def fake_trt(cuda: FakeCuda, shapes: dict[str, tuple[int, ...]], version: str = "10.3.0", refuse: str = "") -> Any:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gtp_runtime.manifest import EngineInfo, FittingInfo, QuantizationInfo
 
 
+SCATTERED = 0.5  # coefficient of variation above which a share of the saved time means nothing
+
+
 def latency_table(results: "Sequence[Latency]", title: str) -> None:
     """Show one row per file: ``share realised`` is that of the saved MACs, ``overhead`` is relative to drop."""
     columns: tuple[str, ...] = (
@@ -35,7 +38,14 @@ def latency_table(results: "Sequence[Latency]", title: str) -> None:
         columns = (*columns, "overhead")
     if len(results) == 1:  # there is no other file that MACs and times could be a share of
         columns = columns[: columns.index("MACs")]
-    console.table(title, columns, [_latency_row(result)[: len(columns)] for result in results])
+    scattered = [result.file for result in results if result.cv > SCATTERED]
+    rows = [_latency_row(result, bool(scattered) and result.share is not None) for result in results]
+    console.table(title, columns, [row[: len(columns)] for row in rows])
+    if scattered:
+        console.note(
+            f"note: the times of {', '.join(scattered)} scatter (cv above {percent(SCATTERED, 0)}), so their "
+            "ratio says little: measure again on a quiet machine, or with more --seconds"
+        )
     staged = [(result.file, *map(number, result.stages.values())) for result in results if result.stages]
     if staged:
         console.table(
@@ -58,7 +68,7 @@ def footprint_table(results: "Sequence[Latency]") -> None:
         )
 
 
-def _latency_row(result: "Latency") -> tuple[str, ...]:
+def _latency_row(result: "Latency", is_noise: bool) -> tuple[str, ...]:
     times = (result.p50_ms, result.p90_ms, result.p95_ms, result.p99_ms, result.mean_ms)
     return (
         result.file,
@@ -67,7 +77,7 @@ def _latency_row(result: "Latency") -> tuple[str, ...]:
         number(result.throughput, 1),
         number(result.macs_ratio, 3),
         number(result.ratio, 3),
-        percent(result.share, 0),
+        "noise" if is_noise else percent(result.share, 0),
         number(result.overhead, 3),
     )
 

@@ -53,6 +53,17 @@ def test_a_file_alone_has_no_share_of_another(monkeypatch: pytest.MonkeyPatch) -
     assert "MACs" not in shown[0] and "MACs" in shown[1]
 
 
+def test_a_share_of_noise_is_no_number(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[tuple[str, ...]] = []
+    monkeypatch.setattr(console, "table", lambda title, columns, rows: shown.extend(rows))
+    dense, calm = (summarise(name, 1, [seconds] * 9) for name, seconds in (("dense.onnx", 0.002), ("calm.onnx", 0.001)))
+    wild = summarise("wild.onnx", 1, [0.001] * 8 + [0.05])
+    tables.latency_table(against_first([dense, calm], [10, 5], ["dense", "gtp"]), "")
+    tables.latency_table(against_first([dense, wild], [10, 5], ["dense", "gtp"]), "")
+    assert [row[-1] for row in shown] == ["-", "100%", "-", "noise"]
+    assert "wild.onnx" in capsys.readouterr().err
+
+
 def test_a_budget_acts_on_a_dense_file_alone(command: Command, digits: Path) -> None:
     quick = ("bench", "--no-footprint", "--seconds", "0")
     assert command(*quick, digits / "dense.onnx", "--budget-ms", "0.0001ms").code == 5

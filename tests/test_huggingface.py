@@ -19,7 +19,8 @@ from gtp_models.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from gtp_models.huggingface import load_hub_weights, read_hub_model
+from gtp_models.huggingface import read_hub_model
+from gtp_models.huggingface_weights import load_hub_weights
 from gtp_models.recipes import load_recipe
 from gtp_models.weights import build_model
 

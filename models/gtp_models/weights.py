@@ -23,7 +23,8 @@ from gtp_models.checkpoints import (
     without_classifier,
 )
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsError, WeightsUnavailableError
-from gtp_models.huggingface import load_hub_weights, read_hub_model
+from gtp_models.huggingface import read_hub_model
+from gtp_models.huggingface_weights import load_hub_weights
 from gtp_models.recipes import Recipe
 from gtp_models.timm_models import check_timm_name, create, create_outline
 

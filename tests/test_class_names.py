@@ -57,7 +57,7 @@ def test_only_imagenets_weights_have_imagenets_names(monkeypatch: pytest.MonkeyP
     for model in (built("file"), built("pretrained", Path("own.pth")), built("random", num_classes=1000)):
         names, note = names_of(model, 1000)
         assert names == (None, None)
-        assert "--labels imagenet-1k" in note
+        assert "--class-names imagenet-1k" in note
         asked = replace(model, recipe=replace(model.recipe, labels="imagenet-1k"))
         assert names_of(asked, 1000)[0][1] is not None
     monkeypatch.setattr("timm.get_pretrained_cfg", lambda name: PretrainedCfg(num_classes=1000, tag="places"))
@@ -69,7 +69,7 @@ def test_only_imagenets_weights_have_imagenets_names(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("classes", [0, 5])
 def test_names_of_another_number_are_refused(labels: Any, classes: int) -> None:
     model = built("file")
-    with pytest.raises(ConfigError, match="labels"):
+    with pytest.raises(ConfigError, match="--class-names"):
         names_of(replace(model, recipe=replace(model.recipe, labels=labels)), classes)
 
 
@@ -99,7 +99,7 @@ def test_a_fine_tuned_model_needs_no_recipe(command: Command, own: dict[str, Pat
     assert ran.code == 2 and "--num-classes 5" in ran.err
     (tmp_path / "names.txt").write_text("a\nb\n", "utf-8")
     ran = command("export", own["recipe"], "--weights", own["run"], "-o", tmp_path / "out", "--labels", own["names"])
-    assert ran.code == 2 and "--labels" in ran.err
+    assert ran.code == 2 and "--class-names" in ran.err
     assert read_manifest(tmp_path / "out").labels == list("abcde")
 
 

@@ -174,10 +174,14 @@ def test_other_settings(name: str) -> None:
 def test_what_gtp_has_no_form_for_sees_unpatched_blocks() -> None:
     model = tiny_eva()
     images, mask = images_for(model), torch.rand(2, 1, 1, 17) > 0.3
-    masked, cut = model(images, attn_mask=mask), model.forward_intermediates(images, indices=[0])[1]
+    masked, cut = (
+        model(images, attn_mask=mask),
+        model.forward_intermediates(images, indices=[0], attn_mask=mask)[1],
+    )
     apply(model, TINY_GTP)
     assert torch.equal(model(images, attn_mask=mask), masked)
-    assert torch.equal(model.forward_intermediates(images, indices=[0], stop_early=True)[1][0], cut[0])
+    again = model.forward_intermediates(images, indices=[0], attn_mask=mask, stop_early=True)[1]
+    assert torch.equal(again[0], cut[0])
     model.prune_intermediate_layers([0], prune_head=False)
     assert not is_patched(model)
     assert model(images).shape == (2, 5)

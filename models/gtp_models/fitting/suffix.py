@@ -14,7 +14,6 @@ from torch import Tensor
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.patch import install, remove
-from gtp_models.frame.pooling import hand_over_sizes
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods import METHODS
 from gtp_models.methods.settings import Settings
@@ -55,8 +54,7 @@ class ResumingBlocks(ReducingBlocks):
             if layer in self.keep:
                 self.kept[layer] = tokens
             tokens = method.run_block(layer, tokens).tokens
-        hand_over_sizes(self, tokens.sizes() if self.merges else None)
-        return tokens.x.view(x.shape[0], -1, x.shape[-1])
+        return self.handed_over(tokens.x.view(x.shape[0], -1, x.shape[-1]), tokens)
 
 
 class SuffixRunner:

@@ -1,7 +1,7 @@
 """timm's transformer blocks, run in order with the tokens' state between them."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,9 @@ from gtp_models.frame.attention import AttentionOutput, Threshold, attend
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.pooling import hand_over_sizes
+from gtp_models.frame.restore import Restore
 from gtp_models.frame.rotary import rope_rows, rope_table
-from gtp_models.frame.tokens import Tokens
+from gtp_models.frame.tokens import Departed, Tokens
 from gtp_models.frame.trace import Layer, record, start
 
 
@@ -28,6 +29,8 @@ class ReducingBlocks(nn.Sequential):
     - holds the same blocks under the same names, so that state dicts do not change
     - blocks before the first layer that reduces run as timm has them; when exporting, all blocks run in
       the form that gives the leaner graph
+
+    - with ``restore``, the tokens are put back on the grid behind the last block: (B, tokens, dim) again
 
     Args:
         blocks: timm's.
@@ -44,6 +47,7 @@ class ReducingBlocks(nn.Sequential):
         super().__init__(OrderedDict(blocks.named_children()))
         self.num_prop = tuple(num_prop)
         self.num_prefix = num_prefix
+        self.restore: Restore | None = None
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):  # timm shortens models with blocks[:n]; the part is not patched
@@ -61,19 +65,34 @@ class ReducingBlocks(nn.Sequential):
             x: the embedded tokens.
             rope: timm's rotary embeddings of the patches, in models that have them.
         """
+        for behind in self.states(x, rope):
+            last = behind
+        return self.handed_over(*last)
+
+    def states(
+        self, x: Float[Tensor, "batch tokens dim"], rope: Tensor | None = None
+    ) -> Iterator[tuple[Float[Tensor, "batch fewer dim"], Tokens]]:
+        """Run block after block and give the vectors and the state behind each; arguments as for ``forward``."""
         start(self)
-        tokens = self.embedded(x, rope)
-        plain = self._plain_blocks()
-        for index in range(plain):
-            x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
-            tokens = replace(tokens, x=x.flatten(0, 1))
-            record(self, Layer(tokens))
-        for index in range(plain, len(self)):
-            layer = self.run_block(index, tokens)
+        tokens, plain = self.embedded(x, rope), self._plain_blocks()
+        for index in range(len(self)):
+            if index < plain:
+                x = self[index](x) if rope is None else self[index](x, rope=rope if rope.ndim == 2 else rope[index])
+                layer = Layer(replace(tokens, x=x.flatten(0, 1)))
+            else:
+                layer = self.run_block(index, tokens)
+                x = layer.tokens.x.view(tokens.batch, -1, x.shape[-1])
             record(self, layer)
             tokens = layer.tokens
-        hand_over_sizes(self, tokens.sizes() if self.merges else None)
-        return x if plain == len(self) else tokens.x.view(x.shape[0], -1, x.shape[-1])
+            yield x, tokens
+
+    def handed_over(
+        self, x: Float[Tensor, "batch fewer dim"], tokens: Tokens
+    ) -> Float[Tensor, "batch fewer_or_all dim"]:
+        """Return what follows the blocks: ``x``, or the vectors of all places where tokens are put back."""
+        weighs = self.merges and self.restore is None
+        hand_over_sizes(self, tokens.sizes() if weighs else None)
+        return self.restore(tokens) if self.restore is not None and tokens.departed else x
 
     def embedded(self, x: Float[Tensor, "batch tokens dim"], rope: Tensor | None) -> Tokens:
         """Return the state before the first block; arguments as for ``forward``."""
@@ -95,7 +114,7 @@ class ReducingBlocks(nn.Sequential):
         attention = attend(block.attn, x, tokens, threshold, rope, self.first_row and bool(amount))
         layer = Layer(_add(tokens, form.attention_branch(block, attention.out), block.drop_path1))
         if amount:
-            layer = self.reduce(layer.tokens, attention, amount)
+            layer = _departed(self.reduce(layer.tokens, attention, amount))
         branch = form.mlp_branch(block, layer.tokens.x)
         return replace(layer, tokens=_add(layer.tokens, branch, block.drop_path2))
 
@@ -110,6 +129,13 @@ class ReducingBlocks(nn.Sequential):
     def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
         """Let ``amount`` tokens of each image leave."""
         raise NotImplementedError
+
+
+def _departed(layer: Layer) -> Layer:
+    """Add those that left in a layer to what its tokens know."""
+    assert layer.left is not None
+    departed = (*layer.tokens.departed, Departed(layer.left, layer.receivers))
+    return replace(layer, tokens=replace(layer.tokens, departed=departed))
 
 
 def _add(tokens: Tokens, branch: Tensor, drop_path: nn.Module) -> Tokens:

@@ -10,6 +10,7 @@ from gtp_models.errors import UnsupportedModelError
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families import family_of
 from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.intermediates import GridIntermediates
 from gtp_models.frame.pooling import PoolBySize
 from gtp_models.frame.trace import Step, describe, recording
 
@@ -28,9 +29,10 @@ def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
     patched = make(blocks)
     patched.training = blocks.training
     family_of(model).install(model, patched, True)
-    vars(target).pop("pool", None)
+    _take_off(target)
     if patched.merges:
         target.pool = PoolBySize(target)
+    target.forward_intermediates = GridIntermediates(target)
     return model
 
 
@@ -48,8 +50,14 @@ def remove(model: Model) -> Model:
         plain = family.plain(dict(target.blocks.named_children()))
         plain.training = target.blocks.training
         family.install(model, plain, False)
-        vars(target).pop("pool", None)
+        _take_off(target)
     return model
+
+
+def _take_off(model: Any) -> None:
+    """Let a model have its own methods again."""
+    for name in ("pool", "forward_intermediates"):
+        vars(model).pop(name, None)
 
 
 def is_patched(model: nn.Module) -> bool:

@@ -11,6 +11,19 @@ NEVER = -4.0  # less than any cosine
 
 
 @dataclass(frozen=True)
+class Departed:
+    """The tokens that left in one layer.
+
+    Attributes:
+        ids: as in ``Tokens.ids``.
+        receivers: ids of the tokens that they were merged into; None without a single receiver.
+    """
+
+    ids: Int[Tensor, "*batch left"]
+    receivers: Int[Tensor, "*batch left"] | None = None
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The state that is passed from block to block. ``*batch`` is (B,), or nothing for a batch of one.
 
@@ -23,6 +36,7 @@ class Tokens:
         scale: weight of each token as a key; None if every token has the weight 1.
         setup: what the method computed before the first block (a token graph), or None.
         rope: rotary embeddings of all positions, from ``rotary.rope_table``, or None.
+        departed: those that left so far, layer by layer.
     """
 
     x: Float[Tensor, "rows dim"]
@@ -32,6 +46,7 @@ class Tokens:
     scale: Float[Tensor, "*batch 1 tokens"] | None = None
     setup: Float[Tensor, "*any all all"] | None = None
     rope: Float[Tensor, "2 *layer places heads head_dim"] | None = None
+    departed: tuple[Departed, ...] = ()
 
     @property
     def count(self) -> int:

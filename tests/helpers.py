@@ -12,6 +12,7 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
 from gtp_models.methods import METHODS, make_settings
+from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
@@ -96,6 +97,11 @@ def settings_of(method: str, num_prop: Any = 3, **of_gtp: Any) -> Settings:
     if name == "gtp":
         own = {"num_neighbours": 4} | own | of_gtp
     return make_settings(name, num_prop=num_prop, **own)
+
+
+def fitted(model: Any, config: GTPConfig) -> GTPConfig:
+    """Return the settings, fitted to a few images of noise where the selection is "Fixed"."""
+    return calibrate(model, config, [images_for(model, 2)]) if config.needs_moves else config
 
 
 def noise_of(*shape: int, seed: int = 0) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
-from helpers import VARIANTS, tiny_vit
+from helpers import VARIANTS, fitted, tiny_vit
 from onnx_graphs import check_answers, graph_of, operators
 
 from gtp_exporters.graph.check import check_static, infer_shapes
@@ -52,7 +52,8 @@ FULL: dict[str, Form] = {
 
 
 def model_and_graph(settings: dict[str, Any], model_args: dict[str, Any], batch: int) -> tuple[Any, ir.Model]:
-    model = apply(tiny_vit(**model_args), GTPConfig(**{"num_prop": 2, "num_neighbours": 4, **settings}))
+    model = tiny_vit(**model_args)
+    apply(model, fitted(model, GTPConfig(**{"num_prop": 2, "num_neighbours": 4, **settings})))
     return model, graph_of(model, batch)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers import METHOD_CASES, images_for, methods, settings_of, tiny_vit
+from helpers import METHOD_CASES, fitted, images_for, methods, settings_of, tiny_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -102,7 +102,7 @@ def test_every_axis_against_torchs_counter(
     model = tiny_vit(reg_tokens=1)
     token_scale |= axes.get("propagation") in ("Merge", "MergeNorm")  # which needs it
     config = GTPConfig(num_prop=(0, 4, 2), num_neighbours=4, sparsity=sparsity, token_scale=token_scale, **axes)
-    expected = make_plan(model, config)
+    expected = make_plan(model, fitted(model, config))
     assert expected.total == counted(apply(model, expected), batch)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from artifacts import Command
-from helpers import images_for, settings_of, tiny_vit
+from helpers import fitted, images_for, settings_of, tiny_vit
 
 from gtp_models import METHODS, ConfigError, GTPConfig, apply, make_plan, make_settings, trace_tokens
 from gtp_models.methods.gtp.graphs import GRAPHS
@@ -83,8 +83,8 @@ def test_all_combinations_of_the_axes(selection: str, graph: str, propagation: s
             GTPConfig(**axes)  # type: ignore[arg-type]
         assert str(caught.value).startswith(why)
         return
-    config = GTPConfig(num_prop=3, num_neighbours=4, **axes)  # type: ignore[arg-type]
     model = tiny_vit()
+    config = fitted(model, GTPConfig(num_prop=3, num_neighbours=4, **axes))  # type: ignore[arg-type]
     images = images_for(model, 3)
     with torch.inference_mode(), trace_tokens(apply(model, config)) as together:
         logits = model(images)

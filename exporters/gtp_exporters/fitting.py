@@ -148,7 +148,7 @@ def fit_settings(
         settings = replace(settings, num_prop=None, macs=None, keep=latency)
     options: dict[str, Any] = {"costs": costs, "seconds": seconds, "seed": seed, "progress": progress}
     options["distance"] = _distance(subject)
-    result = fit(subject.model, _without_thresholds(settings), images.images, **options)
+    result = fit(subject.model, settings, images.images, **options)
     amount = result.settings.num_prop
     amounts = amount if isinstance(amount, tuple) else (amount or 0,) * len(subject.model.blocks)
     budget = _budget(settings) if latency is None else {"latency": latency}
@@ -180,11 +180,6 @@ def _info(result: FittedSchedule, settings: Settings, origin: str) -> FittingInf
         runs=result.runs,
         curves=[CurveInfo(curve.layer, list(curve.amounts), list(curve.distances)) for curve in result.curves],
     )
-
-
-def _without_thresholds(settings: Settings) -> Settings:
-    """Return settings that need no calibration, which itself needs the layers: all entries of the map count."""
-    return replace(settings, sparsity=1.0) if settings.needs_calibration else settings  # type: ignore[call-arg]
 
 
 def _budget(settings: Settings) -> dict[str, float]:

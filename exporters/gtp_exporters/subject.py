@@ -168,8 +168,8 @@ def calibrated(
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
         if folder is not None and not shared:
             raise ConfigError(
-                "calibration images have no effect here: they need a sparsity below 1, threshold='calibrated', and no "
-                "calibration yet; leave out --calib-data"
+                "calibration images have no effect here: they are for a fitted schedule, selection='Fixed', and "
+                "threshold='calibrated' with a sparsity below 1; leave out --calib-data"
             )
         return settings
     recipe = subject.built.recipe
@@ -179,7 +179,7 @@ def calibrated(
 def calibrate_on(
     model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet, *, exif: bool = False
 ) -> GTPConfig:
-    """Return the settings with z measured on the images of a folder, at most ``LIMIT`` spread over it.
+    """Return the settings with z or moves measured on the images of a folder, at most ``LIMIT`` spread over it.
 
     ``exif`` says whether they are turned by their EXIF orientation.
 
@@ -188,14 +188,15 @@ def calibrate_on(
         ImageError: no images, or one that cannot be read.
     """
     if folder is None:
+        what = "selection='Fixed'" if config.needs_moves else "threshold='calibrated'"
         raise ConfigError(
-            "threshold='calibrated' needs calibration images: give --calib-data DIR, a folder of a few dozen "
-            "training images"
+            f"{what} needs calibration images: give --calib-data DIR, a folder of a few dozen like those that the "
+            "model will see"
         )
     paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model, exif)
 
     def batch(start: int) -> torch.Tensor:
-        progress("calibrating thresholds", start / len(paths))
+        progress("running calibration images", start / len(paths))
         return torch.from_numpy(np.stack([preprocessing(path) for path in paths[start : start + CHUNK]]))
 
     return calibrate(model, config, map(batch, range(0, len(paths), CHUNK)))

@@ -20,7 +20,7 @@ GRAPH, PLAIN, DENSE = ".onnx", "fp32", "dense"
 TARGET = "onnxruntime"  # whose limits all graphs keep; only calibrated ones differ by target
 COMPUTE = "compute"  # a backend's option: the precision to compute in, whatever the graph's
 AMOUNTS = ("num_prop", "keep", "macs", "schedule")  # settings that say how many tokens leave, and where
-VALUES = ("alpha", "sparsity", "calibration", "threshold")  # settings that change numbers, not what is computed
+VALUES = ("alpha", "sparsity", "calibration", "threshold", "moves")  # change numbers, not what is computed
 
 
 @dataclass(frozen=True)

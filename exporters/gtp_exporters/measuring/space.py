@@ -117,7 +117,7 @@ def _weights(steps: int, first: int, last: int, depth: int, tilt: float) -> list
 def make_space(shape: ModelShape, num_neighbours: int, precisions: tuple[str, ...]) -> Space:
     """Return what may be tried on a model of this shape, so that TensorRT, the strictest target, can build it."""
     tokens = shape.patches + shape.num_prefix
-    selections = SELECTIONS.names()
+    selections = [name for name in SELECTIONS.names() if not SELECTIONS[name].is_fixed]
     known = tuple(name for name in selections if shape.has_class_token or not SELECTIONS[name].needs_class_token)
     tiles = tuple(tile for tile in reversed(TILES) if tile * TILES_IN <= tokens)
     layer = LayerShape(shape, tokens, 1)

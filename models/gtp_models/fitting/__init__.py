@@ -109,7 +109,8 @@ def fit(
     if len(images) < 4:
         raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
     deadline = time.monotonic() + seconds if seconds else float("inf")
-    max_steps = max_steps or most_steps(settings.schedule)
+    max_steps, given = max_steps or most_steps(settings.schedule), settings
+    settings = settings.uncalibrated()
     if is_fitted(settings.schedule):
         settings = replace(settings, schedule=usual_schedule(settings))
     space = _space(model, settings, costs, max_steps)
@@ -128,7 +129,7 @@ def fit(
             best = asked[0]
         scores = judge.scores(best, every)
     return FittedSchedule(
-        settings=settings.resolved(best),
+        settings=given.resolved(best),
         cost=space.costs.backbone(best) / space.costs.dense,
         distance=scores.mean().item(),
         error=(scores.std() / len(scores) ** 0.5).item(),
@@ -143,7 +144,7 @@ def fit(
 
 def usual_schedule(settings: Settings) -> str:
     """Return the schedule that settings have where nothing is fitted: that of GTP's preset, else "even"."""
-    preset = PRESETS.get(settings.described().get("preset", ""), {})
+    preset = PRESETS.get(settings.uncalibrated().described().get("preset", ""), {})
     return str(preset.get("schedule", "even"))
 
 

@@ -129,6 +129,10 @@ class Settings:
         """Whether the settings need a calibration on images (``gtp_models.calibrate``)."""
         return False
 
+    def uncalibrated(self: S) -> S:
+        """Return settings like these that need no calibration, which itself needs the layers: to fit a schedule by."""
+        return self
+
     def unused(self) -> dict[str, str]:
         """Return the settings that have no effect beside the others, and for each the reason."""
         return {}

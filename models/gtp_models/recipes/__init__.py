@@ -21,7 +21,8 @@ ELSEWHERE = ("timm:", "hf:", "hf-hub:", "local-dir:")  # what a model's name beg
 HERE = Path(__file__).parent
 AMOUNTS = {"num_prop", "keep", "macs"}  # ways to give the amount: one replaces the others
 PAPERS = {"alpha", "graph", "num_neighbours", "propagation"}  # settings often meant for the form as published
-NOT_MEASURED = {"threshold", "calibration"}  # a calibration depends on every other setting
+CALIBRATED = {"calibration", "moves"}
+NOT_MEASURED = {"threshold", *CALIBRATED}  # a calibration depends on every other setting
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Recipe:
         if stale & AMOUNTS:
             stale |= AMOUNTS
         if any(self._changes(name, value) for name, value in overrides.items()):
-            stale.add("calibration")
+            stale |= CALIBRATED
         options = set() if method == "dense" else set(METHODS[method].settings.option_names())
         return {name: value for name, value in self.gtp.items() if name in options - stale}
 

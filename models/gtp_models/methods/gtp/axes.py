@@ -93,7 +93,8 @@ class Selection:
     Attributes:
         name: the value of the setting.
         summary: one line for users.
-        score: a score for every token, prefix tokens included; the lowest are removed, and a tie keeps the first.
+        score: a score for every token, prefix tokens included; the lowest are removed, and a tie keeps the first. None:
+            constants say which tokens are removed and who receives them (``fixed``).
         needs: "map" (the whole attention map), "class_row" (what the class token attends to) or "tokens".
         needs_class_token: whether the model must have a class token.
         held: image tokens at the front, after the prefix, which are never removed.
@@ -102,11 +103,16 @@ class Selection:
 
     name: str
     summary: str
-    score: Callable[[State], Scores]
+    score: Callable[[State], Scores] | None
     needs: Literal["map", "class_row", "tokens"] = "map"
     needs_class_token: bool = False
     held: int = 0
     macs: Callable[[LayerShape], int] = lambda layer: 0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether constants say which tokens are removed."""
+        return self.score is None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gtp_models.methods.gtp.axes import (
     State,
 )
 from gtp_models.methods.gtp.config import GTPConfig
+from gtp_models.methods.gtp.fixed import fixed_steps
 from gtp_models.methods.gtp.graphs import GRAPHS
 from gtp_models.methods.gtp.propagations import PROPAGATIONS
 from gtp_models.methods.gtp.selections import SELECTIONS
@@ -45,6 +46,8 @@ class GTPBlocks(ReducingBlocks):
         self.one_receiver = self.token_graph.one_receiver
         self.factor = self.config.alpha if self.propagation.uses_alpha else 1.0
         self.first_row = config.first_row
+        self.selects = not self.selection.is_fixed
+        self.fixed = fixed_steps(config.moves or (), shape)
 
     @property
     def selection(self) -> Selection:
@@ -81,19 +84,29 @@ class GTPBlocks(ReducingBlocks):
         if self.config.scales:
             tokens = tokens.scaled()
         state = State(tokens, attention.map)
-        scores, order = rank(self.selection.score(state), tokens.num_prefix + self.selection.held)
-        last = tokens.count - amount - 1
-        staying, leaving = torch.split(order, [last + 1, amount], dim=-1)
+        staying, leaving, gap = self._chosen(state, amount)
         split = Split(staying, leaving, tokens.pick(staying), tokens.pick(leaving))
         edges = self._edges(state, split)
         after = self.propagation.combine(split, edges)
-        gap = scores[..., last] - scores[..., last + 1]
         return Layer(after, split.left.ids, gap, _receivers(split, edges))
+
+    def _chosen(self, state: State, amount: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return positions of the tokens that stay and of those that leave, and the gap between their scores."""
+        tokens = state.tokens
+        if self.selection.score is None:
+            return *self.fixed[tokens.count].positions(tokens), tokens.x.new_zeros(tokens.axes)
+        scores, order = rank(self.selection.score(state), tokens.num_prefix + self.selection.held)
+        last = tokens.count - amount - 1
+        staying, leaving = torch.split(order, [last + 1, amount], dim=-1)
+        return staying, leaving, scores[..., last] - scores[..., last + 1]
 
     def _edges(self, state: State, split: Split) -> Edges | None:
         if self.token_graph.edges is None:
             return None
-        edges = self.token_graph.edges(state, split)
+        if self.selection.is_fixed and self.token_graph.one_receiver:
+            edges = self.fixed[state.tokens.count].edges(state.tokens)
+        else:
+            edges = self.token_graph.edges(state, split)
         if self.token_graph.setup is None and self.factor != 1:  # otherwise the graph contains the factor
             edges = replace(edges, weights=edges.weights * self.factor)
         return edges

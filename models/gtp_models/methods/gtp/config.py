@@ -1,6 +1,6 @@
 """The settings of GTP. They are checked when they are made, and again for a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gtp_models.errors import ConfigError
@@ -9,6 +9,7 @@ from gtp_models.methods.settings import LayerShape, ModelShape, Settings, is_int
 
 if TYPE_CHECKING:
     from gtp_models.methods.gtp.axes import Graph, Propagation, Selection
+    from gtp_models.methods.gtp.fixed import Moves
 
 THRESHOLDS = ("exact", "calibrated")
 PRESETS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,8 @@ class GTPConfig(Settings):
         threshold: how the sparsity threshold is found: "exact" sorts each image's attention; "calibrated" computes
             ``exp(mean + z * std)`` of its logarithm, with z from ``calibration``.
         calibration: z for each head of each layer, () for layers that remove no tokens; ``calibrate`` measures it.
+        moves: for ``selection="Fixed"``, of every layer: (patch that leaves, patch that receives it), patches by number
+            from 0; ``calibrate`` fits them to images.
         keep, macs, schedule: see ``Settings``.
 
     Raises:
@@ -58,6 +61,7 @@ class GTPConfig(Settings):
     graph: str = "Mixed"
     threshold: str = "exact"
     calibration: tuple[tuple[float, ...], ...] | None = None
+    moves: "Moves | None" = None
 
     name: ClassVar[str] = "gtp"
     summary: ClassVar[str] = "Graph-based Token Propagation (arXiv 2311.03035)"
@@ -70,6 +74,8 @@ class GTPConfig(Settings):
             object.__setattr__(self, name, kind(getattr(self, name)))
         if self.calibration is not None:
             object.__setattr__(self, "calibration", tuple(tuple(map(float, layer)) for layer in self.calibration))
+        if self.moves is not None:
+            object.__setattr__(self, "moves", _moves(self.moves))
 
     def _check_numbers(self) -> None:
         if not is_number(self.sparsity) or not 0 < self.sparsity <= 1:
@@ -162,7 +168,21 @@ class GTPConfig(Settings):
 
     @property
     def needs_calibration(self) -> bool:
+        return self.needs_thresholds or self.needs_moves
+
+    @property
+    def needs_thresholds(self) -> bool:
+        """Whether thresholds are still to be calibrated."""
         return self.threshold == "calibrated" and self.sparsity < 1 and self.calibration is None
+
+    @property
+    def needs_moves(self) -> bool:
+        """Whether the tokens that leave are still to be fitted."""
+        return self.axes[0].is_fixed and self.moves is None
+
+    def uncalibrated(self) -> "GTPConfig":
+        selection = "Regeneration" if self.needs_moves else self.selection
+        return replace(self, selection=selection, sparsity=1.0 if self.needs_thresholds else self.sparsity)
 
     @property
     def scales(self) -> bool:
@@ -192,6 +212,8 @@ class GTPConfig(Settings):
             unused["num_neighbours"] = f"graph={self.graph!r} does not use it" if self.uses_graph else no_graph
         if self.threshold == "calibrated" and self.sparsity == 1:
             unused["threshold"] = "sparsity is 1, so there is no threshold to calibrate: give a sparsity below 1"
+        if self.moves is not None and not self.axes[0].is_fixed:
+            unused["moves"] = f"selection={self.selection!r} chooses by the image: they are of Fixed"
         return unused
 
     def check(self, shape: ModelShape) -> None:
@@ -206,21 +228,38 @@ class GTPConfig(Settings):
                 f"give at most {shape.patches - 1}, or use {graphs_with('uses_neighbours', False)}"
             )
         self._check_calibration(shape)
+        self._check_moves(shape)
+
+    def _check_moves(self, shape: ModelShape) -> None:
+        if not self.axes[0].is_fixed:
+            return
+        if self.moves is None:
+            raise ConfigError(
+                "selection='Fixed' needs to be fitted to images of the scene: call gtp_export.calibrate(model, config, "
+                "images), or export with --calib-data DIR"
+            )
+        from gtp_models.methods.gtp.fixed import check_moves  # torch
+
+        check_moves(self.moves, self.amounts(shape), shape)
 
     def _check_calibration(self, shape: ModelShape) -> None:
         if self.threshold == "exact" or self.sparsity == 1:
             return
-        amounts = (self.num_prop,) * shape.depth if isinstance(self.num_prop, int) else self.num_prop or ()
-        heads = [count if amount else 0 for count, amount in zip(shape.heads, amounts, strict=True)]
+        heads = [count if amount else 0 for count, amount in zip(shape.heads, self.amounts(shape), strict=True)]
         if self.calibration is None or [len(z) for z in self.calibration] != heads:
             raise ConfigError(
                 "threshold='calibrated' needs a z for each head of each layer that reduces: measure them with "
                 "gtp_export.calibrate(model, config, images), gtp-export calibrate, or --calib-data when exporting"
             )
 
+    def amounts(self, shape: ModelShape) -> tuple[int, ...]:
+        """Return how many tokens leave in each layer, of settings that are resolved."""
+        return (self.num_prop,) * shape.depth if isinstance(self.num_prop, int) else self.num_prop or ()
+
     def layer_macs(self, layer: LayerShape) -> int:
         selection, graph, propagation = self.axes
-        used = graph.macs(layer) if propagation.uses_graph else 0
+        chosen = propagation.uses_graph and not (selection.is_fixed and graph.one_receiver)
+        used = graph.macs(layer) if chosen else 0
         first_row = layer.tokens * layer.model.heads[0] * layer.model.head_dim if self.first_row else 0
         return first_row + selection.macs(layer) + used + propagation.macs(layer, self.scales)
 
@@ -228,11 +267,12 @@ class GTPConfig(Settings):
         return self.axes[1].setup_macs(shape) if self.uses_graph else 0
 
     def topk(self, layer: LayerShape) -> int:
+        ranked = 0 if self.axes[0].is_fixed else super().topk(layer)
         if self.sparsity == 1 or self.threshold == "calibrated":
-            return super().topk(layer)
+            return ranked
         from gtp_models.methods.gtp.sparsity import topk_size  # torch
 
-        return max(super().topk(layer), topk_size(layer.tokens, self.sparsity))
+        return max(ranked, topk_size(layer.tokens, self.sparsity))
 
     def topk_remedy(self, layer: LayerShape, limit: int) -> str:
         if super().topk(layer) > limit:
@@ -253,3 +293,19 @@ def _selections_without_class_token() -> str:
     from gtp_models.methods.gtp.selections import SELECTIONS  # torch
 
     return ", ".join(name for name in SELECTIONS.names() if not SELECTIONS[name].needs_class_token)
+
+
+def _moves(moves: Any) -> "Moves":
+    """Return moves as tuples.
+
+    Raises:
+        ConfigError: something else than pairs of patch numbers for every layer.
+    """
+    try:
+        layers = [[(left, into) for left, into in layer] for layer in moves]
+        fits = all(is_int(patch) and patch >= 0 for layer in layers for pair in layer for patch in pair)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ConfigError("moves takes pairs of patch numbers for every layer, as gtp_export.calibrate returns them")
+    return tuple(tuple((int(left), int(into)) for left, into in layer) for layer in layers)

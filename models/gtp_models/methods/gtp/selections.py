@@ -1,7 +1,7 @@
 """Token selection (arXiv 2311.03035, section 3.2): which tokens stay.
 
 The selections of the paper read the attention map; their names end in how heads are reduced. ``Regeneration`` reads the
-tokens themselves.
+tokens themselves. ``Fixed`` reads nothing: it was fitted before (``fixed``).
 """
 
 from collections.abc import Callable
@@ -170,6 +170,13 @@ for entry in (
         needs="tokens",
         held=1,
         macs=lambda layer: layer.tokens**2 * sketch_size(layer.model.dim),
+    ),
+    Selection(
+        "Fixed",
+        "the same tokens of every image, fitted on calibration images: for scenes that stand still",
+        None,
+        needs="tokens",
+        held=1,
     ),
 ):
     SELECTIONS.add(entry)

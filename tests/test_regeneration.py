@@ -200,7 +200,7 @@ def test_presets_take_amounts_in_each_form() -> None:
     amounts: list[dict[str, Any]] = [{"keep": 0.8}, {"num_prop": 1}, {"macs": 0.8 * dense}]
     plans = [make_plan(model, GTPConfig.measured(**amount)) for amount in amounts]
     for plan in plans:
-        assert [index for index, amount in enumerate(plan.num_prop) if amount] == [1, 3]
+        assert [index for index, amount in enumerate(plan.num_prop) if amount] == [1, 2, 3, 4, 5]
     assert plans[0].ratio == pytest.approx(0.8, abs=0.02)
     assert make_plan(model, GTPConfig.paper(num_prop=1)).num_prop == (1,) * 6
     assert make_plan(model, GTPConfig.measured(num_prop=(0, 0, 2, 0, 0, 0))).num_prop == (0, 0, 2, 0, 0, 0)

@@ -77,9 +77,9 @@ def test_aligned_chooses_what_suits_tokens_and_budget(size: int, tile: int) -> N
     assert abs(plans[0].ratio - 0.74) < 0.01
 
 
-@pytest.mark.parametrize("kind", ["steep", "every", "every:0", "aligned:x", "even:2"])
+@pytest.mark.parametrize("kind", ["steep", "every", "every:0", "aligned:x", "even:2", "safe:", "safe:0", "safe:x"])
 def test_unknown_kinds(kind: str) -> None:
-    with pytest.raises(ConfigError, match="even, early, late, every:K, steps:K, at:L,L, aligned:M"):
+    with pytest.raises(ConfigError, match="even.*steps:K"):
         scheduled(kind)
 
 
@@ -93,3 +93,39 @@ def test_steps_fall_on_different_layers() -> None:
     for kind in ("steps:5", "steps:6", "steps:99+aligned"):
         with pytest.raises(ConfigError, match="6 layers .*steps:4"):
             scheduled(kind, keep=0.8)
+
+
+def reducing(depth: int, kind: str = "safe", **budget: Any) -> dict[int, int]:
+    """Return the amounts by layer, of a model of 64 patches."""
+    settings = GTPConfig.measured(**(budget or {"keep": 0.75}) | {"schedule": kind})
+    plan = make_plan(tiny_vit(img_size=64, depth=depth), settings)
+    return {layer: amount for layer, amount in enumerate(plan.num_prop) if amount}
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers"),
+    [(12, [2, 3, 5, 7, 9, 11]), (24, [4, 7, 11, 14, 18, 23]), (8, [1, 2, 3, 4, 6, 7]), (6, [1, 2, 3, 4, 5])]
+    + [(3, [1, 2]), (2, [0, 1]), (1, [0])],
+)
+def test_safe_scales_with_the_depth(depth: int, layers: list[int]) -> None:
+    amounts = reducing(depth)
+    assert list(amounts) == layers
+    *steps, last = amounts.values()
+    if depth > 3:
+        assert max(steps) - min(steps) <= 1 and last == round(2 * sum(steps) / len(steps))
+
+
+def test_safe_takes_its_number_of_steps_and_tiles() -> None:
+    assert list(reducing(12, "safe:3")) == [2, 5, 9, 11]
+    amounts = reducing(12, "safe+aligned:4")
+    assert list(amounts) == [2, 3, 5, 7, 9, 11] and not any(amount % 4 for amount in list(amounts.values())[1:])
+    with pytest.raises(ConfigError, match="safe:9.*12 layers.*safe:8"):
+        reducing(12, "safe:9")
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.6, 0.5])
+def test_safe_meets_strong_budgets(keep: float) -> None:
+    """The last layer never takes what steps before it need."""
+    amounts = reducing(12, keep=keep)
+    plan = make_plan(tiny_vit(img_size=64, depth=12), GTPConfig.measured(keep=keep))
+    assert abs(plan.ratio - keep) < 0.02 and sum(amounts.values()) < 64

@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "selection": "Regeneration",
         "graph": "Nearest",
         "propagation": "MergeNorm",
-        "schedule": "steps:2+aligned",
+        "schedule": "safe+aligned",
     },
 }
 
@@ -49,7 +49,7 @@ class GTPConfig(Settings):
     >>> GTPConfig(num_prop=8).selection  # as published
     'MixedAttnMax'
     >>> GTPConfig.measured(keep=0.74).schedule
-    'steps:2+aligned'
+    'safe+aligned'
     """
 
     sparsity: float = 1.0
@@ -132,7 +132,7 @@ class GTPConfig(Settings):
 
     @classmethod
     def measured(cls, **settings: Any) -> "GTPConfig":
-        """Return GTP with measured regeneration: Regeneration, Nearest, MergeNorm, in two layers.
+        """Return GTP with measured regeneration: Regeneration, Nearest, MergeNorm, in a few layers.
 
         Token counts suit the tiles of runtimes (``+aligned``).
         ``num_prop`` sets the budget: the MACs that removing this number in every layer would leave.

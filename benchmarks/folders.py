@@ -11,13 +11,14 @@ from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_im
 from gtp_exporters.subject import preprocessing_of
 from gtp_models.class_names import names_of
 from gtp_models.weights import BuiltModel
+from gtp_runtime.images.class_folders import KnownClasses
 
 
 def labelled(folder: Path, built: BuiltModel, limit: int | None = None) -> tuple[ReferenceImages, Tensor]:
     """Return images of a folder with one sub-folder per class, at most ``limit`` spread over it, and (N,) labels."""
     model = built.model
     (labels, label_ids), _ = names_of(built, model.num_classes)
-    images = folder_images(folder, preprocessing_of(model), labels, label_ids, model.num_classes, limit)
+    images = folder_images(folder, preprocessing_of(model), KnownClasses(labels, label_ids, model.num_classes), limit)
     if images.labels is None:
         raise SystemExit(f"{folder} needs one sub-folder per class, named like the recipe's labels")
     return images, torch.from_numpy(images.labels)

@@ -32,6 +32,7 @@ class ModelOptions:
         class_names: a file, or "imagenet-1k".
         activation: "softmax" or "sigmoid".
         weights_img_size: (height, width) in pixels that the weights file was trained with.
+        class_order: "timm" or "torchvision"; of the class folders of its training.
     """
 
     ema: bool = True
@@ -40,6 +41,7 @@ class ModelOptions:
     class_names: str | None = None
     activation: str | None = None
     weights_img_size: tuple[int, int] | None = None
+    class_order: str | None = None
 
     def changed(self, recipe: "Recipe", weights: str) -> "Recipe":
         """Return the recipe with these options.
@@ -64,6 +66,8 @@ class ModelOptions:
             changes["activation"] = self.activation
         if self.weights_img_size is not None:
             changes["weights_img_size"] = self.weights_img_size
+        if self.class_order is not None:
+            changes["class_order"] = self.class_order
         if self.class_names is not None:
             from gtp_models.class_names import read_class_names
 
@@ -89,6 +93,7 @@ class ModelOptions:
         words += [] if self.activation is None else [f"--activation {self.activation}"]
         size = self.weights_img_size
         words += [] if size is None else [f"--weights-img-size {size[0]}x{size[1]}"]
+        words += [] if self.class_order is None else [f"--class-order {self.class_order}"]
         return "".join(f" {word}" for word in words)
 
 

@@ -11,6 +11,7 @@ import typer
 from gtp_export import values
 from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
 from gtp_models.schedules import KINDS
+from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.progress import Progress
 
 MODEL_HELP = (
@@ -110,6 +111,15 @@ def _axis(axis: str) -> Callable[[], Iterable[str]]:
     return names
 
 
+def check_class_order(data: Path | None, labels: Path | None, class_order: str | None) -> None:
+    """Refuse options that say the classes of images which nothing names, or say them twice."""
+    for name, value in (("--labels", labels), ("--class-order", class_order)):
+        if data is None and value is not None:
+            raise typer.BadParameter(f"{name} needs --data DIR: it says the classes of its images")
+    if labels is not None and class_order is not None:
+        raise typer.BadParameter("--class-order takes sub-folders for classes, --labels a file: give one of them")
+
+
 def load_torch(tell: Progress) -> None:
     """Import torch, first of what exports need: where it is missing, the error names the extra that has all of it."""
     tell("loading torch")
@@ -140,9 +150,9 @@ Labels = Annotated[
 ClassOrder = Annotated[
     str | None,
     option(
-        "With --data: classes by the order of the folders, as in training. timm: the last folder of each "
-        "path, in natural order (2 before 10); torchvision: the first one, in plain order (10 before 2).",
-        **one_of(("timm", "torchvision")),
+        "The order of class folders in training: timm (the last folder of each path, 2 before 10) or torchvision (the "
+        "first folder, 10 before 2). Default: the model's, else timm; class names decide first.",
+        **one_of(ORDERS),
     ),
 ]
 Workers = Annotated[int | None, option("Threads that read images (default: one per CPU).", min=1)]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
+from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.parity import details, headline
 from gtp_runtime.text import number, percent
 
@@ -97,9 +98,8 @@ def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
     if accuracy.dense_top1 is not None:
         rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2)))
     console.table(f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5"), rows)
-    if accuracy.by_order is not None:
-        mapping = ", ".join(f"{name} = {index}" for name, index in accuracy.by_order.items())
-        console.out.print(f"classes by the order of the folders: {mapping}", markup=False)
+    if words := folder_words(accuracy.class_order, accuracy.class_folders):
+        console.out.print(words, markup=False)
     if accuracy.top1_drop is not None:
         drop = _with_error(accuracy.top1_drop, accuracy.top1_drop_se)
         console.out.print(f"top-1 is {drop} below dense, paired on the same images", markup=False)

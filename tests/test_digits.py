@@ -13,8 +13,8 @@ from gtp_models.methods.apply import apply
 from gtp_models.plan import make_plan
 from gtp_models.recipes import load_recipe
 from gtp_models.weights import BuiltModel, build_model
-from gtp_runtime.images.folders import find_images
-from gtp_runtime.images.labels import class_indices
+from gtp_runtime.images.class_folders import KnownClasses, classes_of_folders
+from gtp_runtime.images.folders import find_images, image_names
 
 RECIPE = load_recipe("digits")
 PATHS = find_images(RECIPE.images)
@@ -33,7 +33,8 @@ def built() -> BuiltModel:
 @pytest.fixture(scope="module")
 def held_out() -> tuple[Tensor, Tensor]:
     preprocessing = preprocessing_of(build_model(RECIPE).model)
-    labels = class_indices(RECIPE.images, PATHS, RECIPE.labels, None, 10)
+    names = image_names(RECIPE.images)
+    labels = classes_of_folders(RECIPE.images, names, KnownClasses(RECIPE.labels, None, 10)).of(names)
     return torch.from_numpy(np.stack([preprocessing(path) for path in PATHS])), torch.tensor(labels)
 
 

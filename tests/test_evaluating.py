@@ -261,8 +261,8 @@ def test_validate_with_a_file_of_labels(command: Command, digits_copy: Path, tmp
     labels.write_text("image,label\n" + "".join(f"val_{digit}.png,{digit}\n" for digit in range(10)), "utf-8")
     ran = command("validate", digits_copy, "--data", tmp_path / "flat", "--labels", labels, "--json")
     assert json.loads(ran.out)["accuracy"]["top1"] == 1.0
-    ran = command("validate", digits_copy, "--data", tmp_path / "flat", "--labels", labels, "--by-order")
-    assert ran.code == 2 and "--labels" in ran.error and "--by-order" in ran.error
+    ran = command("validate", digits_copy, "--data", tmp_path / "flat", "--labels", labels, "--class-order", "timm")
+    assert ran.code == 2 and "--labels" in ran.error and "--class-order" in ran.error
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,6 @@ def test_labels_that_wait_or_never_end(folder: Path, manifest: Manifest) -> None
 
 def test_labels_and_order_exclude_each_other(folder: Path, manifest: Manifest) -> None:
     with pytest.raises(InputError, match="one of the two"):
-        find_image_set(folder, manifest, "labels.csv", by_order=True)
+        find_image_set(folder, manifest, "labels.csv", class_order="timm")
     with pytest.raises(ImageError, match=r"none\.csv"):
         find_image_set(folder, manifest, folder / "none.csv")

@@ -148,21 +148,21 @@ def test_a_missing_trace_is_said(command: Command, few: Path) -> None:
     assert (found["kept_agreement"], found["notes"]) == (None, [NO_TRACE])
 
 
-def test_by_order(command: Command, few: Path, tmp_path: Path) -> None:
+def test_class_order(command: Command, few: Path, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "data" / "abcdefghij"[digit]).mkdir(parents=True)
         shutil.copy(image, tmp_path / "data" / "abcdefghij"[digit])
     ran = command("validate", few, "--data", tmp_path / "data")
     assert ran.code == 1
-    assert "not classes" in ran.error and "--by-order" in ran.error
-    ran = command("validate", few, "--data", tmp_path / "data", "--by-order")
+    assert "not classes" in ran.error and "--class-order" in ran.error
+    ran = command("validate", few, "--data", tmp_path / "data", "--class-order", "timm")
     assert ran.code == 0
     assert "a = 0, b = 1, c = 2" in ran.out
     assert "top-1 is 0.00% ± 0.00 below dense, paired on the same images" in ran.out
     assert "agrees with dense on 100.00% of the images; mean divergence from dense " in ran.out
-    found = json.loads(command("validate", few, "--data", tmp_path / "data", "--by-order", "--json").out)
-    assert found["accuracy"]["by_order"]["j"] == 9
-    assert "--data DIR" in command("validate", few, "--by-order").error
+    found = json.loads(command("validate", few, "--data", tmp_path / "data", "--class-order", "timm", "--json").out)
+    assert found["accuracy"]["class_folders"]["j"] == 9
+    assert "--data DIR" in command("validate", few, "--class-order", "timm").error
 
 
 @pytest.mark.parametrize("name", ["validate", "bench", "predict"])

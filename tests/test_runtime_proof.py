@@ -95,20 +95,20 @@ def test_classes_by_order_of_the_folders(model: Model, tmp_path: Path) -> None:
     for digit, image in enumerate(ONE_OF_EACH):
         (tmp_path / "abcdefghij"[digit]).mkdir()
         shutil.copy(image, tmp_path / "abcdefghij"[digit])
-    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) .*by_order=True"):
+    with pytest.raises(ImageError, match=r"\(a, b, c, d, e, f, g, h, i, j\) .*--class-order"):
         gtp_runtime.evaluate(model, None, tmp_path)
     told: list[tuple[str, float | None]] = []
     found = gtp_runtime.evaluate(
-        model, None, str(tmp_path), lambda task, share=None: told.append((task, share)), by_order=True
+        model, None, str(tmp_path), lambda task, share=None: told.append((task, share)), class_order="timm"
     )
     assert found.top1 == 1.0
-    assert found.by_order == {letter: digit for digit, letter in enumerate("abcdefghij")}
+    assert found.class_folders == {letter: digit for digit, letter in enumerate("abcdefghij")}
     assert told[-1] == ("measuring accuracy", 1.0)
     with pytest.raises(InputError, match="not int"):
         gtp_runtime.evaluate(model, None, 5)  # type: ignore[arg-type]
     shutil.copy(SEVEN, tmp_path)
-    with pytest.raises(InputError, match="one sub-folder"):
-        gtp_runtime.evaluate(model, None, tmp_path, by_order=True)
+    with pytest.raises(InputError, match="--class-order"):
+        gtp_runtime.evaluate(model, None, tmp_path, class_order="timm")
 
 
 def test_the_sample_needs_no_parity_pack(digits_copy: Path) -> None:

@@ -581,7 +581,7 @@ def test_a_store_is_kept_and_checked(tmp_path: Path) -> None:
         (("--latency-budget", "0ms"), 2, "--latency-budget"),
         (("--max-drop", "1", "--timeout", "2 days"), 2, "--timeout"),
         (("--max-drop", "inf"), 2, "not a finite number"),
-        (("--max-drop", "1", "--by-order"), 2, "--by-order needs --data DIR"),
+        (("--max-drop", "1", "--class-order", "timm"), 2, "--class-order needs --data DIR"),
         (("--max-drop", "1", "--precisions", "fp32,int8"), 2, "int8"),
         (("--max-drop", "1", "--backend", "tensorrt"), 2, "backend 'tensorrt' does not run model.onnx"),
         (("--max-drop", "1", "--compute", "bf16"), 2, "onnxruntime takes no option compute"),

@@ -105,5 +105,5 @@ def test_its_hints_name_its_own_extras(
 
 def test_labels_need_data(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["validate", str(digits), "--by-order"])
+        main(["validate", str(digits), "--class-order", "timm"])
     assert stopped.value.code == 2 and "--data" in capsys.readouterr().err

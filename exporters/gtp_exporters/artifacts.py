@@ -180,6 +180,7 @@ def _manifest(
         opset=options.opset,
         labels=subject.labels,
         label_ids=subject.label_ids,
+        class_order=recipe.class_order or images.class_order,
         reference={"images": images.origin, "count": len(images.pixels)},
         tools=tool_versions(),
         notes=[*subject.notes, *chosen, *written.notes, *([images.note] if images.note else [])],

@@ -13,8 +13,8 @@ from torch import Tensor
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.trace import Step
 from gtp_runtime.errors import ImageError
-from gtp_runtime.images.folders import find_images, spread
-from gtp_runtime.images.labels import class_indices
+from gtp_runtime.images.class_folders import ORDERS, KnownClasses, classes_of_folders, folder_words
+from gtp_runtime.images.folders import SEPARATOR, image_names, image_path, spread
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.reference import Reference
 
@@ -25,14 +25,15 @@ CHUNK = 8
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words, and
-    a ``note`` for users if something is missing.
+    """Images of a reference: (N, H, W, 3) uint8 ``pixels``, (N,) ``labels`` where known, ``origin`` in words, a
+    ``note`` for users if something is missing or assumed, and the ``class_order`` of folders where it was taken.
     """
 
     pixels: np.ndarray
     labels: np.ndarray | None
     origin: str
     note: str = ""
+    class_order: str | None = None
 
 
 def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> ReferenceImages:
@@ -44,38 +45,37 @@ def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> 
 
 
 def folder_images(
-    folder: Path,
-    preprocessing: Preprocessing,
-    labels: list[str] | None,
-    label_ids: list[str] | None,
-    classes: int,
-    limit: int | None = LIMIT,
-    origin: str = "",
+    folder: Path, preprocessing: Preprocessing, known: KnownClasses, limit: int | None = LIMIT, origin: str = ""
 ) -> ReferenceImages:
-    """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders name them.
+    """Read images of a folder, at most ``limit`` spread over it, with their classes where sub-folders are classes.
 
     Raises:
-        ImageError: no images, or one that cannot be read.
+        ImageError: no images, one that cannot be read, or folders that contradict the order of ``known``.
     """
-    paths = find_images(folder)
-    found, note = _classes(folder, paths, labels, label_ids, classes)
-    chosen = range(len(paths)) if limit is None else spread(range(len(paths)), limit)
-    paths, found = [paths[index] for index in chosen], None if found is None else [found[index] for index in chosen]
-    pixels = np.stack([preprocessing.pixels(path) for path in paths])
-    known = None if found is None else np.asarray(found, np.int64)
-    return ReferenceImages(pixels, known, origin or f"from {folder.name}", note)
+    names = image_names(folder)
+    labels, note, order = _classes(folder, names, known)
+    chosen = list(range(len(names)) if limit is None else spread(range(len(names)), limit))
+    pixels = np.stack([preprocessing.pixels(image_path(folder, names[index])) for index in chosen])
+    return ReferenceImages(
+        pixels, None if labels is None else labels[chosen], origin or f"from {folder.name}", note, order
+    )
 
 
-def _classes(
-    folder: Path, paths: list[Path], labels: list[str] | None, label_ids: list[str] | None, classes: int
-) -> tuple[list[int] | None, str]:
-    """Return the images' classes, or None and a note: a reference needs no classes, but top-1 is then unknown."""
-    if not classes:  # features
-        return None, ""
+def _classes(folder: Path, names: np.ndarray, known: KnownClasses) -> tuple[np.ndarray | None, str, str | None]:
+    """Return the images' classes, or None: a reference needs no classes, but top-1 is then unknown; a note for users,
+    and the order of the folders where it was taken.
+    """
+    if not known.count or any(SEPARATOR not in name for name in names):  # features; no folders
+        return None, "", None
     try:
-        return class_indices(folder, paths, labels, label_ids, classes), ""
+        found = classes_of_folders(folder, names, known)
     except ImageError as error:
-        return None, f"the reference has no classes: {error}"
+        if known.order is not None:  # the user said so
+            raise
+        return None, f"the reference has no classes: {error}", None
+    labels = found.of(names).astype(np.int64)
+    is_ordered = found.taken in ORDERS
+    return labels, folder_words(found.taken, found.classes) if is_ordered else "", found.taken if is_ordered else None
 
 
 @torch.inference_mode()

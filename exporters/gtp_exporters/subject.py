@@ -22,6 +22,7 @@ from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, build_model
 from gtp_runtime.errors import ManifestError
+from gtp_runtime.images.class_folders import KnownClasses
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.progress import Progress, quiet
@@ -111,6 +112,8 @@ def describe(built: BuiltModel, options: ExportOptions) -> Subject:
     features, note = gives_features(built.model, name, options.head, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
     _check_activation(built.recipe, classes)
+    if built.recipe.class_order is not None and not classes:
+        raise ConfigError("--class-order (class_order) has no effect, as the output is features: leave it out")
     (labels, label_ids), unnamed = names_of(built, classes)
     notes = (*built.notes, *filter(None, (note, unnamed)))
     return Subject(built, preprocessing_of(built.model, built.recipe.exif), classes, labels, label_ids, notes)
@@ -141,11 +144,11 @@ def reference_images(subject: Subject, options: ExportOptions) -> ReferenceImage
     """
     own = subject.built.recipe.images
     classes = 2 if subject.classes == 1 else subject.classes
-    known = (subject.preprocessing, subject.labels, subject.label_ids, classes)
+    known = KnownClasses(subject.labels, subject.label_ids, classes, subject.built.recipe.class_order)
     if options.data is not None:
-        return folder_images(options.data, *known)
+        return folder_images(options.data, subject.preprocessing, known)
     if own is not None:
-        return folder_images(own, *known, limit=None, origin="the recipe's own")
+        return folder_images(own, subject.preprocessing, known, limit=None, origin="the recipe's own")
     return synthetic_images(subject.preprocessing.crop)
 
 

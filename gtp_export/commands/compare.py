@@ -1,6 +1,7 @@
 """``gtp-export compare``: token reduction methods beside the dense model, in one table and a plot."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,6 +20,7 @@ from gtp_export.options import (
     Seed,
     Weights,
     Workers,
+    check_class_order,
     check_names,
     load_torch,
     option,
@@ -79,10 +81,6 @@ def compare(
     ] = None,
     labels: Labels = None,
     class_order: ClassOrder = None,
-    by_order: Annotated[
-        bool,
-        typer.Option("--by-order", help="With --data: its sub-folders in alphabetical order are classes 0, 1, …."),
-    ] = False,
     limit: Annotated[
         int | None, typer.Option(help="Maximum number of images, spread over the folder.", min=1, show_default=False)
     ] = None,
@@ -121,7 +119,9 @@ def compare(
         raise typer.BadParameter("--budgets and --num-prop both say how much is removed: give one of the two")
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    check_class_order(data, labels, class_order)
     check_names(model)
+    model_options = replace(model_options, class_order=class_order)
     with console.progress("comparing", _count(data, limit)) as update:
         load_torch(update)
         from gtp_exporters import CompareOptions
@@ -135,7 +135,6 @@ def compare(
             precisions=_words(precisions),
             data=data,
             labels=labels,
-            by_order=class_order or by_order,
             limit=limit,
             workers=workers,
             batch=batch,

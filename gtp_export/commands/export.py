@@ -1,6 +1,6 @@
 """``gtp-export export``: from a model to an artifact directory, validated and timed."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,6 +12,7 @@ from gtp_export.running import MEASURED, THREADS
 from gtp_exporters.options import INPUTS
 from gtp_models.heads import HEADS
 from gtp_runtime.errors import GATE_FAILED
+from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ def export(
     data: Annotated[
         Path | None,
         _option(IMAGES, "A folder of images for the reference (default: the recipe's, else synthetic ones).", "--data"),
+    ] = None,
+    class_order: Annotated[
+        str | None,
+        _option(
+            IMAGES,
+            "The order of class folders in training, stored in the manifest: timm (the last folder of each path, 2 "
+            "before 10) or torchvision (the first folder, 10 before 2). Default: timm; class names decide first.",
+            **options.one_of(ORDERS),
+        ),
     ] = None,
     calib_data: Annotated[
         Path | None,
@@ -166,6 +176,7 @@ def export(
         "graph": graph,
         "threshold": threshold,
     }
+    model_options = replace(model_options, class_order=class_order)
     options.check_names(model, method, preset, **given)
     run_threads = MEASURED if threads is None else threads
     with console.progress("exporting") as update:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import Json
+from gtp_export.options import ClassOrder, Json
 from gtp_export.running import MEASURED, Threads
 from gtp_export.values import finite
 from gtp_exporters.quantizing.options import CALIBRATIONS, FORMS
@@ -36,6 +36,7 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    class_order: ClassOrder = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -84,6 +85,7 @@ def quantize(
             quantize_selection,
             gate,
             MEASURED if threads is None else threads,
+            class_order,
         )
         failed: QuantizationFailedError | None = None
         try:

@@ -1,5 +1,6 @@
 """``gtp-export tune``: search for the settings that keep a limit, and prove them on other images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from gtp_export.options import (
     Model,
     Ray,
     Weights,
+    check_class_order,
     check_names,
     load_torch,
     option,
@@ -61,12 +63,6 @@ def tune(
     ] = None,
     labels: Labels = None,
     class_order: ClassOrder = None,
-    by_order: Annotated[
-        bool,
-        typer.Option(
-            "--by-order", help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order."
-        ),
-    ] = False,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -120,9 +116,9 @@ def tune(
     if (max_drop is None) == (latency_budget is None):
         said = "neither was given" if latency_budget is None else "both were given"
         raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")
-    if data is None and (labels is not None or by_order):
-        raise typer.BadParameter(f"{'--labels' if labels else '--by-order'} needs --data DIR: it says its classes")
+    check_class_order(data, labels, class_order)
     check_names(model)
+    model_options = replace(model_options, class_order=class_order)
     running = RunOptions(
         backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": MEASURED}
     )
@@ -140,7 +136,6 @@ def tune(
             limit=Limit(max_drop, latency_budget),
             data=data if ray is None or data is None else data.resolve(),
             labels=labels,
-            by_order=class_order or by_order,
             trials=trials,
             seconds=timeout,
             images=images,

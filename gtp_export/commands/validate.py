@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.options import ClassOrder, DataFolder, Json, Labels, ModelPath, Ray, Workers
+from gtp_export.options import ClassOrder, DataFolder, Json, Labels, ModelPath, Ray, Workers, check_class_order
 from gtp_export.running import (
     NOT_KEPT,
     RunOptions,
@@ -33,13 +33,6 @@ _KEPT = ", ".join(f"{name} {precision.parity.kept:g}" for name, precision in PRE
 def validate(
     path: ModelPath,
     data: DataFolder = None,
-    by_order: Annotated[
-        bool,
-        typer.Option(
-            "--by-order",
-            help="With --data: the sub-folders are the classes 0, 1, ... in alphabetical order, whatever their names.",
-        ),
-    ] = False,
     labels: Labels = None,
     class_order: ClassOrder = None,
     strict: Annotated[
@@ -82,9 +75,10 @@ def validate(
     from gtp_runtime.latency import measured_by
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
-    _check_data(data, max_drop=max_drop, by_order=by_order, class_order=class_order, labels=labels, ray=ray, **reading)
+    _check_data(data, max_drop=max_drop, ray=ray, **reading)
+    check_class_order(data, labels, class_order)
     with running.load(path) as model, joined_fleet(ray, data) as fleet:
-        images = None if data is None else _images(model, data, labels, class_order or by_order)
+        images = None if data is None else _images(model, data, labels, class_order)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict() | measured_by(model))
@@ -133,9 +127,6 @@ def _judge(accuracy: "Accuracy | None", max_drop: float | None) -> tuple[int, st
 
 NEEDS_DATA = {
     "max_drop": "it compares accuracy on these images",
-    "by_order": "it maps the sub-folders of DIR to classes",
-    "class_order": "it says which classes the sub-folders of DIR are",
-    "labels": "it says which classes these images have",
     "strict": "it says what becomes of images that cannot be read",
     "resume": "it keeps how far the measuring of accuracy is",
     "workers": "they read these images",
@@ -147,17 +138,13 @@ def _check_data(data: Path | None, **given: Any) -> None:
     for name, value in given.items():
         if data is None and value is not None and value is not False:
             raise typer.BadParameter(f"--{name.replace('_', '-')} needs --data DIR: {NEEDS_DATA[name]}")
-    if sum(map(bool, (given["by_order"], given["class_order"], given["labels"]))) > 1:
-        raise typer.BadParameter(
-            "--by-order and --class-order take sub-folders for classes, --labels a file: give one of them"
-        )
 
 
-def _images(model: "Model", data: Path, labels: Path | None, by_order: bool | str) -> "ImageSet":
+def _images(model: "Model", data: Path, labels: Path | None, class_order: str | None) -> "ImageSet":
     from gtp_runtime import find_image_set
 
     model.check_classes("accuracy")
-    return find_image_set(data, model.manifest, labels, by_order=by_order)
+    return find_image_set(data, model.manifest, labels, class_order=class_order)
 
 
 def _accuracy(model: "Model", images: "ImageSet", running: RunOptions, reading: dict[str, Any]) -> "Accuracy":

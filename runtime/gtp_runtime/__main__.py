@@ -26,6 +26,7 @@ from gtp_runtime.errors import (
     ImageError,
     system_error,
 )
+from gtp_runtime.images.class_folders import ORDERS, folder_words
 from gtp_runtime.latency import measured_by, record_latency
 from gtp_runtime.loading import file_for, load_twin
 from gtp_runtime.log_json import JsonHandler, write_line
@@ -66,7 +67,7 @@ def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
 
 
 def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
-    images = find_image_set(given.data, model.manifest, given.labels, by_order=given.by_order)
+    images = find_image_set(given.data, model.manifest, given.labels, class_order=given.class_order)
     with ExitStack() as stack:
         accuracy = evaluate(model, _dense_of(model, given, stack), images)
     model.record("accuracy", accuracy.to_dict() | {"data": images.folder.resolve().name} | measured_by(model))
@@ -74,6 +75,7 @@ def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
         shares = {"top-1": accuracy.top1, "dense top-1": accuracy.dense_top1, "agrees with dense": accuracy.agreement}
         known = ", ".join(f"{name} {percent(share, 2)}" for name, share in shares.items() if share is not None)
         show(f"accuracy on {accuracy.images} images of {given.data}: {known}")
+        show(*filter(None, [folder_words(accuracy.class_order, accuracy.class_folders)]))
     if accuracy.unreadable:
         note(f"note: {accuracy.unreadable} images cannot be read and were left out: {accuracy.unreadable_images[0]} …")
     return accuracy
@@ -172,7 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--data", type=Path, help="a folder of images, one sub-folder per class")
     added.add_argument("--labels", type=Path, help="with --data: a file that says the class of each image")
     added.add_argument(
-        "--by-order", action="store_true", help="with --data: its sub-folders in alphabetical order are classes 0, 1, …"
+        "--class-order",
+        choices=ORDERS,
+        help="with --data: the order of class folders in training (default: the manifest's, else timm)",
     )
     added = _add(commands, bench)
     added.add_argument("--seconds", type=float, default=3.0, help="seconds of timing for both files (default: 3)")
@@ -276,8 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error is one line on stderr."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if getattr(given, "data", None) is None and (getattr(given, "labels", None) or getattr(given, "by_order", False)):
-        parser.error("--labels and --by-order need --data: they say the classes of its images")
+    if getattr(given, "data", None) is None and (getattr(given, "labels", None) or getattr(given, "class_order", None)):
+        parser.error("--labels and --class-order need --data: they say the classes of its images")
     if given.run is install and len(given.paths) != 2 - given.rollback:
         parser.error("give DIR and TARGET, or --rollback and TARGET")
     _show_logs(given)

@@ -27,7 +27,8 @@ class Accuracy:
         agreement: share of images with the same predicted class as the dense baseline; None without one.
         divergence: mean Kullback-Leibler divergence of the dense to the file's class probabilities, in nats.
         divergence_se: standard error of ``divergence``.
-        by_order: class of each sub-folder, if they were assigned by alphabetical order; else None.
+        class_order: what said the classes of sub-folders: "names", "numbers", "timm" or "torchvision"; else None.
+        class_folders: class of each sub-folder, where its name alone does not say it; else None.
         unreadable: number of further images, which cannot be read.
         unreadable_images: the first ``NAMED`` of them, each with the reason.
     """
@@ -43,7 +44,8 @@ class Accuracy:
     agreement: float | None = None
     divergence: float | None = None
     divergence_se: float | None = None
-    by_order: dict[str, int] | None = None
+    class_order: str | None = None
+    class_folders: dict[str, int] | None = None
     unreadable: int = 0
     unreadable_images: list[str] = field(default_factory=list)
 
@@ -126,14 +128,15 @@ class Tally:
         if len(self.unreadable_images) < NAMED:
             self.unreadable_images.append(why)
 
-    def accuracy(self, by_order: dict[str, int] | None = None) -> Accuracy:
-        """Return the means over the images; at least one must have been scored."""
+    def accuracy(self, class_order: str | None = None, class_folders: dict[str, int] | None = None) -> Accuracy:
+        """Return the means over the images; at least one must have been scored. Arguments as of ``Accuracy``."""
         values: dict[str, Any] = {name: total / self.images for name, total in self.sums.items()}
         errors: dict[str, Any] = {
             f"{name}_se": self._error(name) for name in ("top1", "top1_drop", "divergence") if name in self.sums
         }
         lost: dict[str, Any] = {"unreadable": self.unreadable, "unreadable_images": self.unreadable_images}
-        return Accuracy(self.images, by_order=by_order, **values, **errors, **lost)
+        folders: dict[str, Any] = {"class_order": class_order, "class_folders": class_folders}
+        return Accuracy(self.images, **folders, **values, **errors, **lost)
 
     def _error(self, name: str) -> float | None:
         """Standard error of the mean of a score; None for fewer than two images."""

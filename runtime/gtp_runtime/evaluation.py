@@ -236,7 +236,7 @@ def evaluate(
     data: str | PathLike[str] | ImageSet,
     progress: Progress = quiet,
     *,
-    by_order: bool | str = False,
+    class_order: str | None = None,
     labels: str | PathLike[str] | None = None,
     strict: bool = False,
     workers: int | None = None,
@@ -250,11 +250,11 @@ def evaluate(
     Args:
         model: the file.
         dense: its dense baseline; None where there is none.
-        data: a folder, or what ``find_image_set`` made of it. Its sub-folders are the classes, named as
-            ``class_indices`` says; images in the folder itself have no class.
+        data: a folder, or what ``find_image_set`` made of it. Its sub-folders are the classes (``class_folders``);
+            images in the folder itself have no class.
         progress: told "measuring accuracy" and the share done.
-        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names; "timm" and
-            "torchvision": in the order of their image folders (``find_image_set``).
+        class_order: "timm" or "torchvision": how class folders are sorted (``find_image_set``); default: the
+            manifest's, else timm's.
         labels: a file that says the class of each image (``gtp_runtime.images.labels``), in place of sub-folders.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
@@ -269,7 +269,9 @@ def evaluate(
         AnswerError: an answer that is not finite.
     """
     model.check_classes("accuracy")
-    images = data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, by_order=by_order)
+    images = (
+        data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, class_order=class_order)
+    )
     kept = None if resume is None else [resume]
     reading: Any = {"strict": strict, "workers": workers, "scoring": scoring}
     return evaluate_each([model], dense, images, progress, resume=kept, **reading)[0]
@@ -315,7 +317,7 @@ def evaluate_each(
     tally = states[0].tally
     if not tally.images:
         raise ImageError(f"none of the {len(images)} images can be read: {tally.unreadable_images[0]}")
-    return [state.tally.accuracy(images.by_order) for state in states]
+    return [state.tally.accuracy(images.class_order, images.class_folders) for state in states]
 
 
 def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Progress) -> None:

@@ -27,7 +27,6 @@ class CompareOptions:
         precisions: precisions of the graphs; where a backend can compute in one by itself, it does.
         data: a folder of test images (default: the recipe's own).
         labels: a file that says the class of each image of ``data``.
-        by_order: the sub-folders of ``data`` in alphabetical order are the classes 0, 1, ….
         limit: images at most, spread over the folder.
         workers: threads that read images; None is one for each CPU.
         batch: images per run.
@@ -47,7 +46,6 @@ class CompareOptions:
     precisions: tuple[str, ...] = (PLAIN,)
     data: Path | None = None
     labels: Path | None = None
-    by_order: bool | str = False
     limit: int | None = None
     workers: int | None = None
     batch: int = 1
@@ -68,8 +66,8 @@ class CompareOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LimitError(f"{name}={value}: give at least 1")
-        if self.data is None and (self.labels is not None or self.by_order):
-            raise LimitError("labels and by_order say which classes the images of data have: give --data DIR as well")
+        if self.data is None and self.labels is not None:
+            raise LimitError("labels say which classes the images of data have: give --data DIR as well")
         check_duration(self.seconds)
 
 
@@ -89,6 +87,7 @@ class Comparison:
         rows: the dense model first, then by budget and method.
         skipped: what could not be compared.
         sources: of the published figures, by what they are of.
+        class_order, class_folders: what said the classes of the images' folders, as in ``gtp_runtime.ImageSet``.
     """
 
     model: str
@@ -106,6 +105,8 @@ class Comparison:
     rows: list[Result]
     skipped: list[Skipped] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
+    class_order: str | None = None
+    class_folders: dict[str, int] | None = None
     format: str = FORMAT
 
     @property

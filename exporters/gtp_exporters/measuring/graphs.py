@@ -175,5 +175,9 @@ def manifest_of(subject: Subject) -> Manifest:
         subject.activation,
     )
     weights = WeightsInfo(built.source, built.detail, built.sha256)
-    names = (subject.labels, subject.label_ids)
-    return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, labels=names[0], label_ids=names[1])
+    names: dict[str, Any] = {
+        "labels": subject.labels,
+        "label_ids": subject.label_ids,
+        "class_order": built.recipe.class_order,
+    }
+    return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, **names)

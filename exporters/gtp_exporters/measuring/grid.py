@@ -152,7 +152,7 @@ class _Grid:
         if not subject.classes:
             raise NoClassesError(f"{recipe.name} outputs features, and a comparison is of classes: compare another")
         manifest = manifest_of(subject)
-        images = find_image_set(self.folder, manifest, options.labels, by_order=options.by_order)
+        images = find_image_set(self.folder, manifest, options.labels)
         self.images: ImageSet = images if options.limit is None else images.spread(options.limit)
         skipped = self._check_runnings()
         backends = sorted({running.backend for running in self.runnings})
@@ -183,6 +183,8 @@ class _Grid:
             rows=with_front(rows),
             skipped=[*self.cases.skipped, *skipped],
             sources=read_published(recipe).sources,
+            class_order=self.images.class_order,
+            class_folders=self.images.class_folders,
         )
 
     def _all_fitted(self) -> Cases:

@@ -9,6 +9,7 @@ from gtp_exporters.measuring.comparison import Comparison
 from gtp_exporters.measuring.result import Loss, Result, Timing
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import Footprint
+from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.text import one_line
 
 MARKUP = "|[]`*_\\"
@@ -164,7 +165,9 @@ def title(comparison: Comparison, backend: str, precision: str) -> str:
 def data(comparison: Comparison) -> str:
     """Return what was measured on, in words."""
     lost = f", {comparison.unreadable} more cannot be read" if comparison.unreadable else ""
-    return f"{comparison.images} images ({comparison.data}){lost}; weights: {comparison.weights}"
+    folders = folder_words(comparison.class_order, comparison.class_folders)
+    classes = f"; {folders}" if folders else ""
+    return f"{comparison.images} images ({comparison.data}){lost}{classes}; weights: {comparison.weights}"
 
 
 def noise_note(results: Iterable[Result]) -> str:

@@ -27,6 +27,7 @@ from gtp_models.methods.settings import is_int, is_number
 from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_runtime.errors import NoClassesError
+from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
@@ -53,7 +54,6 @@ class TuneOptions:
         limit: what is wanted: at most so many points of top-1 lost, or at most so many milliseconds.
         data: a folder of images, one sub-folder a class where known (default: the recipe's own).
         labels: a file with the class of each image, in place of sub-folders.
-        by_order: the sub-folders are the classes 0, 1, ... in alphabetical order.
         trials: how many are tried in all, those of earlier processes included; repeats are none.
         seconds: after which nothing further is tried; None for no end.
         images: how many images the search sees at most; None for all but those that are held out.
@@ -70,7 +70,6 @@ class TuneOptions:
     limit: Limit
     data: Path | None = None
     labels: Path | None = None
-    by_order: bool | str = False
     trials: int = 100
     seconds: float | None = None
     images: int | None = None
@@ -185,7 +184,9 @@ class _Tuning:
     def _search(self) -> Search:
         """Measure the dense model and the recipe's default, and return the search."""
         options, subject = self.options, self.graphs.subject
-        images = find_image_set(self.folder, manifest_of(subject), options.labels, by_order=options.by_order)
+        images = find_image_set(self.folder, manifest_of(subject), options.labels)
+        folders = folder_words(images.class_order, images.class_folders)
+        self.notes = [folders] if folders else []
         self.split = split(images, options.images, options.seed)
         key = self._key(images)
         self.store = Store(self.output / STORE, key)
@@ -300,7 +301,7 @@ class _Tuning:
             better=better,
             nearest=None if chosen is not None else limit.nearest(last),
             validated={name: self._proven(one) for name, one in named.items() if one is not None},
-            notes=notes_of([dense, *(one for one in timed if one.identity in self.finals)], limit),
+            notes=[*self.notes, *notes_of([dense, *(one for one in timed if one.identity in self.finals)], limit)],
         )
 
     def _timed_again(self, search: Search) -> list[Result]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gtp_exporters.errors import LimitError
 from gtp_runtime.errors import ImageError
+from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import find_images, spread
-from gtp_runtime.images.labels import class_indices
+from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.reference import Reference
 
@@ -30,7 +32,12 @@ class Judges:
 
 
 def choose(
-    manifest: Manifest, reference: Reference, folder: Path, size: int, data: Path | None
+    manifest: Manifest,
+    reference: Reference,
+    folder: Path,
+    size: int,
+    data: Path | None,
+    class_order: str | None = None,
 ) -> tuple[list[Path], Judges]:
     """Return the files to calibrate on and the images to judge on.
 
@@ -43,16 +50,20 @@ def choose(
         folder: images of the kind that the model will see.
         size: how many of them to calibrate on, at most, spread over the folder.
         data: a folder to judge on, one sub-folder a class where classes are known.
+        class_order: "timm" or "torchvision", of these sub-folders; None is the manifest's, else timm's.
 
     Raises:
         ImageError: too few images, or one that cannot be read.
+        LimitError: a ``class_order`` and no folders that are judged on.
     """
     paths = find_images(folder)
     if data is not None:
         used = spread(paths, size)
         _check(used, folder)
-        return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}")
+        return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}", class_order)
     if manifest.reference.get("images") != SYNTHETIC and len(reference.images) >= FEWEST_JUDGES:
+        if class_order is not None:
+            raise LimitError("class_order has no effect on the parity pack, which judges here: give --data DIR as well")
         candidates = spread(paths, size + len(reference.images))
         apart = _apart(manifest, candidates, reference)
         _check(apart[:size], folder, shared=len(candidates) - len(apart))
@@ -65,7 +76,7 @@ def choose(
         )
     used = spread(rest, size)
     _check(used, folder)
-    return used, _of_files(manifest, folder, held, f"held out of {folder.name}")
+    return used, _of_files(manifest, folder, held, f"held out of {folder.name}", class_order)
 
 
 def batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -125,14 +136,23 @@ def _unseen(paths: Sequence[Path], used: Sequence[Path]) -> list[Path]:
     return unseen
 
 
-def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str) -> Judges:
+def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str, class_order: str | None) -> Judges:
+    """Read images to judge on. Raises ``ImageError`` where folders are not in the ``class_order`` that is given."""
     chosen = spread(paths, MOST_JUDGES)
-    try:
-        labels = class_indices(folder, chosen, manifest.labels, manifest.label_ids, manifest.model.named_classes)
-    except ImageError:  # the folders are no classes: there is still agreement to judge by
-        labels = None
     pixels = np.stack([manifest.preprocessing.pixels(path) for path in chosen])
-    return Judges(pixels, None if labels is None else np.asarray(labels, np.int64), origin)
+    try:
+        images = find_image_set(folder, manifest, class_order=class_order)
+    except ImageError:  # the folders are no classes: there is still agreement to judge by
+        if class_order is not None:
+            raise
+        return Judges(pixels, None, origin)
+    if images.classes is None:
+        return Judges(pixels, None, origin)
+    classes = dict(zip(find_images(folder), images.classes.tolist(), strict=True))
+    words = folder_words(images.class_order, images.class_folders) if images.class_folders else ""
+    return Judges(
+        pixels, np.array([classes[path] for path in chosen], np.int64), f"{origin}; {words}" if words else origin
+    )
 
 
 def probes_of(manifest: Manifest, paths: Sequence[Path]) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
+from gtp_runtime.images.class_folders import ORDERS
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class QuantizeOptions:
         selection: quantise the products that decide which tokens leave as well.
         gate: fail where a limit is missed; what was measured is kept in any case.
         threads: CPU threads, 0 for all.
+        class_order: "timm" or "torchvision": the order of class folders to judge on (default: the manifest's, else
+            timm's).
 
     Raises:
         LimitError: a value that is not allowed.
@@ -70,11 +73,14 @@ class QuantizeOptions:
     selection: bool = False
     gate: bool = True
     threads: int = 1
+    class_order: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("target", tuple(FORMS)), ("calibration", CALIBRATIONS)):
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        if self.class_order not in (None, *ORDERS):
+            raise LimitError(f"class_order={self.class_order!r} is unknown: choose one of {', '.join(ORDERS)}")
         if not self.gate and (self.max_drop is not None or self.automatic):
             raise LimitError("without a gate there is no limit to keep: leave out max_drop and keep_fp32=auto")
         if AUTO in self.keep_fp32 and len(self.keep_fp32) > 1:

@@ -117,7 +117,7 @@ def quantize_graphs(draft: Draft, options: QuantizeOptions, progress: Progress) 
     place, manifest = draft.directory, draft.manifest
     names = float_graphs(manifest)
     folder = options.calib_data or own_images(manifest)
-    used, judges = choose(manifest, draft.reference, folder, options.calib_size, options.data)
+    used, judges = choose(manifest, draft.reference, folder, options.calib_size, options.data, options.class_order)
     if options.max_drop is not None and judges.labels is None:
         raise LimitError("--max-drop needs images whose classes are known: give --data DIR, one sub-folder a class")
     with ExitStack() as stack:

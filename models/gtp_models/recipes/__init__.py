@@ -46,6 +46,8 @@ class Recipe:
         random_head: accept that pretrained weights of another number of classes leave the classifier random. The model
             then counts as one of random weights.
         projection: whether the head is a projection into a space of embeddings, not a classifier.
+        class_order: "timm" or "torchvision": the order of class folders that the model was trained with; None is
+            unknown, and timm's is assumed.
         images: a folder of test images, relative to the recipe file, with one sub-folder per class.
         calibration: a folder of training images to calibrate thresholds on, relative to the recipe file.
         reference: published figures and their source, for users.
@@ -68,6 +70,7 @@ class Recipe:
     ema: bool = True
     random_head: bool = False
     projection: bool = False
+    class_order: str | None = None
     images: Path | None = None
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)

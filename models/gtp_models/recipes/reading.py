@@ -7,6 +7,7 @@ from typing import Any
 from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods.settings import is_int
 from gtp_models.recipes.preprocessing import problems
+from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.opening import read_regular
 from gtp_runtime.text import is_text, one_line
 
@@ -85,6 +86,7 @@ def _problems(values: Any, names: Collection[str]) -> Iterator[str]:
         (TABLES, _is_table, "settings by name (num_prop: 8)"),
         (("labels",), _is_labels, f"{IMAGENET}, or a list of names in quotes"),
         (("activation",), lambda value: value in ACTIVATIONS, " or ".join(ACTIVATIONS)),
+        (("class_order",), lambda value: value in ORDERS, " or ".join(ORDERS)),
         (SWITCHES, _is_switch, "true or false"),
         (SIZES, _is_size, "height and width in pixels"),
     ):

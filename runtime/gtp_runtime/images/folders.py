@@ -35,7 +35,7 @@ def image_names(folder: str | PathLike[str]) -> np.ndarray:
     Each is the path below the folder, its parts separated by ``SEPARATOR``; ``image_path`` turns it into a path. A
     million names take as much memory as their letters. Hidden files and folders (names that begin with a dot) are
     skipped: next to ``x.jpg``, macOS keeps a ``._x.jpg`` on foreign disks, which is not an image, and tools keep copies
-    in folders like ``.thumbnails``. Links to folders are not followed.
+    in folders like ``.thumbnails``. Links to folders are followed, but for those that lead back up.
 
     Raises:
         ImageError: no such folder, no image in it, or a folder that cannot be read.
@@ -75,14 +75,18 @@ def packed(names: Iterable[bytes]) -> np.ndarray:
     return found
 
 
-def _walk(folder: bytes, before: bytes = b"") -> Iterator[bytes]:
+def _walk(folder: bytes, before: bytes = b"", above: tuple[tuple[int, int], ...] = ()) -> Iterator[bytes]:
+    """Yield the names below a folder; ``above`` are device and inode of the folders that lead there."""
+    status = os.stat(folder)
+    own = (status.st_dev, status.st_ino)
+    if own in above:
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
             if entry.is_dir():
-                if not entry.is_symlink():
-                    yield from _walk(entry.path, before + entry.name + SEPARATOR)
+                yield from _walk(entry.path, before + entry.name + SEPARATOR, (*above, own))
             elif os.fsdecode(os.path.splitext(entry.name)[1]).lower() in SUFFIXES:
                 yield before + entry.name
 
@@ -103,13 +107,15 @@ class ImageSet:
         folder: where the images are.
         names: (N,) bytes, N > 0, as ``image_names`` returns them.
         classes: (N,) int32; None where they are unknown.
-        by_order: the class of each sub-folder where they were taken by alphabetical order; None otherwise.
+        class_order: what said the classes of sub-folders (``class_folders.FolderClasses.taken``); None otherwise.
+        class_folders: the class of each sub-folder, where its name alone does not say it; None otherwise.
     """
 
     folder: Path
     names: np.ndarray
     classes: np.ndarray | None = None
-    by_order: dict[str, int] | None = None
+    class_order: str | None = None
+    class_folders: dict[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

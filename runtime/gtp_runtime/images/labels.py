@@ -1,7 +1,7 @@
 """The class of each image of a folder: from its sub-folders, one a class, or from a file that says it.
 
-A class is one of the model's labels, one of its label ids (WordNet's, as n01440764), or its number from 0: sub-folders
-are named so. A file of labels is one of these:
+Sub-folders are classes as ``class_folders`` says. In a file of labels, a class is one of the model's labels, one of its
+label ids (WordNet's, as n01440764), or its number from 0. The file is one of these:
 
 - A table (``.csv``, ``.tsv``, or columns separated by blanks, as Caffe's ``val.txt``): the image's path below the
   folder, its file name, or that without ending; then its class. A first line that names columns is understood: Kaggle's
@@ -14,9 +14,7 @@ are named so. A file of labels is one of these:
 import csv
 import io
 import os
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,14 +22,20 @@ from pathlib import Path
 import numpy as np
 
 from gtp_runtime.errors import BackendMissingError, ImageError, InputError
+from gtp_runtime.images.class_folders import (
+    NAMES,
+    KnownClasses,
+    by_name,
+    by_number,
+    check_order,
+    classes_of_folders,
+    listed,
+)
 from gtp_runtime.images.folders import SEPARATOR, SUFFIXES, ImageSet, image_names, packed
 from gtp_runtime.manifest import Manifest
 from gtp_runtime.opening import check_regular, open_regular
 from gtp_runtime.text import one_line
 
-TIMM, TORCHVISION = ORDERS = ("timm", "torchvision")  # of class folders
-SHOWN = 10  # names that an error lists
-DIGITS = 18  # of a class number; Python reads no more than some thousand
 ILSVRC, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 IMAGE_COLUMNS = ("image", "imageid", "image_id", "file", "filename", "file_name", "path", "name", "id")
 CLASS_COLUMNS = ("label", "class", "target", "predictionstring")
@@ -46,158 +50,41 @@ def find_image_set(
     manifest: Manifest,
     labels: str | PathLike[str] | None = None,
     *,
-    by_order: bool | str = False,
+    class_order: str | None = None,
 ) -> ImageSet:
     """Return the images below a folder, with their classes where these are known.
 
     Args:
-        folder: images. Without ``labels``, its sub-folders are the classes, named as ``class_indices`` says; where
-            images lie in the folder itself, they have no classes.
+        folder: images. Without ``labels``, its sub-folders are the classes, as ``class_folders`` says; where images lie
+            in the folder itself, they have no classes.
         manifest: of the model whose classes they are.
         labels: a file that says the class of each image, as this module describes it.
-        by_order: sub-folders in alphabetical order are the classes 0, 1, ..., whatever their names. "timm" and
-            "torchvision" are the orders of these libraries' image folders, also where folders are named by class:
-            the last folder of each path in natural order (2 before 10), or the first one in plain order.
+        class_order: "timm" or "torchvision": how class folders are sorted (``class_folders``). None is the manifest's,
+            and timm's where it says none; names of classes decide first.
 
     Raises:
         ImageError: no images, sub-folders that are no classes, or a file of labels that does not fit.
-        InputError: a folder that is no path, ``by_order`` without sub-folders or with ``labels``.
+        InputError: a folder that is no path, ``class_order`` without sub-folders or with ``labels``.
         BackendMissingError: a file of labels that needs a package to read.
     """
     names, place = image_names(folder), Path(folder)
+    check_order(class_order)
     if labels is not None:
-        if by_order:
-            raise InputError("by order takes sub-folders for classes, and labels come from a file: give one of the two")
+        if class_order:
+            raise InputError("class_order is of sub-folders, and labels come from a file: give one of the two")
         return ImageSet(place, names, read_classes(Path(labels), names, manifest))
-    flat = any(SEPARATOR not in name for name in names)
-    if flat and by_order:
-        raise InputError(f"--by-order (by_order) needs one sub-folder per class, but images are in {place} itself")
-    return ImageSet(place, names) if flat else _by_folder(place, names, manifest, by_order)
+    if any(SEPARATOR not in name for name in names):
+        if class_order:
+            raise InputError(f"--class-order (class_order) is of class folders, but images are in {place} itself")
+        return ImageSet(place, names)
+    found = classes_of_folders(place, names, known_classes(manifest), class_order)
+    folders = None if found.taken == NAMES else found.classes
+    return ImageSet(place, names, found.of(names), found.taken, folders)
 
 
-def _by_folder(folder: Path, names: np.ndarray, manifest: Manifest, by_order: bool | str) -> ImageSet:
-    def own_folder(name: bytes) -> bytes:
-        return name.split(SEPARATOR)[-2] if by_order == TIMM else name.partition(SEPARATOR)[0]
-
-    own = {own_folder(name) for name in names}
-    of_name = {os.fsdecode(name): name for name in own}
-    known = (manifest.labels, manifest.label_ids, manifest.model.named_classes)
-    indices = classes_of_folders(folder, of_name, *known, by_order)
-    classes = {of_name[name]: index for name, index in indices.items()}
-    found = np.fromiter((classes[own_folder(name)] for name in names), np.int32, len(names))
-    return ImageSet(folder, names, found, indices if by_order else None)
-
-
-def class_indices(
-    folder: Path,
-    images: Sequence[Path],
-    labels: Sequence[str] | None,
-    label_ids: Sequence[str] | None,
-    classes: int,
-    by_order: bool | str = False,
-) -> list[int] | None:
-    """Return the class index of each image; None if images are in the folder itself.
-
-    Args:
-        folder: the folder, with one sub-folder per class. The name of a sub-folder is a label, a label id
-            (ImageNet's n01440764) or a class index.
-        images: image files in it.
-        labels, label_ids: names of the model's classes, in order; None if unknown.
-        classes: number of classes of the model.
-        by_order: the sub-folders, in alphabetical order, are the classes 0, 1, ... whatever their names.
-
-    Raises:
-        ImageError: the names of the sub-folders are not classes; with ``by_order``, the numbers of sub-folders and of
-            classes differ, or the names are classes.
-    """
-    if any(path.parent == folder for path in images):
-        return None
-    of_images = [path.relative_to(folder).parts[0] for path in images]
-    classes_of = classes_of_folders(folder, set(of_images), labels, label_ids, classes, by_order)
-    return [classes_of[name] for name in of_images]
-
-
-def classes_of_folders(
-    folder: Path,
-    sub_folders: Collection[str],
-    labels: Sequence[str] | None,
-    label_ids: Sequence[str] | None,
-    classes: int,
-    by_order: bool | str = False,
-) -> dict[str, int]:
-    """Return the class of each sub-folder, by its name; arguments and errors as ``class_indices``."""
-    names = sorted(sub_folders)
-    indices = None if by_order in ORDERS else classes_of_names(names, labels, label_ids, classes)
-    if by_order:
-        indices = _by_order(folder, names, indices is not None, classes, by_order)
-    if indices is None:
-        raise ImageError(
-            f"the sub-folders of {folder} ({listed(names)}) are not classes of this model: name them by label"
-            f"{f' ({listed(labels)})' if labels else ''}, label id or class index{_remedy(names, classes)}"
-        )
-    return indices
-
-
-def classes_of_names(
-    names: Collection[str], labels: Sequence[str] | None, label_ids: Sequence[str] | None, classes: int
-) -> dict[str, int] | None:
-    """Return the class of each name, where all are label ids, labels or class numbers; None otherwise.
-
-    Raises:
-        ImageError: a name that several classes have.
-    """
-    for known in (label_ids, labels):
-        if known and set(names) <= set(known):
-            places = {name: index for index, name in enumerate(known)}
-            _check_unique(names, known, label_ids)
-            return {name: places[name] for name in names}
-    if all(name.isdecimal() and len(name) <= DIGITS and int(name) < classes for name in names):
-        return {name: int(name) for name in names}
-    return None
-
-
-def _check_unique(names: Collection[str], known: Sequence[str], label_ids: Sequence[str] | None) -> None:
-    """Raise ``ImageError`` for a name that several classes have, as two of ImageNet's are called crane."""
-    counts = Counter(known)
-    shared = next((name for name in sorted(names) if counts[name] > 1), None)
-    if shared is None:
-        return
-    numbers = [index for index, name in enumerate(known) if name == shared]
-    ids = f"label ids ({', '.join(label_ids[index] for index in numbers)}) or " if label_ids else ""
-    raise ImageError(
-        f"{one_line(shared, 60)!r} is the name of the classes {', '.join(map(str, numbers))}: name all classes by "
-        f"{ids}class numbers"
-    )
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts numbers in names by their value, as timm does."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name.lower())]
-
-
-def _by_order(
-    folder: Path, names: list[str], are_classes: bool, classes: int, order: bool | str = True
-) -> dict[str, int]:
-    if are_classes and order not in ORDERS:
-        raise ImageError(f"the sub-folders of {folder} are named by class: omit --by-order (by_order)")
-    if len(names) != classes:
-        raise ImageError(
-            f"--by-order (by_order) needs one sub-folder per class: {folder} has {len(names)}, but the model has "
-            f"{classes} classes"
-        )
-    ordered = sorted(names, key=_natural) if order == TIMM else names
-    return {name: index for index, name in enumerate(ordered)}
-
-
-def _remedy(names: list[str], classes: int) -> str:
-    if len(names) != classes:
-        return ""
-    return "; or, if they are the classes in alphabetical order, add --by-order (by_order=True)"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few names, in one line."""
-    return one_line(", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else ""))
+def known_classes(manifest: Manifest) -> KnownClasses:
+    """Return the classes of a manifest's model."""
+    return KnownClasses(manifest.labels, manifest.label_ids, manifest.model.named_classes, manifest.class_order)
 
 
 @dataclass(frozen=True)
@@ -350,7 +237,8 @@ def _ilsvrc_ids(path: Path) -> dict[str, str]:
 
 
 def _classes(path: Path, words: list[str], manifest: Manifest) -> np.ndarray:
-    known = classes_of_names(words, manifest.labels, manifest.label_ids, manifest.model.named_classes)
+    own = known_classes(manifest)
+    known = by_name(words, own) or by_number(words, own)
     if known is None:
         raise ImageError(
             f"{path} holds classes that this model does not have (it says {listed(words)}): give its labels"

@@ -296,6 +296,8 @@ class Manifest:
         opset: opset of the ONNX graphs.
         labels: class names, in order; None if unknown.
         label_ids: other names of the same classes (WordNet ids), for image folders.
+        class_order: "timm" or "torchvision": the order of class folders that the model was trained with, where the
+            export was told, or took it for its images; null where it is not known.
         reference: the images of the parity pack: "images" (origin, or "synthetic"), "count".
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
@@ -317,6 +319,7 @@ class Manifest:
     opset: Count = 0
     labels: list[Text] | None = None
     label_ids: list[Text] | None = None
+    class_order: Literal["timm", "torchvision"] | None = None
     reference: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -12,11 +12,12 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from torchvision.datasets import ImageFolder
 
 from gtp_exporters import ExportOptions, export
+from gtp_exporters.subject import make_subject
 from gtp_models.errors import ConfigError
 from gtp_runtime import Manifest, evaluate, find_image_set, load, read_manifest
 from gtp_runtime.__main__ import main
 from gtp_runtime.errors import ImageError, InputError
-from gtp_runtime.images.class_folders import FolderClasses, KnownClasses, classes_of_folders, folder_words
+from gtp_runtime.images.class_folders import FolderClasses, KnownClasses, Order, classes_of_folders, folder_words
 from gtp_runtime.images.folders import image_names, image_path
 from gtp_runtime.manifest import write_manifest
 from gtp_runtime.reference import read_reference
@@ -214,7 +215,8 @@ def test_export_keeps_the_order(tmp_path: Path) -> None:
         shutil.copy(ONE_OF_EACH[0], tmp_path / "data" / name)
     options = ExportOptions(data=tmp_path / "data", dense=False, simplify=False)
     made: dict[str | None, Manifest] = {}
-    for order in ("torchvision", None):
+    orders: tuple[Order | None, ...] = ("torchvision", None)
+    for order in orders:
         place = tmp_path / str(order)
         recipe = replace(TINY, class_order=order)
         made[order] = export(recipe, place, weights="random", options=options, check=False, report=False).manifest

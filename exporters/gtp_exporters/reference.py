@@ -13,7 +13,7 @@ from torch import Tensor
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.trace import Step
 from gtp_runtime.errors import ImageError
-from gtp_runtime.images.class_folders import ORDERS, KnownClasses, classes_of_folders, folder_words
+from gtp_runtime.images.class_folders import KnownClasses, Order, classes_of_folders, folder_words
 from gtp_runtime.images.folders import SEPARATOR, image_names, image_path, spread
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.reference import Reference
@@ -33,7 +33,7 @@ class ReferenceImages:
     labels: np.ndarray | None
     origin: str
     note: str = ""
-    class_order: str | None = None
+    class_order: Order | None = None
 
 
 def synthetic_images(size: list[int], count: int = SYNTHETIC, seed: int = 0) -> ReferenceImages:
@@ -61,7 +61,7 @@ def folder_images(
     )
 
 
-def _classes(folder: Path, names: np.ndarray, known: KnownClasses) -> tuple[np.ndarray | None, str, str | None]:
+def _classes(folder: Path, names: np.ndarray, known: KnownClasses) -> tuple[np.ndarray | None, str, Order | None]:
     """Return the images' classes, or None: a reference needs no classes, but top-1 is then unknown; a note for users,
     and the order of the folders where it was taken.
     """
@@ -74,8 +74,7 @@ def _classes(folder: Path, names: np.ndarray, known: KnownClasses) -> tuple[np.n
             raise
         return None, f"the reference has no classes: {error}", None
     labels = found.of(names).astype(np.int64)
-    is_ordered = found.taken in ORDERS
-    return labels, folder_words(found.taken, found.classes) if is_ordered else "", found.taken if is_ordered else None
+    return labels, folder_words(found.taken, found.classes) if found.order else "", found.order
 
 
 @torch.inference_mode()

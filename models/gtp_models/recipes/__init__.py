@@ -15,6 +15,7 @@ from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes.preprocessing import problems
 from gtp_models.recipes.reading import read_values
+from gtp_runtime.images.class_folders import Order
 from gtp_runtime.transaction.atomic import write_bytes
 
 ELSEWHERE = ("timm:", "hf:", "hf-hub:", "local-dir:")  # what a model's name begins with that is no recipe's
@@ -70,7 +71,7 @@ class Recipe:
     ema: bool = True
     random_head: bool = False
     projection: bool = False
-    class_order: str | None = None
+    class_order: Order | None = None
     images: Path | None = None
     calibration: Path | None = None
     reference: dict[str, Any] = field(default_factory=dict)

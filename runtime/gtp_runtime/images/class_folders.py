@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import SEPARATOR
 from gtp_runtime.text import one_line
 
-TIMM, TORCHVISION = ORDERS = ("timm", "torchvision")
+Order = Literal["timm", "torchvision"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+TIMM, TORCHVISION = ORDERS
 NAMES, NUMBERS = "names", "numbers"
 SHOWN = 10  # names that a message lists
 DIGITS = 18  # of a class number; Python reads no more than some thousand
@@ -54,6 +57,11 @@ class FolderClasses:
     taken: str
     classes: dict[str, int]
     by_path: dict[bytes, int]
+
+    @property
+    def order(self) -> Order | None:
+        """The order that decided; None where names or numbers did."""
+        return next((order for order in ORDERS if order == self.taken), None)
 
     def of(self, names: Iterable[bytes]) -> np.ndarray:
         """Return the class of each image, (N,) int32; ``names`` are those of ``image_names``."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from artifacts import DIGITS, SEVEN, TINY, Command, python
 from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.accuracy import DIVERGENCE, RELATIVE, Job, Judge, answer_shard, distance_of, forget_pixels
 from gtp_exporters.measuring.candidate import Candidate, Running
-from gtp_exporters.measuring.choice import Limit, beating, finalists, first_that_holds
+from gtp_exporters.measuring.choice import Limit, TuneOptions, beating, finalists, first_that_holds
+from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, subject_of
 from gtp_exporters.measuring.outcome import Outcome, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, front
@@ -24,7 +26,9 @@ from gtp_exporters.measuring.search import Deadline, Estimator, Search, Timer, d
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, working
-from gtp_exporters.measuring.tune import SearchError, TuneOptions, tune
+from gtp_exporters.measuring.table import SEARCHED, cells, shown
+from gtp_exporters.measuring.tune import SearchError, tune
+from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_models import GTPConfig, load_recipe, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
@@ -38,7 +42,7 @@ from gtp_runtime.progress import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
 NO_CLASS_TOKEN = replace(SHAPE, num_prefix=0, has_class_token=False)
-QUICK = ("--trials", "3", "--images", "64", "--threads", "1")
+QUICK = ("--trials", "3", "--images", "64", "--threads", "1", "--no-int8")
 
 
 @pytest.fixture
@@ -62,8 +66,11 @@ class Clock:
 
     def __init__(self) -> None:
         self.factor = 1.0  # of the time of all that is not dense
+        self.int8, self.lost = 0.5, 0.001  # of the time in int8, and nats that it loses
+        self.refused = False  # by the gate of int8
         self.lies: list[float] = []  # ratios that are said in place of the true ones, one for each call
         self.calls: list[list[str]] = []
+        self.quantised: list[Candidate] = []
         self.candidates: dict[Path, Candidate] = {}
 
     def time_files(self, timing: Any) -> list[Latency]:
@@ -75,23 +82,38 @@ class Clock:
 
     def graph(self, graphs: Graphs, candidate: Candidate) -> Path:
         path = graphs.place / hashlib.sha256(candidate.graph_key.encode()).hexdigest()
+        if candidate.running.is_calibrated:
+            assert graphs.is_gated and graphs.calibration is not None
+            self.quantised.append(candidate)
+            if self.refused:
+                raise QuantizationFailedError("refused", [refusal()], [])
         self.candidates[path] = candidate
         return path
 
     def losses(self, files: Any, runnings: Any, images: ImageSet, *_: Any, **others: Any) -> list[Loss]:
         """On images that were held out: farther from dense, the more is saved."""
         ratios = [self.candidates[path].plan.ratio for path in files]
+        ratios = [
+            ratio - self.lost * self.candidates[path].running.is_calibrated
+            for path, ratio in zip(files, ratios, strict=True)
+        ]
         return [Loss(len(images), 1 - ratio, 0.0, 1.0, 0.9, dense_top1=0.9, top1_drop=0.0) for ratio in ratios]
 
     def share(self, path: Path) -> float:
         if path in self.candidates:
-            return self.candidates[path].plan.ratio
+            candidate = self.candidates[path]
+            return candidate.plan.ratio * (self.int8 if candidate.running.is_calibrated else 1)
         manifest = read_manifest(path.parent)
         amounts, tokens, left = manifest.num_prop, 65, []
         for amount in amounts:
             tokens -= amount
             left.append(tokens / 65)
         return sum(left) / len(left) if left else 1.0
+
+
+def refusal() -> GateReport:
+    loss = {"top1": None, "twin_top1": None, "drop": None, "drop_se": None, "divergence": 0.5, "divergence_se": 0.1}
+    return GateReport("model.int8.onnx", 48, "images", 0.5, 0.4, **loss, cosine=0.9, layers=[], problems=["too far"])
 
 
 class Drawn:
@@ -160,7 +182,7 @@ def test_digits_from_end_to_end(
     ran = command("export", place / "recipe.yaml", "--no-check", "--no-report", "-o", tmp_path / "exported")
     assert ran.code == 0, ran.err
     assert read_manifest(tmp_path / "exported").num_prop == found["chosen"]["num_prop"]
-    ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65")
+    ran = command("tune", "digits", "--max-drop", "1", "-o", place, "--images", "65", "--no-int8")
     assert (ran.code, "searched" in ran.error) == (1, True)
     monkeypatch.setattr("gtp_exporters.measuring.tune.describe_machine", lambda names: {"board": "another"})
     ran = command("tune", "digits", "--max-drop", "50", *QUICK, "-o", place)
@@ -169,7 +191,79 @@ def test_digits_from_end_to_end(
 
 def search_digits(place: Path, limit: Limit, **options: Any) -> Outcome:
     chosen: dict[str, Any] = {"trials": 2, "images": 32, "running": Running("onnxruntime", {"threads": 1})}
-    return tune(load_recipe("digits"), place, TuneOptions(limit, **chosen | options))
+    return tune(load_recipe("digits"), place, TuneOptions(limit, **chosen | {"int8": False} | options))
+
+
+def test_each_plan_on_the_front_is_quantised_once_and_can_be_chosen(unexported: Clock, tmp_path: Path) -> None:
+    searched = search_digits(tmp_path / "found", Limit(max_drop=100), trials=4)
+    again = search_digits(tmp_path / "found", Limit(max_drop=100), trials=4, int8=True)
+    plans = [(one.method, one.settings) for one in front(searched.results)]
+    lowered = [one for one in again.results if one.precision == "int8"]
+    assert sorted(map(str, ((one.method, one.settings) for one in lowered))) == sorted(map(str, plans))
+    named = [candidate.name for candidate in unexported.quantised]
+    assert {one.name for one in lowered} == set(named), "through Graphs.graph, which keeps what it made"
+    assert again.chosen is not None and again.chosen.precision == "int8", "the fastest"
+    assert again.chosen.ratio == pytest.approx(min(one.ratio for one in searched.results if one.timing) / 2)
+    assert again.validated["chosen"].precision == "int8" and not again.problem
+    assert {one.identity for one in lowered} <= {one.identity for one in again.front}, "each is twice as fast"
+    table = " ".join(one.name for one in again.shown)
+    assert all(one.name in table for one in lowered)
+    resumed = search_digits(tmp_path / "found", Limit(max_drop=100), trials=4, int8=True)
+    assert [one for one in resumed.results if one.precision == "int8"] == lowered, "kept"
+
+
+def test_dense_in_int8_can_be_the_nearest_within_a_latency(unexported: Clock, tmp_path: Path) -> None:
+    found = search_digits(tmp_path / "found", Limit(latency_ms=6.0), trials=4, int8=True)
+    assert found.chosen is not None and (found.chosen.method, found.chosen.precision) == ("dense", "int8")
+    assert found.chosen.distance == pytest.approx(0.001) and found.validated["chosen"].ratio == pytest.approx(0.5)
+    assert not list((tmp_path / "found").glob("*.yaml")), "the dense model needs no recipe"
+    unexported.lost = 0.9
+    far = search_digits(tmp_path / "far", Limit(latency_ms=9.5), trials=4, int8=True)
+    assert far.chosen is not None and far.chosen.precision == "fp32", "int8 loses more here"
+
+
+def test_a_refused_gate_is_a_row(unexported: Clock, tmp_path: Path) -> None:
+    unexported.refused = True
+    found = search_digits(tmp_path / "found", Limit(max_drop=100), int8=True)
+    assert found.chosen is not None and found.chosen.precision == "fp32" and not found.problem
+    assert found.refused and all("too far" in one.why for one in found.refused)
+    rows = cells(shown(SEARCHED, found.shown), found.shown)
+    assert [row for row in rows if "too far" in row[-1]] == rows[-len(found.refused) :]
+
+
+def test_int8_is_left_out_where_nothing_can_be_calibrated(unexported: Clock, tmp_path: Path) -> None:
+    recipe = replace(load_recipe("digits"), calibration=None)
+    running = Running("onnxruntime", {"threads": 1})
+    options = TuneOptions(Limit(max_drop=100), images=16, trials=1, running=running)
+    found = tune(recipe, tmp_path / "found", options)
+    assert not unexported.quantised and any("--calib-data" in note for note in found.notes)
+    with pytest.raises(LimitError, match="calib_data"):
+        tune(recipe, tmp_path / "none", replace(options, calib_data=DIGITS / "calibration", int8=False))
+    with pytest.raises(ImageError):
+        tune(recipe, tmp_path / "none", replace(options, calib_data=tmp_path))
+    tune(recipe, tmp_path / "other", replace(options, calib_data=DIGITS / "calibration"))
+    assert unexported.quantised
+
+
+def test_int8_ends_with_the_time(unexported: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = iter((False, True))  # one is tried, to see whether images and backend can
+    monkeypatch.setattr(Deadline, "is_over", property(lambda deadline: next(ends, True)))
+    monkeypatch.setattr(Deadline, "check", lambda deadline: None)
+    found = search_digits(tmp_path / "found", Limit(max_drop=100), int8=True)
+    assert [one.name for one in found.results if one.precision == "int8"] == ["dense, int8"]
+    assert any("resume" in note for note in found.notes)
+
+
+@pytest.mark.full
+def test_digits_in_int8_from_end_to_end(command: Command, clock: Clock, tmp_path: Path) -> None:
+    ran = command("tune", "digits", "--max-drop", "50", "--trials", 1, "--images", 64, "-o", tmp_path / "found")
+    assert ran.code == 0, ran.err
+    chosen = json.loads((tmp_path / "found" / "tune.json").read_text("utf-8"))["chosen"]
+    assert chosen["precision"] == "int8" and chosen["distance"] > 0
+    ran = command(*shlex.split(ran.last)[2:], "--no-check", "--no-report", "-o", tmp_path / "exported")
+    assert ran.code == 0, ran.err
+    manifest = read_manifest(tmp_path / "exported")
+    assert manifest.num_prop == chosen["num_prop"] and "model.int8.onnx" in manifest.files
 
 
 def test_dense_is_a_candidate(unexported: Clock, tmp_path: Path) -> None:
@@ -378,7 +472,7 @@ class Killed(Local):
 
 def run_tiny(place: Path, folder: Path, workers: Workers) -> Outcome:
     running = Running("onnxruntime", {"threads": 1})
-    options = TuneOptions(Limit(max_drop=100), folder, trials=4, running=running, timing=0.0)
+    options = TuneOptions(Limit(max_drop=100), folder, trials=4, int8=False, running=running, timing=0.0)
     return tune(TINY, place, options, weights="random", workers=workers)
 
 

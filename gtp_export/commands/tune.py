@@ -99,6 +99,13 @@ def tune(
     precisions: Annotated[
         str, typer.Option(help=f"Precisions of the graphs that are tried: {', '.join(converted_names('onnxruntime'))}.")
     ] = "fp32",
+    int8: Annotated[
+        bool, typer.Option(help="Then try what is on the front in int8, where there are images to calibrate it on.")
+    ] = True,
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(help="A folder of calibration images (default: the recipe's own).", show_default=False),
+    ] = None,
     weights: Weights = "pretrained",
     batch: Batch = 1,
     img_size: ImageSize = None,
@@ -125,8 +132,7 @@ def tune(
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         load_torch(update)
         from gtp_exporters.measuring.candidate import running_on
-        from gtp_exporters.measuring.choice import Limit
-        from gtp_exporters.measuring.tune import TuneOptions
+        from gtp_exporters.measuring.choice import Limit, TuneOptions
         from gtp_exporters.measuring.tune import tune as run
         from gtp_models import load_recipe
         from gtp_runtime.manifest import MODEL_NAME
@@ -140,6 +146,8 @@ def tune(
             seconds=timeout,
             images=images,
             precisions=tuple(part.strip() for part in precisions.split(",")),
+            int8=int8,
+            calib_data=calib_data,
             batch=batch,
             running=running_on(name, running.options_of(Path(MODEL_NAME))),
             seed=seed,

@@ -16,7 +16,7 @@ from gtp_runtime.precisions import PRECISIONS, TARGETS
 if TYPE_CHECKING:
     from gtp_models.plan import Plan  # which needs torch
 
-GRAPH, PLAIN, DENSE = ".onnx", "fp32", "dense"
+GRAPH, PLAIN, INT8, DENSE = ".onnx", "fp32", "int8", "dense"
 TARGET = "onnxruntime"  # whose limits all graphs keep; only calibrated ones differ by target
 COMPUTE = "compute"  # a backend's option: the precision to compute in, whatever the graph's
 AMOUNTS = ("num_prop", "keep", "macs", "schedule")  # settings that say how many tokens leave, and where
@@ -84,8 +84,9 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """It in words."""
-        return f"{self.name}, {self.running.precision}"
+        """It in words: its name, which may say the precision, and the precision."""
+        precision = self.running.precision
+        return self.name if self.name.endswith(precision) else f"{self.name}, {precision}"
 
     @property
     def graph_key(self) -> str:

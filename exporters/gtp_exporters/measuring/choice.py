@@ -1,11 +1,18 @@
-"""What a search is for, and what is chosen of its results: the limit, the finalists, and what beats the default."""
+"""What a search is for, and what is chosen of its results: limit, options, finalists, and what beats the default."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from gtp_exporters.errors import LimitError
+from gtp_exporters.measuring.candidate import INT8, PLAIN, Running
 from gtp_exporters.measuring.result import Result, is_timed
+from gtp_models.methods.settings import is_int, is_number
+from gtp_runtime.precisions import converted_names
 
 FINALISTS = 4  # that are timed again, for the choice, and for what beats the default
+SECONDS = 2.0  # of timing, for two files together
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,67 @@ class Limit:
     def _preferred(self, result: Result) -> tuple[float, ...]:
         *losses, ratio = result.objectives
         return (ratio, *losses) if self.max_drop is not None else (losses[-1], ratio)
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Options of a search.
+
+    Attributes:
+        limit: what is wanted: at most so many points of top-1 lost, or at most so many milliseconds.
+        data: a folder of images, one sub-folder a class where known (default: the recipe's own).
+        labels: a file with the class of each image, in place of sub-folders.
+        trials: how many are tried in all, those of earlier processes included; repeats are none.
+        seconds: after which nothing further is tried; None for no end.
+        images: how many images the search sees at most; None for all but those that are held out.
+        precisions: of the graphs that are tried.
+        int8: try what is on the front in int8 as well, where there are images to calibrate it on.
+        calib_data: images to calibrate int8 and thresholds on (default: the recipe's own).
+        batch: images per run.
+        running: how float32 files run where latency is measured.
+        timing: seconds of timing for two files.
+        seed: of what Optuna draws, and of the order of the images.
+
+    Raises:
+        LimitError: a value that is not allowed.
+    """
+
+    limit: Limit
+    data: Path | None = None
+    labels: Path | None = None
+    trials: int = 100
+    seconds: float | None = None
+    images: int | None = None
+    precisions: tuple[str, ...] = (PLAIN,)
+    int8: bool = True
+    calib_data: Path | None = None
+    batch: int = 1
+    running: Running = field(default_factory=lambda: Running("onnxruntime"))
+    timing: float = field(default_factory=lambda: SECONDS)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.limit.max_drop, self.limit.latency_ms) if value is not None]
+        if len(given) != 1:
+            raise LimitError(
+                f"{'both' if given else 'neither'} of max_drop and latency_ms given: a search needs one of --max-drop "
+                "POINTS and --latency-budget TIME"
+            )
+        if not is_number(given[0]) or not math.isfinite(given[0]) or given[0] < 0:
+            raise LimitError(f"the limit {given[0]!r} is not a finite number of 0 or more")
+        for name, least in (("trials", 1), ("batch", 1), ("images", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and (not is_int(value) or value < least):
+                raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
+        if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
+            raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
+        known = converted_names(self.running.target)
+        unknown = [name for name in self.precisions if name not in known]
+        if unknown or not self.precisions:
+            raise LimitError(
+                f"precision {', '.join(unknown) or 'missing'}: choose from {', '.join(known)}; {INT8} is "
+                "tried for what is on the front"
+            )
 
 
 def _points(result: Result) -> float:

@@ -149,7 +149,8 @@ class Graphs:
         made = draft(subject, plan, images, options, place, tell)
         if running.is_calibrated:
             given = QuantizeOptions(running.target, self.calibration, gate=self.is_gated, threads=self.threads)
-            made = replace(made, manifest=quantize_graphs(made, given, tell).listed(made.manifest))
+            lowered = quantize_graphs(made, given, tell)
+            made = replace(made, manifest=_without(made.graphs, lowered.listed(made.manifest), place))
         write_manifest(made.manifest, place)
 
     def _calibrated(self, candidate: Candidate, progress: Progress) -> Plan:
@@ -160,6 +161,17 @@ class Graphs:
         assert isinstance(settings, GTPConfig)
         exif = self.source.recipe.exif
         return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, exif=exif))
+
+
+def _without(names: Iterable[str], manifest: Manifest, place: Path) -> Manifest:
+    """Remove graphs that nothing needs any more; return the manifest without them."""
+    files = dict(manifest.files)
+    for name in names:
+        data = files.pop(name).external_data
+        for file in filter(None, (name, data)):
+            files.pop(file, None)
+            (place / file).unlink()
+    return replace(manifest, files=files)
 
 
 def manifest_of(subject: Subject) -> Manifest:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.measuring.candidate import DENSE, Running
+from gtp_exporters.measuring.candidate import DENSE, INT8, Running
 from gtp_exporters.measuring.choice import Limit, different
 from gtp_exporters.measuring.plot import DISTANCE, Measure, make_panel
 from gtp_exporters.measuring.result import Result, is_timed
@@ -35,7 +35,7 @@ class Outcome:
         running: how files ran where latency was measured.
         search_images, origin: how many images the search saw, and the folder that they are from.
         trials: how many ended; repeats are none.
-        results: the dense model, the recipe's default, and all trials.
+        results: the dense model, the recipe's default, all trials, and what was on the front in int8.
         front: the timed ones that no other beats in every objective, the fastest first.
         chosen: what keeps the limit best on the search's images, and if possible on those that were held out; None if
             nothing does. It is the dense model where that keeps a latency.
@@ -119,11 +119,16 @@ class Outcome:
 
     @property
     def shown(self) -> list[Result]:
-        """What tables show, the fastest first, with marks: the front, dense, the default, the choice, what beats it."""
+        """What tables show, the fastest first, with marks, and last what a gate refused."""
         extra = (self.dense, self.default, self.chosen, self.better, self.nearest)
         results = different([*self.front, *(one for one in extra if one is not None)])
         marked = [replace(one, name=", ".join([one.name, *self._marks(one)])) for one in results]
-        return sorted(marked, key=lambda one: one.ratio)
+        return [*sorted(marked, key=lambda one: one.ratio), *self.refused]
+
+    @property
+    def refused(self) -> list[Result]:
+        """Plans that were on the front, whose int8 graphs did not pass their gate."""
+        return [one for one in self.results if one.precision == INT8 and not is_timed(one)]
 
     @property
     def shown_validated(self) -> list[Result]:

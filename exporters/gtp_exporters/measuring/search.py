@@ -50,6 +50,10 @@ class Deadline:
         """Whether the time is up."""
         return self._until is not None and time.monotonic() >= self._until
 
+    def share(self, share: float) -> "Deadline":
+        """Return the end of the first part of what is left."""
+        return Deadline(None if self._until is None else share * (self._until - time.monotonic()))
+
     def check(self) -> None:
         """Raise ``TimeUpError`` if the time is up."""
         if self.is_over:

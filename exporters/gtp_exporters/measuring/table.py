@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtp_exporters.measuring.candidate import COMPUTE
+from gtp_exporters.measuring.candidate import COMPUTE, PLAIN
 from gtp_exporters.measuring.comparison import Comparison
 from gtp_exporters.measuring.result import Loss, Result, Timing
 from gtp_models.methods.gtp.config import GTPConfig
@@ -52,8 +52,9 @@ def milliseconds(timing: Timing) -> str:
 
 def described(result: Result) -> str:
     """Return the settings of a result in a line."""
+    precision = "" if result.precision == PLAIN else f", {result.precision}"
     if result.method != "gtp":
-        return result.method
+        return f"{result.method}{precision}"
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in result.settings.items()
     }
@@ -63,7 +64,6 @@ def described(result: Result) -> str:
         removed = f"{result.num_prop[0]} in every layer"
     alpha = f", alpha {config.alpha:g}" if config.axes[2].uses_alpha else ""
     sparsity = f", sparsity {config.sparsity:g}" if config.sparsity < 1 else ""
-    precision = "" if result.precision == "fp32" else f", {result.precision}"
     return f"{config.selection}, {config.graph}, {config.propagation}{alpha}{sparsity}{precision}: {removed}"
 
 
@@ -96,6 +96,7 @@ MS = Column("p50 ms", _of_timing(milliseconds))
 RATIO = Column("ratio", _of_timing(lambda timing: f"{timing.ratio:.3f}"))
 DROP = Column("below dense", _of_loss(drop), _has("top1"))
 SETTINGS = Column("settings", described)
+WHY = Column("not timed", lambda result: result.why, lambda result: bool(result.why))
 COMPARED = (
     NAME,
     Column("budget", _budget),
@@ -114,7 +115,7 @@ COMPARED = (
     ),
     Column("front", lambda result: "*" if result.is_front else ""),
 )
-SEARCHED = (Column("", lambda result: result.name), RATIO, MS, DISTANCE, DROP, MACS, SETTINGS)
+SEARCHED = (Column("", lambda result: result.name), RATIO, MS, DISTANCE, DROP, MACS, SETTINGS, WHY)
 VALIDATED = (Column("", lambda result: result.name), RATIO, MS, DISTANCE, DROP, COMPARED[3])
 WORDS = """\
 *MACs*: share of the dense model's. *top-1*: with its standard error; *below dense*: percentage points below the dense

@@ -2,105 +2,46 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import ExportError, LimitError
 from gtp_exporters.measuring.accuracy import Judge, distance_of, forget_pixels
-from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
-from gtp_exporters.measuring.choice import FINALISTS, Limit, beating, different, finalists, first_that_holds
+from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
+from gtp_exporters.measuring.choice import FINALISTS, TuneOptions, beating, different, finalists, first_that_holds
 from gtp_exporters.measuring.figures_key import figures_key
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, front, is_timed
-from gtp_exporters.measuring.search import TASK, Deadline, Search, Timer, TimeUpError
+from gtp_exporters.measuring.search import GRAPH_IMAGES, TASK, Deadline, Search, Timer, TimeUpError
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, remove, working
+from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_exporters.subject import calibrate_on
 from gtp_models.methods import make_settings
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.settings import is_int, is_number
 from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
-from gtp_runtime.errors import NoClassesError
+from gtp_runtime.errors import BackendMissingError, DeviceError, ImageError, NoClassesError
 from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
-from gtp_runtime.precisions import converted_names
 from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.transaction.export import refuse
 
 STORE = "tune.jsonl"
 DEFAULT = "the recipe's default"
-SECONDS = 2.0  # of timing, for two files together
 ROOM = 0.9  # of a latency budget: a dense model within it needs no search
+SEARCHED = 0.7  # of the time, where int8 is tried afterwards
 
 
 class SearchError(ExportError):
     """A search that tried nothing, so that nothing can be chosen."""
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """Options of a search.
-
-    Attributes:
-        limit: what is wanted: at most so many points of top-1 lost, or at most so many milliseconds.
-        data: a folder of images, one sub-folder a class where known (default: the recipe's own).
-        labels: a file with the class of each image, in place of sub-folders.
-        trials: how many are tried in all, those of earlier processes included; repeats are none.
-        seconds: after which nothing further is tried; None for no end.
-        images: how many images the search sees at most; None for all but those that are held out.
-        precisions: of the graphs that are tried.
-        batch: images per run.
-        running: how float32 files run where latency is measured.
-        timing: seconds of timing for two files.
-        seed: of what Optuna draws, and of the order of the images.
-
-    Raises:
-        LimitError: a value that is not allowed.
-    """
-
-    limit: Limit
-    data: Path | None = None
-    labels: Path | None = None
-    trials: int = 100
-    seconds: float | None = None
-    images: int | None = None
-    precisions: tuple[str, ...] = (PLAIN,)
-    batch: int = 1
-    running: Running = field(default_factory=lambda: Running("onnxruntime"))
-    timing: float = field(default_factory=lambda: SECONDS)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.limit.max_drop, self.limit.latency_ms) if value is not None]
-        if len(given) != 1:
-            raise LimitError(
-                f"{'both' if given else 'neither'} of max_drop and latency_ms given: a search needs one of --max-drop "
-                "POINTS and --latency-budget TIME"
-            )
-        if not is_number(given[0]) or not math.isfinite(given[0]) or given[0] < 0:
-            raise LimitError(f"the limit {given[0]!r} is not a finite number of 0 or more")
-        for name, least in (("trials", 1), ("batch", 1), ("images", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and (not is_int(value) or value < least):
-                raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
-        if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
-            raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
-        known = converted_names(self.running.target)
-        unknown = [name for name in self.precisions if name not in known]
-        if unknown or not self.precisions:
-            raise LimitError(
-                f"precision {', '.join(unknown) or 'missing'}: a search tries {', '.join(known)}; int8 is "
-                "made of its result by gtp-export export --precision int8"
-            )
 
 
 def tune(
@@ -139,12 +80,21 @@ def tune(
         refuse(directory, {entry.name for entry in directory.iterdir()} - {WORK_NAME})
     forget()
     forget_pixels()
+    _check_calibration(recipe, options)
     with working(directory, "tune") as place:
         try:
             source = Source(recipe, weights, seed)
             return _Tuning(source, directory, folder, options, workers or Local(), place, progress).run()
         finally:
             remove(place / "graphs")
+
+
+def _check_calibration(recipe: Recipe, options: TuneOptions) -> None:
+    if options.calib_data is None:
+        return
+    if not options.int8 and not recipe.settings().needs_calibration:
+        raise LimitError("calib_data has no effect: int8 is left out, and no thresholds are calibrated")
+    image_names(options.calib_data)  # fail early
 
 
 @dataclass
@@ -162,21 +112,28 @@ class _Tuning:
     def run(self) -> Outcome:
         """Search, choose, validate, and write."""
         options = self.options
-        self.deadline = Deadline(options.seconds)
+        self.deadline, self.notes = Deadline(options.seconds), list[str]()
         self.progress(f"building {self.source.recipe.timm}")
         remove(self.place / "graphs")  # of a search that was killed
-        self.graphs = Graphs(self.source, self.place / "graphs")
+        threads = int(options.running.options.get("threads", 1))
+        self.graphs = Graphs(
+            self.source, self.place / "graphs", options.calib_data, threads, is_gated=True, progress=self.progress
+        )
         if not self.graphs.subject.classes:
             raise NoClassesError(
                 f"{self.source.recipe.name} outputs features, and a search is of classes: tune another"
             )
         search = self._search()
+        lowered: list[Result] = []
         if not self._is_dense_enough():
+            is_int8 = self._tries_int8(search.results[0])
             self.progress(TASK, 0.0)
-            search.run(options.trials, self.deadline, self.progress)
+            deadline = self.deadline.share(SEARCHED) if is_int8 else self.deadline
+            search.run(options.trials, deadline, self.progress)
             if not search.trials:
                 raise SearchError(self._untried())
-        outcome = self._finish(search)
+            lowered = self._in_int8(search.results) if is_int8 else []
+        outcome = self._finish(search, lowered)
         self.progress("writing the page and the recipe")
         write_outcome(outcome)
         return outcome
@@ -220,6 +177,59 @@ class _Tuning:
             assert result.timing is not None
             self.timer.learn(self._of(result), result.timing)
         return search
+
+    def _tries_int8(self, dense: Result) -> bool:
+        """Whether plans are tried in int8: the dense model first, so that a fault of the images ends no long search."""
+        if not self.options.int8 or self.deadline.is_over:
+            return False
+        if self.graphs.calibration is None:
+            self.notes.append(f"{INT8} is not tried: no images to calibrate it on; give --calib-data DIR")
+            return False
+        try:
+            self._quantized(dense)
+        except (LimitError, ImageError, BackendMissingError, DeviceError) as error:
+            if self.options.calib_data is not None and not isinstance(error, BackendMissingError | DeviceError):
+                raise
+            self.notes.append(f"{INT8} is not tried: {error}")
+            return False
+        return True
+
+    def _in_int8(self, results: Sequence[Result]) -> list[Result]:
+        """Return each plan on the front in int8, those that keep the limit first, as far as the time allows."""
+        best = front(results)
+        plans = {_lowered(one).identity: one for one in [*self.options.limit.ranked(best), *best]}
+        tried: list[Result] = []
+        for one in plans.values():
+            if self.deadline.is_over and self.store.results(_kept_name(one)) is None:
+                continue
+            tried.append(self._quantized(one))
+        if len(tried) < len(plans):
+            self.notes.append(
+                f"the time was up before {len(plans) - len(tried)} of the {len(plans)} plans on the front were tried "
+                f"in {INT8}: the same command with more time resumes"
+            )
+        return tried
+
+    def _quantized(self, result: Result) -> Result:
+        """Return the plan of a result in int8: timed and judged on the images of the search, or why it is refused."""
+        kept = self.store.results(_kept_name(result))
+        if kept is None:
+            kept = [self._measured(self._of(_lowered(result)))]
+            self.store.keep_results(_kept_name(result), kept)
+        return kept[0]
+
+    def _measured(self, candidate: Candidate) -> Result:
+        self.progress(f"quantising {candidate.label}")
+        result = Result.of(candidate)
+        try:
+            self.graphs.graph(candidate)
+        except QuantizationFailedError as error:
+            missed = dict.fromkeys(problem for report in error.reports for problem in report.problems)
+            return replace(result, why=f"refused by the gate of {INT8}: {'; '.join(missed)}")
+        self.timer.check(candidate)
+        part = self.split.search.part(slice(GRAPH_IMAGES))
+        loss = self.timer.losses([candidate], part, self._tell)[0]
+        return replace(result, timing=self.timer.time(candidate), loss=loss)
 
     def _untried(self) -> str:
         return (
@@ -273,10 +283,10 @@ class _Tuning:
         self.store.keep_results(DEFAULT, results)
         return results
 
-    def _finish(self, search: Search) -> Outcome:
+    def _finish(self, search: Search, lowered: Sequence[Result]) -> Outcome:
         """Time the best again in turn, choose, and validate the choice; what is chosen is never slower than dense."""
         options, limit = self.options, self.options.limit
-        results = self._timed_again(search)
+        results = self._timed_again([*search.results, *lowered])
         dense, default = results[:2]
         last = [one for one in results if one.identity in self.finals]
         choices, betters = limit.ranked(last), beating(last, default)
@@ -304,17 +314,18 @@ class _Tuning:
             notes=[*self.notes, *notes_of([dense, *(one for one in timed if one.identity in self.finals)], limit)],
         )
 
-    def _timed_again(self, search: Search) -> list[Result]:
+    def _timed_again(self, results: Sequence[Result]) -> list[Result]:
         """Return the results with new timings of dense and the best, which are exported again where they have to be."""
         most = 1 if self.deadline.is_over else FINALISTS
-        best = finalists(search.results, self.options.limit, search.results[1], most)
-        reduced = different(one for one in best if one.method != DENSE)
+        dense, default = results[:2]
+        best = finalists(results, self.options.limit, default, most)
+        others = different(one for one in best if not _is_dense(one))
         self.progress("timing the best again, in turn with dense")
-        timings = self.timer.time_all([self._of(one) for one in reduced])
-        again = {one.identity: timing for one, timing in zip(reduced, timings, strict=True)}
-        again[search.results[0].identity] = _dense_timing(timings[0])
+        timings = self.timer.time_all([self._of(one) for one in others])
+        again = {one.identity: timing for one, timing in zip(others, timings, strict=True)}
+        again[dense.identity] = _dense_timing(timings[0])
         self.finals = set(again)
-        return [replace(one, timing=again.get(one.identity, one.timing)) for one in search.results]
+        return [replace(one, timing=again.get(one.identity, one.timing)) for one in results]
 
     def _proven(self, result: Result) -> Result:
         """Return a result as it is on the images that were held out."""
@@ -327,11 +338,11 @@ class _Tuning:
         if not new:
             return
         self.progress("validating on images that the search never saw")
-        reduced = [self._of(one) for one in new if one.method != DENSE] or [self.default]
-        losses = self.timer.losses(reduced, self.split.held_out, self._tell)
-        timings = self.timer.time_all(reduced)
+        others = [self._of(one) for one in new if not _is_dense(one)] or [self.default]
+        losses = self.timer.losses(others, self.split.held_out, self._tell)
+        timings = self.timer.time_all(others)
         dense = _nothing_lost(losses[0]), _dense_timing(timings[0])
-        measured = dict(zip((candidate.name for candidate in reduced), zip(losses, timings, strict=True), strict=True))
+        measured = dict(zip((candidate.name for candidate in others), zip(losses, timings, strict=True), strict=True))
         for one in new:
             loss, timing = measured.get(one.name, dense)
             self.proven[one.identity] = replace(one, loss=loss, timing=timing)
@@ -344,6 +355,21 @@ class _Tuning:
         """Return the recipe with the weights that were used, so that an export of it needs no --weights."""
         built = self.graphs.subject.built
         return replace(self.source.recipe, weights=built.path) if built.source == "file" else self.source.recipe
+
+
+def _is_dense(result: Result) -> bool:
+    """Whether it is the model that all are timed beside."""
+    return result.method == DENSE and result.precision == PLAIN
+
+
+def _lowered(result: Result) -> Result:
+    """Return what a plan is called in int8."""
+    return replace(result, name=f"{result.name}, {INT8}", precision=INT8)
+
+
+def _kept_name(result: Result) -> str:
+    """The name under which a store keeps the plan of a result in int8."""
+    return f"{INT8} of {result.name}"
 
 
 def _dense_timing(beside: Timing) -> Timing:

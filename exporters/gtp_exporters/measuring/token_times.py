@@ -22,8 +22,7 @@ from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject
 from gtp_models.errors import ConfigError
-from gtp_models.fitting.costs import TimeCosts
-from gtp_models.fitting.space import tile_for
+from gtp_models.fitting.space import TimeCosts, tile_for
 from gtp_models.methods import make_settings
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.plan import Plan, make_plan, model_shape, token_counts

@@ -9,7 +9,7 @@ from gtp_exporters.report.drawing import HEIGHT, WIDTH, Axis, Mark, Panel, draw
 from gtp_runtime.manifest import CurveInfo, FittingInfo, Manifest
 
 LINES = (0.25, 0.5, 0.75)  # quantiles of the amounts that were measured: one line for each
-LEAST = 1e-12  # a distance that counts as none, as in ``gtp_models.fitting.curves``
+LEAST = 1e-12  # a distance that counts as none, as in ``gtp_models.fitting.search``
 UNITS = {"divergence": "divergence, nats", "squared_error": "squared error, share"}
 
 

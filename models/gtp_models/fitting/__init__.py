@@ -2,14 +2,14 @@
 
 1. The dense model runs once; the states before each layer are kept, so that later only the layers behind the first
    step run (``suffix``).
-2. For each layer the distance from the dense model is measured when tokens leave in it alone (``curves``).
+2. For each layer the distance from the dense model is measured when tokens leave in it alone (``search``).
 3. The curves predict the distance of any schedule of the budget (``space``); the best predictions are measured on
    other images, and improved there step by step: a step in another layer, tokens from one step to another.
 4. The best few and the schedule that the settings ask for are measured on all images.
 """
 
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,10 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtp_models.errors import ConfigError
-from gtp_models.fitting.curves import Curve
-from gtp_models.fitting.distances import Distance, distance_for
-from gtp_models.fitting.judging import Judge
-from gtp_models.fitting.search import Search
+from gtp_models.fitting.distances import Distance, Judge, distance_for
+from gtp_models.fitting.search import Curve, Search
 from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.gtp.config import PRESETS
@@ -61,11 +59,6 @@ class FittedSchedule:
     seed: int
     runs: int
     curves: tuple[Curve, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON values, without the settings."""
-        record = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "settings"}
-        return record | {"num_prop": self.settings.num_prop, "curves": [asdict(curve) for curve in self.curves]}
 
 
 def fit_schedule(model: Any, settings: Settings, images: Float[Tensor, "n 3 height width"], **options: Any) -> Settings:

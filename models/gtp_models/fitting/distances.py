@@ -1,31 +1,36 @@
-"""How far a reduced model's output is from the dense model's, for each image."""
+"""How far schedules are from the dense model: distances of outputs, and a judge that measures each chunk once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.heads import projects
+from gtp_models.schedules import Amounts
+from gtp_runtime import measures
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of the dense and the reduced output of (B, …) images: (B,)
+CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first chunks to be given up
 
 
 def divergence(dense: Float[Tensor, "b classes"], reduced: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
     """Return the Kullback-Leibler divergence of the dense to the reduced class probabilities, in nats; from logits."""
-    log_dense, log_reduced = (logits.double().log_softmax(-1) for logits in (dense, reduced))
-    return (log_dense.exp() * (log_dense - log_reduced)).sum(-1).clamp(min=0)  # rounding alone falls below
+    return _divergence(dense, reduced, "softmax")
 
 
 def divergence_by_class(dense: Float[Tensor, "b classes"], reduced: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
     """Return the divergence of the dense to the reduced probabilities of each class apart, summed, in nats; from logits
     of a model of one or several labels (sigmoid).
     """
-    yes, no = dense.double().sigmoid(), (-dense.double()).sigmoid()
-    apart = yes * (logsigmoid(dense.double()) - logsigmoid(reduced.double()))
-    apart += no * (logsigmoid(-dense.double()) - logsigmoid(-reduced.double()))
-    return apart.sum(-1).clamp(min=0)
+    return _divergence(dense, reduced, "sigmoid")
+
+
+def _divergence(dense: Tensor, reduced: Tensor, activation: str) -> Tensor:
+    expected, actual = (logits.detach().cpu().numpy() for logits in (dense, reduced))
+    return torch.from_numpy(measures.divergence(expected, actual, activation)).clamp(min=0)  # rounding falls below
 
 
 def squared_error(dense: Float[Tensor, "b ..."], reduced: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
@@ -41,3 +46,55 @@ def distance_for(model: Any, output: Tensor) -> Distance:
     config = getattr(model, "pretrained_cfg", None) or {}
     name = ".".join(part for part in (config.get("architecture"), config.get("tag")) if part)
     return divergence if logits and not (name and projects(model, name)) else squared_error
+
+
+class Judge:
+    """Distances of schedules from the dense model.
+
+    Args:
+        runner: the model and its images.
+        dense: the dense model's output for every chunk.
+        distance: of outputs.
+    """
+
+    def __init__(self, runner: SuffixRunner, dense: Sequence[Tensor], distance: Distance) -> None:
+        self.runner, self.dense, self.distance = runner, dense, distance
+        self.runs = 0  # of a schedule on a chunk
+        self.compared = 0  # schedules with another one
+        self._scores: dict[tuple[Amounts, int], Tensor] = {}
+
+    def scores(self, num_prop: Amounts, chunks: Sequence[int]) -> Float[Tensor, " images"]:
+        """Return the distance of every image of some chunks."""
+        return torch.cat([self._chunk(num_prop, chunk) for chunk in chunks])
+
+    def keep(self, num_prop: Amounts, chunks: Sequence[int]) -> None:
+        """Store the states of a schedule, from which schedules beside it start."""
+        for chunk in chunks:
+            self.runner.run(num_prop, chunk, keep=True)
+
+    def forget(self, num_prop: Amounts) -> None:
+        """Drop these states."""
+        self.runner.forget(num_prop)
+
+    def mean(self, num_prop: Amounts, chunks: Sequence[int]) -> float:
+        """Return the mean distance over some chunks."""
+        return self.scores(num_prop, chunks).mean().item()
+
+    def beats(self, num_prop: Amounts, factor: float, other: Amounts, chunks: Sequence[int]) -> bool:
+        """Whether a schedule's mean distance times a factor is below another's; far behind, it is given up early."""
+        self.compared += 1
+        rivals = self.scores(other, chunks)
+        behind = torch.zeros(0, dtype=rivals.dtype)
+        for chunk in chunks:
+            scores = factor * self._chunk(num_prop, chunk)
+            behind = torch.cat([behind, scores - rivals[len(behind) : len(behind) + len(scores)]])
+            if len(behind) > 1 and behind.mean() > CERTAIN * behind.std() / len(behind) ** 0.5:
+                return False
+        return bool(behind.mean() < 0)
+
+    def _chunk(self, num_prop: Amounts, chunk: int) -> Tensor:
+        if (num_prop, chunk) not in self._scores:
+            output = self.runner.run(num_prop, chunk)
+            self._scores[num_prop, chunk] = self.distance(self.dense[chunk], output).double().cpu()
+            self.runs += 1
+        return self._scores[num_prop, chunk]

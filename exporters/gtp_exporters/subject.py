@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -33,8 +34,12 @@ CHUNK = 8
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}
 
 
-def preprocessing_of(model: Any, exif: bool = False) -> Preprocessing:
-    """Return the preprocessing of a timm model, at the image size it was made with; ``exif`` is its setting.
+def preprocessing_of(model: Any, switches: Mapping[str, Any] = MappingProxyType({})) -> Preprocessing:
+    """Return the preprocessing of a timm model, at the image size it was made with.
+
+    Args:
+        model: a timm model.
+        switches: ``exif`` and ``antialias``, where they are not the defaults (``Recipe.switches``).
 
     Raises:
         ConfigError: the recipe's ``preprocessing`` holds something that is none.
@@ -42,7 +47,7 @@ def preprocessing_of(model: Any, exif: bool = False) -> Preprocessing:
     try:
         config = resolve_model_data_config(model)
         made = to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
-        return replace(made, exif=exif)
+        return replace(made, **switches)
     except (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, ManifestError) as error:
         reason = one_line(error).removesuffix(": export again")
         raise ConfigError(f"the model's preprocessing cannot be used ({reason}): mend it in the recipe") from error
@@ -116,7 +121,7 @@ def describe(built: BuiltModel, options: ExportOptions) -> Subject:
         raise ConfigError("--class-order (class_order) has no effect, as the output is features: leave it out")
     (labels, label_ids), unnamed = names_of(built, classes)
     notes = (*built.notes, *filter(None, (note, unnamed)))
-    return Subject(built, preprocessing_of(built.model, built.recipe.exif), classes, labels, label_ids, notes)
+    return Subject(built, preprocessing_of(built.model, built.recipe.switches), classes, labels, label_ids, notes)
 
 
 def _check_channels(model: Any, name: str) -> None:
@@ -176,15 +181,20 @@ def calibrated(
             )
         return settings
     recipe = subject.built.recipe
-    return calibrate_on(subject.model, settings, folder or recipe.calibration, progress, exif=recipe.exif)
+    return calibrate_on(subject.model, settings, folder or recipe.calibration, progress, switches=recipe.switches)
 
 
 def calibrate_on(
-    model: Any, config: GTPConfig, folder: Path | None, progress: Progress = quiet, *, exif: bool = False
+    model: Any,
+    config: GTPConfig,
+    folder: Path | None,
+    progress: Progress = quiet,
+    *,
+    switches: Mapping[str, Any] = MappingProxyType({}),
 ) -> GTPConfig:
     """Return the settings with z or moves measured on the images of a folder, at most ``LIMIT`` spread over it.
 
-    ``exif`` says whether they are turned by their EXIF orientation.
+    ``switches`` are those of ``preprocessing_of``.
 
     Raises:
         ConfigError: no folder, or nothing to calibrate.
@@ -196,7 +206,7 @@ def calibrate_on(
             f"{what} needs calibration images: give --calib-data DIR, a folder of a few dozen like those that the "
             "model will see"
         )
-    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model, exif)
+    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model, switches)
 
     def batch(start: int) -> torch.Tensor:
         progress("running calibration images", start / len(paths))

@@ -42,7 +42,7 @@ def calibrate(
         built = build_model(recipe, weights)
         settings = recipe.settings(preset=preset, sparsity=sparsity, threshold="calibrated")
         assert isinstance(settings, GTPConfig)
-        config = calibrate_on(built.model, settings, data or recipe.calibration, update, exif=recipe.exif)
+        config = calibrate_on(built.model, settings, data or recipe.calibration, update, switches=recipe.switches)
         write_recipe(recipe, config, output)
     for text in recipe.choices(config):
         console.note(f"note: {text}")

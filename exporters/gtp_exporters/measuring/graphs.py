@@ -159,8 +159,8 @@ class Graphs:
         if not settings.needs_calibration:
             return candidate.plan
         assert isinstance(settings, GTPConfig)
-        exif = self.source.recipe.exif
-        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, exif=exif))
+        switches = self.source.recipe.switches
+        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, switches=switches))
 
 
 def _without(names: Iterable[str], manifest: Manifest, place: Path) -> Manifest:

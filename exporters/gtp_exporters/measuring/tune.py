@@ -150,8 +150,10 @@ class _Tuning:
         settings = self.source.recipe.settings()
         if settings.needs_calibration:
             assert isinstance(settings, GTPConfig)
-            exif = self.graphs.source.recipe.exif
-            settings = calibrate_on(self.graphs.model, settings, self.graphs.calibration, self.progress, exif=exif)
+            switches = self.graphs.source.recipe.switches
+            settings = calibrate_on(
+                self.graphs.model, settings, self.graphs.calibration, self.progress, switches=switches
+            )
         source = replace(self.source, sha256=subject.built.sha256)
         question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         distance = distance_of(subject.output, activation=subject.activation)

@@ -8,6 +8,7 @@ from gtp_runtime.text import one_line
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
+SWITCHES = ("exif", "antialias")  # which timm's configuration does not have
 SMALLEST_CROP, LARGEST_CROP = 0.1, 2.0  # timm's are from 0.875 to 1.15
 
 
@@ -78,5 +79,5 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "interpolation": _one_of(INTERPOLATIONS),
     "input_size": _input_size,
     "num_classes": _classes,
-    "exif": _switch,
+    **dict.fromkeys(SWITCHES, _switch),
 }

@@ -98,7 +98,10 @@ def classes_of_folders(
     """
     check_order(order)
     paths = {_folder(name) for name in names}
-    levels = {TIMM: {path: _last(path) for path in paths}, TORCHVISION: {path: _first(path) for path in paths}}
+    levels: dict[str, dict[bytes, str]] = {
+        TIMM: {path: _last(path) for path in paths},
+        TORCHVISION: {path: _first(path) for path in paths},
+    }
     order = order or known.order
     if order is not None:
         return _in_order(folder, levels[order], known, order)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from gtp_runtime.errors import ImageError, ManifestError
 from gtp_runtime.images.decoding import LARGEST, ImageLike, open_image
+from gtp_runtime.images.resizing import METHODS, resize_plain
 
 RESIZE_MODES = ("shortest", "cover", "contain", "squash")
 INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
@@ -21,10 +22,9 @@ class Preprocessing:
     """The preprocessing of an image, for any programming language; sizes are [height, width] in pixels.
 
     1. decode to 8-bit RGB (``gtp_runtime.images.decoding`` describes every image mode), turned as its camera says if
-    ``exif``; 2. resize to ``resize``
-    according to ``resize_mode``, with ``interpolation`` (antialiased, as in Pillow); 3. pad with ``fill`` if the image
-    is smaller than ``crop``, and take a centre crop; 4. ``(value / 255 - mean) / std`` for each channel, as float32 in
-    (channel, row, column) order.
+    ``exif``; 2. resize to ``resize`` according to ``resize_mode``, with ``interpolation``, antialiased as in Pillow
+    unless ``antialias`` is false; 3. pad with ``fill`` if the image is smaller than ``crop``, and take a centre crop;
+    4. ``(value / 255 - mean) / std`` for each channel, as float32 in (channel, row, column) order.
 
     Attributes:
         resize: the target size of the resize.
@@ -36,6 +36,8 @@ class Preprocessing:
         fill: RGB colour 0..255 around an image that is smaller than the crop.
         color_order: always "RGB".
         exif: whether images are turned by their EXIF orientation, which timm's evaluation ignores.
+        antialias: whether the filter of the resize widens as images shrink, as timm's, torchvision's and Pillow's do.
+            False is OpenCV's ``cv2.resize`` (``gtp_runtime.images.resizing``), bilinear or bicubic.
 
     Raises:
         ManifestError: an invalid value: a mean that is not finite, a std of 0, an unknown name.
@@ -50,6 +52,7 @@ class Preprocessing:
     fill: list[int]
     color_order: str = "RGB"
     exif: bool = False
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         _check(asdict(self))
@@ -71,9 +74,14 @@ class Preprocessing:
         picture = open_image(image, exif=self.exif if exif is None else exif)
         size = self._resized(picture.width, picture.height)
         _check_work(picture.size, size)
-        if size != picture.size:
-            picture = picture.resize(size, Image.Resampling[self.interpolation.upper()])
-        return self._cropped(np.asarray(picture))
+        return self._cropped(self._resize(picture, size))
+
+    def _resize(self, picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+        if size == picture.size:
+            return np.asarray(picture)
+        if not self.antialias:
+            return resize_plain(np.asarray(picture), size, self.interpolation)
+        return np.asarray(picture.resize(size, Image.Resampling[self.interpolation.upper()]))
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
         """Turn (..., H, W, 3) uint8 pixels into (..., 3, H, W) float32."""
@@ -134,14 +142,19 @@ def _check(values: Mapping[str, Any]) -> None:
         found = values[name]
         if not isinstance(found, list | tuple) or len(found) != count or not all(fits(value) for value in found):
             raise ManifestError(f"preprocessing.{name} is {found!r:.60}, not {expected}: export again")
-    if not isinstance(values["exif"], bool):
-        raise ManifestError(f"preprocessing.exif is {values['exif']!r:.60}, not true or false: export again")
+    for name in ("exif", "antialias"):
+        if not isinstance(values[name], bool):
+            raise ManifestError(f"preprocessing.{name} is {values[name]!r:.60}, not true or false: export again")
     words = (("resize_mode", RESIZE_MODES), ("interpolation", INTERPOLATIONS), ("color_order", ("RGB",)))
     for name, known in words:
         if values[name] not in known:
             raise ManifestError(
                 f"preprocessing.{name} is {values[name]!r:.60}, not one of {', '.join(known)}: export again"
             )
+    if not values["antialias"] and values["interpolation"] not in METHODS:
+        raise ManifestError(
+            f"preprocessing.antialias false is for {' and '.join(METHODS)}, not {values['interpolation']}: export again"
+        )
 
 
 def _is_whole(value: Any) -> bool:

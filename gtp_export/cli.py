@@ -26,7 +26,7 @@ ENTRIES = {entry.name: entry for entry in COMMANDS}
 def command(name: str) -> Any:
     """Return a command of ``COMMANDS``, with the options that all commands have."""
     entry = ENTRIES[name]
-    function = getattr(import_module(f"gtp_export.commands.{entry.module}"), entry.module)
+    function = getattr(import_module(f"gtp_export.commands.{entry.module}"), entry.function)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["-h", "--help"]}
     example = f"Example: gtp-export {entry.example}"

@@ -18,9 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gtp_runtime.errors import RandomWeightsWarning
-from gtp_runtime.log_json import JsonHandler, write_line
-from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.text import visible
+from gtp_runtime.messages import JsonHandler, Progress, quiet, visible, write_line
 
 if TYPE_CHECKING:
     from rich.progress import Task

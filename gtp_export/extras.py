@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gtp_runtime.backends import BACKENDS
-from gtp_runtime.deploy.keys import EXTRA as SIGN
+from gtp_runtime.deploy.signing import EXTRA as SIGN
 from gtp_runtime.errors import GTPRuntimeError
 from gtp_runtime.extras import Extra
 from gtp_runtime.fleet.cluster import EXTRA as RAY

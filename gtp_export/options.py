@@ -12,7 +12,7 @@ from gtp_export import values
 from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
 from gtp_models.schedules import KINDS
 from gtp_runtime.images.class_folders import ORDERS
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 
 MODEL_HELP = (
     "A recipe (gtp-export models), timm:NAME, a recipe file, a directory that transformers or timm saved, or "

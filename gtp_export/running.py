@@ -17,8 +17,8 @@ from gtp_runtime.backends.onnxruntime import Provider as Providers
 from gtp_runtime.backends.openvino import Compute as Computes
 from gtp_runtime.backends.spec import THREADS as THREADS_OPTION
 from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
-from gtp_runtime.text import one_line
 
 if TYPE_CHECKING:
     from gtp_runtime import Model

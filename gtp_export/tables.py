@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
 from gtp_runtime.images.class_folders import folder_words
+from gtp_runtime.messages import number, percent
 from gtp_runtime.parity import details, headline
-from gtp_runtime.text import number, percent
 
 if TYPE_CHECKING:
     from gtp_exporters import QuantizationFailedError

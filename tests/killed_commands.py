@@ -32,8 +32,15 @@ from gtp_models import GTPConfig, load_recipe
 from gtp_models.recipes import write_recipe
 from gtp_runtime import read_manifest
 from gtp_runtime.backends.tensorrt import TensorRTBackend
-from gtp_runtime.deploy.keys import PrivateKey, read_private_key, read_public_key, write_key_pair
-from gtp_runtime.deploy.signing import Trust, sign, verify
+from gtp_runtime.deploy.signing import (
+    PrivateKey,
+    Trust,
+    read_private_key,
+    read_public_key,
+    sign,
+    verify,
+    write_key_pair,
+)
 from gtp_runtime.errors import KeyFileError
 from gtp_runtime.manifest import EngineInfo, check_file
 from gtp_runtime.model import record

@@ -23,8 +23,7 @@ import gtp_runtime
 from gtp_runtime import __main__ as runtime_command
 from gtp_runtime import install, read_manifest, rollback
 from gtp_runtime.deploy import store
-from gtp_runtime.deploy.keys import read_private_key, write_key_pair
-from gtp_runtime.deploy.signing import sign
+from gtp_runtime.deploy.signing import read_private_key, sign, write_key_pair
 from gtp_runtime.errors import BudgetMissedError, InputError, InstallError, ManifestError, SelfTestError, SignatureError
 from gtp_runtime.manifest import file_sha256, write_manifest
 

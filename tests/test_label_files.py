@@ -12,7 +12,7 @@ from gtp_runtime import Manifest, find_image_set, read_manifest
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images import labels as image_labels
 from gtp_runtime.images.labels import ILSVRC, META
-from gtp_runtime.text import is_text
+from gtp_runtime.messages import is_text
 
 NAMES = ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
 IDS = ["n03", "n02", "n01"]

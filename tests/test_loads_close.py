@@ -18,7 +18,7 @@ from gtp_runtime.evaluation import Job
 from gtp_runtime.fleet import Fleet, Timing, fleet_scoring, time_files
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.manifest import read_manifest
-from gtp_runtime.progress import quiet
+from gtp_runtime.messages import quiet
 from gtp_runtime.reference import read_reference
 
 

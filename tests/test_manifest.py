@@ -26,7 +26,7 @@ from gtp_runtime.manifest import (
     twin,
     write_manifest,
 )
-from gtp_runtime.text import is_text
+from gtp_runtime.messages import is_text
 
 GRAPH = b"\x08\x08\x3a\x00"  # an ONNX file: ir_version 8, an empty graph
 MANIFEST = Manifest(

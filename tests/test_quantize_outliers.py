@@ -22,8 +22,8 @@ from gtp_exporters.quantizing.samples import collect
 from gtp_exporters.quantizing.scales import best, unscaled
 from gtp_exporters.quantizing.sensitivity import losses
 from gtp_runtime.measures import divergence
+from gtp_runtime.messages import quiet
 from gtp_runtime.precisions import PRECISIONS
-from gtp_runtime.progress import quiet
 
 LIMITS = PRECISIONS["int8"].gate
 assert LIMITS is not None

@@ -15,8 +15,7 @@ import gtp_runtime
 from gtp_export.console import Verbosity
 from gtp_exporters import ExportOptions, OutputError, build_engine, export
 from gtp_runtime import read_manifest
-from gtp_runtime.deploy.keys import read_private_key, write_key_pair
-from gtp_runtime.deploy.signing import Trust, read_signature, sign, sign_again, verify
+from gtp_runtime.deploy.signing import Trust, read_private_key, read_signature, sign, sign_again, verify, write_key_pair
 from gtp_runtime.errors import InputError, KeyFileError, ManifestError, SignatureError
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import FileEntry, file_sha256, write_manifest

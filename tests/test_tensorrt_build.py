@@ -25,8 +25,8 @@ from gtp_models.methods.apply import apply
 from gtp_runtime.backends.tensorrt.flavor import find_flavor
 from gtp_runtime.errors import BackendMissingError, ManifestError, OutputError
 from gtp_runtime.manifest import read_manifest
+from gtp_runtime.messages import quiet
 from gtp_runtime.precisions import converted_names
-from gtp_runtime.progress import quiet
 
 pytest.importorskip("tensorrt_rtx")
 TARGETS = EngineOptions(targets=("sm86", "sm120"))

@@ -38,7 +38,7 @@ from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.latency import Latency
 from gtp_runtime.manifest import read_manifest
-from gtp_runtime.progress import quiet
+from gtp_runtime.messages import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
 NO_CLASS_TOKEN = replace(SHAPE, num_prefix=0, has_class_token=False)

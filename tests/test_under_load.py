@@ -16,7 +16,7 @@ from artifacts import SEVEN, python
 
 import gtp_runtime
 from gtp_runtime import Model, Stats
-from gtp_runtime.deadline import Deadline
+from gtp_runtime.backends.spec import Deadline
 from gtp_runtime.deploy import watch
 from gtp_runtime.deploy.watch import Watch
 from gtp_runtime.errors import DeadlineError, DeviceError, GTPRuntimeError, InputError

@@ -33,7 +33,7 @@ from gtp_runtime.manifest import (
     file_sha256,
     write_manifest,
 )
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 from gtp_runtime.reference import Reference, write_reference
 
 DENSE_NAME = "dense.onnx"

@@ -21,7 +21,7 @@ from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Costs, is_fitted
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.manifest import CurveInfo, FittingInfo
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 
 MOST = 64  # images, spread over the folder: more only cost time
 OWN = "the recipe's own"

@@ -28,7 +28,7 @@ from gtp_models.weights import BuiltModel
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest, write_manifest
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.transaction.export import staged
 
 

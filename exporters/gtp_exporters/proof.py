@@ -19,8 +19,8 @@ from gtp_runtime.backends.openvino import EXTRA
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.latency import latency_records, measured_by
 from gtp_runtime.manifest import FILE_NAME
+from gtp_runtime.messages import Progress
 from gtp_runtime.parity import compare
-from gtp_runtime.progress import Progress
 from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together

@@ -26,8 +26,7 @@ from gtp_runtime.errors import ManifestError
 from gtp_runtime.images.class_folders import KnownClasses
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.preprocessing import Preprocessing
-from gtp_runtime.progress import Progress, quiet
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import Progress, one_line, quiet
 
 LIMIT = 256  # images, spread over the folder
 CHUNK = 8

@@ -1,7 +1,8 @@
-"""The commands: this table, and a file each, which is imported when its command runs or shows its help.
+"""The commands: this table, and their modules, each imported when a command of it runs or shows its help.
 
 To add a command, write ``gtp_export/commands/NAME.py`` with a function ``NAME``, and add it here. The function's
-parameters are the command's, with typer's annotations; its docstring is the help.
+parameters are the command's, with typer's annotations; its docstring is the help. A few that belong together share a
+module, which their entries name.
 """
 
 from typing import NamedTuple
@@ -16,17 +17,23 @@ MAKE, PROVE, COMPARE, DEPLOY, ABOUT = (
 
 
 class Entry(NamedTuple):
-    """A command: its name, the panel of the help that shows it, what it does in a line, and an example."""
+    """A command: its name, the panel of the help that shows it, what it does in a line, an example, and its module."""
 
     name: str
     panel: str
     summary: str
     example: str
+    shared: str = ""
+
+    @property
+    def function(self) -> str:
+        """The name of its function."""
+        return self.name.replace("-", "_")
 
     @property
     def module(self) -> str:
-        """The name of its module and function."""
-        return self.name.replace("-", "_")
+        """The name of its module: that of its function, unless it shares one."""
+        return self.shared or self.function
 
 
 COMMANDS = (
@@ -43,10 +50,16 @@ COMMANDS = (
     Entry("tune", COMPARE, "Search for settings within a limit.", "tune digits -o build/tuned --max-drop 1"),
     Entry("install", DEPLOY, "Install an export, proven, in one step.", "install build/deit_s /srv/model"),
     Entry("triton", DEPLOY, "Write a repository for Triton.", "triton build/deit_s -o repository"),
-    Entry("keygen", DEPLOY, "Make a key pair that signs exports.", "keygen release"),
-    Entry("sign", DEPLOY, "Sign an export.", "sign build/deit_s --key release.key"),
-    Entry("verify", DEPLOY, "Check a signature, and every file.", "verify build/deit_s --trusted-key release.pub"),
-    Entry("models", ABOUT, "List the recipes.", "models"),
-    Entry("methods", ABOUT, "List methods, and the entries of GTP's axes.", "methods"),
+    Entry("keygen", DEPLOY, "Make a key pair that signs exports.", "keygen release", "signing"),
+    Entry("sign", DEPLOY, "Sign an export.", "sign build/deit_s --key release.key", "signing"),
+    Entry(
+        "verify",
+        DEPLOY,
+        "Check a signature, and every file.",
+        "verify build/deit_s --trusted-key release.pub",
+        "signing",
+    ),
+    Entry("models", ABOUT, "List the recipes.", "models", "listing"),
+    Entry("methods", ABOUT, "List methods, and the entries of GTP's axes.", "methods", "listing"),
     Entry("doctor", ABOUT, "Show what is installed, and what is missing.", "doctor"),
 )

@@ -18,7 +18,7 @@ from gtp_runtime.manifest import twin
 
 if TYPE_CHECKING:
     from gtp_runtime import Footprint, Latency, Model
-    from gtp_runtime.progress import Progress
+    from gtp_runtime.messages import Progress
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 

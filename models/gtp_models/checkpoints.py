@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from gtp_models.errors import WeightsError, WeightsUnavailableError
 from gtp_models.timm_models import REJECTIONS
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import check_regular
-from gtp_runtime.text import one_line
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is no archive, in spite of its name

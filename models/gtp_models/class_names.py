@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gtp_models.errors import ConfigError
 from gtp_models.recipes.reading import IMAGENET
+from gtp_runtime.messages import is_text, one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.text import is_text, one_line
 
 if TYPE_CHECKING:
     from gtp_models.weights import BuiltModel

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from gtp_models.errors import HubUnreachableError, UnknownModelError, WeightsUnavailableError
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 TIMEOUT = 5.0  # seconds
 WEIGHTS = (".safetensors", ".bin")  # of a repository; the first that it has

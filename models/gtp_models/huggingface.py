@@ -16,8 +16,8 @@ from typing import Any
 from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
 from gtp_models.recipes.reading import LOADING
 from gtp_runtime.errors import GTPError
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.text import one_line
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 LARGEST = 1 << 24  # bytes of a JSON file; 20,000 class names take half a megabyte

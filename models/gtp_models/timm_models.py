@@ -9,7 +9,7 @@ from timm.layers import PatchEmbed
 
 import gtp_models.lvvit  # noqa: F401 - registers what timm does not have
 from gtp_models.errors import ConfigError, UnknownModelError, closest
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 # what timm raises of arguments that it cannot use
 REJECTIONS = (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, AttributeError, RuntimeError)

@@ -29,10 +29,9 @@ from gtp_runtime.errors import (
 from gtp_runtime.images.class_folders import ORDERS, folder_words
 from gtp_runtime.latency import measured_by, record_latency
 from gtp_runtime.loading import file_for, load_twin
-from gtp_runtime.log_json import JsonHandler, write_line
 from gtp_runtime.manifest import find_graph
+from gtp_runtime.messages import JsonHandler, percent, visible, write_line
 from gtp_runtime.parity import details, headline
-from gtp_runtime.text import percent, visible
 
 DESCRIPTION = (
     "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."

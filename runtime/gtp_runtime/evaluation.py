@@ -22,10 +22,10 @@ from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally, score
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import ImageSet
 from gtp_runtime.images.labels import find_image_set
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.model import Model
 from gtp_runtime.opening import read_regular
 from gtp_runtime.prediction import count_workers, read_ahead
-from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.transaction import atomic
 
 Inputs = list[np.ndarray]  # one image, preprocessed for each file

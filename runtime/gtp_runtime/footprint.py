@@ -15,7 +15,7 @@ import numpy as np
 
 from gtp_runtime.errors import DeviceError, InputError, RandomWeightsWarning
 from gtp_runtime.manifest import find_graph, read_manifest
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 STARTS = 3
 RUNS = 3  # after the first answer: an engine may take more memory in the second run

@@ -17,7 +17,7 @@ from gtp_runtime.cpus import processor
 from gtp_runtime.errors import InputError
 from gtp_runtime.footprint import Footprint
 from gtp_runtime.manifest import FileEntry
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 
 MIN_RUNS = 10
 WARMUP_SECONDS = 0.2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_runtime.backends import BACKENDS, Attempt, BackendSpec, find_backend, make_options
+from gtp_runtime.backends.spec import check_runnable
 from gtp_runtime.deploy.signing import Trust, verify
 from gtp_runtime.errors import (
     BackendMissingError,
@@ -25,7 +26,6 @@ from gtp_runtime.errors import (
 )
 from gtp_runtime.manifest import Manifest, check_file, find_graph, is_present, read_manifest, twin
 from gtp_runtime.model import Model
-from gtp_runtime.tensors import check_runnable
 
 MOST_LINKS = 40  # that follow each other, as in Linux
 UNUSABLE = (BackendMissingError, DeviceError, EngineMismatchError)  # a damaged file is no reason to take another

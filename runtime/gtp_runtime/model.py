@@ -14,12 +14,13 @@ import numpy as np
 
 from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
-from gtp_runtime.deadline import Deadline
+from gtp_runtime.backends.spec import Deadline
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.deploy.watch import Stats, Watch
 from gtp_runtime.errors import DeadlineError, GTPRuntimeError, InputError, ManifestError, NoClassesError, SelfTestError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.prediction import (
     Answer,
     Prediction,
@@ -30,7 +31,6 @@ from gtp_runtime.prediction import (
     count_workers,
     predict_each,
 )
-from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.reference import Reference, check_fits, read_reference
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ import numpy as np
 
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.measures import agree, cosine, divergence, hits
+from gtp_runtime.messages import number, percent
 from gtp_runtime.precisions import PRECISIONS, ParityLimits
-from gtp_runtime.text import number, percent
 
 NO_TRACE = "kept sets were not compared: the file does not output the removed tokens (exported with --no-trace)"
 

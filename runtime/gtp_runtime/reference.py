@@ -18,8 +18,8 @@ import numpy as np
 
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import open_regular
-from gtp_runtime.text import one_line
 from gtp_runtime.transaction.atomic import replacing
 
 LARGEST = 1 << 30  # bytes of all arrays

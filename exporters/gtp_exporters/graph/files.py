@@ -18,8 +18,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gtp_exporters.errors import StaticCheckError
+from gtp_runtime.messages import one_line
 from gtp_runtime.onnx_scan import ScanError, scan
-from gtp_runtime.text import one_line
 
 LARGE = 1 << 20  # bytes; a weight of this size or more is an input of the skeleton
 EXTERNAL_ABOVE = 1 << 30  # bytes; more weights than this go into a file beside the graph (protobuf ends at 2 GiB)

@@ -30,8 +30,8 @@ from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
 from gtp_runtime.measures import divergence
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.prediction import check_answers
-from gtp_runtime.progress import Progress, quiet
 from gtp_runtime.transaction import atomic
 
 KEPT = 1 << 29  # bytes of pixels that a process keeps

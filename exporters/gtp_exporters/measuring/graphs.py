@@ -21,7 +21,7 @@ from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph, write_manifest
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 
 NEW = "new"  # the folder of an export that is not complete
 

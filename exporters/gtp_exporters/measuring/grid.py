@@ -32,7 +32,7 @@ from gtp_runtime.fleet import Fleet
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 
 
 def compare(

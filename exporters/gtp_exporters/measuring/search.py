@@ -24,7 +24,7 @@ from gtp_models.methods.gtp.selections import SELECTIONS
 from gtp_runtime import ImageSet
 from gtp_runtime.accuracy import Tally
 from gtp_runtime.latency import MIN_RUNS
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 
 TASK = "searching"
 PRIOR = 0.02  # weight of what is believed at first, in measurements

@@ -10,7 +10,7 @@ from gtp_exporters.measuring.result import Loss, Result, Timing
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import Footprint
 from gtp_runtime.images.class_folders import folder_words
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 MARKUP = "|[]`*_\\"
 UNKNOWN = "-"

@@ -28,8 +28,8 @@ from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.plan import Plan, make_plan, model_shape, token_counts
 from gtp_models.schedules import Amounts
 from gtp_runtime.manifest import MODEL_NAME
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.precisions import PRECISIONS
-from gtp_runtime.progress import Progress, quiet
 
 SHARES = (0.8, 0.6, 0.4)  # of the tokens: where a block is timed
 BETWEEN = 0.6  # of the tokens: timed beside a tile as well

@@ -31,7 +31,7 @@ from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.transaction.export import refuse
 
 STORE = "tune.jsonl"

@@ -28,8 +28,8 @@ from gtp_exporters.quantizing.scales import shift
 from gtp_exporters.quantizing.sensitivity import LayerLoss, losses
 from gtp_runtime.backends import find_backend
 from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.messages import Progress
 from gtp_runtime.precisions import GateLimits
-from gtp_runtime.progress import Progress
 
 PRECISION = "int8"
 EARLY = 64  # images after which a gate that is sure to fail ends the judging; again after four times as many

@@ -29,7 +29,7 @@ from gtp_runtime.manifest import (
     update_manifest,
     write_manifest,
 )
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.reference import read_reference
 from gtp_runtime.transaction.export import staged
 

@@ -17,7 +17,7 @@ from gtp_exporters.quantizing.quantizer import Source
 from gtp_exporters.quantizing.samples import with_outputs
 from gtp_exporters.quantizing.scales import step_of, weight_rounded
 from gtp_runtime.measures import cosine, divergence
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 
 REACH = 40  # nodes before a layer among which the place with the fewest values to keep is looked for
 Ranges = Mapping[str, tuple[float, float]]

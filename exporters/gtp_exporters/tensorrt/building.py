@@ -15,7 +15,7 @@ from gtp_exporters.graph import files as graphs
 from gtp_exporters.limits import MAX_TOPK
 from gtp_exporters.tensorrt.progress import stoppable, watch
 from gtp_runtime.backends.tensorrt.flavor import Flavor, make_logger
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 from gtp_runtime.transaction.atomic import write_bytes
 
 OPT_LEVELS = range(6)

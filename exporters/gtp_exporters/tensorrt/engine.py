@@ -15,8 +15,7 @@ from gtp_exporters.limits import check_precision
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, inspect_plan
 from gtp_runtime.backends.tensorrt.cuda import describe_device, jetpack
 from gtp_runtime.backends.tensorrt.flavor import Flavor, find_flavor
-from gtp_runtime.deploy.keys import read_private_key
-from gtp_runtime.deploy.signing import Trust, is_signed, sign_again, verify
+from gtp_runtime.deploy.signing import Trust, is_signed, read_private_key, sign_again, verify
 from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import (
     ENGINE_SUFFIX,
@@ -31,7 +30,7 @@ from gtp_runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.transaction.atomic import flush, replacing, restoring
 from gtp_runtime.transaction.lock import held
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 
 
 class Stop:

@@ -25,7 +25,7 @@ from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
 from gtp_models.schedules import Amounts, Costs, is_fitted, most_steps
-from gtp_runtime.progress import Progress, quiet
+from gtp_runtime.messages import Progress, quiet
 
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
 LESS = (0.0, 0.005, 0.01, 0.02, 0.03)  # of the dense cost: to bring the schedule that was asked for within the budget

@@ -19,7 +19,7 @@ from gtp_models.errors import ConfigError
 from gtp_models.fitting.distances import Judge
 from gtp_models.fitting.space import Space, Units, steps_of
 from gtp_models.schedules import CLOSE, Amounts
-from gtp_runtime.progress import Progress
+from gtp_runtime.messages import Progress
 
 PAYS = 0.05  # share of the distance that another step has to save: what its selection costs would buy about as much
 POINTS = (1 / 8, 1 / 4, 1 / 2, 1)  # of what meets the budget in a layer alone: the points of its curve

@@ -8,8 +8,8 @@ from gtp_models.errors import ConfigError, UnknownModelError
 from gtp_models.methods.settings import is_int
 from gtp_models.recipes.preprocessing import problems
 from gtp_runtime.images.class_folders import ORDERS
+from gtp_runtime.messages import is_text, one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.text import is_text, one_line
 
 LARGEST = 1 << 20  # bytes; 20,000 class names take half of it
 DEEPEST = 16  # levels

@@ -9,14 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, check_threads
+from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Deadline, Tensor, check_tensors, check_threads
 from gtp_runtime.cpus import threads_of
-from gtp_runtime.deadline import Deadline
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
-from gtp_runtime.tensors import Tensor, check_tensors
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 EXTRA = Extra("openvino", {"openvino": "openvino"})
 Compute = Literal["fp32", "bf16"]

@@ -2,10 +2,13 @@
 
 A backend is one module or folder of this package that adds a ``BackendSpec`` to ``BACKENDS`` and imports its engine
 only in ``open``. Everything that names backends reads ``BACKENDS``: the options of the command line, their help,
-``doctor`` and the messages.
+``doctor`` and the messages. What all of them share is here too: the deadline of a call, and the check that the tensors
+of a file are those that the manifest says.
 """
 
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
@@ -14,9 +17,9 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 import numpy as np
 
 from gtp_runtime.cpus import machine_cpus
-from gtp_runtime.errors import InputError
+from gtp_runtime.errors import DeadlineError, InputError, ManifestError
 from gtp_runtime.extras import Extra
-from gtp_runtime.manifest import FileEntry
+from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.registry import Registry
 
 THREADS = {  # the metadata of an option that several backends have
@@ -162,3 +165,107 @@ def check_threads(threads: int) -> None:
     cores = machine_cpus()
     if not 0 <= threads <= cores:
         raise InputError(f"threads={threads}: give 1 to {cores} (the cores of this machine), or 0 for all")
+
+
+class Deadline:
+    """The time that a call may take, from now on.
+
+    Args:
+        timeout: seconds, above 0.
+
+    Raises:
+        InputError: an invalid timeout.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if not (number and math.isfinite(timeout) and timeout > 0):
+            raise InputError(f"timeout={timeout!r}: give seconds, above 0, or None")
+        self._timeout, self._end = timeout, time.monotonic() + timeout
+
+    def left(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            DeadlineError: none is left.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.missed()
+        return left
+
+    def missed(self) -> DeadlineError:
+        """Return the error of a call that was stopped."""
+        return DeadlineError(f"the call was stopped after its timeout of {self._timeout:g} s: the next one may be made")
+
+
+Tensor = tuple[str, list[Any], str]  # name, shape, numpy dtype name
+ROLES = ("model", "dense")
+
+
+def check_tensors(path: Path, inputs: Iterable[Tensor], outputs: Iterable[Tensor], entry: FileEntry) -> None:
+    """Check names, shapes and dtypes; their order does not count, for each is looked up by its name.
+
+    Args:
+        path: the file, for the message.
+        inputs, outputs: what the engine found; TensorRT's inputs and outputs may come together as ``inputs``.
+        entry: what the manifest says.
+
+    Raises:
+        ManifestError: they differ; names what does.
+    """
+    found = {name: (shape, dtype) for name, shape, dtype in (*inputs, *outputs)}
+    stated = {spec.name: (spec.shape, spec.dtype) for spec in (*entry.inputs, *entry.outputs)}
+    for name in dict.fromkeys((*found, *stated)):
+        if found.get(name) != stated.get(name):
+            raise ManifestError(
+                f"{path} has {_described(name, found)}, its manifest says {_described(name, stated)}: export again"
+            )
+
+
+def _described(name: str, tensors: dict[str, tuple[list[Any], str]]) -> str:
+    if name not in tensors:
+        return f"no tensor {name!r:.60}"
+    shape, dtype = tensors[name]
+    return f"{name!r:.60} {tuple(shape)} {dtype}"
+
+
+def check_runnable(path: Path, manifest: Manifest) -> None:
+    """Check a file's input and output against the preprocessing and the classes.
+
+    Raises:
+        ManifestError: they do not fit; says which.
+    """
+    entry = manifest.entry(path.name)
+    if entry.role not in ROLES:
+        raise ManifestError(f"{path} is no model: its role is {entry.role}")
+    if problem := _input_problem(entry, manifest) or _output_problem(entry, manifest):
+        raise ManifestError(f"the manifest of {path} contradicts itself: {problem}; export again")
+
+
+def _input_problem(entry: FileEntry, manifest: Manifest) -> str:
+    if len(entry.inputs) != 1:
+        return f"{len(entry.inputs)} inputs, and a model takes one"
+    spec, (height, width) = entry.inputs[0], manifest.preprocessing.crop
+    forms = {"float32": [3, height, width], "uint8": [height, width, 3]}
+    if spec.dtype not in forms:
+        return f"an input of {spec.dtype}, and images are float32 or uint8"
+    if len(spec.shape) != 4 or spec.shape[1:] != forms[spec.dtype]:
+        return f"an input of shape {spec.shape}, and images are (B, {', '.join(map(str, forms[spec.dtype]))})"
+    return ""
+
+
+def _output_problem(entry: FileEntry, manifest: Manifest) -> str:
+    if not entry.outputs:
+        return "no output"
+    answers, batch, classes = entry.outputs[0], entry.inputs[0].shape[0], manifest.model.num_classes
+    if len({spec.name for spec in (*entry.inputs, *entry.outputs)}) != 1 + len(entry.outputs):
+        return "tensors of the same name"
+    if answers.dtype != "float32" or len(answers.shape) != 2 or answers.shape[0] != batch:
+        return f"answers {tuple(answers.shape)} {answers.dtype}, and they are ({batch}, classes) float32"
+    if classes and answers.shape[1] != classes:
+        return f"{answers.shape[1]} answers for each image, and {classes} classes"
+    for spec in entry.outputs[1:]:
+        if spec.dtype != "int32" or len(spec.shape) != 2 or spec.shape[0] != batch:
+            return f"output {spec.name} {tuple(spec.shape)} {spec.dtype}, and tokens are ({batch}, tokens) int32"
+    return ""

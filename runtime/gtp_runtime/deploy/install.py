@@ -16,9 +16,9 @@ from gtp_runtime.latency import Latency, benchmark, check_duration, record_laten
 from gtp_runtime.loading import load
 from gtp_runtime.manifest import FILE_NAME, SIGNATURE_NAME, check_file, read_manifest
 from gtp_runtime.manifest.reading import LARGEST
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.opening import open_regular
 from gtp_runtime.parity import Parity
-from gtp_runtime.progress import Progress, quiet
 
 log = logging.getLogger(__name__)
 

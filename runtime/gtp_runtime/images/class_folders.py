@@ -18,7 +18,7 @@ import numpy as np
 
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import SEPARATOR
-from gtp_runtime.text import one_line
+from gtp_runtime.messages import one_line
 
 Order = Literal["timm", "torchvision"]
 ORDERS: tuple[Order, ...] = get_args(Order)

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gtp_runtime.errors import ImageError, InputError
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import open_regular
-from gtp_runtime.text import one_line
 
 LARGEST = 1 << 26  # pixels: 8192 x 8192
 LARGEST_FILE = 1 << 29  # bytes: as many pixels of 8 bytes, stored plainly

@@ -33,8 +33,8 @@ from gtp_runtime.images.class_folders import (
 )
 from gtp_runtime.images.folders import SEPARATOR, SUFFIXES, ImageSet, image_names, packed
 from gtp_runtime.manifest import Manifest
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import check_regular, open_regular
-from gtp_runtime.text import one_line
 
 ILSVRC, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 IMAGE_COLUMNS = ("image", "imageid", "image_id", "file", "filename", "file_name", "path", "name", "id")

@@ -28,8 +28,8 @@ from gtp_runtime.manifest.schema import (
     Name,
     TensorSpec,
 )
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.text import one_line
 from gtp_runtime.transaction import atomic
 from gtp_runtime.transaction.lock import held
 

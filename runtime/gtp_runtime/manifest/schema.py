@@ -12,8 +12,8 @@ from msgspec import Meta, ValidationError, convert
 
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
+from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
-from gtp_runtime.text import one_line
 
 SCHEMA_VERSION = "2.1"
 FILE_NAME = "model.json"

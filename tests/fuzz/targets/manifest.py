@@ -13,7 +13,7 @@ from targets.base import Target, edits, manifest_seed, refused, write
 def read_manifest(content: bytes, folder: Path) -> None:
     from gtp_export.commands.inspect import inspect
     from gtp_runtime import read_manifest as read
-    from gtp_runtime.tensors import check_runnable
+    from gtp_runtime.backends.spec import check_runnable
 
     write(folder, "model.json", content)
     manifest = read(folder)

@@ -13,8 +13,7 @@ from targets.base import MANIFEST, Target, edits, refused, scratch, write
 
 
 def read_signature(content: bytes, folder: Path) -> None:
-    from gtp_runtime.deploy.keys import read_private_key
-    from gtp_runtime.deploy.signing import Trust, verify
+    from gtp_runtime.deploy.signing import Trust, read_private_key, verify
     from gtp_runtime.deploy.signing import read_signature as read
 
     write(folder, "model.sig", content)
@@ -29,7 +28,7 @@ def read_signature(content: bytes, folder: Path) -> None:
 
 
 def signature_seeds() -> list[bytes]:
-    from gtp_runtime.deploy.keys import write_key_pair
+    from gtp_runtime.deploy.signing import write_key_pair
 
     place = scratch() / f"k{os.getpid()}"
     private, public = place.with_suffix(".key"), place.with_suffix(".pub")

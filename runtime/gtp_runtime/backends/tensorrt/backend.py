@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec
+from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec, Tensor, check_tensors
 from gtp_runtime.backends.tensorrt.cuda import Buffers, Cuda, find_cuda
 from gtp_runtime.backends.tensorrt.flavor import Flavor, check_device, check_version, find_flavor, make_logger
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import CACHE_SUFFIX, FileEntry, read_checked
+from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.tensors import Tensor, check_tensors
-from gtp_runtime.text import one_line
 from gtp_runtime.transaction import atomic
 
 log = logging.getLogger(__name__)

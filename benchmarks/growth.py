@@ -33,8 +33,8 @@ from gtp_models import GTPConfig, Recipe, load_recipe, make_plan, make_settings
 from gtp_models.recipes import write_recipe
 from gtp_models.weights import outline
 from gtp_runtime import Footprint, read_manifest
+from gtp_runtime.atomic import write_bytes
 from gtp_runtime.errors import RandomWeightsWarning
-from gtp_runtime.transaction.atomic import write_bytes
 
 ROUNDS = 3
 GTP = "GTP"

@@ -31,8 +31,8 @@ from gtp_exporters.measuring.result import Result
 from gtp_exporters.measuring.store import Store
 from gtp_models import ConfigError, load_recipe
 from gtp_models.weights import outline
+from gtp_runtime.atomic import write_bytes
 from gtp_runtime.errors import RandomWeightsWarning
-from gtp_runtime.transaction.atomic import write_bytes
 
 RESULTS = Path(__file__).parent / "results"
 PATHS = {"data": "DIR", "calib_data": "DIR", "weights": "FILE"}  # whose values a page does not show

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gtp_runtime.transaction.atomic import write_bytes
+from gtp_runtime.atomic import write_bytes
 
 BATCH = 50  # images of an evaluation at a time: their attention maps fit a CPU's caches
 

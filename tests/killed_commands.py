@@ -44,7 +44,7 @@ from gtp_runtime.deploy.signing import (
 from gtp_runtime.errors import KeyFileError
 from gtp_runtime.manifest import EngineInfo, check_file
 from gtp_runtime.model import record
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 TEXTS = ("old", "new", "newest")  # what is there, what a killed command writes, what the next one writes
 MOVING = "moving"  # an export that counts, and that the next one moves to its place

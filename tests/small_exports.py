@@ -14,7 +14,7 @@ from typing import Any
 from steps import counted
 
 from gtp_runtime.errors import OutputError
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 NAMES = ("model.onnx", "dense.onnx", "reference.npz")
 

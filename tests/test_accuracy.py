@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gtp_runtime.accuracy import Accuracy, Tally, score
-from gtp_runtime.measures import standard_error
+from gtp_runtime.accuracy import Accuracy, Tally, score, standard_error
 
 ONE, OTHER = [3.0, 0.0, 0.0, 0.0, 0.0, -9.0], [0.0, 3.0, 0.0, 0.0, 0.0, -9.0]
 LABELS = np.zeros(4, int)

@@ -17,8 +17,7 @@ from gtp_exporters.measuring.gate import judge
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.recipes import load_recipe
 from gtp_runtime import Model, evaluate, load, read_manifest
-from gtp_runtime.accuracy import score
-from gtp_runtime.measures import agree, divergence, probabilities
+from gtp_runtime.accuracy import agree, divergence, probabilities, score
 from gtp_runtime.parity import compare
 from gtp_runtime.precisions import PRECISIONS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gtp_runtime.transaction import atomic
+from gtp_runtime import atomic
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_two_writers_of_one_file(file: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from gtp_runtime.transaction import atomic
+from gtp_runtime import atomic
 with atomic.replacing(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"other")
     print("writing", flush=True)

@@ -96,7 +96,7 @@ import os, sys, time
 from pathlib import Path
 from gtp_export import cli
 from gtp_export.commands import listing
-from gtp_runtime.transaction import atomic
+from gtp_runtime import atomic
 
 def sleep() -> None:
     with atomic.replacing(Path("file")) as temporary:

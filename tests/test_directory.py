@@ -17,7 +17,7 @@ from small_exports import NAMES, names_in, replace, text_of, write
 
 from gtp_runtime import load
 from gtp_runtime.errors import ManifestError, OutputError
-from gtp_runtime.transaction.export import check_place, listed_files, own, staged
+from gtp_runtime.transaction import check_place, listed_files, own, staged
 
 WHOLE = {*NAMES, "model.json"}
 WORK = ".gtp-export"

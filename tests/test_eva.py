@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
-from gtp_models.frame.attention import attend
+from gtp_models.frame.attention import attend, rope_rows
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.eva import PatchedEva
 from gtp_models.frame.patch import is_patched, remove, trace_tokens
-from gtp_models.frame.rotary import rope_rows
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import recording
 from gtp_models.methods.apply import apply

@@ -13,7 +13,7 @@ from PIL import Image
 from gtp_exporters import ExportOptions, LimitError, export
 from gtp_exporters.fitting import MOST, OWN, default_settings, fit_settings, fitting_images
 from gtp_exporters.measuring.token_times import BlockTimes, measure_costs
-from gtp_exporters.report.fitted import plot_fitting
+from gtp_exporters.report.page import plot_fitting
 from gtp_exporters.subject import make_subject
 from gtp_models import ConfigError, GTPConfig, Recipe, Settings, load_recipe, make_plan
 from gtp_models.schedules import check_schedule, is_fitted, most_steps

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gtp_runtime.accuracy import log_softmax
 from gtp_runtime.errors import InputError, ManifestError
-from gtp_runtime.measures import log_softmax
 from gtp_runtime.parity import NO_TRACE, KeptSets, Parity, compare
 from gtp_runtime.precisions import PRECISIONS
 

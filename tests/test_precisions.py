@@ -7,7 +7,7 @@ from onnx_graphs import tiny_graph
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.precision import precision_of, to_precision
-from gtp_exporters.limits import check_precision
+from gtp_exporters.options import check_precision
 from gtp_runtime.precisions import PRECISIONS, TARGETS, Floats, ParityLimits, Precision, converted_names
 
 
@@ -46,7 +46,7 @@ def test_a_calibrated_precision_is_not_converted_to() -> None:
 
 def test_listing_loads_neither_onnx_nor_torch() -> None:
     loaded = "print([name for name in ('onnx', 'onnx_ir', 'torch') if name in sys.modules])"
-    assert python(f"import gtp_exporters.limits, gtp_runtime.precisions; {loaded}").last == "[]"
+    assert python(f"import gtp_exporters.options, gtp_runtime.precisions; {loaded}").last == "[]"
 
 
 @pytest.mark.parametrize(

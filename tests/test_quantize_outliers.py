@@ -21,7 +21,7 @@ from gtp_exporters.quantizing.quantizer import Source, source
 from gtp_exporters.quantizing.samples import collect
 from gtp_exporters.quantizing.scales import best, unscaled
 from gtp_exporters.quantizing.sensitivity import losses
-from gtp_runtime.measures import divergence
+from gtp_runtime.accuracy import divergence
 from gtp_runtime.messages import quiet
 from gtp_runtime.precisions import PRECISIONS
 

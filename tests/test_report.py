@@ -19,7 +19,7 @@ from gtp_runtime import Manifest, Model, read_manifest
 from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import REFERENCE_NAME, file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 MARKUP = '<script>alert("x")</script>&amp;'
 VOID = {"meta", "br", "path", "rect", "use", "image"}

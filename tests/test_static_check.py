@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gtp_exporters.errors import LimitError, StaticCheckError
-from gtp_exporters.graph.check import check_static, infer_shapes
-from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, TENSORRT_OPERATORS, check_limits, check_opset
+from gtp_exporters.graph.check import FORBIDDEN, TENSORRT_OPERATORS, check_static, infer_shapes
+from gtp_exporters.options import MAX_TOPK, check_limits, check_opset
 from gtp_models.methods.baselines import DropSettings
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import ModelShape, Settings

@@ -10,7 +10,7 @@ import pytest
 from artifacts import ROOT
 from onnx import TensorProto, helper
 
-from gtp_runtime import telemetry
+import gtp_runtime
 
 RUN = """
 import os, sys, time
@@ -48,7 +48,7 @@ def run(folder: Path, first: str, **environment: str) -> tuple[str, list[Path]]:
     onnx.save(model, folder / "relu.onnx")
     home = folder / "home"
     home.mkdir()
-    cleared = {"CI", "XDG_CACHE_HOME", *telemetry.OFF, telemetry.SWITCH}
+    cleared = {"CI", "XDG_CACHE_HOME", *gtp_runtime.TELEMETRY_OFF, gtp_runtime.TELEMETRY_SWITCH}
     kept = {name: value for name, value in os.environ.items() if name not in cleared}
     paths = os.pathsep.join(str(ROOT / part) for part in ("", "exporters", "models", "runtime"))
     result = subprocess.run(
@@ -71,16 +71,16 @@ def test_onnx_runtime_writes_nothing_and_a_forked_child_ends(tmp_path: Path, fir
     assert files == []
 
 
-@pytest.mark.parametrize("name", telemetry.OFF)
+@pytest.mark.parametrize("name", gtp_runtime.TELEMETRY_OFF)
 def test_what_the_user_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "user")
-    telemetry.switch_off()
+    gtp_runtime.switch_telemetry_off()
     assert os.environ[name] == "user"
 
 
 def test_the_switch_leaves_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in telemetry.OFF:
+    for name in gtp_runtime.TELEMETRY_OFF:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(telemetry.SWITCH, "1")
-    telemetry.switch_off()
-    assert not telemetry.OFF.keys() & os.environ.keys()
+    monkeypatch.setenv(gtp_runtime.TELEMETRY_SWITCH, "1")
+    gtp_runtime.switch_telemetry_off()
+    assert not gtp_runtime.TELEMETRY_OFF.keys() & os.environ.keys()

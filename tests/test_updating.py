@@ -18,11 +18,10 @@ from gtp_exporters import QuantizeOptions, quantize
 from gtp_exporters.errors import EngineError
 from gtp_exporters.quantizing import run
 from gtp_exporters.tensorrt import engine as engines
-from gtp_runtime import read_manifest
+from gtp_runtime import atomic, read_manifest
 from gtp_runtime.errors import ManifestError, OutputError
 from gtp_runtime.manifest import EngineInfo, Manifest, check_file, update_manifest, write_manifest
-from gtp_runtime.transaction import atomic, lock
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.05)
 
 
 def place_engine(directory: Path, plan: bytes = b"plan", sha256: str | None = None, name: str = "model.engine") -> None:
@@ -121,7 +120,7 @@ def test_a_file_system_without_locks(
     def refused(*arguments: object) -> None:
         raise OSError(9, "Bad file descriptor")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refused)
+    monkeypatch.setattr(atomic.fcntl, "flock", refused)
     with caplog.at_level(logging.DEBUG, "gtp_runtime"):
         update_manifest(digits_copy, lambda old: replace(old, notes=["changed"]))
     assert read_manifest(digits_copy).notes == ["changed"]

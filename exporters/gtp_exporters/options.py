@@ -1,16 +1,24 @@
-"""Options of an export, checked when they are made."""
+"""Options of an export, checked when they are made; and the limits of the runtimes, checked before any work is done.
+
+Sources: ONNX-TensorRT's docs/operators.md; builds with TensorRT-RTX.
+"""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.limits import check_opset, check_precision
 from gtp_models.heads import HEADS
 from gtp_models.methods.settings import is_int, is_number
-from gtp_runtime.precisions import PRECISIONS, TARGETS
+from gtp_runtime.precisions import PRECISIONS, TARGETS, Precision
+
+if TYPE_CHECKING:
+    from gtp_models.plan import Plan
 
 INPUTS = ("float", "uint8")
+MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build
+OPSETS = range(18, 24)
 
 
 @dataclass(frozen=True)
@@ -84,3 +92,51 @@ class ExportOptions:
     def converted(self) -> str:
         """The precision that the export itself writes: a calibrated one starts from float32."""
         return "fp32" if self.calibrated else self.precision
+
+
+def check_limits(plan: "Plan", target: str) -> None:
+    """Check that the target can build the graphs, before anything is traced.
+
+    Args:
+        plan: what happens to the tokens.
+        target: one of ``gtp_runtime.precisions.TARGETS``.
+
+    Raises:
+        LimitError: a layer sorts more values than TensorRT's TopK takes.
+    """
+    if target != "tensorrt":
+        return
+    for index, layer in enumerate(plan.layers):
+        shape = plan.layer_shape(index)
+        size = plan.settings.topk(shape) if layer.num_prop else 0
+        if size > MAX_TOPK:
+            raise LimitError(
+                f"layer {index} sorts {size} values, but TensorRT's TopK takes at most {MAX_TOPK}: "
+                f"{plan.settings.topk_remedy(shape, MAX_TOPK)}, or --target onnxruntime or openvino"
+            )
+
+
+def check_precision(name: str, target: str | None = None) -> Precision:
+    """Return the precision of a name, and check that a target's runtime runs it.
+
+    Raises:
+        LimitError: there is none, or the target does not run it.
+    """
+    if name not in PRECISIONS:
+        raise LimitError(f"precision={name!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+    targets = PRECISIONS[name].targets
+    if target is not None and target not in targets:
+        raise LimitError(
+            f"{target} does not run {name}, {' and '.join(targets)} does: export with --target {targets[0]}"
+        )
+    return PRECISIONS[name]
+
+
+def check_opset(opset: int) -> None:
+    """Check that an opset is supported.
+
+    Raises:
+        LimitError: outside ``OPSETS``.
+    """
+    if opset not in OPSETS:
+        raise LimitError(f"opset {opset} is not supported: use {OPSETS[0]} to {OPSETS[-1]} (20 by default)")

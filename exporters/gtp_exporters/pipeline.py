@@ -11,14 +11,12 @@ from torch import nn
 from gtp_exporters.artifacts import draft
 from gtp_exporters.draft import Draft
 from gtp_exporters.fitting import Fitted, check_fits, default_settings, fit_settings, fitting_images
-from gtp_exporters.in_hand import take
-from gtp_exporters.limits import check_limits
 from gtp_exporters.measuring.token_times import measure_costs
-from gtp_exporters.options import ExportOptions
+from gtp_exporters.options import ExportOptions, check_limits
 from gtp_exporters.proof import Proof, check_proof, prove
 from gtp_exporters.reference import ReferenceImages
 from gtp_exporters.report import add_report
-from gtp_exporters.subject import Subject, calibrated, describe, make_subject, reference_images
+from gtp_exporters.subject import Subject, calibrated, describe, make_subject, reference_images, take
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
@@ -29,7 +27,7 @@ from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import MODEL_NAME, Manifest, read_manifest, write_manifest
 from gtp_runtime.messages import Progress, quiet
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 
 @dataclass(frozen=True)

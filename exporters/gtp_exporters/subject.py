@@ -1,6 +1,11 @@
-"""What is exported: a model with its weights, inputs and outputs, the reference's images, calibrated settings."""
+"""What is exported: a model with its weights, inputs and outputs, the reference's images, calibrated settings.
 
+The model is built from a recipe, or taken (``take``) from a caller that holds a timm model, patched or not.
+"""
+
+import copy
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +19,16 @@ from torch import nn
 
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
+from gtp_models.choosing import choose
 from gtp_models.class_names import names_of
 from gtp_models.errors import ConfigError, UnsupportedModelError
+from gtp_models.frame.patch import check_supported, is_patched, remove
 from gtp_models.heads import gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
-from gtp_models.weights import BuiltModel, build_model
+from gtp_models.weights import BuiltModel, build_model, state_sha256
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.images.class_folders import KnownClasses
 from gtp_runtime.images.folders import find_images, spread
@@ -212,3 +219,37 @@ def calibrate_on(
         return torch.from_numpy(np.stack([preprocessing(path) for path in paths[start : start + CHUNK]]))
 
     return calibrate(model, config, map(batch, range(0, len(paths), CHUNK)))
+
+
+def take(module: nn.Module, head: str) -> tuple[BuiltModel, Settings | None]:
+    """Return a copy of a module as a built model, not patched, and the settings that it was patched with.
+
+    Args:
+        module: a timm model; it stays as it is, and its own ``pretrained_cfg`` says how images are prepared.
+        head: "none" leaves the classifier out.
+
+    Raises:
+        UnsupportedModelError: no timm model, or one that cannot be patched.
+    """
+    config: dict[str, Any] = dict(getattr(module, "pretrained_cfg", None) or {})
+    if not config.get("architecture"):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has no pretrained_cfg of timm: make it with timm.create_model, or give a recipe"
+        )
+    settings = _settings_of(module)
+    model: Any = remove(copy.deepcopy(module).cpu().float().eval())
+    check_supported(model)
+    gtp, why = choose(model)
+    name = ".".join(filter(None, (config["architecture"], config.get("tag"))))
+    recipe = Recipe(re.sub(r"[^A-Za-z0-9_-]+", "_", name), name, name, gtp=gtp, why=why)
+    if head == "none":
+        model.reset_classifier(0)
+        recipe = replace(without_head(recipe), model_args={})
+    return BuiltModel(model, recipe, "file", "a module in memory", state_sha256(model.state_dict())), settings
+
+
+def _settings_of(module: Any) -> Settings | None:
+    if not is_patched(module):
+        return None
+    settings: Settings | None = getattr(module.blocks, "settings", None)
+    return settings

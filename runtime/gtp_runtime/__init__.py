@@ -4,16 +4,37 @@
         model.predict("seven.png")
 
 Importing this package loads nothing else: each name is imported from its module on first use (PEP 562).
+
+It switches the telemetry of dependencies off, unless the user decided. ONNX Runtime from 1.29 on writes a device id to
+the user's cache, asks for a host of its maker within seconds, and its reporting thread makes a forked child hang at its
+end. Ray and huggingface_hub report usage. A variable that is set in the environment already stays as it is;
+``GTP_RUNTIME_TELEMETRY=1`` leaves all of them to their makers' defaults. ONNX Runtime decides when it is imported: an
+application that imports it itself does so after ``gtp_runtime``.
 """
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gtp_runtime import errors as errors
-from gtp_runtime import telemetry
 
-telemetry.switch_off()  # before an engine is imported
+TELEMETRY_SWITCH = "GTP_RUNTIME_TELEMETRY"
+TELEMETRY_OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+def switch_telemetry_off() -> None:
+    """Set the variables that keep dependencies from reporting; it must run before they are imported."""
+    if os.environ.get(TELEMETRY_SWITCH, "0") in ("", "0"):
+        for name, value in TELEMETRY_OFF.items():
+            os.environ.setdefault(name, value)
+
+
+switch_telemetry_off()
 
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from gtp_runtime import atomic
 from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally, score
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import ImageSet
@@ -26,7 +27,6 @@ from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.model import Model
 from gtp_runtime.opening import read_regular
 from gtp_runtime.prediction import count_workers, read_ahead
-from gtp_runtime.transaction import atomic
 
 Inputs = list[np.ndarray]  # one image, preprocessed for each file
 Part = list[tuple[int, "Inputs | ImageError"]]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from gtp_runtime.accuracy import agree, cosine, divergence, hits
 from gtp_runtime.errors import InputError, ManifestError
-from gtp_runtime.measures import agree, cosine, divergence, hits
 from gtp_runtime.messages import number, percent
 from gtp_runtime.precisions import PRECISIONS, ParityLimits
 

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from gtp_runtime.accuracy import probabilities
 from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import AnswerError, ImageError, InputError, RandomWeightsError
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import Manifest
-from gtp_runtime.measures import probabilities
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -16,11 +16,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gtp_runtime.atomic import replacing
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import open_regular
-from gtp_runtime.transaction.atomic import replacing
 
 LARGEST = 1 << 30  # bytes of all arrays
 FREE = 1 << 24  # bytes that any archive may unpack to

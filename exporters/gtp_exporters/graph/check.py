@@ -7,7 +7,26 @@ import onnx_ir as ir
 
 from gtp_exporters.errors import StaticCheckError
 from gtp_exporters.graph.files import restore, skeleton
-from gtp_exporters.limits import FORBIDDEN, MAX_TOPK, OPSETS, OWN_OPERATORS, TENSORRT_OPERATORS
+from gtp_exporters.options import MAX_TOPK, OPSETS
+
+# Sizes or control flow that depend on data, or operators that TensorRT's parser refuses in some form.
+FORBIDDEN = frozenset("Compress GatherND If Loop NonZero Range Scan ScatterElements ScatterND Shape Unique".split())
+
+# Operators beside ONNX's own that a target's runtime has, by domain.
+OWN_OPERATORS = {"onnxruntime": {"com.microsoft": frozenset(["MatMulNBits"])}}
+
+# What TensorRT 10's parser takes, of the operators that Vision Transformers are made of.
+TENSORRT_OPERATORS = frozenset(
+    """
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos
+    CumSum DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity InstanceNormalization
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max MaxPool Mean Min Mul Neg Not
+    Or Pad Pow QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt
+    Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where Xor
+    """.split()
+)
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:

@@ -27,7 +27,7 @@ from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.files import without_unused
 from gtp_exporters.graph.structure import constant_products, deciding_nodes, summing_nodes
-from gtp_exporters.limits import check_precision
+from gtp_exporters.options import check_precision
 from gtp_runtime.precisions import PRECISIONS, Floats, Ranges, SmallWeights
 
 FLOAT = ir.DataType.FLOAT

@@ -24,15 +24,13 @@ from gtp_exporters.measuring.shards import Shard, Split, Workers, rungs
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
-from gtp_runtime import ImageSet, Model, load
-from gtp_runtime.accuracy import Accuracy, Tally, score
+from gtp_runtime import ImageSet, Model, atomic, load
+from gtp_runtime.accuracy import Accuracy, Tally, divergence, score
 from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
-from gtp_runtime.measures import divergence
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.prediction import check_answers
-from gtp_runtime.transaction import atomic
 
 KEPT = 1 << 29  # bytes of pixels that a process keeps
 Read = tuple[np.ndarray, np.ndarray | None, list[str]]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.measures import agree, as_classes, cosine, divergence, hits, log_softmax, standard_error
+from gtp_runtime.accuracy import agree, as_classes, cosine, divergence, hits, log_softmax, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
 

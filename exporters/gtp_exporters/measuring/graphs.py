@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.artifacts import draft
-from gtp_exporters.limits import check_limits
 from gtp_exporters.measuring.candidate import Candidate, Running
-from gtp_exporters.options import ExportOptions
+from gtp_exporters.options import ExportOptions, check_limits
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.run import quantize_graphs
 from gtp_exporters.reference import synthetic_images

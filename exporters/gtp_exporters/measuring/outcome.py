@@ -11,12 +11,11 @@ from gtp_exporters.measuring.choice import Limit, different
 from gtp_exporters.measuring.plot import DISTANCE, Measure, make_panel
 from gtp_exporters.measuring.result import Result, is_timed
 from gtp_exporters.measuring.table import SEARCHED, VALIDATED, cells, noise_note, shown
-from gtp_exporters.report.drawing import draw
-from gtp_exporters.report.environment import make_environment
+from gtp_exporters.report.drawing import draw, make_environment
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.recipes import Recipe, write_recipe
+from gtp_runtime import atomic
 from gtp_runtime.errors import OutputError
-from gtp_runtime.transaction import atomic
 
 FIGURES, PAGE, RECIPE, BETTER = "tune.json", "tune.html", "recipe.yaml", "better.yaml"
 TEMPLATE = "tune.html.jinja"

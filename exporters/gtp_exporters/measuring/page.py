@@ -8,9 +8,9 @@ from pathlib import Path
 from gtp_exporters.measuring.comparison import FORMAT, Comparison
 from gtp_exporters.measuring.plot import plot_comparison
 from gtp_exporters.measuring.table import COMPARED, WORDS, data, markdown, noise_note, plain, shown, title
+from gtp_runtime import atomic
 from gtp_runtime.errors import OutputError
 from gtp_runtime.opening import read_regular
-from gtp_runtime.transaction import atomic
 
 JSON_NAME, PAGE_NAME, PLOT_NAME = "compare.json", "compare.md", "compare.svg"
 NAMES = (PLOT_NAME, PAGE_NAME, JSON_NAME)  # in the order in which they are written

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from gtp_exporters.limits import MAX_TOPK
+from gtp_exporters.options import MAX_TOPK
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.gtp.propagations import PROPAGATIONS
 from gtp_models.methods.gtp.selections import SELECTIONS

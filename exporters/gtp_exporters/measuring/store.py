@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from gtp_exporters.measuring.result import Result
+from gtp_runtime.atomic import held_work
 from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.opening import open_regular
-from gtp_runtime.transaction.export import tidied
-from gtp_runtime.transaction.lock import held_work
+from gtp_runtime.transaction import tidied
 
 FORMAT = "gtp-export results 1"
 LARGEST = 1 << 28  # bytes

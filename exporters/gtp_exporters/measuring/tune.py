@@ -32,7 +32,7 @@ from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.messages import Progress, quiet
-from gtp_runtime.transaction.export import refuse
+from gtp_runtime.transaction import refuse
 
 STORE = "tune.jsonl"
 DEFAULT = "the recipe's default"

@@ -31,7 +31,7 @@ from gtp_runtime.manifest import (
 )
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.reference import read_reference
-from gtp_runtime.transaction.export import staged
+from gtp_runtime.transaction import staged
 
 
 @dataclass(frozen=True)

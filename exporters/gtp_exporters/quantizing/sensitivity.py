@@ -16,7 +16,7 @@ from gtp_exporters.graph.structure import Product
 from gtp_exporters.quantizing.quantizer import Source
 from gtp_exporters.quantizing.samples import with_outputs
 from gtp_exporters.quantizing.scales import step_of, weight_rounded
-from gtp_runtime.measures import cosine, divergence
+from gtp_runtime.accuracy import cosine, divergence
 from gtp_runtime.messages import Progress
 
 REACH = 40  # nodes before a layer among which the place with the fewest values to keep is looked for

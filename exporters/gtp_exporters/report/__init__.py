@@ -10,6 +10,7 @@ from pathlib import Path
 from gtp_exporters.draft import Draft
 from gtp_exporters.report.page import render
 from gtp_exporters.report.samples import Sample, samples_of_pack
+from gtp_runtime import atomic
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import (
@@ -22,7 +23,6 @@ from gtp_runtime.manifest import (
     update_manifest,
 )
 from gtp_runtime.reference import read_reference
-from gtp_runtime.transaction import atomic
 
 __all__ = ["REPORT_NAME", "write_report"]
 

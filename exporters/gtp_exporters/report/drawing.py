@@ -1,4 +1,5 @@
-"""Plots as SVG: rows of panels, each with series of marks. Whatever comes from files is escaped.
+"""Plots as SVG: rows of panels, each with series of marks; and Jinja's environment, which escapes all that comes from
+files.
 
 It loads no torch: the page of an export is written on devices too.
 """
@@ -8,8 +9,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gtp_exporters.report.environment import make_environment
+from gtp_exporters.errors import MissingPackageError
 
 TEMPLATE = "plot.svg.jinja"
 WIDTH, HEIGHT = 300.0, 200.0  # of a panel's axes
@@ -120,4 +122,23 @@ def draw(title: str, names: Sequence[str], panels: Sequence[Sequence[Panel]], jo
             left=LEFT,
             across=WIDTH + ACROSS,
         )
+    )
+
+
+def make_environment(templates: Path) -> Any:
+    """Return Jinja's environment for the templates of a folder; whatever they show is escaped.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingPackageError("jinja2 is not installed: pip install 'gtp-export[report]'") from error
+    return Environment(
+        autoescape=True,
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

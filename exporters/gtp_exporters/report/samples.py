@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from gtp_runtime import Manifest, Model
+from gtp_runtime.accuracy import as_classes
 from gtp_runtime.images.folders import spread
-from gtp_runtime.measures import as_classes
 from gtp_runtime.prediction import check_answers
 from gtp_runtime.reference import Reference
 

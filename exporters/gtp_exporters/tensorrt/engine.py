@@ -11,8 +11,9 @@ from gtp_exporters.errors import EngineError, LimitError
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of, to_precision
-from gtp_exporters.limits import check_precision
+from gtp_exporters.options import check_precision
 from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, inspect_plan
+from gtp_runtime.atomic import flush, held, replacing, restoring
 from gtp_runtime.backends.tensorrt.cuda import describe_device, jetpack
 from gtp_runtime.backends.tensorrt.flavor import Flavor, find_flavor
 from gtp_runtime.deploy.signing import Trust, is_signed, read_private_key, sign_again, verify
@@ -31,8 +32,6 @@ from gtp_runtime.manifest import (
     write_manifest,
 )
 from gtp_runtime.messages import Progress, quiet
-from gtp_runtime.transaction.atomic import flush, replacing, restoring
-from gtp_runtime.transaction.lock import held
 
 
 @dataclass(frozen=True)

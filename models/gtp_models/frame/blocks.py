@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtp_models.frame.attention import AttentionOutput, Threshold, attend
+from gtp_models.frame.attention import AttentionOutput, Threshold, attend, rope_rows, rope_table
 from gtp_models.frame.families import block_form
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.pooling import hand_over_sizes
 from gtp_models.frame.restore import Restore
-from gtp_models.frame.rotary import rope_rows, rope_table
 from gtp_models.frame.tokens import Departed, Tokens
 from gtp_models.frame.trace import Layer, record, start
 

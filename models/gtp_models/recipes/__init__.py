@@ -13,10 +13,9 @@ from gtp_models.errors import ConfigError, UnknownModelError, closest
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS, GTPConfig
 from gtp_models.methods.settings import Settings
-from gtp_models.recipes.preprocessing import SWITCHES, problems
-from gtp_models.recipes.reading import read_values
+from gtp_models.recipes.reading import PIXEL_SWITCHES, problems, read_values
+from gtp_runtime.atomic import write_bytes
 from gtp_runtime.images.class_folders import Order
-from gtp_runtime.transaction.atomic import write_bytes
 
 ELSEWHERE = ("timm:", "hf:", "hf-hub:", "local-dir:")  # what a model's name begins with that is no recipe's
 HERE = Path(__file__).parent
@@ -36,7 +35,7 @@ class Recipe:
         timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
-        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …), and ``SWITCHES``.
+        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …), and ``PIXEL_SWITCHES``.
         labels: "imagenet-1k", a list of class names, or None for those of timm's weights (``class_names.names_of``).
         activation: what makes probabilities of logits: "softmax", or "sigmoid" (each class by itself); None is
             "softmax", and "sigmoid" for one logit.
@@ -84,12 +83,12 @@ class Recipe:
     @property
     def overlay(self) -> dict[str, Any]:
         """What replaces timm's pretrained configuration: ``preprocessing`` without what timm does not have."""
-        return {name: value for name, value in self.preprocessing.items() if name not in SWITCHES}
+        return {name: value for name, value in self.preprocessing.items() if name not in PIXEL_SWITCHES}
 
     @property
     def switches(self) -> dict[str, bool]:
         """What ``preprocessing`` says beyond timm's configuration, as arguments of ``Preprocessing``."""
-        return {name: bool(self.preprocessing[name]) for name in SWITCHES if name in self.preprocessing}
+        return {name: bool(self.preprocessing[name]) for name in PIXEL_SWITCHES if name in self.preprocessing}
 
     def settings(self, method: str = "gtp", preset: str | None = None, **overrides: Any) -> Settings:
         """Return a method's settings: the recipe's, if the method takes them, with the overrides that are not None.

@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
+from gtp_runtime import atomic
+from gtp_runtime.atomic import create_bytes, sweep, temporary_of
 from gtp_runtime.errors import BackendMissingError, InputError, KeyFileError, ManifestError, SignatureError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FILE_NAME, SIGNATURE_NAME, WORK_NAME, Manifest, check_file, parse_manifest
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import open_regular, read_regular
-from gtp_runtime.transaction import atomic
-from gtp_runtime.transaction.atomic import create_bytes, sweep, temporary_of
 
 FORMAT = 1
 LARGEST_SIGNATURE = 4096  # bytes

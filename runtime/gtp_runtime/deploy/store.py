@@ -25,12 +25,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gtp_runtime import atomic
+from gtp_runtime.atomic import flush_folder, held
 from gtp_runtime.errors import InstallError
 from gtp_runtime.manifest import FILE_NAME, file_sha256
-from gtp_runtime.transaction import atomic
-from gtp_runtime.transaction.atomic import flush_folder
-from gtp_runtime.transaction.export import SYSTEM, own
-from gtp_runtime.transaction.lock import held
+from gtp_runtime.transaction import SYSTEM, own
 
 log = logging.getLogger(__name__)
 NEW, GONE, LINK = "new", "gone", "link"  # an export being proven, one being removed, a link on its way to TARGET

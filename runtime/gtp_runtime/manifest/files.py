@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
 from gtp_runtime.manifest.schema import MODEL_NAME, EngineInfo, FileEntry, Manifest
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.opening import open_regular, read_regular
-from gtp_runtime.transaction import atomic
 
 log = logging.getLogger(__name__)
 

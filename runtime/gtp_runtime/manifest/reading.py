@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gtp_runtime import atomic
+from gtp_runtime.atomic import held
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.schema import (
     DTYPES,
@@ -30,8 +32,6 @@ from gtp_runtime.manifest.schema import (
 )
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.transaction import atomic
-from gtp_runtime.transaction.lock import held
 
 LARGEST = 1 << 24  # bytes; a manifest of an engine that TensorRT describes in full has about 1 MB
 DEEPEST = 36  # levels of the document

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gtp_runtime import atomic
 from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec, Tensor, check_tensors
 from gtp_runtime.backends.tensorrt.cuda import Buffers, Cuda, find_cuda
 from gtp_runtime.backends.tensorrt.flavor import Flavor, check_device, check_version, find_flavor, make_logger
@@ -19,7 +20,6 @@ from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import CACHE_SUFFIX, FileEntry, read_checked
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
-from gtp_runtime.transaction import atomic
 
 log = logging.getLogger(__name__)
 LARGEST_CACHE = 1 << 28  # bytes

@@ -2,20 +2,29 @@
 
 A process that is killed leaves ``.NAME.tmp-PID-N`` next to NAME. A writer holds a lock on its temporary file. So the
 next writer of NAME removes those without a lock, and never one that another process is writing.
+
+Locks are here too: one process at a time. The kernel frees a lock with its process, however it ends, so none is stale.
 """
 
-import contextlib
+import errno
+import fcntl
 import itertools
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gtp_runtime.transaction.lock import lock
+from gtp_runtime.errors import OutputError
 
 log = logging.getLogger(__name__)
+PATIENCE = 30.0  # seconds to wait for a directory, which others hold for far less than one
+PAUSE = 0.02  # seconds between two tries
+LOCK_NAME = "lock"
+TRIES = 1000  # each one lost to another export that ended just then
 _numbers = itertools.count()
 _TEMPORARY = re.compile(r"\.(.+)\.tmp-\d+-\d+")
 
@@ -26,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-@contextlib.contextmanager
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file next to ``path`` to write to; it replaces ``path`` at the end.
 
@@ -89,7 +98,7 @@ def _name(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-@contextlib.contextmanager
+@contextmanager
 def restoring(path: Path) -> Iterator[None]:
     """If the block fails, restore the file at ``path``, or remove a new file there.
 
@@ -118,7 +127,7 @@ def _keep(target: Path) -> tuple[Path, int]:
     """Link or copy a file to a temporary file, and lock that."""
     link, descriptor = _temporary(target), os.open(target, os.O_RDONLY)
     try:
-        if not _held(descriptor):  # the link could be swept as soon as the other process is done
+        if not _try_lock(descriptor):  # the link could be swept as soon as the other process is done
             raise BlockingIOError("another process holds it")
         os.link(target, link)
     except OSError as error:
@@ -151,12 +160,12 @@ def _create(target: Path, mode: int = 0o666) -> tuple[Path, int]:
             descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
         except FileExistsError:  # of an earlier process with this id
             continue
-        if _held(descriptor) and temporary.exists():
+        if _try_lock(descriptor) and temporary.exists():
             return temporary, descriptor
         os.close(descriptor)  # swept before we held it
 
 
-def _held(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     """Lock a temporary of ours; False where a sweeper was faster. Without locks nothing is swept either."""
     try:
         lock(descriptor)
@@ -174,7 +183,7 @@ def temporary_of(name: str) -> str | None:
 def sweep(target: Path) -> None:
     """Remove temporary files of this file that no process has locked."""
     for found in _left(target):
-        with contextlib.suppress(OSError):  # another sweeper was faster
+        with suppress(OSError):  # another sweeper was faster
             found.unlink()
             log.info("removed %s, which a process that was killed left", found)
 
@@ -186,7 +195,7 @@ def finish(target: Path, is_wanted: Callable[[Path], bool]) -> bool:
         False if there is none, or it cannot be moved.
     """
     for found in _left(target):
-        with contextlib.suppress(OSError):  # a directory that cannot be written, or another was faster
+        with suppress(OSError):  # a directory that cannot be written, or another was faster
             if is_wanted(found):
                 os.replace(found, target)
                 log.info("moved %s to its place, which a process that was killed left", found)
@@ -197,12 +206,12 @@ def finish(target: Path, is_wanted: Callable[[Path], bool]) -> bool:
 def _left(target: Path) -> Iterator[Path]:
     """Yield the temporary files of this file that no process has locked, each while it is locked here."""
     entries: list[str] = []
-    with contextlib.suppress(OSError):  # a folder that is missing is the writer's to report
+    with suppress(OSError):  # a folder that is missing is the writer's to report
         entries = os.listdir(target.parent)
     for name in entries:
         if temporary_of(name) != target.name:
             continue
-        with contextlib.suppress(OSError):  # held, or a link
+        with suppress(OSError):  # held, or a link
             descriptor = os.open(target.parent / name, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 if lock(descriptor):
@@ -230,3 +239,110 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file or folder until its descriptor is closed.
+
+    Returns:
+        False on a file system without locks: NFS cannot lock folders, and some cannot lock at all.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        log.debug("there are no locks here: %s", error)
+        return False
+    return True
+
+
+@contextmanager
+def held(directory: Path, patience: float | None = None) -> Iterator[None]:
+    """Hold a directory to change its manifest and files. Only for short work, and not reentrant.
+
+    On a file system without locks, it is changed without one.
+
+    Args:
+        directory: which exists.
+        patience: seconds to wait for another process (default: ``PATIENCE``).
+
+    Raises:
+        TimeoutError: another process holds it for longer.
+        OSError: the directory does not exist.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
+    try:
+        while True:
+            try:
+                lock(descriptor)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    reason = "another process has locked the directory"
+                    raise TimeoutError(errno.ETIMEDOUT, reason, str(directory)) from None
+                time.sleep(PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def held_work(work: Path) -> Iterator[None]:
+    """Make a working folder and hold it for long work; at the end the folder is removed if it is empty.
+
+    Raises:
+        OutputError: another process holds it.
+        OSError: it cannot be made, or cannot be locked.
+    """
+    descriptor = _open_lock(work)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (work / LOCK_NAME).unlink()  # still held: whoever opened it finds another file there, and tries again
+            work.rmdir()
+        os.close(descriptor)
+
+
+def _open_lock(work: Path) -> int:
+    for _ in range(TRIES):
+        try:
+            with suppress(FileExistsError):
+                work.mkdir(parents=True)
+            descriptor = os.open(work / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # the folder was removed since by an export that ended
+            continue
+        try:
+            _lock_or_name(descriptor, work)
+            if _is_same(descriptor, work / LOCK_NAME):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise OutputError(f"other exports to {work.parent} are running: try again when they are done")
+
+
+def _lock_or_name(descriptor: int, work: Path) -> None:
+    """Lock the file of a working folder, or name the process that holds it."""
+    try:
+        if not lock(descriptor):
+            raise OSError(errno.ENOLCK, "the file system has no locks", str(work))
+    except BlockingIOError:
+        number = os.read(descriptor, 20).decode(errors="replace")
+        who = f"process {number}" if number.isdigit() else "another process"
+        raise OutputError(f"{who} is exporting to {work.parent}: wait until it is done, or choose another -o") from None
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    """Whether the open file still stands at its path."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False

@@ -33,13 +33,12 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+from gtp_runtime import atomic
+from gtp_runtime.atomic import flush_folder, held, held_work, temporary_of
 from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import CACHE_SUFFIX, ENGINE_SUFFIX, FILE_NAME, SIGNATURE_NAME, WORK_NAME
 from gtp_runtime.manifest.reading import LARGEST
 from gtp_runtime.opening import read_regular
-from gtp_runtime.transaction import atomic
-from gtp_runtime.transaction.atomic import flush_folder, temporary_of
-from gtp_runtime.transaction.lock import held, held_work
 
 SYSTEM = {"lost+found"}  # a file system's own, at its root
 _SECTIONS = {"schema_version", "model", "weights", "preprocessing", "files"}

@@ -35,7 +35,8 @@ class Recipe:
         timm: timm's model name, with its pretrained tag if it matters.
         gtp: arguments of ``GTPConfig``.
         model_args: further arguments of ``timm.create_model``.
-        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …), and ``PIXEL_SWITCHES``.
+        preprocessing: entries that replace timm's pretrained configuration (mean, std, crop_pct, …), and those of
+            ``PIXEL_SWITCHES``.
         labels: "imagenet-1k", a list of class names, or None for those of timm's weights (``class_names.names_of``).
         activation: what makes probabilities of logits: "softmax", or "sigmoid" (each class by itself); None is
             "softmax", and "sigmoid" for one logit.

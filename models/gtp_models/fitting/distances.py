@@ -10,7 +10,7 @@ from torch import Tensor
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.heads import projects
 from gtp_models.schedules import Amounts
-from gtp_runtime import measures
+from gtp_runtime import accuracy
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of the dense and the reduced output of (B, …) images: (B,)
 CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first chunks to be given up
@@ -30,7 +30,7 @@ def divergence_by_class(dense: Float[Tensor, "b classes"], reduced: Float[Tensor
 
 def _divergence(dense: Tensor, reduced: Tensor, activation: str) -> Tensor:
     expected, actual = (logits.detach().cpu().numpy() for logits in (dense, reduced))
-    return torch.from_numpy(measures.divergence(expected, actual, activation)).clamp(min=0)  # rounding falls below
+    return torch.from_numpy(accuracy.divergence(expected, actual, activation)).clamp(min=0)  # rounding falls below
 
 
 def squared_error(dense: Float[Tensor, "b ..."], reduced: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:

@@ -96,13 +96,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/engines.md"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found = {
+        engines = {
             (model, batch): build(model, batch, Path(place))
             for model in arguments.models.split(",")
             for batch in (1, 4)
         }
-    version = next(iter(found.values()))[0].info.version
-    text = [line for (model, batch), made in found.items() for line in lines(model, batch, made)]
+    version = next(iter(engines.values()))[0].info.version
+    text = [line for (model, batch), made in engines.items() for line in lines(model, batch, made)]
     head = HEAD.format(version=version, targets=" and ".join(TARGETS))
     arguments.output.write_text(head + "\n".join(text) + "\n", encoding="utf-8")
 

@@ -113,10 +113,10 @@ def data(verdicts: Iterable[Verdict]) -> dict[str, Any]:
     from timm import __version__
 
     recipes = [asdict(judge_recipe(name)) for name in recipe_names()]
-    found: dict[str, Any] = {"timm": __version__, "recipes": recipes, "supported": [], "unsupported": []}
+    document: dict[str, Any] = {"timm": __version__, "recipes": recipes, "supported": [], "unsupported": []}
     for verdict in verdicts:
-        found["supported" if isinstance(verdict, Supported) else "unsupported"].append(asdict(verdict))
-    return found
+        document["supported" if isinstance(verdict, Supported) else "unsupported"].append(asdict(verdict))
+    return document
 
 
 def to_json(found: dict[str, Any]) -> str:

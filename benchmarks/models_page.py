@@ -61,11 +61,11 @@ UNSUPPORTED = """
 """
 
 
-def page(found: dict[str, Any]) -> str:
+def page(document: dict[str, Any]) -> str:
     """Return the page for what benchmarks/results/models.json holds."""
-    good, bad = found["supported"], found["unsupported"]
-    head = HEAD.format(total=len(good) + len(bad), timm=found["timm"], good=len(good), bad=len(bad))
-    recipes = (_recipe(entry) for entry in found["recipes"])
+    good, bad = document["supported"], document["unsupported"]
+    head = HEAD.format(total=len(good) + len(bad), timm=document["timm"], good=len(good), bad=len(bad))
+    recipes = (_recipe(entry) for entry in document["recipes"])
     return "".join([head, *_families(good), RECIPES, *recipes, UNSUPPORTED, *_reasons(bad)])
 
 
@@ -74,10 +74,10 @@ def _row(*cells: Any) -> str:
 
 
 def _families(entries: Iterable[dict[str, Any]]) -> Iterable[str]:
-    found: dict[str, list[dict[str, Any]]] = {family: [] for family in FAMILIES}
+    members_of: dict[str, list[dict[str, Any]]] = {family: [] for family in FAMILIES}
     for entry in entries:
-        found[_family(entry["name"])].append(entry)
-    for family, members in found.items():
+        members_of[_family(entry["name"])].append(entry)
+    for family, members in members_of.items():
         if members:
             pixels = _range(max(entry["pixels"]) for entry in members)
             counts = (_range(entry[name] for entry in members) for name in ("patches", "layers", "dense_gmacs"))
@@ -100,10 +100,10 @@ def _recipe(entry: dict[str, Any]) -> str:
 
 
 def _reasons(entries: Iterable[dict[str, Any]]) -> Iterable[str]:
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for entry in entries:
-        found.setdefault(entry["reason"], []).append(entry["name"])
-    for reason, members in sorted(found.items()):
+        names.setdefault(entry["reason"], []).append(entry["name"])
+    for reason, members in sorted(names.items()):
         shown = ", ".join(f"`{name}`" for name in members[:SHOWN])
         yield _row(len(members), shown + (", …" if len(members) > SHOWN else ""), reason)
 

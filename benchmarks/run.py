@@ -87,7 +87,7 @@ def command(options: argparse.Namespace, model: str) -> str:
 def turns(grid: Grid, choice: Choice, part: str, options: argparse.Namespace) -> Iterator[Turn]:
     """Yield the cases that are measured in turn with each other, with a name for them."""
     for group in options.groups:
-        found: list[Turn] = []
+        series: list[Turn] = []
         for amount in options.amounts:
             value = type(grid.amounts[0])(amount)
             cases = [
@@ -95,11 +95,11 @@ def turns(grid: Grid, choice: Choice, part: str, options: argparse.Namespace) ->
                 for name, settings in grid.groups[group](choice, value)
                 if not options.methods or name in options.methods
             ]
-            found.append((f"{group} {value}", cases))
+            series.append((f"{group} {value}", cases))
         if grid.is_together or part == "thresholds":
             together = " ".join([group, *map(str, options.amounts)])
-            found = [(together, [case for _, cases in found for case in cases])]
-        yield from (turn for turn in found if turn[1])
+            series = [(together, [case for _, cases in series for case in cases])]
+        yield from (turn for turn in series if turn[1])
         if part == "thresholds":
             return
 

@@ -117,8 +117,8 @@ def in_child(directory: Path, backend: str, method: str) -> dict[str, Any]:
     """Load in a child process; say whether it answers as this process does."""
     expected = answer(directory, backend)
     with multiprocessing.get_context(method).Pool(1) as pool:
-        found = pool.apply_async(answer, (directory, backend)).get(120)
-    return {"method": method, "equal": bool(np.array_equal(found, expected))}
+        actual = pool.apply_async(answer, (directory, backend)).get(120)
+    return {"method": method, "equal": bool(np.array_equal(actual, expected))}
 
 
 def refused_after_fork(model: Model) -> bool:
@@ -154,10 +154,10 @@ def soak(directory: Path, backend: str, runs: int, threads: int, loads: int, sto
     return {**kept, "inherited_model_refused": refused, "selftest": tested, "phases": phases}
 
 
-def is_ok(found: dict[str, Any]) -> bool:
+def is_ok(report: dict[str, Any]) -> bool:
     """Whether every answer was equal, and nothing grew."""
-    children = all(child["equal"] for child in found["children"]) and found["inherited_model_refused"]
-    return children and all(map(is_steady, found["phases"].values()))
+    children = all(child["equal"] for child in report["children"]) and report["inherited_model_refused"]
+    return children and all(map(is_steady, report["phases"].values()))
 
 
 def is_steady(phase: dict[str, Any]) -> bool:
@@ -174,15 +174,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/soak.json"))
     given = vars(parser.parse_args())
     output, backend = given.pop("output"), given["backend"]
-    found = soak(**given)
+    report = soak(**given)
     written = json.loads(output.read_text("utf-8")) if output.exists() else {}
     earlier = written.get(backend, {}).get("phases", {})
-    found = {**found, "phases": {**earlier, **found["phases"]}}
+    report = {**report, "phases": {**earlier, **report["phases"]}}
     machine = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
-    written[backend] = {"ok": is_ok(found), **machine, **found}
+    written[backend] = {"ok": is_ok(report), **machine, **report}
     output.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
     print(json.dumps(written[backend], indent=1))
-    sys.exit(not is_ok(found))
+    sys.exit(not is_ok(report))
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def unpack_system(place: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=place) as temporary:
         _apt(Path(temporary), "update")
         _apt(Path(temporary), "download", *PACKAGES)
-        for found in Path(temporary).glob("*.deb"):
-            subprocess.run(["dpkg", "-x", found, Path(temporary) / "root"], check=True)
+        for file in Path(temporary).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", file, Path(temporary) / "root"], check=True)
         (Path(temporary) / "root").rename(root)
     return root
 

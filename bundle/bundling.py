@@ -39,14 +39,14 @@ def build_runtime(place: Path) -> Path:
 
 def pack(wheels: Path, requirement: str, target: dict[str, str], output: Path) -> None:
     """Write the file. ``target`` says what it is for: "python", "machine", "glibc" and "platform"."""
-    found = sorted(wheels.glob("*.whl"))
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    paths = sorted(wheels.glob("*.whl"))
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     output.parent.mkdir(parents=True, exist_ok=True)
     written = output.with_name(f".{output.name}.part")
     with zipfile.ZipFile(written, "w") as archive:
         archive.write(HERE / "install.py", "__main__.py")
         archive.writestr("bundle.json", json.dumps({"requirement": requirement, "wheels": hashes, **target}, indent=1))
-        for path in found:
+        for path in paths:
             archive.write(path, f"wheels/{path.name}")
     written.replace(output)
 

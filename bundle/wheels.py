@@ -29,12 +29,12 @@ def target_of(tag: str, python: str) -> dict[str, str]:
     Raises:
         TargetError: neither.
     """
-    found = re.fullmatch(r"(?:manylinux_2_(\d+)_)?(aarch64|x86_64)", tag)
-    if not found:
+    match = re.fullmatch(r"(?:manylinux_2_(\d+)_)?(aarch64|x86_64)", tag)
+    if not match:
         raise TargetError(f"PLATFORM={tag}: give aarch64, x86_64, or a tag such as manylinux_2_28_aarch64")
     if not re.fullmatch(r"3\.\d+", python) or int(python[2:]) < 10:
         raise TargetError(f"DEVICE_PYTHON={python}: give 3.10 or newer")
-    glibc, machine = int(found[1] or DEFAULT_GLIBC), found[2]
+    glibc, machine = int(match[1] or DEFAULT_GLIBC), match[2]
     platform = f"manylinux_2_{glibc}_{machine}"
     return {"platform": platform, "machine": machine, "glibc": f"2.{glibc}", "python": python}
 

@@ -45,8 +45,8 @@ class Commands(TyperGroup):
         return entry and TyperCommand(entry.name, help=entry.summary, rich_help_panel=entry.panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> "tuple[str | None, Any, list[str]]":
-        name, found, rest = super().resolve_command(ctx, args)
-        return name, found if name is None else command(name), rest
+        name, entry, rest = super().resolve_command(ctx, args)
+        return name, entry if name is None else command(name), rest
 
 
 app = typer.Typer(

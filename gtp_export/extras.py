@@ -82,8 +82,8 @@ def abilities() -> list[Ability]:
 def extra_of(module: str) -> Extra | None:
     """Return the extra that installs a top-level module: the smallest one."""
     extras = [extra for ability in abilities() for extra in ability.extras]
-    found = [extra for extra in extras if module in {name.partition(".")[0] for name in extra.packages}]
-    return min(found, key=lambda extra: len(extra.packages), default=None)
+    candidates = [extra for extra in extras if module in {name.partition(".")[0] for name in extra.packages}]
+    return min(candidates, key=lambda extra: len(extra.packages), default=None)
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:

@@ -25,18 +25,18 @@ def seconds(value: str | float) -> float:
 
 def milliseconds(value: str | float) -> float:
     """Return a time above 0 in milliseconds: "20ms", "0.5s", or a number of milliseconds."""
-    found = 1e3 * _time(value, "ms")
-    if found <= 0:
+    time = 1e3 * _time(value, "ms")
+    if time <= 0:
         raise typer.BadParameter(f"{value!r} is not above 0: give milliseconds, like 20 or 20ms.")
-    return found
+    return time
 
 
 def positive_seconds(value: str | float) -> float:
     """Return a time above 0 in seconds, written as ``seconds`` reads it."""
-    found = seconds(value)
-    if found <= 0:
+    time = seconds(value)
+    if time <= 0:
         raise typer.BadParameter(f"{value!r} is not above 0: give a time like {TIMES}.")
-    return found
+    return time
 
 
 def share(value: str | float) -> float:

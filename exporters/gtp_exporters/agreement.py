@@ -91,10 +91,10 @@ def _ties(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarr
 def answers(model: ir.Model, inputs: list[np.ndarray] | None = None) -> Answers:
     """Run a graph on inputs (default: at least ``IMAGES`` seeded images)."""
     session = make_session(model)
-    given = session.get_inputs()[0]
+    entry = session.get_inputs()[0]
     names = [output.name for output in session.get_outputs()]
-    inputs = inputs or [_images(given.shape, given.type, seed) for seed in range(_runs(given.shape[0]))]
-    runs = [session.run(names, {given.name: images}) for images in inputs]
+    inputs = inputs or [_images(entry.shape, entry.type, seed) for seed in range(_runs(entry.shape[0]))]
+    runs = [session.run(names, {entry.name: images}) for images in inputs]
     return [dict(zip(names, outputs, strict=True)) for outputs in runs]
 
 

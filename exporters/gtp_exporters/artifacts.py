@@ -43,9 +43,9 @@ def write_artifacts(
     subject: Subject, plan: Plan, images: ReferenceImages, options: ExportOptions, directory: Path, progress: Progress
 ) -> Manifest:
     """Write every file of an export into an empty directory, the manifest last. Raises as ``draft`` does."""
-    made = draft(subject, plan, images, options, directory, progress)
-    write_manifest(made.manifest, directory)
-    return made.manifest
+    export = draft(subject, plan, images, options, directory, progress)
+    write_manifest(export.manifest, directory)
+    return export.manifest
 
 
 def draft(

@@ -153,8 +153,8 @@ def check_proof(proof: Proof, draft: Draft, directory: Path, threads: int) -> No
 
 
 def _too_large(draft: Draft, threads: int) -> list[str]:
-    found = overflows(draft, threads)
-    return [f"fp16 ends at 65,504, and {', '.join(found[:SHOWN])}: use bf16"] if found else []
+    layers = overflows(draft, threads)
+    return [f"fp16 ends at 65,504, and {', '.join(layers[:SHOWN])}: use bf16"] if layers else []
 
 
 def _prove(models: Sequence[Model], progress: Progress, problems: list[str]) -> Proof:
@@ -200,17 +200,17 @@ def layer_errors(draft: Draft, threads: int) -> list[LayerError]:
     labels = {product.node: product.label for product in constant_products(twins.float, embedding=True)}
     outputs = {str(node.outputs[0].name): labels[node.name] for node in twins.float.graph if node.name in labels}
     runs = (values_of(model, list(outputs), twins.inputs, threads) for model in (twins.float, twins.lowered))
-    found: dict[str, float] = {}
-    for expected, given in zip(*runs, strict=True):
-        for layer, error in zip(outputs.values(), map(_error, expected, given), strict=True):
-            found[layer] = max(error, found.get(layer, 0))
-    ranked = sorted(found.items(), key=lambda item: -item[1])
+    errors: dict[str, float] = {}
+    for expected, actual in zip(*runs, strict=True):
+        for layer, error in zip(outputs.values(), map(_error, expected, actual), strict=True):
+            errors[layer] = max(error, errors.get(layer, 0))
+    ranked = sorted(errors.items(), key=lambda item: -item[1])
     return [LayerError(layer, error if np.isfinite(error) else None) for layer, error in ranked]
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _error(expected: np.ndarray, found: np.ndarray) -> float:
-    left, right = (values.astype(np.float64).reshape(len(values), -1) for values in (expected, found))
+def _error(expected: np.ndarray, actual: np.ndarray) -> float:
+    left, right = (values.astype(np.float64).reshape(len(values), -1) for values in (expected, actual))
     error = np.linalg.norm(left - right, axis=1) / np.maximum(np.linalg.norm(left, axis=1), 1e-30)
     return float(np.nan_to_num(error, nan=np.inf).max())
 

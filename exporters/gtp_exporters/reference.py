@@ -68,13 +68,13 @@ def _classes(folder: Path, names: np.ndarray, known: KnownClasses) -> tuple[np.n
     if not known.count or any(SEPARATOR not in name for name in names):  # features; no folders
         return None, "", None
     try:
-        found = classes_of_folders(folder, names, known)
+        classes = classes_of_folders(folder, names, known)
     except ImageError as error:
         if known.order is not None:  # the user said so
             raise
         return None, f"the reference has no classes: {error}", None
-    labels = found.of(names).astype(np.int64)
-    return labels, folder_words(found.taken, found.classes) if found.order else "", found.order
+    labels = classes.of(names).astype(np.int64)
+    return labels, folder_words(classes.taken, classes.classes) if classes.order else "", classes.order
 
 
 @torch.inference_mode()

@@ -52,8 +52,8 @@ def preprocessing_of(model: Any, switches: Mapping[str, Any] = MappingProxyType(
     """
     try:
         config = resolve_model_data_config(model)
-        made = to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
-        return replace(made, **switches)
+        preprocessing = to_preprocessing({**config, "input_size": (3, *model.patch_embed.img_size)})
+        return replace(preprocessing, **switches)
     except (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, ManifestError) as error:
         reason = one_line(error).removesuffix(": export again")
         raise ConfigError(f"the model's preprocessing cannot be used ({reason}): mend it in the recipe") from error

@@ -32,10 +32,10 @@ class Budget:
 
     def missed(self, result: "Latency") -> str:
         """Return what is wrong with a result, or ""."""
-        taken: float = getattr(result, f"{self.percentile}_ms")
-        if taken <= self.milliseconds:
+        time: float = getattr(result, f"{self.percentile}_ms")
+        if time <= self.milliseconds:
             return ""
-        return f"{result.file}: {self.percentile} {taken:.2f} ms is over the budget of {self.milliseconds:g} ms"
+        return f"{result.file}: {self.percentile} {time:.2f} ms is over the budget of {self.milliseconds:g} ms"
 
 
 def read_budget(value: "str | Budget") -> Budget:
@@ -112,8 +112,10 @@ def bench(
             for model in models
         ]
         pairs = zip(results, models, strict=True)
-        found = [{**result.to_dict(), "backend": model.backend.name, "device": model.device} for result, model in pairs]
-        console.emit({"settings": settings, "backends": backends, "files": found})
+        documents = [
+            {**result.to_dict(), "backend": model.backend.name, "device": model.device} for result, model in pairs
+        ]
+        console.emit({"settings": settings, "backends": backends, "files": documents})
     else:
         latency_table(results, _title(models))
         footprint_table(results)
@@ -131,11 +133,11 @@ def bench(
 def _with_footprints(
     results: "list[Latency]", files: list[Path], running: RunOptions, update: "Progress"
 ) -> "list[Latency]":
-    found = []
+    complete = []
     for done, (result, file) in enumerate(zip(results, files, strict=True)):
         update(f"measuring memory and cold start of {file.name}", done / len(files))
-        found.append(replace(result, footprint=_footprint(file, running)))
-    return found
+        complete.append(replace(result, footprint=_footprint(file, running)))
+    return complete
 
 
 def _footprint(file: Path, running: RunOptions) -> "Footprint":

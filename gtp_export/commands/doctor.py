@@ -53,11 +53,11 @@ def _show(document: dict[str, Any]) -> None:
 
 def _packages() -> "dict[str, str | None]":
     """Return the version of every package that gtp-export uses, by distribution name; None if it is missing."""
-    known = dict(BASE)
+    packages = dict(BASE)
     for ability in abilities():
         for extra in ability.extras:
-            known |= extra.packages
-    return dict(sorted((name, installed_version(module, name)) for module, name in known.items()))
+            packages |= extra.packages
+    return dict(sorted((name, installed_version(module, name)) for module, name in packages.items()))
 
 
 def _cuda() -> str:

@@ -51,15 +51,15 @@ def install(
     demands: dict[str, Any] = {"budget_ms": budget_ms, "seconds": seconds, **running.arguments}
     with console.progress("installing") as update:
         act = gtp_runtime.rollback if rollback else gtp_runtime.install
-        done = act(*paths, progress=update, **demands)
+        installed = act(*paths, progress=update, **demands)
     if json:
-        console.emit(done.to_dict())
+        console.emit(installed.to_dict())
         return
-    proof = done.proof
+    proof, target = installed.proof, installed.target
     console.out.print(
-        f"{done.target} is {done.directory.name} now: {proof.file} with {proof.backend['name']}, parity ok on "
+        f"{target} is {installed.directory.name} now: {proof.file} with {proof.backend['name']}, parity ok on "
         f"{proof.parity.images} images, p50 {proof.latency.p50_ms:.2f} ms"
     )
-    if done.previous is not None:
-        console.out.print(f"kept {done.previous.name}: gtp-export install --rollback {done.target} goes back")
-    console.out.print(f"next: gtp-export predict {done.target} IMAGE")
+    if installed.previous is not None:
+        console.out.print(f"kept {installed.previous.name}: gtp-export install --rollback {target} goes back")
+    console.out.print(f"next: gtp-export predict {target} IMAGE")

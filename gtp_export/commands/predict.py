@@ -45,7 +45,7 @@ def predict(
     if json and json_lines:
         raise typer.BadParameter("--json prints one document, --json-lines one for each image: give one of the two")
     _check_order(path, images)
-    found: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
     failed = 0
     paths = _Paths(images)
     with running.load(path) as model:
@@ -59,13 +59,13 @@ def predict(
                 console.note(f"answered by {model}")
                 is_said = True
             if json:
-                found.append(_document(image, answer))
+                documents.append(_document(image, answer))
             elif json_lines:
                 console.emit_line(_document(image, answer))
             else:
                 _show(image, answer)
     if json:
-        console.emit({**model.answered(), "images": found})
+        console.emit({**model.answered(), "images": documents})
     if failed > 1:
         console.err.print(f"error: {failed} of {paths.count} images cannot be read", style="red")
     if failed:

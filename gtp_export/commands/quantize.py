@@ -89,7 +89,7 @@ def quantize(
         )
         failed: QuantizationFailedError | None = None
         try:
-            made = run(directory, options, update)
+            export = run(directory, options, update)
         except QuantizationFailedError as error:
             failed = error
     from gtp_export.tables import gate_document, gate_failure
@@ -98,9 +98,11 @@ def quantize(
         gate_failure(failed, json)
         raise typer.Exit(GATE_FAILED)
     if json:
-        console.emit(gate_document(made.reports, made.losses) | {"kept_fp32": made.kept_fp32, "cost": made.cost})
+        console.emit(
+            gate_document(export.reports, export.losses) | {"kept_fp32": export.kept_fp32, "cost": export.cost}
+        )
     else:
-        _show(made)
+        _show(export)
 
 
 def _show(made: "Quantized") -> None:

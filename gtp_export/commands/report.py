@@ -47,8 +47,8 @@ def report(
     if json:
         console.emit({"path": str(path), "size": path.stat().st_size})
         return
-    listed = "" if output else " and its entry in model.json"
-    console.out.print(f"wrote {path}{listed}", markup=False)
+    where = "" if output else " and its entry in model.json"
+    console.out.print(f"wrote {path}{where}", markup=False)
     console.out.print(f"next: open {path} in a browser", markup=False)
 
 

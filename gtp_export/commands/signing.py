@@ -49,14 +49,14 @@ def sign(
 
     private = read_private_key(key)
     try:
-        made = run(directory, private, int(time.time()) if version is None else version)
+        signature = run(directory, private, int(time.time()) if version is None else version)
     except OSError as error:
         console.err.print(f"error: cannot write {directory / SIGNATURE_NAME}: {error.strerror or error}", style="red")
         raise typer.Exit(FAILED) from error
     if json:
-        console.emit({"directory": str(directory), "key": made.key, "version": made.version})
+        console.emit({"directory": str(directory), "key": signature.key, "version": signature.version})
         return
-    console.out.print(f"signed {directory} with the key {made.key} as version {made.version}")
+    console.out.print(f"signed {directory} with the key {signature.key} as version {signature.version}")
     console.out.print(f"next: gtp-export verify {directory} --trusted-key {key.with_suffix('.pub')}")
 
 
@@ -79,14 +79,14 @@ def verify(
 
     trust = Trust.of(trusted_key, min_version, remember)
     assert trust is not None
-    found = run(directory, trust)
-    signature = found.signature
+    export = run(directory, trust)
+    signature = export.signature
     if json:
-        files = sorted(found.manifest.files)
+        files = sorted(export.manifest.files)
         console.emit({"directory": str(directory), "key": signature.key, "version": signature.version, "files": files})
         return
     console.out.print(
         f"{directory} is as the key {signature.key} signed it: version {signature.version}, "
-        f"{len(found.manifest.files)} files and the manifest"
+        f"{len(export.manifest.files)} files and the manifest"
     )
     console.out.print(f"next: gtp-export validate {directory} --trusted-key {trusted_key[0]}")

@@ -124,19 +124,19 @@ def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
 
 def predict(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Classify images; one that cannot be read does not lose the others (exit code 1)."""
-    found: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
     options = {"exif": given.exif, "allow_random": given.allow_random}
     for image, answer in model.predict_each(given.images, given.topk, **options, workers=1):
         if isinstance(answer, ImageError):
             note(f"error: {answer}")
-            found.append({"image": str(image), "error": str(answer)})
+            documents.append({"image": str(image), "error": str(answer)})
             continue
-        if all("error" in entry for entry in found):
+        if all("error" in entry for entry in documents):
             note(f"note: answered by {model}")
-        found.append({"image": str(image), "predictions": [asdict(entry) for entry in answer]})
+        documents.append({"image": str(image), "predictions": [asdict(entry) for entry in answer]})
         if not given.json:
             show(str(image), *(f"  {entry.label}  {percent(entry.probability)}" for entry in answer))
-    return {**model.answered(), "images": found}, FAILED if any("error" in entry for entry in found) else DONE
+    return {**model.answered(), "images": documents}, FAILED if any("error" in entry for entry in documents) else DONE
 
 
 def install(given: argparse.Namespace) -> tuple[dict[str, Any], int]:

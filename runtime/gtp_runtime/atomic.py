@@ -176,16 +176,16 @@ def _try_lock(descriptor: int) -> bool:
 
 def temporary_of(name: str) -> str | None:
     """Return the name of the file for which a temporary of this name was made; None for other files."""
-    found = _TEMPORARY.fullmatch(name)
-    return found and found[1]
+    match = _TEMPORARY.fullmatch(name)
+    return match and match[1]
 
 
 def sweep(target: Path) -> None:
     """Remove temporary files of this file that no process has locked."""
-    for found in _left(target):
+    for temporary in _left(target):
         with suppress(OSError):  # another sweeper was faster
-            found.unlink()
-            log.info("removed %s, which a process that was killed left", found)
+            temporary.unlink()
+            log.info("removed %s, which a process that was killed left", temporary)
 
 
 def finish(target: Path, is_wanted: Callable[[Path], bool]) -> bool:
@@ -194,11 +194,11 @@ def finish(target: Path, is_wanted: Callable[[Path], bool]) -> bool:
     Returns:
         False if there is none, or it cannot be moved.
     """
-    for found in _left(target):
+    for temporary in _left(target):
         with suppress(OSError):  # a directory that cannot be written, or another was faster
-            if is_wanted(found):
-                os.replace(found, target)
-                log.info("moved %s to its place, which a process that was killed left", found)
+            if is_wanted(temporary):
+                os.replace(temporary, target)
+                log.info("moved %s to its place, which a process that was killed left", temporary)
                 return True
     return False
 

@@ -92,8 +92,8 @@ def score_images(job: Job, indices: range) -> Generator[Scored, None, None]:
         except ImageError as error:
             return error
 
-    with closing(read_ahead(read, indices, count_workers(job.workers))) as found:
-        for part in _chunks(found, job.chunk):
+    with closing(read_ahead(read, indices, count_workers(job.workers))) as preprocessed:
+        for part in _chunks(preprocessed, job.chunk):
             yield _score(job, part)
 
 
@@ -321,8 +321,8 @@ def evaluate_each(
 
 
 def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Progress) -> None:
-    with closing(scoring(job, range(min(job.done), len(job.images)))) as found:
-        for scored in found:
+    with closing(scoring(job, range(min(job.done), len(job.images)))) as scores:
+        for scored in scores:
             for number, state in enumerate(states):
                 state.add(scored, number)
             progress("measuring accuracy", scored.stop / len(job.images))

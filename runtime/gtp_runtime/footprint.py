@@ -82,8 +82,8 @@ def measure_footprint(
     size = file_bytes(path)
     given = {name: value for name, value in options.items() if value is not None}
     request = json.dumps([os.fspath(path), backend, given], default=os.fspath)
-    found = [_start(request) for _ in range(starts)]
-    seconds, peaks = zip(*found, strict=True)
+    runs = [_start(request) for _ in range(starts)]
+    seconds, peaks = zip(*runs, strict=True)
     return Footprint(size, float(np.median(peaks)) / 2**20, float(np.median(seconds)) * 1e3, starts)
 
 
@@ -93,16 +93,16 @@ def _start(request: str) -> tuple[float, int]:
     code += "footprint.first_answer(load, sys.argv[1:])"
     command = [sys.executable, "-c", code, repr(clock()), request]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise DeviceError(f"a process of its own could not run the file: {one_line(error)}") from error
-    said = done.stdout.splitlines()
-    if done.returncode or not said:
-        reason = next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+    lines = process.stdout.splitlines()
+    if process.returncode or not lines:
+        reason = next(reversed(process.stderr.strip().splitlines()), f"exit code {process.returncode}")
         raise DeviceError(f"a process of its own could not run the file: {one_line(reason)}")
-    seconds, peak = json.loads(said[-1])
+    seconds, peak = json.loads(lines[-1])
     return seconds, peak
 
 
@@ -139,8 +139,8 @@ def peak_bytes() -> int:
         lines = STATUS.read_text("ascii").splitlines()
     except OSError:
         lines = []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
-    return found[0] if found else _from_usage()
+    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] if peaks else _from_usage()
 
 
 def _from_usage() -> int:

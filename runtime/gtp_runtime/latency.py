@@ -149,8 +149,8 @@ def _warm_up(run: Callable[[], object]) -> None:
 
 def median_stages(run: Callable[[], dict[str, float]], runs: int = MIN_RUNS) -> dict[str, float]:
     """Run a few times and return the median of each stage."""
-    taken = [run() for _ in range(runs)]
-    return {name: float(np.median([stages[name] for stages in taken])) for name in taken[0]}
+    times = [run() for _ in range(runs)]
+    return {name: float(np.median([stages[name] for stages in times])) for name in times[0]}
 
 
 @runtime_checkable

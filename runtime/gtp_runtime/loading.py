@@ -171,10 +171,10 @@ def load_twin(model: Model, **trust: Any) -> Model | None:
 def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"give the path of a file or directory, not {type(path).__name__}")
-    found = find_graph(_pinned(Path(path)), precision)
-    if not (Path(path).is_dir() or found.exists()):
-        raise _missing(found)
-    return found
+    graph = find_graph(_pinned(Path(path)), precision)
+    if not (Path(path).is_dir() or graph.exists()):
+        raise _missing(graph)
+    return graph
 
 
 def file_for(graph: Path, path: "str | os.PathLike[str]", backend: str) -> Path:

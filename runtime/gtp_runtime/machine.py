@@ -38,10 +38,10 @@ def describe_machine(backends: Iterable[str]) -> dict[str, str]:
 
 def _gpu() -> str:
     try:
-        found = find_cuda().describe()
+        device = find_cuda().describe()
     except GTPRuntimeError:
         return ""
-    return f"{found['gpu']}, driver {found['driver']}"
+    return f"{device['gpu']}, driver {device['driver']}"
 
 
 def _read(path: Path) -> str:

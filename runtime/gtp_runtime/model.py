@@ -422,5 +422,5 @@ def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> parity.K
     if not reference.gap:
         return None
     tokens = reference.kept[0].shape[1] + reference.propagated[0].shape[1]
-    found, receivers = outputs.get("propagated"), outputs.get("received_by")
-    return parity.KeptSets(found, reference.propagated, reference.gap, tokens, receivers, reference.received_by)
+    propagated, receivers = outputs.get("propagated"), outputs.get("received_by")
+    return parity.KeptSets(propagated, reference.propagated, reference.gap, tokens, receivers, reference.received_by)

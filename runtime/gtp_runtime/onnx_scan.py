@@ -64,9 +64,9 @@ class _Scan:
         if depth > DEEPEST:
             raise ScanError(f"it is nested more than {DEEPEST} levels deep")
         said: dict[str, bytes] = {}
-        found = False
+        is_empty = True
         for number, inner in self._fields(span):
-            found = True
+            is_empty = False
             what = MESSAGES[kind].get(number)
             if what in UNFOLDING:
                 raise ScanError(f"it holds {UNFOLDING[what]}, which can unfold to any size")
@@ -74,7 +74,7 @@ class _Scan:
                 said[what] = self._name(inner)
             elif what is not None:
                 self.message(what, inner, depth + 1)
-        if kind == "model" and not found:
+        if kind == "model" and is_empty:
             raise ScanError("it is no ONNX graph")
         if said.get("operator") in ENGINES:
             raise ScanError("it holds a compiled engine (EPContext), which is never run from a graph")

@@ -33,12 +33,12 @@ def open_regular(path: "str | os.PathLike[str]", limit: int | None = None, *, li
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            what = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "something else")
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "something else")
             raise OSError(errno.EINVAL, f"it is {what}, not a regular file")
-        if limit is not None and found.st_size > limit:
-            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {limit} are read")
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, at most {limit} are read")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

@@ -139,8 +139,8 @@ class KeptSets:
         assert self.propagated is not None
         if self.received_by is None or self.expected_receivers is None:
             return np.ones(len(self.propagated), bool)
-        found = _by_id(self.propagated[:, start:end], self.received_by[:, start:end])
-        return np.asarray((found == _by_id(self.expected[layer], self.expected_receivers[layer])).all(1))
+        receivers = _by_id(self.propagated[:, start:end], self.received_by[:, start:end])
+        return np.asarray((receivers == _by_id(self.expected[layer], self.expected_receivers[layer])).all(1))
 
 
 def _by_id(left: np.ndarray, receivers: np.ndarray) -> np.ndarray:

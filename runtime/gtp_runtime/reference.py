@@ -106,9 +106,9 @@ def check_fits(reference: Reference, manifest: Manifest, entry: FileEntry) -> No
         ("outputs per image", reference.answers.shape[1], entry.outputs[0].shape[1]),
         ("removed tokens by layer", [ids.shape[1] for ids in reference.propagated], manifest.num_prop),
     )
-    for what, found, stated in pairs:
-        if found != stated:
-            raise ManifestError(f"{REFERENCE_NAME} has {what} {found}, but the manifest {stated}: export again")
+    for what, actual, expected in pairs:
+        if actual != expected:
+            raise ManifestError(f"{REFERENCE_NAME} has {what} {actual}, but the manifest {expected}: export again")
 
 
 def write_reference(reference: Reference, path: Path) -> None:

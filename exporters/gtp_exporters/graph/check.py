@@ -54,9 +54,9 @@ def check_static(model: ir.Model, target: str = "tensorrt") -> None:
     Raises:
         StaticCheckError: names every node that does not fit, and why.
     """
-    found = list(problems(model, target))
-    if found:
-        raise StaticCheckError("the graph is not static for this target:\n  " + "\n  ".join(found))
+    findings = list(problems(model, target))
+    if findings:
+        raise StaticCheckError("the graph is not static for this target:\n  " + "\n  ".join(findings))
 
 
 def problems(model: ir.Model, target: str) -> Iterator[str]:

@@ -125,9 +125,9 @@ class _Lowering:
         assert value.const_value is not None
         name = f"{value.name}.low"
         tensor = _cast_tensor(value.const_value, name, kind)
-        made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(kind), const_value=tensor)
-        self.graph.register_initializer(made)
-        return made
+        cast = ir.Value(name=name, shape=value.shape, type=ir.TensorType(kind), const_value=tensor)
+        self.graph.register_initializer(cast)
+        return cast
 
     def _cast(self, value: ir.Value, kind: ir.DataType, user: ir.Node) -> ir.Value:
         name = f"{value.name}.{'float' if kind == FLOAT else 'low'}"
@@ -138,10 +138,10 @@ class _Lowering:
 
     def _float_output(self, value: ir.Value) -> ir.Value:
         """Return a float32 value of the same name; the value itself gets another name."""
-        made = ir.Value(name=value.name, shape=value.shape, type=ir.TensorType(FLOAT))
+        cast = ir.Value(name=value.name, shape=value.shape, type=ir.TensorType(FLOAT))
         value.name = f"{value.name}.inner"
-        self.graph.append(ir.node("Cast", [value], {"to": FLOAT}, outputs=[made], name=f"cast_{value.name}"))
-        return made
+        self.graph.append(ir.node("Cast", [value], {"to": FLOAT}, outputs=[cast], name=f"cast_{value.name}"))
+        return cast
 
 
 def _cast_tensor(tensor: ir.TensorProtocol, name: str, kind: ir.DataType) -> ir.TensorProtocol:
@@ -199,8 +199,8 @@ def _replace(graph: ir.Graph, node: ir.Node, bits: int, block: int) -> None:
 
 def _packed(values: np.ndarray, bits: int, block: int) -> dict[str, np.ndarray]:
     """Return (K, N) float32 weights as ONNX Runtime packs them: "weight", "scales", "zero_points"."""
-    made = _packer(bits, block).qbits_block_quant(values)
-    return dict(zip(("weight", "scales", "zero_points"), made, strict=True))
+    packed = _packer(bits, block).qbits_block_quant(values)
+    return dict(zip(("weight", "scales", "zero_points"), packed, strict=True))
 
 
 @cache

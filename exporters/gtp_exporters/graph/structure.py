@@ -35,15 +35,15 @@ def summing_nodes(graph: ir.Graph) -> set[ir.Node]:
 
 def _way_back(starts: list[ir.Node], ends: Collection[ir.Node]) -> set[ir.Node]:
     """Return the nodes that some depend on, themselves included, up to products with weights and ``ends``."""
-    found: set[ir.Node] = set()
+    way: set[ir.Node] = set()
     waiting = list(starts)
     while waiting:
         node = waiting.pop()
-        if node in found or node in ends or _is_weighted(node):
+        if node in way or node in ends or _is_weighted(node):
             continue
-        found.add(node)
+        way.add(node)
         waiting += node.predecessors()
-    return found
+    return way
 
 
 def _is_weighted(node: ir.Node) -> bool:
@@ -139,14 +139,14 @@ def _reached(
     node: ir.Node, following: Callable[[ir.Node], list[ir.Node]], stop: Callable[[ir.Node], bool]
 ) -> set[ir.Node]:
     """Return the nodes that one leads to, itself left out; those at which it stops are the last."""
-    seen: set[ir.Node] = set()
+    nodes: set[ir.Node] = set()
     waiting = following(node)
     while waiting:
         current = waiting.pop()
-        if current not in seen:
-            seen.add(current)
+        if current not in nodes:
+            nodes.add(current)
             waiting += [] if stop(current) else following(current)
-    return seen
+    return nodes
 
 
 def _labels(graph: ir.Graph, nodes: Sequence[ir.Node]) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _layers(graph: ir.Graph, products: set[ir.Node], place: dict[ir.Node, int]) 
     """Return, for each attention, the places of its first product and of its softmax."""
     layers = []
     for node in graph:
-        sources = [place[found] for logits in attention_logits(node) for found in _sources(logits, products)]
+        sources = [place[source] for logits in attention_logits(node) for source in _sources(logits, products)]
         if sources:
             layers.append((min(sources), place[node]))
     return layers
@@ -177,7 +177,7 @@ def _layers(graph: ir.Graph, products: set[ir.Node], place: dict[ir.Node, int]) 
 
 def _sources(node: ir.Node, products: set[ir.Node]) -> set[ir.Node]:
     """Return the nearest products that a node depends on."""
-    return _reached(node, lambda found: list(found.predecessors()), stop=products.__contains__) & products
+    return _reached(node, lambda product: list(product.predecessors()), stop=products.__contains__) & products
 
 
 def _weight_name(node: ir.Node) -> str:

@@ -141,9 +141,9 @@ def _layers_of_tensors(model: ir.Model) -> dict[str, int | None]:
     layers: dict[str, int | None] = {}
     for node in model.graph:
         scopes = next((value for key, value in node.metadata_props.items() if key.endswith("name_scopes")), "")
-        found = _SCOPE.findall(scopes)
-        if found:
-            layers.update(dict.fromkeys(_names(node), int(found[-1])))
+        numbers = _SCOPE.findall(scopes)
+        if numbers:
+            layers.update(dict.fromkeys(_names(node), int(numbers[-1])))
         elif "'model." in scopes and not re.search(r"'model\.blocks'", scopes):
             layers.update(dict.fromkeys(_names(node), None))
     return layers

@@ -95,9 +95,9 @@ def _is_reduced(manifest: Manifest, name: str) -> bool:
 def _ratio(manifest: Manifest) -> float | None:
     """Return the latency of ``model.onnx`` over the dense baseline's, where both were timed in one run."""
     measured = manifest.measured("latency")
-    found = measured.get("model.onnx", {})
-    against = found.get("against", "dense.onnx")
-    return found.get("ratio") if against in measured and not _is_reduced(manifest, against) else None
+    latency = measured.get("model.onnx", {})
+    against = latency.get("against", "dense.onnx")
+    return latency.get("ratio") if against in measured and not _is_reduced(manifest, against) else None
 
 
 def _share(manifest: Manifest) -> float | None:

@@ -38,16 +38,16 @@ class TritonPythonModel:
         ]
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        found: list[dict[str, np.ndarray]] = []
+        answers: list[dict[str, np.ndarray]] = []
         start = 0
         while start < len(images):
             batch = self._fitting(len(images) - start)
             part = images[start : start + batch]
             missing = batch - len(part)
             padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
-            found.append({name: values[: len(part)] for name, values in self._infer(batch, padded).items()})
+            answers.append({name: values[: len(part)] for name, values in self._infer(batch, padded).items()})
             start += batch
-        return {name: np.concatenate([answer[name] for answer in found]) for name in self._outputs}
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in self._outputs}
 
     def _fitting(self, count: int) -> int:
         """Return the largest number of images that is full, or the smallest that holds them where none is."""

@@ -214,12 +214,12 @@ def check_tensors(path: Path, inputs: Iterable[Tensor], outputs: Iterable[Tensor
     Raises:
         ManifestError: they differ; names what does.
     """
-    found = {name: (shape, dtype) for name, shape, dtype in (*inputs, *outputs)}
-    stated = {spec.name: (spec.shape, spec.dtype) for spec in (*entry.inputs, *entry.outputs)}
-    for name in dict.fromkeys((*found, *stated)):
-        if found.get(name) != stated.get(name):
+    tensors = {name: (shape, dtype) for name, shape, dtype in (*inputs, *outputs)}
+    listing = {spec.name: (spec.shape, spec.dtype) for spec in (*entry.inputs, *entry.outputs)}
+    for name in dict.fromkeys((*tensors, *listing)):
+        if tensors.get(name) != listing.get(name):
             raise ManifestError(
-                f"{path} has {_described(name, found)}, its manifest says {_described(name, stated)}: export again"
+                f"{path} has {_described(name, tensors)}, its manifest says {_described(name, listing)}: export again"
             )
 
 

@@ -205,10 +205,10 @@ def prove(directory: Path, demands: Demands, progress: Progress) -> Proof:
 
 def _unremembered(options: Mapping[str, Any]) -> dict[str, Any]:
     """Demand the version that is remembered, but remember no higher one: the proof may fail."""
-    found = dict(options)
-    remember = found.pop("remember", None)
-    trust = Trust.of(found.get("trusted_key"), found.get("min_version"), remember)
-    return found if trust is None else {**found, "min_version": lowest_version(trust)}
+    demands = dict(options)
+    remember = demands.pop("remember", None)
+    trust = Trust.of(demands.get("trusted_key"), demands.get("min_version"), remember)
+    return demands if trust is None else {**demands, "min_version": lowest_version(trust)}
 
 
 log = logging.getLogger(__name__)

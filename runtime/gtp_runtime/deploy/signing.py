@@ -86,18 +86,18 @@ def read_public_key(path: "str | os.PathLike[str]") -> PublicKey:
         KeyFileError: it cannot be read, or is no Ed25519 public key.
         BackendMissingError: cryptography is not installed.
     """
-    loaded = _load(path, "public", lambda pem: _serialization().load_pem_public_key(pem))
-    if not isinstance(loaded, _ed25519().Ed25519PublicKey):
+    key = _load(path, "public", lambda pem: _serialization().load_pem_public_key(pem))
+    if not isinstance(key, _ed25519().Ed25519PublicKey):
         raise KeyFileError(f"{path} is a key of another kind than Ed25519: gtp-export keygen NAME makes one")
-    return PublicKey(loaded.public_bytes_raw())
+    return PublicKey(key.public_bytes_raw())
 
 
 def read_private_key(path: "str | os.PathLike[str]") -> PrivateKey:
     """Read a private key, which is not encrypted. Raises as ``read_public_key`` does."""
-    loaded = _load(path, "private", lambda pem: _serialization().load_pem_private_key(pem, password=None))
-    if not isinstance(loaded, _ed25519().Ed25519PrivateKey):
+    key = _load(path, "private", lambda pem: _serialization().load_pem_private_key(pem, password=None))
+    if not isinstance(key, _ed25519().Ed25519PrivateKey):
         raise KeyFileError(f"{path} is a key of another kind than Ed25519: gtp-export keygen NAME makes one")
-    return PrivateKey(loaded)
+    return PrivateKey(key)
 
 
 def _load(path: Any, half: str, load: Any) -> Any:
@@ -128,15 +128,15 @@ def write_key_pair(name: Path) -> tuple[Path, Path, PublicKey]:
     private = key.key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
     public = key.key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     paths = (name.with_name(name.name + PRIVATE), name.with_name(name.name + PUBLIC))
-    made: list[Path] = []
+    new: list[Path] = []
     for path in paths:  # of both, what an earlier call that was killed left
         sweep(path)
     try:
         for path, content, mode in zip(paths, (private, public), (0o600, 0o644), strict=True):
             create_bytes(path, content, mode)
-            made.append(path)
+            new.append(path)
     except OSError as error:
-        for earlier in made:
+        for earlier in new:
             earlier.unlink(missing_ok=True)
         what = "exists, and a key is never replaced" if isinstance(error, FileExistsError) else error.strerror
         raise KeyFileError(f"cannot write the key {path}: {what}; choose another name") from error
@@ -206,9 +206,9 @@ def sign_again(directory: Path, key: PrivateKey, version: int) -> Signature:
     """Sign a directory as ``sign`` does, in a version that it may have been signed as before."""
     content = manifest_bytes(directory)
     check_contents(directory, parse_manifest(content, directory / FILE_NAME), {FILE_NAME, SIGNATURE_NAME})
-    made = Signature(version, key.public.id, key.sign(message(version, content)).hex())
-    atomic.write_bytes(directory / SIGNATURE_NAME, _encoded(made))
-    return made
+    signature = Signature(version, key.public.id, key.sign(message(version, content)).hex())
+    atomic.write_bytes(directory / SIGNATURE_NAME, _encoded(signature))
+    return signature
 
 
 def _encoded(signature: Signature) -> bytes:
@@ -224,9 +224,9 @@ def read_signature(directory: Path) -> Signature:
     path = directory / SIGNATURE_NAME
     try:
         content = read_regular(path, LARGEST_SIGNATURE)
-        found = msgspec.json.decode(content, type=Signature)
-        bytes.fromhex(found.signature)
-        if content != _encoded(found):  # there is one way to write it, so that no byte can be changed
+        signature = msgspec.json.decode(content, type=Signature)
+        bytes.fromhex(signature.signature)
+        if content != _encoded(signature):  # there is one way to write it, so that no byte can be changed
             raise ValueError("written in another way")
     except FileNotFoundError as error:
         raise SignatureError(
@@ -236,9 +236,11 @@ def read_signature(directory: Path) -> Signature:
         raise SignatureError("changed", f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise SignatureError("changed", f"{path} is damaged: take the directory from its source again") from error
-    if found.format != FORMAT or not 1 <= found.version <= MOST:
-        raise SignatureError("changed", f"{path} has format {found.format}, version {found.version}: update gtp-export")
-    return found
+    if signature.format != FORMAT or not 1 <= signature.version <= MOST:
+        raise SignatureError(
+            "changed", f"{path} has format {signature.format}, version {signature.version}: update gtp-export"
+        )
+    return signature
 
 
 LARGEST_MEMORY = 4096  # bytes of a file that remembers

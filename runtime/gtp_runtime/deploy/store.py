@@ -71,8 +71,8 @@ class Store:
 
     def _versions(self) -> list[Path]:
         with suppress(FileNotFoundError):
-            found = [path for path in self.folder.iterdir() if _VERSION.fullmatch(path.name)]
-            return [path for path in found if not path.is_symlink() and (path / FILE_NAME).is_file()]
+            paths = [path for path in self.folder.iterdir() if _VERSION.fullmatch(path.name)]
+            return [path for path in paths if not path.is_symlink() and (path / FILE_NAME).is_file()]
         return []
 
     @contextmanager

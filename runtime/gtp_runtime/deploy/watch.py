@@ -94,12 +94,12 @@ class Watch:
 
     def _look(self) -> None:
         """Warn in the log when the drift comes above the limit, once until it was below again."""
-        found = self.stats()
-        slow = found.drift is not None and found.drift > SLOWER
+        stats = self.stats()
+        slow = stats.drift is not None and stats.drift > SLOWER
         if slow and not self._warned:
             log.warning(
                 "%s became slower: the median of the latest %d runs is %.2f times that of the first (%.2f ms): check "
                 "the clocks, the temperature and the load of this device",
-                *(self._name, SPAN, found.drift, found.first_p50_ms),
+                *(self._name, SPAN, stats.drift, stats.first_p50_ms),
             )
         self._warned = slow

@@ -101,7 +101,7 @@ def is_present(path: Path, manifest: Manifest) -> bool:
 
 
 def _finished(path: Path, entry: FileEntry) -> bool:
-    return atomic.finish(path, lambda found: not _difference(found, entry))
+    return atomic.finish(path, lambda temporary: not _difference(temporary, entry))
 
 
 def _difference(path: Path, entry: FileEntry) -> str:
@@ -179,14 +179,14 @@ def find_graph(path: Path, precision: str | None = None) -> Path:
         return path / MODEL_NAME
     graphs = {name: entry for name, entry in read_manifest(path).files.items() if name.endswith(".onnx")}
     models = {name: entry.precision for name, entry in graphs.items() if entry.role == "model"}
-    found = [name for name, present in models.items() if present == precision]
-    if not found:
+    names = [name for name, present in models.items() if present == precision]
+    if not names:
         there = ", ".join(dict.fromkeys(models.values())) or "none"
         raise ManifestError(
             f"{path} has no {precision} graph, it has {there}: gtp-export quantize makes int8, "
             f"gtp-export export --precision {precision} the others"
         )
-    return path / found[0]
+    return path / names[0]
 
 
 def _batch(entry: FileEntry) -> int | None:

@@ -203,14 +203,14 @@ class Buffers:
 def describe_device() -> dict[str, Any]:
     """Return ``gpu``, ``compute_capability``, ``driver`` and ``cuda`` of this machine; None without a GPU."""
     try:
-        found = find_cuda().describe()
+        device = find_cuda().describe()
     except GTPRuntimeError:
         return dict.fromkeys(("gpu", "compute_capability", "driver", "cuda"))
     return {
-        "gpu": found["gpu"],
-        "compute_capability": found["compute_capability"],
-        "driver": found["driver"],
-        "cuda": found["runtime"],
+        "gpu": device["gpu"],
+        "compute_capability": device["compute_capability"],
+        "driver": device["driver"],
+        "cuda": device["runtime"],
     }
 
 
@@ -220,5 +220,5 @@ def jetpack() -> str | None:
         text = TEGRA_RELEASE.read_text("utf-8")
     except OSError:
         return None
-    found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", text)
-    return f"L4T {found[1]}.{found[2]}" if found else None
+    release = re.search(r"R(\d+).*?REVISION: ([\d.]+)", text)
+    return f"L4T {release[1]}.{release[2]}" if release else None

@@ -55,9 +55,9 @@ def find_flavor(wanted: str = "auto") -> Flavor:
     if wanted not in ("auto", *MODULES):
         raise InputError(f"flavor={wanted!r} is unknown: choose one of auto, {', '.join(MODULES)}")
     for name in MODULES if wanted == "auto" else (wanted,):
-        found = _import(name)
-        if found is not None:
-            return found
+        flavor = _import(name)
+        if flavor is not None:
+            return flavor
     raise BackendMissingError(
         "TensorRT is not installed: on a Jetson it comes with JetPack, into a venv made with --system-site-packages; "
         f"elsewhere {install_command('tensorrt')}, or {install_command('tensorrt-rtx')} for RTX GPUs and for building "

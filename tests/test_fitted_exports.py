@@ -12,10 +12,11 @@ from PIL import Image
 
 from gtp_exporters import ExportOptions, LimitError, export
 from gtp_exporters.fitting import MOST, OWN, default_settings, fit_settings, fitting_images
+from gtp_exporters.measuring import token_times
 from gtp_exporters.measuring.token_times import BlockTimes, measure_costs
 from gtp_exporters.report.page import plot_fitting
 from gtp_exporters.subject import make_subject
-from gtp_models import ConfigError, GTPConfig, Recipe, Settings, load_recipe, make_plan
+from gtp_models import ConfigError, GTPConfig, Plan, Recipe, Settings, load_recipe, make_plan
 from gtp_models.schedules import check_schedule, is_fitted, most_steps
 from gtp_runtime import read_manifest
 
@@ -134,17 +135,49 @@ def test_judges_are_not_fitted_on(folder: Path) -> None:
     assert (len(own.images), own.origin) == (MOST, OWN)
 
 
+@pytest.mark.parametrize("form", [{"sparsity": 0.7, "threshold": "calibrated"}, {"selection": "Fixed"}])
+def test_steps_are_timed_as_they_will_run(
+    form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thresholds and fixed tokens come from a calibration, which has not been at that time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    timed: list[Settings] = []
+
+    def seconds(self: Any, plans: list[Plan]) -> list[float]:
+        timed.extend(plan.settings for plan in plans)
+        return [1.0] * len(plans)
+
+    monkeypatch.setattr(token_times._Timing, "_seconds", seconds)
+    subject = make_subject(tiny(), "random", 0, ExportOptions())
+    preset = GTPConfig.measured if "selection" in form else GTPConfig.paper
+    measure_costs(subject, preset(keep=0.8, num_neighbours=4, **form), ExportOptions())
+    reducing = [settings for settings in timed if isinstance(settings, GTPConfig)]
+    assert reducing and not any(settings.needs_calibration for settings in reducing)
+    assert {(settings.threshold, settings.selection) for settings in reducing} == {
+        (form.get("threshold", "exact"), form.get("selection", "MixedAttnMax"))
+    }
+
+
 def test_times_by_tokens() -> None:
     times = BlockTimes(8, (16, 32, 50), (1.0, 2.0, 3.8), between=1.25)
     assert [times(16), times(24), times(50), times(8)] == pytest.approx([1.0, 1.5, 3.8, 0.5])
     assert times(25) == pytest.approx(1.25 * 1.5625), "its tiles are not full"
 
 
-def test_latency_as_the_budget(folder: Path) -> None:
+def test_latency_as_the_budget(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     subject = make_subject(tiny(), "random", 0, ExportOptions())
     settings, options = GTPConfig.measured(schedule="fitted"), ExportOptions(target="onnxruntime")
     costs = measure_costs(subject, settings, options)
-    assert costs is measure_costs(subject, replace(settings, num_prop=3), options), "measured once"
+    (kept,) = (tmp_path / "gtp-export" / "token-times").iterdir()
+    with monkeypatch.context() as without:
+        without.setattr(token_times, "time_in_turn", None)  # cannot be called
+        other = make_subject(tiny(), "random", 1, ExportOptions())
+        again = measure_costs(other, replace(settings, num_prop=3), options)
+        assert [again.block, again.step(17, 8)] == [costs.block, costs.step(17, 8)], "other weights take as long"
+        kept.write_text("{}", "utf-8")
+        with pytest.raises(TypeError):
+            measure_costs(subject, settings, options)
     assert costs.dense == pytest.approx(costs.backbone((0, 0, 0))) and costs.dense > 0
     assert costs.step(17, 8) >= 0
     with pytest.raises(LimitError, match="tensorrt"):

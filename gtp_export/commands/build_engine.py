@@ -1,6 +1,5 @@
 """``gtp-export build-engine``: a TensorRT engine from an exported graph."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,7 +98,9 @@ def build_engine(
 
 def default_timing_cache() -> Path:
     """Return the default timing cache: kernel timings that later builds reuse."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gtp-export" / "timing.cache"
+    from gtp_runtime.machine import user_cache
+
+    return user_cache() / "timing.cache"
 
 
 def _show(engine: "Engine") -> None:

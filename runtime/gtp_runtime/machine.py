@@ -1,5 +1,6 @@
-"""What latency depends on beside files and options: the machine, and the versions of its engines."""
+"""What latency depends on beside files and options: the machine and its engines' versions; and where times are kept."""
 
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,11 @@ def describe_machine(backends: Iterable[str]) -> dict[str, str]:
         "gpu": _gpu(),
         **{name: installed_version(module, name) or "" for name, module in packages.items()},
     }
+
+
+def user_cache() -> Path:
+    """Return the user's folder of what can be measured again: ``$XDG_CACHE_HOME/gtp-export``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gtp-export"
 
 
 def _gpu() -> str:

@@ -3,19 +3,23 @@
 The whole model is exported and timed, so that what a runtime fuses counts as it does later. Tokens that ``drop`` slices
 off in the first layer give the time of a block by its number of tokens: at multiples of a tile, and once between them,
 where a runtime's tiles are not full. The method's own graphs, less the blocks, give the time of a step: a constant and
-a share of its MACs. ``TimeCosts`` adds both up for any schedule.
+a share of its MACs. ``TimeCosts`` adds both up for any schedule. The user's cache keeps the times: a JSON file for each
+question (device, versions, layers of the model, settings, batch, precision), named by its hash.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gtp_exporters.artifacts import write_artifacts
 from gtp_exporters.errors import LimitError
+from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.candidate import AMOUNTS, Running, graph_backends, running_on
 from gtp_exporters.measuring.latency import time_in_turn
 from gtp_exporters.options import ExportOptions
@@ -24,9 +28,13 @@ from gtp_exporters.subject import Subject
 from gtp_models.errors import ConfigError
 from gtp_models.fitting.space import TimeCosts, tile_for
 from gtp_models.methods import make_settings
+from gtp_models.methods.gtp.calibration import calibrate
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import LayerShape, ModelShape, Settings
 from gtp_models.plan import Plan, make_plan, model_shape, token_counts
 from gtp_models.schedules import Amounts
+from gtp_runtime.atomic import write_bytes
+from gtp_runtime.machine import describe_machine, user_cache
 from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.precisions import PRECISIONS
@@ -34,7 +42,7 @@ from gtp_runtime.precisions import PRECISIONS
 SHARES = (0.8, 0.6, 0.4)  # of the tokens: where a block is timed
 BETWEEN = 0.6  # of the tokens: timed beside a tile as well
 SECONDS = 0.5  # of timing, for each graph in each loading
-_known: dict[str, TimeCosts] = {}
+KEPT = "token-times"  # the folder of times in the user's cache
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def measure_costs(
 ) -> TimeCosts:
     """Return the times of a model by schedule on ``options.target``, in graphs of its batch and precision.
 
-    A process measures them once for the shape of a model, the method and the target.
+    They are measured once for a device, the layers of a model, the settings of the method and the target.
 
     Raises:
         LimitError: the target runs no graphs on this machine: TensorRT.
@@ -96,11 +104,57 @@ def measure_costs(
     running = running_on(options.target, {"threads": 1})
     shape = model_shape(subject.model)
     form = {name: value for name, value in settings.to_dict().items() if name not in AMOUNTS}
-    question = [subject.built.sha256, str(shape), settings.name, form, running.key, options.batch, options.converted]
-    key = json.dumps(question, default=str)
-    if key not in _known:
-        _known[key] = _Timing(subject, settings, options, running, progress).costs()
-    return _known[key]
+    question = {
+        "device": describe_machine([running.backend]),
+        "versions": tool_versions(),
+        "model": [str(shape), hashlib.sha256(repr(subject.model).encode()).hexdigest()],
+        "method": [settings.name, form],
+        "running": [running.key, options.batch, options.converted],
+    }
+    key = hashlib.sha256(json.dumps(question, default=str, sort_keys=True).encode()).hexdigest()
+    file = user_cache() / KEPT / f"{key[:32]}.json"
+    times = _kept(file)
+    if times is None:
+        times = _Timing(subject, settings, options, running, progress).times()
+        _keep(file, times)
+    steps = StepTimes(settings, shape, times.step, times.per_mac)
+    return TimeCosts(settings, shape, times.block, steps)
+
+
+@dataclass(frozen=True)
+class Times:
+    """What is measured: times of blocks, and the constant and the seconds for each MAC of a step."""
+
+    block: BlockTimes
+    step: float
+    per_mac: float
+
+
+def _kept(file: Path) -> Times | None:
+    """Return the times of a file; None if there is none, or it is not whole."""
+    try:
+        values = json.loads(file.read_bytes())
+        block = values.pop("block")
+        counts, seconds = tuple(map(int, block.pop("counts"))), tuple(map(float, block.pop("seconds")))
+        block = BlockTimes(int(block["tile"]), counts, seconds, float(block["between"]))
+        times = Times(block, float(values["step"]), float(values["per_mac"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    whole = len(counts) == len(seconds) > 0 and list(counts) == sorted(counts) and block.tile > 0
+    return times if whole and all(map(_is_time, (*seconds, block.between))) else None
+
+
+def _is_time(value: float) -> bool:
+    return 0 < value < float("inf")
+
+
+def _keep(file: Path, times: Times) -> None:
+    """Write times; where the cache cannot be written, they are measured again next time."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, json.dumps(asdict(times), indent=1).encode())
+    except OSError:
+        return
 
 
 class _Timing:
@@ -112,13 +166,15 @@ class _Timing:
         self.subject, self.settings, self.running, self.progress = subject, settings, running, progress
         self.shape = model_shape(subject.model)
         self.start = self.shape.patches + self.shape.num_prefix
+        pixels = synthetic_images(subject.preprocessing.crop, 1).pixels
+        self.image = torch.from_numpy(subject.preprocessing.normalise(pixels))
         precision = options.converted if PRECISIONS[options.converted].prover == running.backend else "fp32"
         self.options = ExportOptions(
             batch=options.batch, dense=False, trace=False, target=options.target, precision=precision
         )
 
-    def costs(self) -> TimeCosts:
-        """Return what schedules cost."""
+    def times(self) -> Times:
+        """Return the times of blocks and steps."""
         tile = tile_for(self.start)
         counts = sorted({max(tile, round(share * self.start / tile) * tile) for share in SHARES} - {self.start})
         between = next((count for count in counts if count >= BETWEEN * self.start), counts[-1]) - max(1, tile // 2)
@@ -134,12 +190,7 @@ class _Timing:
         beyond = [
             value - without.backbone(plan.num_prop) for plan, value in zip(steps, seconds[-len(steps) :], strict=True)
         ]
-        return TimeCosts(
-            self.settings,
-            self.shape,
-            times,
-            self._step(steps, beyond) if steps else StepTimes(self.settings, self.shape, 0.0, 0.0),
-        )
+        return Times(times, *(self._step(steps, beyond) if steps else (0.0, 0.0)))
 
     def _first(self, count: int) -> Amounts:
         """Return the amounts that leave this number of tokens behind the first layer."""
@@ -165,10 +216,17 @@ class _Timing:
         return plans
 
     def _plan(self, settings: Settings, num_prop: Amounts) -> Plan:
-        return make_plan(self.subject.model, settings.resolved(num_prop))
+        """Return the plan of amounts; calibrated on one image where that is needed: any gives the same time."""
+        settings = settings.resolved(num_prop)
+        if settings.needs_calibration:
+            assert isinstance(settings, GTPConfig)
+            settings = calibrate(self.subject.model, settings, [self.image])
+        return make_plan(self.subject.model, settings)
 
-    def _step(self, plans: Sequence[Plan], seconds: Sequence[float]) -> StepTimes:
-        """Return the time of a step that explains best what graphs take beyond their blocks; never below 0."""
+    def _step(self, plans: Sequence[Plan], seconds: Sequence[float]) -> tuple[float, float]:
+        """Return the constant and the seconds for each MAC that explain best what graphs take beyond their blocks;
+        never below 0.
+        """
         macs = [sum(layer.method_macs for layer in plan.layers) for plan in plans]
         steps = [sum(map(bool, plan.num_prop)) for plan in plans]
         scale = max(*macs, 1)
@@ -176,7 +234,7 @@ class _Timing:
         constant, share = np.linalg.lstsq(rows, np.array(seconds), rcond=None)[0]
         if share < 0 or constant < 0:  # they are hard to tell apart: a constant alone
             constant, share = max(0.0, sum(seconds) / sum(steps)), 0.0
-        return StepTimes(self.settings, self.shape, float(constant), float(share / scale))
+        return float(constant), float(share / scale)
 
     def _seconds(self, plans: Sequence[Plan]) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="gtp-export-") as place:

@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]
-	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) --output $(OUT) $(if $(PRESET),--preset $(PRESET)) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
+	$(BIN)/gtp-export export $(MODEL) --weights $(WEIGHTS) -o $(OUT) $(if $(PRESET),--preset $(PRESET)) $(if $(NUM_PROP),--num-prop $(NUM_PROP)) $(ARGS)
 
 validate: $(STAMP)  ## prove parity of what `make export` wrote [MODEL OUT ARGS]
 	$(BIN)/gtp-export validate $(OUT) $(ARGS)
@@ -68,7 +68,7 @@ fuzz: $(STAMP)  ## fuzz everything that reads files, each target for SECONDS (60
 	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 soak: $(STAMP)  ## run the default export 100,000 times in 8 threads, load it 1,000 times, ...; writes benchmarks/results/soak.json [ARGS]
-	$(BIN)/gtp-export export digits --no-check --output build/soak
+	$(BIN)/gtp-export export digits --no-check -o build/soak
 	$(BIN)/python benchmarks/soak.py build/soak $(ARGS)
 
 lint: $(STAMP)  ## check style and types

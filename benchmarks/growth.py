@@ -58,7 +58,7 @@ def export(recipe: Recipe, size: int, batch: int, num_prop: int, preset: str, pl
     path = place.with_suffix(".yaml")
     write_recipe(recipe, settings, path)
     command = [sys.executable, "-m", "gtp_export", "export", path, "--weights", "random", "--no-check", "--quiet"]
-    values = {"--img-size": size, "--batch": batch, "--preset": preset, "--num-prop": num_prop, "--output": place}
+    values = {"--img-size": size, "--batch": batch, "--preset": preset, "--num-prop": num_prop, "-o": place}
     process = subprocess.Popen([*map(str, command), *(str(part) for pair in values.items() for part in pair)])
     _, status, usage = os.wait4(process.pid, 0)  # the memory of this child alone
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -83,6 +83,17 @@ def num_prop(value: "str | int | tuple[int, ...]") -> "int | tuple[int, ...]":
     return _whole_numbers(value, ",") if isinstance(value, str) else value
 
 
+def layers(value: "str | tuple[int, ...]") -> tuple[int, ...]:
+    """Return the layers of "2,5,8,11", ascending."""
+    if not isinstance(value, str):
+        return value
+    numbers = _whole_numbers(value, ",")
+    chosen = (numbers,) if isinstance(numbers, int) else numbers
+    if min(chosen) < 0 or sorted({*chosen}) != [*chosen]:
+        raise typer.BadParameter(f"{value!r}: give layers from 0, ascending, each once, like 2,5,8,11.")
+    return chosen
+
+
 def image_size(value: "str | tuple[int, int]") -> tuple[int, int]:
     """Return (height, width) in pixels of "224" or "HEIGHTxWIDTH"."""
     if not isinstance(value, str):

@@ -91,7 +91,7 @@ def test_what_was_overridden_is_not_said_to_be_chosen() -> None:
 
 
 def test_export_says_what_it_chose(command: Command, tmp_path: Path) -> None:
-    leanest = ("--no-dense", "--no-simplify", "--no-check", "--img-size", "64", "--head", "none")
+    leanest = ("--no-dense", "--no-simplify", "--no-check", "--img-size", "64", "--output", "features")
     ran = command("export", "timm:test_vit", "--weights", "random", *leanest, "-q", "--json", "-o", tmp_path / "out")
     note, *others = json.loads(ran.out)["notes"]
     assert "keep 0.743 (12 of 16 patches are removed in layers 1, 2, 3, 4, 5, which saves 25.1% of the MACs" in note

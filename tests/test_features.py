@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeight
 
 def exported(place: Path, model_args: dict[str, Any] | None = None, method: str = "gtp", **options: Any) -> Manifest:
     recipe = replace(TINY, model_args=TINY.model_args | (model_args or {}))
-    made = ExportOptions(**{"head": "none"} | options)
+    made = ExportOptions(**{"output": "features"} | options)
     return export(recipe, place, weights="random", options=made, settings=settings_of(method), check=False).manifest
 
 
@@ -122,7 +122,7 @@ def test_classes_are_refused_kindly(features: Path) -> None:
 
 def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
-    ran = command("export", "digits", "--head", "none", "-o", tmp_path / "out")
+    ran = command("export", "digits", "--output", "features", "-o", tmp_path / "out")
     assert ran.code == 0
     assert "(head.bias, head.weight)" in ran.err
     assert "sub-folders" not in ran.err, "features have no classes that images could be named by"
@@ -148,8 +148,8 @@ def test_a_model_without_classifier_says_so(tmp_path: Path) -> None:
     said = "vit_tiny_patch16_224 has no classifier: its output is features (24 values per image)"
     assert done.manifest.notes == [said]
     assert read_manifest(tmp_path / "out").notes == [said]
-    with pytest.raises(ConfigError, match="no classifier.*--head"):
-        export(recipe, tmp_path / "other", weights="random", options=ExportOptions(head="keep"))
+    with pytest.raises(ConfigError, match="no classifier.*--output"):
+        export(recipe, tmp_path / "other", weights="random", options=ExportOptions(output="logits"))
 
 
 def test_a_file_without_classifier_will_do(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def other_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def made(*arguments: Any) -> Reference:
         reference = make_reference(*arguments)
-        return replace(reference, answers=np.roll(reference.answers, 1, axis=1))
+        return replace(reference, outputs={"logits": np.roll(reference.answers, 1, axis=1)})
 
     monkeypatch.setattr("gtp_exporters.artifacts.make_reference", made)
 
@@ -213,14 +213,14 @@ def test_without_check_it_is_put_in_place(tmp_path: Path) -> None:
 
 
 def test_a_gate_fails_by_its_twin_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gtp_exporters.artifacts.dense_answers", lambda model, images, *_: other_answers(images))
+    monkeypatch.setattr("gtp_exporters.artifacts.dense_outputs", lambda model, images, *_: other_answers(images))
     with pytest.raises(ParityFailedError, match="gates .dense baseline: ") as caught:
         export(TINY, tmp_path / "out", weights="random", options=LEAN)
     assert all(problem.startswith("dense baseline: ") for problem in caught.value.proof.parity.problems)
 
 
 def other_answers(images: Any) -> Any:
-    return torch.randn(len(images.pixels), 5, generator=torch.Generator().manual_seed(0)).numpy()
+    return {"logits": torch.randn(len(images.pixels), 5, generator=torch.Generator().manual_seed(0)).numpy()}
 
 
 def no_constant(name: str) -> Any:

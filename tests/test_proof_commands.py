@@ -46,7 +46,9 @@ def few(digits_copy: Path) -> Path:
 
     def first(pack: Reference) -> Reference:
         layers = {name: [values[::30] for values in getattr(pack, name)] for name in ("kept", "propagated", "gap")}
-        arrays = {name: getattr(pack, name)[::30] for name in ("images", "answers", "dense_answers", "labels")}
+        arrays = {name: getattr(pack, name)[::30] for name in ("images", "labels")}
+        for name in ("outputs", "dense_outputs"):
+            arrays[name] = {output: values[::30] for output, values in getattr(pack, name).items()}
         return replace(pack, **arrays, **layers)
 
     return with_pack(digits_copy, first)

@@ -17,8 +17,8 @@ from gtp_runtime.reference import Reference, read_reference, write_reference
 TWO = np.zeros((2, 3), np.float32)
 GOOD = Reference(
     images=np.zeros((2, 8, 8, 3), np.uint8),
-    answers=TWO,
-    dense_answers=TWO,
+    outputs={"logits": TWO},
+    dense_outputs={"logits": TWO},
     labels=np.array([0, 2]),
     kept=[np.array([[0, 1, 2], [1, 2, 3]]), np.array([[0, 1, 2], [1, 2, -1]])],
     propagated=[np.array([[3], [0]]), np.zeros((2, 0), int)],
@@ -28,13 +28,13 @@ BAD: dict[str, dict[str, Any]] = {
     "images": {"images": np.zeros((2, 8, 8), np.uint8)},
     "(N, H, W, 3) uint8": {"images": np.zeros((2, 8, 8, 3), np.float32)},
     "with N > 0": {"images": np.zeros((0, 8, 8, 3), np.uint8)},
-    "logits are (3, 3)": {"answers": np.zeros((3, 3), np.float32)},
-    "logits are (2, 0)": {"answers": np.zeros((2, 0), np.float32)},
-    "logits are (2,)": {"answers": np.zeros(2, np.float32)},
-    "must be finite floats": {"answers": np.array([[0, 1, np.nan]] * 2, np.float32)},
-    "logits are int64": {"answers": np.zeros((2, 3), int)},
-    "dense_logits are (2, 4)": {"dense_answers": np.zeros((2, 4), np.float32)},
-    "dense_logits are float32 and must be finite": {"dense_answers": np.full((2, 3), np.inf, np.float32)},
+    "logits are (3, 3)": {"outputs": {"logits": np.zeros((3, 3), np.float32)}},
+    "logits are (2, 0)": {"outputs": {"logits": np.zeros((2, 0), np.float32)}},
+    "logits are (2,)": {"outputs": {"logits": np.zeros(2, np.float32)}},
+    "must be finite floats": {"outputs": {"logits": np.array([[0, 1, np.nan]] * 2, np.float32)}},
+    "logits are int64": {"outputs": {"logits": np.zeros((2, 3), int)}},
+    "dense_logits are (2, 4)": {"dense_outputs": {"logits": np.zeros((2, 4), np.float32)}},
+    "dense_logits are float32 and must be finite": {"dense_outputs": {"logits": np.full((2, 3), np.inf, np.float32)}},
     "labels are (3,)": {"labels": np.zeros(3, int)},
     "labels are (2,) float64": {"labels": np.zeros(2)},
     "labels run from 0 to 3, but there are 3": {"labels": np.array([0, 3])},
@@ -119,10 +119,13 @@ CHANGES: dict[str, tuple[Callable[[Reference], Reference], str]] = {
         lambda pack: replace(pack, images=pack.images[:, 1:]),
         r"image size \[31, 32\], but the manifest \[32, 32",
     ),
-    "output": (lambda pack: replace(pack, output="features"), "output features, but the manifest logits"),
+    "output": (
+        lambda pack: replace(pack, outputs={"features": pack.answers}, dense_outputs=None),
+        r"outputs .*features.*, but the manifest .*logits",
+    ),
     "classes": (
-        lambda pack: replace(pack, answers=np.pad(pack.answers, ((0, 0), (0, 1))), dense_answers=None),
-        "outputs per image 11, but the manifest 10",
+        lambda pack: replace(pack, outputs={"logits": np.pad(pack.answers, ((0, 0), (0, 1)))}, dense_outputs=None),
+        r"outputs .*11.*, but the manifest .*10",
     ),
     "fewer layers": (lambda pack: replace(pack, gap=pack.gap[:-1]), r"removed tokens by layer .*, but the manifest"),
 }
@@ -136,7 +139,7 @@ def test_a_pack_of_another_export_is_refused(digits_copy: Path, change: str) -> 
 
 
 def test_a_dense_file_needs_answers_of_its_own(digits_copy: Path) -> None:
-    with_pack(digits_copy, lambda pack: replace(pack, dense_answers=None))
+    with_pack(digits_copy, lambda pack: replace(pack, dense_outputs=None))
     with gtp_runtime.load(digits_copy / "dense.onnx") as dense, pytest.raises(ManifestError, match="no outputs"):
         dense.validate()
 

@@ -184,7 +184,7 @@ def test_samples_of_the_pack_and_of_files_agree(digits: Path, model: Model) -> N
 def test_without_receivers_labels_or_classes(digits_copy: Path) -> None:
     pack = read_reference(digits_copy / REFERENCE_NAME)
     write_reference(
-        replace(pack, labels=None, dense_answers=None, received_by=pack.propagated), digits_copy / REFERENCE_NAME
+        replace(pack, labels=None, dense_outputs=None, received_by=pack.propagated), digits_copy / REFERENCE_NAME
     )
     manifest = read_manifest(digits_copy)
     changed = digits_copy / REFERENCE_NAME

@@ -7,25 +7,17 @@ from typing import Any
 import pytest
 import torch
 from eva_models import EVAS, tiny_eva
-from helpers import METHOD_CASES, PREFIXES, TINY_GTP, images_for, methods, tiny_vit, variants
+from helpers import PREFIXES, TINY_GTP, images_for, methods, settings_of, tiny_vit, variants
 from torch import Tensor
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame import restore as restoring
 from gtp_models.frame.patch import remove, trace_tokens
-from gtp_models.methods import make_settings
 from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
-from gtp_models.methods.settings import Settings
 
 STEPS = (4, 0, 5)  # of 16 patches
 MERGING = GTPConfig(num_prop=STEPS, selection="Regeneration", graph="Nearest", propagation="MergeNorm")
-
-
-def settings_of(method: str, amounts: Any = STEPS) -> Settings:
-    name, options = METHOD_CASES[method]
-    own = {"num_neighbours": 4, "sparsity": 0.7} if name == "gtp" and "graph" not in options else {}
-    return make_settings(name, **({} if name == "dense" else {"num_prop": amounts}), **own, **options)
 
 
 def slowly(model: Any, images: Tensor, zero: bool = False) -> Tensor:
@@ -63,8 +55,8 @@ def slowly(model: Any, images: Tensor, zero: bool = False) -> Tensor:
 def test_equal_to_the_slow_restatement(method: str, count: int) -> None:
     model = tiny_vit(reg_tokens=1)
     images = images_for(model, count)
-    expected = slowly(apply(model, settings_of(method)), images)
-    apply(model, settings_of(method), restore=True)
+    expected = slowly(apply(model, settings_of(method, STEPS)), images)
+    apply(model, settings_of(method, STEPS), restore=True)
     assert torch.equal(model.forward_features(images), expected)
 
 
@@ -72,7 +64,7 @@ def test_equal_to_the_slow_restatement(method: str, count: int) -> None:
 @pytest.mark.parametrize("method", ["gtp-measured", "gtp-Mean", "tome"])
 def test_prefix_tokens_are_untouched(prefix: dict[str, Any], method: str) -> None:
     model = tiny_vit(**prefix, img_size=(32, 48))
-    images, settings = images_for(model, 2), settings_of(method)
+    images, settings = images_for(model, 2), settings_of(method, STEPS)
     expected = slowly(apply(model, settings), images)
     assert torch.equal(apply(model, settings, restore=True).forward_features(images), expected)
 
@@ -147,7 +139,7 @@ def test_a_grid_is_refused_where_tokens_are_not_put_back() -> None:
 def test_absent_patches_can_stay_away() -> None:
     model = tiny_vit(final_norm=False)
     images = images_for(model)
-    settings = settings_of("gtp-None")
+    settings = settings_of("gtp-None", STEPS)
     expected = slowly(apply(model, settings), images, zero=True)
     features = apply(model, settings, restore="zero").forward_features(images)
     assert torch.equal(features, expected)

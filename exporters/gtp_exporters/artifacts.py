@@ -16,7 +16,7 @@ from gtp_exporters.graph.rules import simplify
 from gtp_exporters.graph.trace import Traced, nodes_per_layer, to_onnx, without_collection
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.proof import check_reference
-from gtp_exporters.reference import ReferenceImages, dense_answers, make_reference
+from gtp_exporters.reference import ReferenceImages, dense_outputs, make_reference
 from gtp_exporters.subject import Subject
 from gtp_models.frame.patch import remove
 from gtp_models.methods import make_settings
@@ -82,11 +82,12 @@ def _reference(
 ) -> Reference:
     """Run the eager model, dense and then patched with the plan, as which it is left."""
     progress("computing the reference")
-    dense = dense_answers(subject.model, images, subject.preprocessing) if options.dense else None
-    apply(subject.model, plan)
+    given = (subject.model, images, subject.preprocessing)
+    dense = dense_outputs(*given, subject.outputs) if options.dense else None
+    apply(subject.model, plan, restore=subject.outputs.is_dense)
     share = _share("computing the reference", progress)
-    reference = make_reference(subject.model, images, subject.preprocessing, share, subject.output)
-    reference = replace(reference, dense_answers=dense)
+    reference = make_reference(*given, share, subject.outputs)
+    reference = replace(reference, dense_outputs=dense)
     check_reference(reference, f"{subject.built.source}, {subject.built.detail}")
     return reference
 
@@ -127,7 +128,7 @@ class _Graphs:
         subject, options = self.subject, self.options
         self.progress(f"tracing {name}")
         pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
-        traced = Traced(subject.model, options.trace, pixels, subject.output)
+        traced = Traced(subject.model, options.trace, pixels, subject.outputs)
         with without_collection():
             graph, layers = to_onnx(traced, options.batch, options.opset)
         note = None
@@ -146,9 +147,9 @@ class _Graphs:
         return Written(files, nodes, [f"{name}: {note}"] if note else [])
 
     def _known(self, reference: Reference, names: list[str], role: str) -> Known:
-        answers = reference.dense_answers if role == "dense" else reference.answers
+        answers = reference.dense_outputs if role == "dense" else reference.outputs
         assert answers is not None
-        outputs = {names[0]: answers}
+        outputs = dict(answers)
         for name, layers in (("propagated", reference.propagated), ("received_by", reference.received_by)):
             if name in names and layers is not None:
                 outputs[name] = np.concatenate(layers, axis=1)
@@ -174,6 +175,7 @@ def _manifest(
         settings=plan.settings.described(),
         layers=[LayerEntry(nodes=nodes, **asdict(layer)) for layer, nodes in layers],
         macs=macs | {"method": plan.method_macs},
+        outputs=subject.outputs.described(subject.model),
         preprocessing=subject.preprocessing,
         files=written.files,
         target=options.target,

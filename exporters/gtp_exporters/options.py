@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gtp_exporters.errors import LimitError
-from gtp_models.heads import HEADS
+from gtp_models.heads import DENSE, OUTPUTS
 from gtp_models.methods.settings import is_int, is_number
 from gtp_runtime.precisions import PRECISIONS, TARGETS, Precision
 
@@ -39,8 +39,10 @@ class ExportOptions:
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
         calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds, for settings that need a
             calibration and have none, ranges for int8, and a fitted schedule.
-        head: "keep" (``logits``), "none" (pooled ``features``, without the classifier), or "auto": features if the
-            model has no classifier; the notes then say so.
+        output: "logits", "features" (pooled, without the classifier), "patches" (a vector for each patch), "map" (the
+            same on the grid, (B, dim, rows, columns)), or "auto": logits, and features if the model has no classifier;
+            the notes then say so.
+        layers: for patches and maps the layers to give, ascending, each behind the final norm; empty for the last.
         latency: budget of a fitted schedule: time as a share of the dense model's, in (0, 1), measured on ``target``.
         fit_seconds: time after which a fitted schedule is not improved further; None for no limit.
 
@@ -58,17 +60,19 @@ class ExportOptions:
     precision: str = "fp32"
     input: str = "float"
     calib_data: Path | None = None
-    head: str = "auto"
+    output: str = "auto"
+    layers: tuple[int, ...] = ()
     latency: float | None = None
     fit_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not is_int(self.batch) or self.batch < 1:
             raise LimitError(f"batch={self.batch!r}: give a whole number of at least 1")
-        choices = {"target": TARGETS, "input": INPUTS, "head": HEADS}
+        choices = {"target": TARGETS, "input": INPUTS, "output": OUTPUTS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        self._check_layers()
         if self.latency is not None and not (is_number(self.latency) and 0 < self.latency < 1):
             raise LimitError(
                 f"latency={self.latency!r}: give a share of the dense model's time between 0 and 1, like 0.75"
@@ -77,6 +81,16 @@ class ExportOptions:
             raise LimitError(f"fit_seconds={self.fit_seconds!r}: give a finite time above 0")
         check_precision(self.precision, self.target)
         check_opset(self.opset)
+
+    def _check_layers(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        ascending = all(is_int(layer) and layer >= 0 for layer in self.layers) and sorted({*self.layers}) == [
+            *self.layers
+        ]
+        if not ascending:
+            raise LimitError(f"layers={self.layers!r}: give whole numbers from 0, ascending, each once")
+        if self.layers and self.output not in DENSE:
+            raise LimitError(f"layers are of {' and '.join(DENSE)}: give --output map, or leave --layers out")
 
     @property
     def fits(self) -> bool:

@@ -96,7 +96,7 @@ def export(
     held: BuiltModel | None = None
     if isinstance(model, nn.Module):
         _check_module_options(weights, img_size)
-        held, own = take(model, options.head)
+        held, own = take(model, options.output)
         recipe, settings = held.recipe, settings or own
     else:
         recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)

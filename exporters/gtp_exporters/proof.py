@@ -116,10 +116,10 @@ def check_reference(reference: Reference, weights: str) -> None:
         reference: the outputs of the eager model.
         weights: where its weights come from, for the message.
     """
-    for answers in (reference.answers, reference.dense_answers):
-        if answers is None or np.isfinite(answers).all():
+    for outputs in (reference.outputs, reference.dense_outputs or {}):
+        if all(np.isfinite(values).all() for values in outputs.values()):
             continue
-        parity = compare(answers, answers, classes=reference.output == "logits")
+        parity = compare(outputs, outputs, classes=reference.output == "logits")
         raise ParityFailedError(
             "the outputs of the model in eager PyTorch are not finite, so parity cannot be proven and nothing was "
             f"written: check its weights ({weights})",

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gtp_exporters.outputs import LOGITS, Outputs
 from gtp_models.frame.patch import trace_tokens
 from gtp_models.frame.trace import Step
 from gtp_runtime.errors import ImageError
@@ -83,33 +84,39 @@ def make_reference(
     images: ReferenceImages,
     preprocessing: Preprocessing,
     progress: Callable[[float], None] = lambda share: None,
-    output: str = "logits",
+    outputs: Outputs = LOGITS,
 ) -> Reference:
-    """Run the eager model, patched, on the images; ``output`` says what it gives, "logits" or "features"."""
+    """Run the eager model, patched, on the images; ``outputs`` says what it gives."""
     answers, traces = [], []
     batches = _batches(images, preprocessing)
     for done, batch in enumerate(batches, 1):
         with trace_tokens(model) as trace:
-            answers.append(model(batch).numpy())
+            answers.append(outputs.of(model, batch))
         traces.append(trace)
         progress(done / len(batches))
     return Reference(
         images=images.pixels,
-        answers=np.concatenate(answers),
-        dense_answers=None,
+        outputs=_joined(outputs, answers),
+        dense_outputs=None,
         labels=images.labels,
         kept=_per_layer(traces, lambda step: step.kept.int().numpy()),
         propagated=_per_layer(traces, lambda step: step.propagated.int().numpy()),
         gap=_per_layer(traces, lambda step: step.gap.float().numpy()),
-        output=output,
         received_by=_receivers(traces),
     )
 
 
 @torch.inference_mode()
-def dense_answers(model: Any, images: ReferenceImages, preprocessing: Preprocessing) -> np.ndarray:
-    """Run the eager model, not patched, on the images: (N, classes) or (N, dim) float32."""
-    return np.concatenate([model(batch).numpy() for batch in _batches(images, preprocessing)])
+def dense_outputs(
+    model: Any, images: ReferenceImages, preprocessing: Preprocessing, outputs: Outputs = LOGITS
+) -> dict[str, np.ndarray]:
+    """Run the eager model, not patched, on the images: (N, ...) float32 by the name of the output."""
+    return _joined(outputs, [outputs.of(model, batch) for batch in _batches(images, preprocessing)])
+
+
+def _joined(outputs: Outputs, batches: list[tuple[Tensor, ...]]) -> dict[str, np.ndarray]:
+    values = zip(*batches, strict=True)
+    return {name: torch.cat(parts).numpy() for name, parts in zip(outputs.names, values, strict=True)}
 
 
 def _batches(images: ReferenceImages, preprocessing: Preprocessing) -> tuple[Tensor, ...]:

@@ -18,12 +18,13 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from gtp_exporters.options import ExportOptions
+from gtp_exporters.outputs import LOGITS, Outputs, end_at
 from gtp_exporters.reference import ReferenceImages, folder_images, synthetic_images
 from gtp_models.choosing import choose
 from gtp_models.class_names import names_of
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.patch import check_supported, is_patched, remove
-from gtp_models.heads import gives_features, without_head
+from gtp_models.heads import DENSE, HEADLESS, gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
@@ -79,6 +80,7 @@ class Subject:
         classes: number of classes; 0 if the output is features.
         labels, label_ids: class names, and further ids of the same classes; None where unknown.
         notes: what users should know about it.
+        outputs: what its graphs give.
     """
 
     built: BuiltModel
@@ -87,6 +89,7 @@ class Subject:
     labels: list[str] | None
     label_ids: list[str] | None
     notes: tuple[str, ...]
+    outputs: Outputs = LOGITS
 
     @property
     def model(self) -> Any:
@@ -101,8 +104,8 @@ class Subject:
 
     @property
     def output(self) -> str:
-        """The name of the first output."""
-        return "logits" if self.classes else "features"
+        """What the outputs are: "logits", "features", "patches" or "map"."""
+        return self.outputs.kind
 
 
 def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions) -> Subject:
@@ -113,21 +116,25 @@ def make_subject(recipe: Recipe, weights: str, seed: int, options: ExportOptions
         ModelsError: the model cannot be built, its weights are not available, there is no head to keep, or the class
             names do not fit.
     """
-    return describe(build_model(without_head(recipe) if options.head == "none" else recipe, weights, seed), options)
+    return describe(build_model(without_head(recipe) if options.output in HEADLESS else recipe, weights, seed), options)
 
 
 def describe(built: BuiltModel, options: ExportOptions) -> Subject:
     """Find out the inputs and outputs of a model that is built. Raises as ``make_subject``."""
     name = built.recipe.timm
     _check_channels(built.model, name)
-    features, note = gives_features(built.model, name, options.head, built.recipe.projection)
+    features, note = gives_features(built.model, name, options.output, built.recipe.projection)
     classes = 0 if features else built.model.num_classes
     _check_activation(built.recipe, classes)
     if built.recipe.class_order is not None and not classes:
         raise ConfigError("--class-order (class_order) has no effect, as the output is features: leave it out")
     (labels, label_ids), unnamed = names_of(built, classes)
     notes = (*built.notes, *filter(None, (note, unnamed)))
-    return Subject(built, preprocessing_of(built.model, built.recipe.switches), classes, labels, label_ids, notes)
+    preprocessing = preprocessing_of(built.model, built.recipe.switches)
+    pooled = "features" if features else "logits"
+    outputs = Outputs(options.output if options.output in DENSE else pooled, options.layers)
+    end_at(built.model, outputs)
+    return Subject(built, preprocessing, classes, labels, label_ids, notes, outputs)
 
 
 def _check_channels(model: Any, name: str) -> None:
@@ -221,12 +228,12 @@ def calibrate_on(
     return calibrate(model, config, map(batch, range(0, len(paths), CHUNK)))
 
 
-def take(module: nn.Module, head: str) -> tuple[BuiltModel, Settings | None]:
+def take(module: nn.Module, output: str) -> tuple[BuiltModel, Settings | None]:
     """Return a copy of a module as a built model, not patched, and the settings that it was patched with.
 
     Args:
         module: a timm model; it stays as it is, and its own ``pretrained_cfg`` says how images are prepared.
-        head: "none" leaves the classifier out.
+        output: as in ``ExportOptions``; where it needs no classifier, that is left out.
 
     Raises:
         UnsupportedModelError: no timm model, or one that cannot be patched.
@@ -242,7 +249,7 @@ def take(module: nn.Module, head: str) -> tuple[BuiltModel, Settings | None]:
     gtp, why = choose(model)
     name = ".".join(filter(None, (config["architecture"], config.get("tag"))))
     recipe = Recipe(re.sub(r"[^A-Za-z0-9_-]+", "_", name), name, name, gtp=gtp, why=why)
-    if head == "none":
+    if output in HEADLESS:
         model.reset_classifier(0)
         recipe = replace(without_head(recipe), model_args={})
     return BuiltModel(model, recipe, "file", "a module in memory", state_sha256(model.state_dict())), settings

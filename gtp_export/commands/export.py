@@ -10,7 +10,7 @@ from gtp_export import console, options, values
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.running import MEASURED, THREADS
 from gtp_exporters.options import INPUTS
-from gtp_models.heads import HEADS
+from gtp_models.heads import OUTPUTS
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.precisions import PRECISIONS, TARGETS
@@ -32,8 +32,8 @@ def _option(panel: str, text: str, *flags: str, **given: Any) -> Any:
 @takes_model_options("--labels")
 def export(
     model: options.Model,
-    output: Annotated[
-        Path | None, _option(ARTIFACTS, "The artifact directory (default: build/MODEL).", "-o", "--output")
+    directory: Annotated[
+        Path | None, _option(ARTIFACTS, "The artifact directory (default: build/MODEL).", "-o", "--out")
     ] = None,
     report: Annotated[bool, _option(ARTIFACTS, "Write report.html, a page that shows the export.")] = True,
     dense: Annotated[bool, _option(ARTIFACTS, "Write the dense baseline, dense.onnx, for comparison.")] = True,
@@ -69,14 +69,24 @@ def export(
             metavar="TIME",
         ),
     ] = None,
-    head: Annotated[
+    output: Annotated[
         str,
         _option(
             IMAGES,
-            "keep: logits; none: pooled features without the classifier; auto: logits if there is a classifier.",
-            **options.one_of(HEADS),
+            "logits; features: pooled, without the classifier; patches: a vector for each patch, (B,N,C); map: those "
+            "on the grid, (B,C,H,W); auto: logits if there is a classifier, else features.",
+            **options.one_of(OUTPUTS),
         ),
     ] = "auto",
+    layers: Annotated[
+        Any,
+        _option(
+            IMAGES,
+            "With --output patches or map: the layers to give, from 0: 2,5,8,11 (default: the last).",
+            parser=values.layers,
+            metavar="LAYERS",
+        ),
+    ] = None,
     seed: Annotated[int | None, _option(IMAGES, "Seed of random weights (default: 0).")] = None,
     batch: Annotated[int, _option(GRAPHS, "Images per run.", "-b", "--batch", min=1)] = 1,
     target: Annotated[
@@ -158,7 +168,8 @@ def export(
         precision=precision,
         input=input_,
         calib_data=calib_data,
-        head=head,
+        output=output,
+        layers=layers or (),
         latency=latency,
         fit_seconds=fit_seconds,
     )
@@ -194,7 +205,7 @@ def export(
         try:
             exported = run(
                 recipe,
-                output,
+                directory,
                 settings=settings,
                 weights=weights,
                 seed=seed or 0,

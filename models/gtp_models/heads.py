@@ -1,4 +1,4 @@
-"""What follows the pooling of a model: a classifier, a projection into an embedding space, or nothing."""
+"""What a model gives: the answers of a classifier, a projection into an embedding space, features, or every patch."""
 
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -6,8 +6,10 @@ from typing import Any, Literal, get_args
 from gtp_models.errors import ConfigError
 from gtp_models.recipes import Recipe
 
-Head = Literal["auto", "keep", "none"]
-HEADS: tuple[str, ...] = get_args(Head)
+Output = Literal["auto", "logits", "features", "patches", "map"]
+OUTPUTS: tuple[str, ...] = get_args(Output)
+DENSE = ("patches", "map")  # a vector for each patch
+HEADLESS = ("features", *DENSE)
 _CLIP = {"clip", "mci", "core"}  # parts of timm's names of CLIP's, MobileCLIP's and PE-Core's image towers
 _DIMENSIONS = range(256, 2049)  # of the space that images and texts share
 
@@ -17,29 +19,31 @@ def without_head(recipe: Recipe) -> Recipe:
     return replace(recipe, model_args=recipe.model_args | {"num_classes": 0}, labels=None, activation=None)
 
 
-def gives_features(model: Any, name: str, head: str = "auto", projection: bool = False) -> tuple[bool, str]:
-    """Return whether a timm model's output is features, and a note if that was not requested.
+def gives_features(model: Any, name: str, output: str = "auto", projection: bool = False) -> tuple[bool, str]:
+    """Return whether a timm model's output is features, pooled or of each patch, and a note if nobody asked for them.
 
     Args:
         model: as it will be exported.
         name: timm's.
-        head: "auto", "keep" or "none", as requested.
+        output: one of ``OUTPUTS``, as requested.
         projection: whether the head is known to be a projection into a space of embeddings.
 
     Raises:
         ConfigError: no head to keep, or tokens that are not pooled.
     """
+    if output in DENSE:
+        return True, ""
     _check_pooled(model)
     if not model.num_classes:
-        if head == "keep":
-            raise ConfigError(f"{name} has no classifier to keep: omit --head to get its features")
+        if output == "logits":
+            raise ConfigError(f"{name} has no classifier that gives logits: omit --output to get its features")
         note = f"{name} has no classifier: its output is features ({model.num_features} values per image)"
-        return True, note if head == "auto" else ""
+        return True, note if output == "auto" else ""
     if not projection and not projects(model, name):
         return False, ""
     return True, (
         f"the head of {name} is a projection into {model.num_classes} dimensions shared by images and texts, not a "
-        "classifier: its output is features (--head none: those before the projection)"
+        "classifier: its output is features (--output features: those before the projection)"
     )
 
 

@@ -201,7 +201,7 @@ def _build_from_hub(recipe: Recipe, seed: int) -> BuiltModel:
     if adapted and not recipe.random_head:
         raise WeightsError(
             f"the pretrained weights of {recipe.timm} have {config.num_classes} classes, so that a classifier of "
-            f"{classes} would be random: give --weights FILE, --head none for features, or --random-head to try it"
+            f"{classes} would be random: give --weights FILE, --output features, or --random-head to try it"
         )
     where = config.hf_hub_id or config.url
     if not hub.is_cached(config) and not hub.is_reachable(config):

@@ -107,7 +107,7 @@ class Model:
 
     def run(self, images: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits, or to
-        (B, dim) features where the model has no classifier.
+        (B, dim) features where the model has no classifier; of several outputs to the first.
 
         An export with ``--input uint8`` takes (B, H, W, 3) uint8 pixels instead.
 
@@ -125,8 +125,8 @@ class Model:
         return self.outputs(images, timeout=timeout)[self.entry.outputs[0].name]
 
     def outputs(self, images: np.ndarray, *, timeout: float | None = None) -> dict[str, np.ndarray]:
-        """Run one batch as ``run`` does, and return every output by name: ``logits`` (``features``), and ``propagated``
-        where traced.
+        """Run one batch as ``run`` does, and return every output by name: ``logits`` (``features``, ``map_11``, …), and
+        ``propagated`` where traced.
         """
         return self._outputs(images, None if timeout is None else Deadline(timeout))
 
@@ -279,7 +279,7 @@ class Model:
         if self.manifest.gives_features:
             raise NoClassesError(
                 f"{self.manifest.model.name} outputs features, but {task} needs classes: use run(pixels) to get the "
-                "features, or export a model that has a classifier, without --head none"
+                "features, or export a model that has a classifier, with --output logits"
             )
 
     def reference(self) -> Reference:
@@ -308,16 +308,16 @@ class Model:
         parity.limits_of(precision, min_kept)  # what is wrong with them is said before the work
         reference, dense = self.reference(), self.entry.role == "dense"
         check_fits(reference, self.manifest, self.entry)
-        expected = reference.dense_answers if dense else reference.answers
+        expected = reference.dense_outputs if dense else reference.outputs
         if expected is None:
             raise ManifestError(f"{REFERENCE_NAME} has no outputs of the dense model: export again")
         outputs = self.run_all(self.prepare(reference.images), progress, "validating")
         return parity.compare(
-            outputs[self.entry.outputs[0].name],
+            {name: outputs[name] for name in expected},
             expected,
             precision,
             reference.labels,
-            reference.dense_answers,
+            reference.dense_outputs,
             None if dense else _kept_sets(outputs, reference),
             classes=not self.manifest.gives_features,
             min_kept=min_kept,

@@ -6,7 +6,7 @@ the others, the report shows how close the tie was. Limits on the result (the pr
 features) apply to all images. ``gtp_runtime.precisions`` has the limits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import ge, le
 from typing import Any
@@ -156,6 +156,16 @@ def _overlap(found: np.ndarray, expected: np.ndarray, tokens: int) -> float:
 
 
 @dataclass(frozen=True)
+class OutputParity:
+    """One output of several: as the attributes of ``Parity`` of the same names."""
+
+    max_abs_fraction: float | None
+    max_abs_fraction_all: float
+    cosine: float
+    dense_cosine: float | None
+
+
+@dataclass(frozen=True)
 class Parity:
     """The comparison of a file's outputs with the reference.
 
@@ -179,7 +189,8 @@ class Parity:
         top1, dense_top1: accuracy in 0..1 on the reference images, of this file and of the dense model;
             None without labels.
         dense_cosine: mean cosine similarity to the dense model's features, which shows the effect of token reduction;
-            None for logits.
+            None for logits; of several outputs the first's.
+        outputs: each of several outputs by name; the values above are then the worst of them. Empty for a single one.
         notes: messages on what could not be compared.
         problems: messages of the gates that failed.
     """
@@ -199,6 +210,7 @@ class Parity:
     top1: float | None
     dense_top1: float | None
     dense_cosine: float | None
+    outputs: dict[str, OutputParity]
     notes: list[str]
     problems: list[str]
 
@@ -212,23 +224,26 @@ class Parity:
         return {"ok": self.ok, **_finite(asdict(self))}
 
 
+Outputs = np.ndarray | Mapping[str, np.ndarray]
+
+
 @np.errstate(invalid="ignore", over="ignore")  # answers that are not finite fail a gate, and need no warnings
 def compare(
-    answers: np.ndarray,
-    expected: np.ndarray,
+    answers: Outputs,
+    expected: Outputs,
     precision: str = "fp32",
     labels: np.ndarray | None = None,
-    dense: np.ndarray | None = None,
+    dense: Outputs | None = None,
     kept: KeptSets | None = None,
     *,
     classes: bool = True,
     min_kept: float | None = None,
     activation: str = "softmax",
 ) -> Parity:
-    """Compare (N, classes) logits, or (N, dim) features.
+    """Compare (N, classes) logits, (N, dim) features, or outputs of any shape (N, ...).
 
     Args:
-        answers, expected: the file's and the reference's.
+        answers, expected: the file's and the reference's; several outputs by name, each of which has to pass.
         precision: the file's, a name of ``PRECISIONS``.
         labels: the images' classes (N,).
         dense: the dense model's, for its accuracy on the same images.
@@ -244,35 +259,69 @@ def compare(
         ManifestError: kept sets do not fit.
     """
     limits = limits_of(precision, min_kept)
-    if answers.shape != expected.shape or answers.ndim != 2 or not answers.size:
-        raise InputError(f"parity compares two equal (N, classes) arrays, not {answers.shape} with {expected.shape}")
+    ours, theirs, twins = (_by_name(outputs) for outputs in (answers, expected, {} if dense is None else dense))
+    for name, values in ours.items():
+        _check_comparable(values, theirs.get(name), classes)
+    first = next(iter(ours))
+    images = len(ours[first])
     traced = kept is not None and kept.propagated is not None
-    everyone = np.ones(len(answers), bool)
+    everyone = np.ones(images, bool)
     same, alike, layers = kept.agreement() if kept is not None and traced else (everyone, everyone, [])
     merges = any(layer.receivers is not None for layer in layers)
-    errors = np.abs(answers - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
+    each = {name: _output_parity(ours[name], theirs[name], twins.get(name), alike) for name in ours}
+    on_alike = [output.max_abs_fraction for output in each.values() if output.max_abs_fraction is not None]
     parity = Parity(
-        images=len(answers),
+        images=images,
         precision=precision,
-        top1_agreement=float(agree(answers, expected, activation).mean()) if classes else None,
+        top1_agreement=float(agree(ours[first], theirs[first], activation).mean()) if classes else None,
         kept_agreement=float(same.mean()) if layers else None,
         kept_overlap=float(np.mean([layer.overlap for layer in layers])) if layers else None,
         min_kept=limits.kept if layers else None,
         receiver_agreement=float(alike[same].mean()) if merges and same.any() else None,
-        max_abs_fraction=float(errors[alike].max()) if alike.any() else None,
-        max_abs_fraction_all=float(errors.max()),
-        cosine=float(cosine(answers, expected).min()),
-        kl=float(divergence(expected, answers, activation).max()) if classes else None,
+        max_abs_fraction=float(np.max(on_alike)) if on_alike else None,
+        max_abs_fraction_all=float(np.max([output.max_abs_fraction_all for output in each.values()])),
+        cosine=float(np.min([output.cosine for output in each.values()])),
+        kl=float(divergence(theirs[first], ours[first], activation).max()) if classes else None,
         layers=layers,
-        top1=_top1(answers, labels),
-        dense_top1=_top1(dense, labels),
-        dense_cosine=None if classes or dense is None else float(cosine(answers, dense).mean()),
+        top1=_top1(ours[first], labels) if classes else None,
+        dense_top1=_top1(twins.get(first), labels) if classes else None,
+        dense_cosine=None if classes else each[first].dense_cosine,
+        outputs=each if len(each) > 1 else {},
         notes=[NO_TRACE] if kept is not None and kept.reduces and not traced else [],
         problems=[],
     )
-    finite, asked = bool(np.isfinite(answers).all()), min_kept is not None
+    finite, asked = all(np.isfinite(values).all() for values in ours.values()), min_kept is not None
     parity.problems.extend(failed_gates(parity, limits, finite=finite, kept_asked=asked))
     return parity
+
+
+def _by_name(outputs: Outputs) -> Mapping[str, np.ndarray]:
+    return {"": outputs} if isinstance(outputs, np.ndarray) else outputs
+
+
+def _check_comparable(answers: np.ndarray, expected: np.ndarray | None, classes: bool) -> None:
+    axes = "(N, classes)" if classes else "(N, ...)"
+    shape = None if expected is None else expected.shape
+    if answers.shape != shape or answers.ndim < 1 + classes or not answers.size:
+        raise InputError(f"parity compares two equal {axes} arrays, not {answers.shape} with {shape}")
+
+
+def _output_parity(
+    answers: np.ndarray, expected: np.ndarray, dense: np.ndarray | None, alike: np.ndarray
+) -> OutputParity:
+    """Compare (N, ...) outputs; ``alike`` (N,) says for which images the same tokens were kept."""
+    answers, expected = _rows(answers), _rows(expected)
+    errors = np.abs(answers - expected).max(1) / max(float(np.abs(expected).max()), 1e-30)
+    return OutputParity(
+        max_abs_fraction=float(errors[alike].max()) if alike.any() else None,
+        max_abs_fraction_all=float(errors.max()),
+        cosine=float(cosine(answers, expected).min()),
+        dense_cosine=None if dense is None else float(cosine(answers, _rows(dense)).mean()),
+    )
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
 
 
 def _top1(logits: np.ndarray | None, labels: np.ndarray | None) -> float | None:

@@ -1,7 +1,8 @@
 """The parity pack, ``reference.npz``: what eager PyTorch computed where the model was exported.
 
-It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, ``logits`` and
-``dense_logits`` (N, classes) float32 (``features`` and ``dense_features`` (N, dim) of a model without classifier),
+It proves parity on a device without PyTorch. Arrays: ``images`` (N, H, W, 3) uint8, each output by its name, like
+``logits`` (N, classes) float32, and that of the dense model, ``dense_logits`` (``features`` and ``dense_features``
+(N, dim) of a model without classifier, ``map_11`` (N, dim, rows, columns) and so on of dense outputs),
 ``layerL/kept`` and ``layerL/propagated`` (N, tokens) int32 original ids, ``layerL/gap`` (N,) float32,
 ``layerL/received_by`` (N, tokens) int32 where tokens are merged, ``labels`` (N,) int64 where the images have them.
 """
@@ -27,6 +28,8 @@ FREE = 1 << 24  # bytes that any archive may unpack to
 RATIO = 100  # above that, bytes for one of the file: images hardly shrink, and an archive of zeros does by 1,000
 MOST = 4096  # arrays
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+OTHERS = ("images", "labels")  # arrays that are no outputs
+TWIN = "dense_"  # before the name of an output: the dense model's
 ADDED = -1  # id of a token that a method added, the mean of those that left
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -37,24 +40,37 @@ class Reference:
 
     Attributes:
         images: (N, H, W, 3) uint8.
-        answers: what the eager model gave, (N, classes) logits or (N, dim) features.
-        dense_answers: likewise of the model without patch; None without a dense twin.
+        outputs: what the eager model gave, (N, ...) by name: ``logits`` (N, classes), ``features`` (N, dim), …
+        dense_outputs: likewise of the model without patch; None without a dense twin.
         labels: (N,) classes where known.
         kept, propagated, gap: one entry a layer.
-        output: what the answers are: "logits" or "features".
         received_by: for each token that left the one it was merged into, one entry a layer like ``propagated``; None
             for methods without a single receiver.
     """
 
     images: np.ndarray
-    answers: np.ndarray
-    dense_answers: np.ndarray | None
+    outputs: dict[str, np.ndarray]
+    dense_outputs: dict[str, np.ndarray] | None
     labels: np.ndarray | None
     kept: list[np.ndarray]
     propagated: list[np.ndarray]
     gap: list[np.ndarray]
-    output: str = "logits"
     received_by: list[np.ndarray] | None = None
+
+    @property
+    def output(self) -> str:
+        """The name of the first output."""
+        return next(iter(self.outputs))
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The first output."""
+        return self.outputs[self.output]
+
+    @property
+    def dense_answers(self) -> np.ndarray | None:
+        """The first output of the dense model."""
+        return None if self.dense_outputs is None else self.dense_outputs[self.output]
 
 
 def read_reference(path: Path) -> Reference:
@@ -80,16 +96,17 @@ def _collect(values: Mapping[str, np.ndarray]) -> Reference:
     def per_layer(name: str) -> list[np.ndarray]:
         return [values[f"layer{layer}/{name}"] for layer in layers]
 
-    output = "features" if "features" in values else "logits"
+    answers = {name: value for name, value in values.items() if name not in OTHERS and "/" not in name}
+    outputs = {name: value for name, value in answers.items() if not name.startswith(TWIN)}
+    twins = {name.removeprefix(TWIN): value for name, value in answers.items() if name.startswith(TWIN)}
     return Reference(
         images=values["images"],
-        answers=values[output],
-        dense_answers=values.get(f"dense_{output}"),
+        outputs=outputs,
+        dense_outputs=twins or None,
         labels=values.get("labels"),
         kept=per_layer("kept"),
         propagated=per_layer("propagated"),
         gap=per_layer("gap"),
-        output=output,
         received_by=per_layer("received_by") if "layer0/received_by" in values else None,
     )
 
@@ -100,10 +117,10 @@ def check_fits(reference: Reference, manifest: Manifest, entry: FileEntry) -> No
     Raises:
         ManifestError: images or answers of another size, another kind of answers, other numbers of tokens that leave.
     """
+    shapes = {name: list(values.shape[1:]) for name, values in reference.outputs.items()}
     pairs = (
         ("image size", list(reference.images.shape[1:3]), manifest.preprocessing.crop),
-        ("output", reference.output, entry.outputs[0].name),
-        ("outputs per image", reference.answers.shape[1], entry.outputs[0].shape[1]),
+        ("outputs", shapes, {spec.name: spec.shape[1:] for spec in entry.answers}),
         ("removed tokens by layer", [ids.shape[1] for ids in reference.propagated], manifest.num_prop),
     )
     for what, actual, expected in pairs:
@@ -113,10 +130,10 @@ def check_fits(reference: Reference, manifest: Manifest, entry: FileEntry) -> No
 
 def write_reference(reference: Reference, path: Path) -> None:
     """Write a parity pack, compressed; an earlier one stays whole if that fails."""
-    arrays = {"images": reference.images, reference.output: reference.answers}
-    for name, value in ((f"dense_{reference.output}", reference.dense_answers), ("labels", reference.labels)):
-        if value is not None:
-            arrays[name] = value
+    twins = {TWIN + name: values for name, values in (reference.dense_outputs or {}).items()}
+    arrays = {"images": reference.images, **reference.outputs, **twins}
+    if reference.labels is not None:
+        arrays["labels"] = reference.labels
     for layer, gap in enumerate(reference.gap):
         arrays[f"layer{layer}/kept"] = reference.kept[layer]
         arrays[f"layer{layer}/propagated"] = reference.propagated[layer]
@@ -133,14 +150,13 @@ def check_arrays(reference: Reference) -> None:
     Raises:
         ValueError: says which array is wrong, and how.
     """
-    images, answers = reference.images, reference.answers
+    images = reference.images
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
         raise ValueError(f"images are {_described(images)}, not (N, H, W, 3) uint8 with N > 0")
-    _check_answers(reference.output, answers, (len(images),))
-    if reference.dense_answers is not None:
-        _check_answers(f"dense_{reference.output}", reference.dense_answers, answers.shape)
+    _check_outputs(reference)
     if reference.labels is not None:
-        _check_labels(reference.labels, len(images), max(2, answers.shape[1]) if reference.output == "logits" else None)
+        classes = max(2, reference.answers.shape[1]) if reference.output == "logits" else None
+        _check_labels(reference.labels, len(images), classes)
     for layer, gap in enumerate(reference.gap):
         if gap.shape != (len(images),) or gap.dtype.kind != "f" or np.isnan(gap).any():
             raise ValueError(f"layer{layer}/gap is {_described(gap)}, not ({len(images)},) floats")
@@ -158,9 +174,22 @@ def check_arrays(reference: Reference) -> None:
             raise ValueError(f"{name} has ids {ids.min()} to {ids.max()}, but there are {tokens} tokens")
 
 
+def _check_outputs(reference: Reference) -> None:
+    outputs, twins = reference.outputs, reference.dense_outputs
+    if not outputs:
+        raise ValueError("there are no outputs")
+    for name, values in outputs.items():
+        _check_answers(name, values, (len(reference.images),))
+    if twins is not None and list(twins) != list(outputs):
+        raise ValueError(f"the dense model has the outputs {', '.join(twins)}, this one {', '.join(outputs)}")
+    for name, values in (twins or {}).items():
+        _check_answers(TWIN + name, values, outputs[name].shape)
+
+
 def _check_answers(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    """``shape`` is (N,) or (N, classes)."""
-    if values.ndim != 2 or values.shape[: len(shape)] != shape or not values.size:
+    """``shape`` is (N,), or that of the other model's."""
+    axes = (2,) if name.removeprefix(TWIN) == "logits" else range(1, 9)
+    if values.ndim not in axes or values.shape[: len(shape)] != shape or not values.size:
         raise ValueError(f"{name} are {_described(values)}, but the others are for {shape}")
     if values.dtype.kind != "f" or not np.isfinite(values).all():
         raise ValueError(f"{name} are {values.dtype} and must be finite floats")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gtp_exporters.graph.rules import tidy
+from gtp_exporters.outputs import LOGITS, Outputs
 from gtp_models.frame.patch import is_patched
 from gtp_models.frame.trace import recording
 
@@ -27,7 +28,7 @@ class Traced(nn.Module):
         model: a timm model, patched or not.
         with_trace: add ``propagated`` and ``received_by`` where tokens leave.
         pixels: mean and std of images that come as (B, H, W, 3) uint8; None for preprocessed (B, 3, H, W) float32.
-        output: what the answers are called: "logits" (B, classes), or "features" (B, dim).
+        outputs: what the answers are (default: logits).
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Traced(nn.Module):
         model: Any,
         with_trace: bool,
         pixels: tuple[list[float], list[float]] | None = None,
-        output: str = "logits",
+        outputs: Outputs = LOGITS,
     ) -> None:
         super().__init__()
         self.model: Any = model
@@ -43,13 +44,13 @@ class Traced(nn.Module):
         self.with_trace = with_trace and reduces
         self.with_receivers = self.with_trace and model.blocks.one_receiver
         self.pixels = pixels
-        self.output = output
+        self.outputs = outputs
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
         traces = ["propagated"] if self.with_trace else []
-        return [self.output, *traces, *(["received_by"] if self.with_receivers else [])]
+        return [*self.outputs.names, *traces, *(["received_by"] if self.with_receivers else [])]
 
     def example(self, batch: int) -> Tensor:
         """Return an input of the right shape and type."""
@@ -62,13 +63,14 @@ class Traced(nn.Module):
         if self.pixels is not None:
             images = _normalise(images, *self.pixels)
         if not self.with_trace:
-            return self.model(images)
+            answers = self.outputs.of(self.model, images)
+            return answers if len(answers) > 1 else answers[0]
         with recording(self.model.blocks, keep=lambda layer: layer) as layers:
-            answers = self.model(images)
+            answers = self.outputs.of(self.model, images)
         traces = [self._joined([layer.left for layer in layers])]
         if self.with_receivers:
             traces.append(self._joined([layer.receivers for layer in layers]))
-        return answers, *traces
+        return *answers, *traces
 
     def _joined(self, ids: list[Tensor | None]) -> Tensor:
         """Return the ids of all layers that reduce, (B, all) int32; 0 is the first patch."""

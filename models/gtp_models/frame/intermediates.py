@@ -27,26 +27,26 @@ class GridIntermediates:
         Raises:
             UnsupportedModelError: tokens leave and are not put back.
         """
-        model = self.model
+        model, blocks = self.model, self.model.blocks
         if options.get("attn_mask") is not None or options.get("is_causal"):
             return type(model).forward_intermediates(model, x, indices, *args, **options)
-        if any(model.blocks.num_prop) and model.blocks.restore is None:
+        if any(blocks.num_prop) and blocks.restore is None:
             raise UnsupportedModelError(
                 "tokens leave this patched model, so its layers have no full grid: patch it with "
                 "gtp_export.apply(model, settings, restore=True), or undo the patch with gtp_export.remove(model)"
             )
-        taken = {*feature_take_indices(len(model.blocks), indices)[0], len(model.blocks) - 1}
-        return type(model).forward_intermediates(_OnGrid(model, taken), x, indices, *args, **options)
+        taken = {*feature_take_indices(len(blocks), indices)[0], len(blocks) - 1}
+        return type(model).forward_intermediates(_OnGrid(model, blocks, taken), x, indices, *args, **options)
 
 
 class _OnGrid:
     """The model in one forward, with blocks that put their tokens back; everything else is the model's own."""
 
-    def __init__(self, model: Any, taken: set[int]) -> None:
-        self._model, self._taken = model, taken
+    def __init__(self, model: Any, patched: Any, taken: set[int]) -> None:
+        self._model, self._patched, self._taken = model, patched, taken
         self._rope: Tensor | None = None
         self._states: Iterator[tuple[int, tuple[Tensor, Tokens]]] | None = None
-        self.blocks = [self._block] * len(model.blocks)
+        self.blocks = [self._block] * len(patched)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -60,6 +60,6 @@ class _OnGrid:
     def _block(self, x: Tensor, **_: Any) -> Tensor:
         """Run the next block on the tokens behind the one before; ``x`` counts only for the first."""
         if self._states is None:
-            self._states = enumerate(self._model.blocks.states(x, self._rope))
+            self._states = enumerate(self._patched.states(x, self._rope))
         index, (x, tokens) = next(self._states)
-        return self._model.blocks.handed_over(x, tokens) if index in self._taken else x
+        return self._patched.handed_over(x, tokens) if index in self._taken else x

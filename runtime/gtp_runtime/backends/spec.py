@@ -19,7 +19,8 @@ import numpy as np
 from gtp_runtime.cpus import machine_cpus
 from gtp_runtime.errors import DeadlineError, InputError, ManifestError
 from gtp_runtime.extras import Extra
-from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.manifest import FileEntry, Manifest, TensorSpec
+from gtp_runtime.manifest.schema import TRACES
 from gtp_runtime.registry import Registry
 
 THREADS = {  # the metadata of an option that several backends have
@@ -258,14 +259,30 @@ def _input_problem(entry: FileEntry, manifest: Manifest) -> str:
 def _output_problem(entry: FileEntry, manifest: Manifest) -> str:
     if not entry.outputs:
         return "no output"
-    answers, batch, classes = entry.outputs[0], entry.inputs[0].shape[0], manifest.model.num_classes
-    if len({spec.name for spec in (*entry.inputs, *entry.outputs)}) != 1 + len(entry.outputs):
+    names = [spec.name for spec in (*entry.inputs, *entry.outputs)]
+    if len(set(names)) != len(names):
         return "tensors of the same name"
-    if answers.dtype != "float32" or len(answers.shape) != 2 or answers.shape[0] != batch:
-        return f"answers {tuple(answers.shape)} {answers.dtype}, and they are ({batch}, classes) float32"
-    if classes and answers.shape[1] != classes:
-        return f"{answers.shape[1]} answers for each image, and {classes} classes"
-    for spec in entry.outputs[1:]:
-        if spec.dtype != "int32" or len(spec.shape) != 2 or spec.shape[0] != batch:
-            return f"output {spec.name} {tuple(spec.shape)} {spec.dtype}, and tokens are ({batch}, tokens) int32"
+    if entry.outputs[0].name in TRACES:
+        return f"no answers before {entry.outputs[0].name}"
+    batch = entry.inputs[0].shape[0]
+    problems = (
+        _trace_problem(spec, batch) if spec.name in TRACES else _answer_problem(spec, batch, manifest)
+        for spec in entry.outputs
+    )
+    return next(filter(None, problems), "")
+
+
+def _answer_problem(spec: TensorSpec, batch: int, manifest: Manifest) -> str:
+    classes, axes = manifest.model.num_classes, len(spec.shape)
+    if spec.dtype != "float32" or spec.shape[0] != batch or (axes != 2 and not manifest.is_dense):
+        form = "..." if manifest.is_dense else "classes"
+        return f"answers {tuple(spec.shape)} {spec.dtype}, and they are ({batch}, {form}) float32"
+    if classes and spec.shape[1:] != [classes]:
+        return f"{spec.shape[1]} answers for each image, and {classes} classes"
+    return ""
+
+
+def _trace_problem(spec: TensorSpec, batch: int) -> str:
+    if spec.dtype != "int32" or len(spec.shape) != 2 or spec.shape[0] != batch:
+        return f"output {spec.name} {tuple(spec.shape)} {spec.dtype}, and tokens are ({batch}, tokens) int32"
     return ""

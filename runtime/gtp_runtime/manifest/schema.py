@@ -15,7 +15,7 @@ from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
 from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "2.2"
 FILE_NAME = "model.json"
 WORK_NAME = ".gtp-export"  # the hidden folder of an artifact directory in which an export is written
 MODEL_NAME = "model.onnx"
@@ -25,6 +25,7 @@ ENGINE_SUFFIX = ".engine"
 CACHE_SUFFIX = ".rtx-cache"  # of the kernels that TensorRT-RTX keeps beside an engine
 
 ROLES = ("model", "dense", "reference", "data", "report")
+TRACES = ("propagated", "received_by")  # outputs: ids of the tokens that left, and of those that they merged into
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 FLAVORS = ("tensorrt", "rtx")  # of TensorRT
 MOST = 1 << 62  # of anything that is counted
@@ -150,6 +151,11 @@ class FileEntry:
     quantization: QuantizationInfo | None = None
 
     @property
+    def answers(self) -> list[TensorSpec]:
+        """The outputs that are answers: all but the ids of the tokens that left."""
+        return [spec for spec in self.outputs if spec.name not in TRACES]
+
+    @property
     def unknown(self) -> str:
         """What a newer version wrote that this one does not know: "precision 'fp8'"; "" where it knows all."""
         tensors = [*self.inputs, *self.outputs]
@@ -207,6 +213,22 @@ class ModelInfo:
     def named_classes(self) -> int:
         """How many classes have names and folders: two for one logit."""
         return 2 if self.num_classes == 1 else self.num_classes
+
+
+@dataclass(frozen=True)
+class OutputInfo:
+    """An answer of the model; its shape and dtype are with each file.
+
+    Attributes:
+        kind: "logits", "features" (pooled), "patches" (B, patches, dim), "map" (B, dim, rows, columns), or "tensor", of
+            a module with outputs of its own.
+        layer: which layer patches or a map are of, from 0; None for others.
+        stride: height and width of a patch in pixels of the input; None for others.
+    """
+
+    kind: Text
+    layer: Classes | None = None
+    stride: list[Side] | None = None
 
 
 @dataclass(frozen=True)
@@ -302,6 +324,7 @@ class Manifest:
         tools: versions of the packages that made the files.
         notes: remarks on the export for users.
         fitting: how the schedule was fitted to the model; None where it was not.
+        outputs: the answers, by name, in the order in which the files give them; the tokens that left follow them.
         results: "parity", "latency", "accuracy" and "quantization" (its gate), by file name, added when they are
             measured; "quantization_failed" of files that failed their gate.
         schema_version: version of this schema.
@@ -324,6 +347,7 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fitting: FittingInfo | None = None
+    outputs: dict[Text, OutputInfo] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
 
@@ -360,8 +384,13 @@ class Manifest:
 
     @property
     def gives_features(self) -> bool:
-        """Whether the output is features instead of logits."""
+        """Whether the output is features, pooled or of each patch, instead of logits."""
         return not self.model.num_classes
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the outputs are more than one vector for each image."""
+        return any(output.kind not in ("logits", "features") for output in self.outputs.values())
 
     @property
     def num_prop(self) -> list[int]:

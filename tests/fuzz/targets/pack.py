@@ -26,8 +26,8 @@ def pack_seeds() -> list[bytes]:
     ids = [np.array([[0, 1], [2, 3]], np.int32)]
     pack = Reference(
         images=np.zeros((2, 4, 4, 3), np.uint8),
-        answers=np.ones((2, 3), np.float32),
-        dense_answers=np.ones((2, 3), np.float32),
+        outputs={"logits": np.ones((2, 3), np.float32)},
+        dense_outputs={"logits": np.ones((2, 3), np.float32)},
         labels=np.array([0, 1]),
         kept=ids,
         propagated=ids,

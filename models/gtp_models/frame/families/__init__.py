@@ -70,9 +70,15 @@ def _check_trunk(model: Any) -> None:
 
 def block_form(block: Any) -> BlockForm:
     """Return the parts of a block of any family."""
-    return next(family.blocks[type(block)] for family in FAMILIES.values() if type(block) in family.blocks)
+    return next(family.blocks[kind] for kind in _kinds(block) for family in FAMILIES.values() if kind in family.blocks)
 
 
 def attention_form(attn: Any) -> AttentionForm:
     """Return the projections of an attention of any family."""
-    return next(family.attentions[type(attn)] for family in FAMILIES.values() if type(attn) in family.attentions)
+    kinds = _kinds(attn)
+    return next(family.attentions[kind] for kind in kinds for family in FAMILIES.values() if kind in family.attentions)
+
+
+def _kinds(part: Any) -> tuple[type, ...]:
+    """Return a part's class and what it derives from: torch.export's stand-ins for shared modules are subclasses."""
+    return type(part).__mro__

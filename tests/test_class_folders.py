@@ -226,7 +226,7 @@ def test_export_keeps_the_order(tmp_path: Path) -> None:
     assert made[None].class_order == "timm", "it was assumed"
     assert any("--class-order torchvision" in note for note in made[None].notes)
     with pytest.raises(ConfigError, match="class_order"):
-        make_subject(replace(TINY, class_order="timm"), "random", 0, ExportOptions(head="none"))
+        make_subject(replace(TINY, class_order="timm"), "random", 0, ExportOptions(output="features"))
 
 
 def test_an_order_that_does_not_fit_fails_the_export(command: Command, tmp_path: Path) -> None:

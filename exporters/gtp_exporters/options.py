@@ -37,8 +37,8 @@ class ExportOptions:
         precision: a name of ``gtp_runtime.precisions.PRECISIONS``, written into the graphs; inputs and outputs stay
             float32. "int8" adds int8 graphs for ``target`` to the float32 ones.
         input: "float", preprocessed (B, 3, H, W) float32, or "uint8", (B, H, W, 3) pixels, normalised inside the graph.
-        calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds, for settings that need a
-            calibration and have none, ranges for int8, and a fitted schedule.
+        calib_data: a folder of images to calibrate on (default: the recipe's own): thresholds and fixed moves,
+            for settings that need a calibration and have none, ranges for int8, and a fitted schedule.
         output: "logits", "features" (pooled, without the classifier), "patches" (a vector for each patch), "map" (the
             same on the grid, (B, dim, rows, columns)), or "auto": logits, and features if the model has no classifier;
             the notes then say so.

@@ -36,7 +36,8 @@ from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.messages import Progress, one_line, quiet
 
-LIMIT = 256  # images, spread over the folder
+LIMIT = 256  # images that thresholds are calibrated on, spread over the folder
+STILL = 64  # images that fixed moves are fitted on: their tokens are held in memory together
 CHUNK = 8
 _RESIZE_MODES = {"squash": "squash", "border": "contain"}
 
@@ -205,7 +206,9 @@ def calibrate_on(
     *,
     switches: Mapping[str, Any] = MappingProxyType({}),
 ) -> GTPConfig:
-    """Return the settings with z or moves measured on the images of a folder, at most ``LIMIT`` spread over it.
+    """Return the settings with z or moves measured on the images of a folder.
+
+    At most ``LIMIT`` images are taken (``STILL`` for moves), spread over the folder.
 
     ``switches`` are those of ``preprocessing_of``.
 
@@ -219,7 +222,8 @@ def calibrate_on(
             f"{what} needs calibration images: give --calib-data DIR, a folder of a few dozen like those that the "
             "model will see"
         )
-    paths, preprocessing = spread(find_images(folder), LIMIT), preprocessing_of(model, switches)
+    limit = LIMIT if config.needs_thresholds else STILL
+    paths, preprocessing = spread(find_images(folder), limit), preprocessing_of(model, switches)
 
     def batch(start: int) -> torch.Tensor:
         progress("running calibration images", start / len(paths))

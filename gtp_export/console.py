@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -122,6 +123,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*(Text(visible(cell)) for cell in row))
     out.print(made)
+
+
+def next_command(*words: object) -> None:
+    """Print the command that usually comes next, as a shell takes it."""
+    out.print(f"next: {shlex.join(['gtp-export', *map(str, words)])}", markup=False)
 
 
 def note(text: str) -> None:

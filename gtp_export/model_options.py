@@ -10,6 +10,7 @@ import typer
 from gtp_export.options import one_of, option, with_options
 from gtp_export.values import image_size
 from gtp_models.recipes.reading import ACTIVATIONS
+from gtp_runtime.messages import option_words
 
 if TYPE_CHECKING:
     from gtp_models import Recipe
@@ -84,17 +85,10 @@ class ModelOptions:
             raise typer.BadParameter("--random-head has no effect here: it is for timm's pretrained weights")
 
     @property
-    def command(self) -> str:
-        """The options as they are typed, each after a blank."""
-        words = [] if self.ema else ["--no-ema"]
-        words += ["--random-head"] if self.random_head else []
-        words += [] if self.num_classes is None else [f"--num-classes {self.num_classes}"]
-        words += [] if self.class_names is None else [f"--class-names {self.class_names}"]
-        words += [] if self.activation is None else [f"--activation {self.activation}"]
-        size = self.weights_img_size
-        words += [] if size is None else [f"--weights-img-size {size[0]}x{size[1]}"]
-        words += [] if self.class_order is None else [f"--class-order {self.class_order}"]
-        return "".join(f" {word}" for word in words)
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        given = {name: value for name, value in vars(self).items() if name != "ema"}
+        return option_words(no_ema=not self.ema, **given)
 
 
 def takes_model_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

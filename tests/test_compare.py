@@ -381,6 +381,7 @@ def test_int8_is_made_for_each_backend(tmp_path: Path) -> None:
         row.cost.file_bytes < 0.6 * found.rows[0].cost.file_bytes for row in found.rows if row.precision == "int8"
     )
     assert all(0 < row.distance < 1 for row in found.rows if row.precision == "int8")
+    assert found.rows[-1].command[-4:] == ["--precision", "int8", "--target", "openvino"]
 
 
 def test_the_front() -> None:

@@ -358,6 +358,51 @@ def test_a_limit_that_is_not_kept_has_its_exit_code(
     assert ran.last.startswith(f"next: {wrote} {tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("options", "precision", "words"),
+    [
+        (["--weights", "random", "--seed", "3", "-b", "2"], "fp32", ["RECIPE", "--weights", "random", "--seed", "3"]),
+        (["-b", "2", "--calib-data", "my images"], "int8", ["RECIPE"]),
+        (["-b", "2", "--img-size", "64x32", "--num-classes", "7"], "dense", ["digits", "--img-size", "64x32"]),
+    ],
+)
+def test_the_next_command_makes_the_choice(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], precision: str, words: Any
+) -> None:
+    def found(recipe: Recipe, output: Path, options: TuneOptions, **others: Any) -> Outcome:
+        made = outcome(load_recipe("digits"), output, options.limit)
+        chosen = made.dense if precision == "dense" else made.chosen
+        assert chosen is not None
+        return replace(made, chosen=replace(chosen, precision="int8" if precision == "int8" else "fp32"))
+
+    monkeypatch.setattr("gtp_exporters.measuring.tune.tune", found)
+    ran = command("tune", "digits", "--latency-budget", "9ms", "-o", tmp_path / "my search", *options)
+    assert ran.code == 0, ran.err
+    recipe = str(tmp_path / "my search" / "recipe.yaml")
+    typed = shlex.split(ran.last)
+    assert typed[:3] == ["next:", "gtp-export", "export"]
+    assert typed[3 : 3 + len(words)] == [recipe if word == "RECIPE" else word for word in words]
+    assert "2" in typed[typed.index("--batch") :]
+    int8 = ["--precision", "int8", "--target", "onnxruntime", "--calib-data", "my images"]
+    assert typed[-6:] == int8 if precision == "int8" else "--precision" not in typed
+    assert ("--method" in typed, "--num-classes" in typed) == (precision == "dense",) * 2
+
+
+def test_what_cannot_be_searched_is_refused_without_torch() -> None:
+    code = """
+import sys
+from gtp_exporters.measuring.choice import Limit, TuneOptions
+from gtp_export.cli import main
+TuneOptions(Limit(max_drop=1))
+sys.argv = ["gtp-export", "tune", "digits", "--max-drop", "1", "--precisions", "fp31", "-o", "nowhere"]
+try:
+    main()
+except SystemExit as ended:
+    print(ended.code, "torch" in sys.modules)
+"""
+    assert python(code).last == "2 False"
+
+
 def outcome(recipe: Recipe, place: Path, limit: Limit) -> Outcome:
     config = GTPConfig.measured(num_prop=(0, 9, 0, 9, 0, 0)).to_dict()
     other = GTPConfig.measured(num_prop=(0, 8, 0, 8, 0, 0)).to_dict()

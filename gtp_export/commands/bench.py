@@ -119,7 +119,7 @@ def bench(
     else:
         latency_table(results, _title(models))
         footprint_table(results)
-        console.out.print(f"next: gtp-export validate {models[-1].path}", markup=False)
+        console.next_command("validate", models[-1].path)
     if not kept:
         console.note(NOT_KEPT)
     missed = slower_than_dense(results, dense) if must_beat_dense else []

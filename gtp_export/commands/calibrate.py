@@ -47,4 +47,4 @@ def calibrate(
     for text in recipe.choices(config):
         console.note(f"note: {text}")
     console.out.print(f"wrote {output}", markup=False)
-    console.out.print(f"next: gtp-export export {output} --weights {built.path or weights}", markup=False)
+    console.next_command("export", output, "--weights", built.path or weights)

@@ -1,31 +1,16 @@
 """``gtp-export compare``: token reduction methods beside the dense model, in one table and a plot."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from gtp_export import console
+from gtp_export.measuring_options import MeasuringOptions, takes_measuring_options
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import (
-    Batch,
-    ClassOrder,
-    ImageSize,
-    Json,
-    Labels,
-    Model,
-    Ray,
-    Seed,
-    Weights,
-    Workers,
-    check_class_order,
-    check_names,
-    load_torch,
-    option,
-)
-from gtp_export.running import MEASURED, Provider, Threads, fleet_document, given_options, joined_fleet, show_fleet
+from gtp_export.options import Json, Model, Seed, Workers, load_torch, option
+from gtp_export.running import MEASURED, fleet_document, given_options, joined_fleet, show_fleet
 from gtp_export.values import seconds as read_seconds
 from gtp_exporters.measuring.candidate import graph_backends
 from gtp_exporters.measuring.methods import SPECIAL
@@ -41,60 +26,25 @@ METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of
 
 
 @takes_model_options()
+@takes_measuring_options()
 def compare(
     model: Model,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Test images, one sub-folder per class where known (default: the recipe's own).",
-            show_default=False,
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help=f"{METHODS} (default: all but published and gtp).",
-            show_default=False,
-        ),
-    ] = None,
-    budgets: Annotated[
-        str | None,
-        typer.Option(help="Shares of the dense model's MACs (default: 0.85,0.75,0.6).", show_default=False),
-    ] = None,
-    num_prop: Annotated[
-        str | None,
-        typer.Option(help="Instead of --budgets: tokens removed in every layer, 4,8,12.", show_default=False),
-    ] = None,
+    methods: Annotated[str | None, option(f"{METHODS} (default: all but published and gtp).")] = None,
+    budgets: Annotated[str | None, option("Shares of the dense model's MACs (default: 0.85,0.75,0.6).")] = None,
+    num_prop: Annotated[str | None, option("Instead of --budgets: tokens removed in every layer, 4,8,12.")] = None,
     backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
     precisions: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "fp32",
-    weights: Weights = "pretrained",
     output: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
+            "interrupted resumes from it.",
             "-o",
             "--output",
-            help="Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
-            "interrupted resumes from it.",
-            show_default=False,
         ),
     ] = None,
-    labels: Labels = None,
-    class_order: ClassOrder = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Maximum number of images, spread over the folder.", min=1, show_default=False)
-    ] = None,
+    limit: Annotated[int | None, option("Maximum number of images, spread over the folder.", min=1)] = None,
     workers: Workers = None,
-    ray: Ray = None,
-    batch: Batch = 1,
-    img_size: ImageSize = None,
-    calib_data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Training images that schedules are fitted on, and int8 is calibrated on (default: the recipe's own).",
-            show_default=False,
-        ),
-    ] = None,
     seconds: Annotated[
         float,
         option(
@@ -108,53 +58,52 @@ def compare(
     ] = 3,
     footprint: Annotated[bool, typer.Option(help="Also measure peak memory, in separate processes.")] = True,
     seed: Seed = None,
-    threads: Threads = None,
-    provider: Provider = None,
     *,
+    measuring: MeasuringOptions,
     model_options: ModelOptions,
     json: Json = False,
 ) -> None:
     """Compare methods with the dense model: accuracy, divergence, latency and size, as a table and a plot."""
     if budgets is not None and num_prop is not None:
         raise typer.BadParameter("--budgets and --num-prop both say how much is removed: give one of the two")
+    weights, data = measuring.weights, measuring.data
     if seed is not None and weights not in ("random", "auto"):
         raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
-    check_class_order(data, labels, class_order)
-    check_names(model)
-    model_options = replace(model_options, class_order=class_order)
+    measuring.check(model)
+    from gtp_exporters import CompareOptions
+
+    threads = MEASURED if measuring.threads is None else measuring.threads
+    options = CompareOptions(
+        methods=None if methods is None else _words(methods),
+        budgets=_budgets(budgets, num_prop),
+        backends=_words(backends),
+        precisions=_words(precisions),
+        data=data,
+        labels=measuring.labels,
+        limit=limit,
+        workers=workers,
+        batch=measuring.batch,
+        calib_data=measuring.calib_data,
+        seconds=seconds,
+        rounds=rounds,
+        footprint=footprint,
+        backend_options=given_options(threads=threads, provider=measuring.provider),
+    )
     with console.progress("comparing", _count(data, limit)) as update:
         load_torch(update)
-        from gtp_exporters import CompareOptions
         from gtp_exporters import compare as run
-        from gtp_models import load_recipe
 
-        options = CompareOptions(
-            methods=None if methods is None else _words(methods),
-            budgets=_budgets(budgets, num_prop),
-            backends=_words(backends),
-            precisions=_words(precisions),
-            data=data,
-            labels=labels,
-            limit=limit,
-            workers=workers,
-            batch=batch,
-            calib_data=calib_data,
-            seconds=seconds,
-            rounds=rounds,
-            footprint=footprint,
-            backend_options=given_options(
-                **{"threads": MEASURED, "provider": provider} | given_options(threads=threads)
-            ),
-        )
-        recipe = model_options.changed(load_recipe(model, img_size), weights)
-        with joined_fleet(ray, data or recipe.images, device=True) as fleet:
-            made: dict[str, Any] = {"weights": weights, "seed": seed or 0}
-            comparison = run(recipe, output, options=options, **made, fleet=fleet, progress=update)
+        recipe = measuring.recipe(model, model_options)
+        with joined_fleet(measuring.ray, data or recipe.images, device=True) as fleet:
+            comparison = run(
+                recipe, output, options=options, weights=weights, seed=seed or 0, fleet=fleet, progress=update
+            )
     if json:
         console.emit(comparison.to_dict() | fleet_document(fleet))
     else:
         show_fleet(fleet)
-        _show(comparison, _command(model, weights) + model_options.command, output)
+        _show(comparison, output)
+        console.next_command("export", *measuring.words(model, model_options, seed), *_next(comparison))
 
 
 def _count(data: Path | None, limit: int | None) -> int:
@@ -189,11 +138,7 @@ def _numbers(text: str, kind: Callable[[str], Number], option: str, example: str
         raise typer.BadParameter(f"{option} takes numbers like {example}, not {text!r}") from None
 
 
-def _command(model: str, weights: str) -> str:
-    return model if weights == "pretrained" else f"{model} --weights {weights}"
-
-
-def _show(comparison: "Comparison", command: str, output: Path | None) -> None:
+def _show(comparison: "Comparison", output: Path | None) -> None:
     from gtp_exporters.measuring.grid import default_output
     from gtp_exporters.measuring.table import COMPARED, cells, data, noise_note, shown, title
 
@@ -208,11 +153,9 @@ def _show(comparison: "Comparison", command: str, output: Path | None) -> None:
         console.note(f"note: {note}")
     place = output or default_output(comparison.model)
     console.out.print(f"wrote {place}: compare.json compare.md compare.svg", markup=False)
-    console.out.print(f"next: gtp-export export {command}{_next(comparison)}", markup=False)
 
 
-def _next(comparison: "Comparison") -> str:
+def _next(comparison: "Comparison") -> list[str]:
     """Return the options that export the row nearest to the dense model, of those on the front if any is."""
     rows = [row for row in comparison.rows if row.budget]
-    best = min(rows, key=lambda row: (not row.is_front, row.distance))
-    return "".join(f" {part}" for part in best.command)
+    return min(rows, key=lambda row: (not row.is_front, row.distance)).command

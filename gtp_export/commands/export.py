@@ -13,6 +13,7 @@ from gtp_exporters.options import INPUTS
 from gtp_models.heads import OUTPUTS
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.images.class_folders import ORDERS
+from gtp_runtime.messages import option_words
 from gtp_runtime.precisions import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def _show(exported: "Exported", threads: int) -> None:
         _show_proof(exported, proof, threads)
     names = " ".join([*manifest.files, "model.json"])
     console.out.print(f"wrote {exported.directory}: {names}", markup=False)
-    console.out.print(f"next: {_next(exported)}", markup=False)
+    console.next_command(*_next(exported))
 
 
 def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
@@ -295,18 +296,17 @@ def _show_proof(exported: "Exported", proof: "Proof", threads: int) -> None:
     parity_lines(proof.parity, str(exported.manifest.reference["images"]))
 
 
-def _next(exported: "Exported") -> str:
+def _next(exported: "Exported") -> list[str]:
     manifest, graph = exported.manifest, f"{exported.directory}/model.onnx"
-    proof, options = exported.proof, ""
+    proof, backend = exported.proof, list[str]()
     if proof is None:
-        return f"gtp-export validate {graph}"
+        return ["validate", graph]
     if proof.parity is None or proof.backend != "onnxruntime":  # ONNX Runtime cannot run it
         if manifest.target == "tensorrt":
-            return f"gtp-export build-engine {graph}"
-        options = f" --backend {proof.backend}"
+            return ["build-engine", graph]
+        backend = ["--backend", proof.backend]
     if proof.parity is None:
-        return f"gtp-export inspect {graph}"
+        return ["inspect", graph]
     if manifest.gives_features:
-        return f"gtp-export bench {graph}{options}"
-    allow = " --allow-random" if manifest.weights.source == "random" else ""
-    return f"gtp-export predict {graph} IMAGE{options}{allow}"
+        return ["bench", graph, *backend]
+    return ["predict", graph, "IMAGE", *backend, *option_words(allow_random=manifest.weights.source == "random")]

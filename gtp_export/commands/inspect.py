@@ -28,7 +28,7 @@ def inspect(path: ModelPath, json: Json = False) -> None:
     if manifest.fitting is not None:
         curves_table(manifest.fitting)
     _files(manifest)
-    console.out.print(f"next: gtp-export validate {directory}", markup=False)
+    console.next_command("validate", directory)
 
 
 def _summary(manifest: Manifest, directory: Path) -> None:

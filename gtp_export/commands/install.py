@@ -62,4 +62,4 @@ def install(
     )
     if installed.previous is not None:
         console.out.print(f"kept {installed.previous.name}: gtp-export install --rollback {target} goes back")
-    console.out.print(f"next: gtp-export predict {target} IMAGE")
+    console.next_command("predict", target, "IMAGE")

@@ -114,4 +114,4 @@ def _show(made: "Quantized") -> None:
         console.out.print(f"kept in fp32: {', '.join(made.kept_fp32)}{cost}", markup=False)
     sizes = ", ".join(f"{name} ({entry.size / 1e6:.1f} MB)" for name, entry in made.files.items())
     console.out.print(f"wrote {made.directory}: {sizes}", markup=False)
-    console.out.print(f"next: gtp-export bench {made.directory} --precision int8", markup=False)
+    console.next_command("bench", made.directory, "--precision", "int8")

@@ -25,7 +25,7 @@ def keygen(
         console.emit({"private": str(private), "public": str(public), "key": key.id})
         return
     console.out.print(f"wrote {private} (keep it secret: it has no password) and {public} (key {key.id})")
-    console.out.print(f"next: gtp-export sign DIR --key {private}")
+    console.next_command("sign", "DIR", "--key", private)
 
 
 def sign(
@@ -57,7 +57,7 @@ def sign(
         console.emit({"directory": str(directory), "key": signature.key, "version": signature.version})
         return
     console.out.print(f"signed {directory} with the key {signature.key} as version {signature.version}")
-    console.out.print(f"next: gtp-export verify {directory} --trusted-key {key.with_suffix('.pub')}")
+    console.next_command("verify", directory, "--trusted-key", key.with_suffix(".pub"))
 
 
 def verify(
@@ -89,4 +89,4 @@ def verify(
         f"{directory} is as the key {signature.key} signed it: version {signature.version}, "
         f"{len(export.manifest.files)} files and the manifest"
     )
-    console.out.print(f"next: gtp-export validate {directory} --trusted-key {trusted_key[0]}")
+    console.next_command("validate", directory, "--trusted-key", trusted_key[0])

@@ -1,41 +1,30 @@
 """``gtp-export tune``: search for the settings that keep a limit, and prove them on other images."""
 
-from dataclasses import replace
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gtp_export import console
+from gtp_export.measuring_options import MeasuringOptions, takes_measuring_options
 from gtp_export.model_options import ModelOptions, takes_model_options
-from gtp_export.options import (
-    Batch,
-    ClassOrder,
-    ImageSize,
-    Json,
-    Labels,
-    Model,
-    Ray,
-    Weights,
-    check_class_order,
-    check_names,
-    load_torch,
-    option,
-)
+from gtp_export.options import Json, Model, load_torch, option
 from gtp_export.running import (
     MEASURED,
     Backend,
     Compute,
-    Provider,
     RunOptions,
-    Threads,
     fleet_document,
     given_options,
     joined_fleet,
     show_fleet,
 )
 from gtp_export.values import finite, milliseconds, positive_seconds
+from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, running_on
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
+from gtp_runtime.manifest import MODEL_NAME
+from gtp_runtime.messages import option_words
 from gtp_runtime.precisions import converted_names
 
 if TYPE_CHECKING:
@@ -47,22 +36,13 @@ if TYPE_CHECKING:
 
 
 @takes_model_options()
+@takes_measuring_options()
 def tune(
     model: Model,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="Directory of the search; an earlier search there is resumed."),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="A folder of images, one sub-folder per class where known (default: the recipe's images).",
-            show_default=False,
-        ),
-    ] = None,
-    labels: Labels = None,
-    class_order: ClassOrder = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -102,20 +82,11 @@ def tune(
     int8: Annotated[
         bool, typer.Option(help="Then try what is on the front in int8, where there are images to calibrate it on.")
     ] = True,
-    calib_data: Annotated[
-        Path | None,
-        typer.Option(help="A folder of calibration images (default: the recipe's own).", show_default=False),
-    ] = None,
-    weights: Weights = "pretrained",
-    batch: Batch = 1,
-    img_size: ImageSize = None,
-    ray: Ray = None,
     seed: Annotated[int, typer.Option(help="Seed of the search, and of random weights.", min=0)] = 0,
     backend: Backend = "auto",
-    threads: Threads = None,
-    provider: Provider = None,
     compute: Compute = None,
     *,
+    measuring: MeasuringOptions,
     model_options: ModelOptions,
     json: Json = False,
 ) -> None:
@@ -123,50 +94,47 @@ def tune(
     if (max_drop is None) == (latency_budget is None):
         said = "neither was given" if latency_budget is None else "both were given"
         raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")
-    check_class_order(data, labels, class_order)
-    check_names(model)
-    model_options = replace(model_options, class_order=class_order)
-    running = RunOptions(
-        backend, given_options(threads=threads, provider=provider, compute=compute), {"threads": MEASURED}
+    measuring.check(model)
+    from gtp_exporters.measuring.choice import Limit, TuneOptions
+
+    run_options = given_options(threads=measuring.threads, provider=measuring.provider, compute=compute)
+    running = RunOptions(backend, run_options, {"threads": MEASURED})
+    data = measuring.data
+    options = TuneOptions(
+        limit=Limit(max_drop, latency_budget),
+        data=data if measuring.ray is None or data is None else data.resolve(),
+        labels=measuring.labels,
+        trials=trials,
+        seconds=timeout,
+        images=images,
+        precisions=tuple(part.strip() for part in precisions.split(",")),
+        int8=int8,
+        calib_data=measuring.calib_data,
+        batch=measuring.batch,
+        running=running_on(running.spec(Path(MODEL_NAME)).name, running.options_of(Path(MODEL_NAME))),
+        seed=seed,
     )
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         load_torch(update)
-        from gtp_exporters.measuring.candidate import running_on
-        from gtp_exporters.measuring.choice import Limit, TuneOptions
         from gtp_exporters.measuring.tune import tune as run
-        from gtp_models import load_recipe
-        from gtp_runtime.manifest import MODEL_NAME
 
-        name = running.spec(Path(MODEL_NAME)).name
-        options = TuneOptions(
-            limit=Limit(max_drop, latency_budget),
-            data=data if ray is None or data is None else data.resolve(),
-            labels=labels,
-            trials=trials,
-            seconds=timeout,
-            images=images,
-            precisions=tuple(part.strip() for part in precisions.split(",")),
-            int8=int8,
-            calib_data=calib_data,
-            batch=batch,
-            running=running_on(name, running.options_of(Path(MODEL_NAME))),
-            seed=seed,
-        )
-        recipe = model_options.changed(load_recipe(model, img_size), weights)
-        with joined_fleet(ray, options.data or recipe.images, device=True) as fleet:
-            outcome = run(recipe, output, options, weights=weights, seed=seed, workers=fleet, progress=update)
+        recipe = measuring.recipe(model, model_options)
+        with joined_fleet(measuring.ray, options.data or recipe.images, device=True) as fleet:
+            outcome = run(recipe, output, options, weights=measuring.weights, seed=seed, workers=fleet, progress=update)
     if json:
         console.emit(outcome.to_dict() | fleet_document(fleet))
     else:
         show_fleet(fleet)
-        command = model if weights == "pretrained" else f"{model} --weights {weights}"
-        _show(outcome, command + model_options.command)
+        _show(outcome)
+        if not outcome.problem:
+            words = measuring.words(model, model_options, seed)
+            console.next_command("export", *_next(outcome, measuring, words, seed))
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)
         raise typer.Exit(GATE_FAILED if max_drop is not None else BUDGET_MISSED)
 
 
-def _show(outcome: "Outcome", command: str) -> None:
+def _show(outcome: "Outcome") -> None:
     from gtp_exporters.measuring.outcome import PAGE, RECIPE
     from gtp_exporters.measuring.table import SEARCHED, VALIDATED
 
@@ -179,18 +147,28 @@ def _show(outcome: "Outcome", command: str) -> None:
     for note in outcome.notes:
         console.note(f"note: {note}")
     if outcome.problem:
-        console.out.print(f"next: open {outcome.directory / PAGE}", markup=False)
+        console.out.print(f"next: open {shlex.quote(str(outcome.directory / PAGE))}", markup=False)
         return
-    if outcome.is_dense:
-        console.out.print(f"wrote {outcome.directory}: {PAGE}", markup=False)
-        console.out.print(f"next: gtp-export export {command} --method dense", markup=False)
-        return
-    console.out.print(f"wrote {outcome.directory}: {PAGE}, {RECIPE}", markup=False)
-    random = " --weights random" if " --weights random" in command else ""
+    recipe = "" if outcome.is_dense else f", {RECIPE}"
+    console.out.print(f"wrote {outcome.directory}: {PAGE}{recipe}", markup=False)
+
+
+def _next(outcome: "Outcome", measuring: MeasuringOptions, model: list[str], seed: int) -> list[str]:
+    """Return what ``export`` takes to make the choice; ``model`` is MODEL with its options, for the dense one."""
+    from gtp_exporters.measuring.outcome import RECIPE
+
     assert outcome.chosen is not None
-    lowered = f" --precision {outcome.chosen.precision} --target {outcome.running.target}"
-    precision = "" if outcome.chosen.precision == "fp32" else lowered
-    console.out.print(f"next: gtp-export export {outcome.directory / RECIPE}{random}{precision}", markup=False)
+    chosen, weights = outcome.chosen, list[str]()  # a recipe names its weights file
+    if measuring.weights == "random" or (measuring.weights == "auto" and outcome.recipe.weights is None):
+        weights = option_words(weights=measuring.weights, seed=seed or None)
+    precision: dict[str, Any] = {}
+    if chosen.precision != PLAIN:
+        precision = {"precision": chosen.precision, "target": outcome.running.target}
+    if chosen.precision == INT8:
+        precision |= {"calib_data": measuring.calib_data}
+    if outcome.is_dense:
+        return [*model, "--method", DENSE, *option_words(**precision)]
+    return [str(outcome.directory / RECIPE), *weights, *option_words(batch=measuring.other_batch, **precision)]
 
 
 def _table(title: str, columns: "Sequence[Column]", results: "Sequence[Result]") -> None:

@@ -101,7 +101,7 @@ def validate(
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))
         show_fleet(fleet)
-        console.out.print(f"next: gtp-export bench {model.path}", markup=False)
+        console.next_command("bench", model.path)
     if not kept:
         console.note(NOT_KEPT)
     if problem:

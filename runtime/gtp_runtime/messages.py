@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -56,6 +56,24 @@ def percent(value: "float | None", digits: int = 1) -> str:
 def number(value: "float | None", digits: int = 2) -> str:
     """Return a number, a dash where unknown."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def option_words(**options: Any) -> list[str]:
+    """Return options of a command as they are typed, from their names and values; None and False are left out.
+
+    >>> option_words(img_size=(224, 320), batch=8, no_ema=True, keep=0.75, seed=None)
+    ['--img-size', '224x320', '--batch', '8', '--no-ema', '--keep', '0.75']
+    """
+    words = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if isinstance(value, tuple):
+            words.append("x".join(map(str, value)))
+        elif value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return words
 
 
 def write_line(level: str, logger: str, message: str, when: float | None = None, **more: str) -> None:

@@ -32,7 +32,7 @@ from gtp_runtime.fleet import Fleet
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
-from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.messages import Progress, option_words, quiet
 
 
 def compare(
@@ -308,7 +308,7 @@ class _Grid:
             if case.budget is None
         }
         return [
-            _result(case, candidate, loss=loss, timing=timing, cost=cost, dense=dense[candidate.running.label])
+            _result(case, candidate, options, loss=loss, timing=timing, cost=cost, dense=dense[candidate.running.label])
             for case, candidate, loss, timing, cost in zip(cases, candidates, losses, timings, costs, strict=True)
         ]
 
@@ -319,15 +319,25 @@ class _Grid:
         return footprint_of(file, running, self.fleet)
 
 
-def _result(case: Case, candidate: Candidate, timing: Timing, dense: Timing, **measured: Any) -> Result:
+def _result(
+    case: Case, candidate: Candidate, options: CompareOptions, timing: Timing, dense: Timing, **measured: Any
+) -> Result:
     return replace(
         Result.of(candidate, timing=timing, **measured),
         settings=candidate.settings.described(),
         share=share_of(timing, dense, candidate.plan.ratio),
         budget={} if case.budget is None else case.budget.values,
-        command=list(case.command),
+        command=[*case.command, *_precision_words(candidate.running, options)],
         published=case.published,
     )
+
+
+def _precision_words(running: Running, options: CompareOptions) -> list[str]:
+    """Return the options of ``gtp-export export`` that write graphs as they are written here."""
+    if running.written == PLAIN:
+        return []
+    calib_data = options.calib_data if running.is_calibrated else None
+    return option_words(precision=running.written, target=running.target, calib_data=calib_data)
 
 
 def _merged(dense: Sequence[Result]) -> list[Result]:

@@ -12,6 +12,7 @@ from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings, is_number
 from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED
+from gtp_runtime.messages import option_words
 
 GTP, PUBLISHED = "gtp", "published"
 FITTED_NAMES = {"fitted": (GTP, "measured"), "tome-fitted": ("tome", None)}  # methods with their presets
@@ -69,13 +70,7 @@ class Choice:
     def command(self, budget: Budget) -> list[str]:
         """Return the options of ``gtp-export export`` that mean the same."""
         own = {"preset": self.preset} if self.method == GTP else {"method": self.method}
-        options = {**own, **self.values, **budget.values}
-        return [
-            part
-            for name, value in options.items()
-            if value is not None
-            for part in (f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value))
-        ]
+        return option_words(**own, **self.values, **budget.values)
 
 
 def default_names(has_images: bool = True) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Costs, is_fitted
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.manifest import CurveInfo, FittingInfo
-from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.messages import Progress, one_line, quiet
 
 MOST = 64  # images, spread over the folder: more only cost time
 OWN = "the recipe's own"
@@ -107,7 +107,7 @@ def fitting_images(
     if not pixels:
         raise ConfigError(f"every image of {folder} also judges the result: give others with --calib-data DIR")
     images = torch.from_numpy(subject.preprocessing.normalise(np.stack(spread(pixels, MOST))))
-    return FittingImages(images, OWN if is_own else folder.resolve().name)
+    return FittingImages(images, OWN if is_own else one_line(folder.resolve().name))
 
 
 def _unseen(paths: Sequence[Path], judges: Iterable[Path]) -> list[Path]:

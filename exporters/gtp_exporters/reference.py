@@ -17,6 +17,7 @@ from gtp_runtime.errors import ImageError
 from gtp_runtime.images.class_folders import KnownClasses, Order, classes_of_folders, folder_words
 from gtp_runtime.images.folders import SEPARATOR, image_names, image_path, spread
 from gtp_runtime.images.preprocessing import Preprocessing
+from gtp_runtime.messages import one_line
 from gtp_runtime.reference import Reference
 
 SYNTHETIC = 8
@@ -58,7 +59,7 @@ def folder_images(
     chosen = list(range(len(names)) if limit is None else spread(range(len(names)), limit))
     pixels = np.stack([preprocessing.pixels(image_path(folder, names[index])) for index in chosen])
     return ReferenceImages(
-        pixels, None if labels is None else labels[chosen], origin or f"from {folder.name}", note, order
+        pixels, None if labels is None else labels[chosen], origin or f"from {one_line(folder.name)}", note, order
     )
 
 

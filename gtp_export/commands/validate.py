@@ -20,6 +20,7 @@ from gtp_export.running import (
 from gtp_export.values import finite
 from gtp_runtime.accuracy import NAMED
 from gtp_runtime.errors import DONE, GATE_FAILED, MISSING
+from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def validate(
         kept = model.record("parity", report.to_dict() | measured_by(model))
         accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleet_scoring(fleet)})
         if accuracy is not None and images is not None:
-            found = {**accuracy.to_dict(), "data": images.folder.resolve().name}
+            found = {**accuracy.to_dict(), "data": one_line(images.folder.resolve().name)}
             model.record("accuracy", found | measured_by(model))
         reference = str(model.manifest.reference.get("images", "unknown"))
     code, problem = _judge(accuracy, max_drop)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from gtp_models.errors import WeightsError, WeightsUnavailableError
 from gtp_models.timm_models import REJECTIONS
 from gtp_runtime.messages import one_line
-from gtp_runtime.opening import check_regular
+from gtp_runtime.opening import check_regular, named_in_utf8
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is no archive, in spite of its name
@@ -129,10 +129,11 @@ def _load(path: Path) -> Any:
         if path.suffix == SAFETENSORS:
             from safetensors.torch import load_file
 
-            return load_file(path)
+            with named_in_utf8(path) as place:
+                return load_file(place)
         _check_archive(path)
-        with torch.serialization.safe_globals(PLAIN):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN), named_in_utf8(path) as place:
+            return torch.load(place, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
     except FileNotFoundError as error:

@@ -27,6 +27,7 @@ from gtp_models.huggingface import read_hub_model
 from gtp_models.huggingface_weights import load_hub_weights
 from gtp_models.recipes import Recipe
 from gtp_models.timm_models import check_timm_name, create, create_outline
+from gtp_runtime.messages import one_line
 
 Source = Literal["pretrained", "file", "random"]
 MOST_PARAMETERS = 4_000_000_000  # 16 GB in float32
@@ -146,7 +147,7 @@ def _build_from_file(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
     checkpoint = without_classifier(checkpoint, model)
     check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.state)
-    return replace(_built(model, recipe, source, path.name, (*checkpoint.notes, *notes)), path=path)
+    return replace(_built(model, recipe, source, one_line(path.name), (*checkpoint.notes, *notes)), path=path)
 
 
 def _build_from_directory(recipe: Recipe, path: Path, source: Source) -> BuiltModel:
@@ -162,7 +163,7 @@ def _build_from_directory(recipe: Recipe, path: Path, source: Source) -> BuiltMo
     checkpoint = without_classifier(checkpoint, model)
     check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.state)
-    return replace(_built(model, recipe, source, path.name, checkpoint.notes), path=path)
+    return replace(_built(model, recipe, source, one_line(path.name), checkpoint.notes), path=path)
 
 
 def _set_layer_norms(model: nn.Module, eps: float | None) -> None:

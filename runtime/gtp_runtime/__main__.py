@@ -30,7 +30,7 @@ from gtp_runtime.images.class_folders import ORDERS, folder_words
 from gtp_runtime.latency import measured_by, record_latency
 from gtp_runtime.loading import file_for, load_twin
 from gtp_runtime.manifest import find_graph
-from gtp_runtime.messages import JsonHandler, percent, visible, write_line
+from gtp_runtime.messages import JsonHandler, one_line, percent, visible, write_line
 from gtp_runtime.parity import details, headline
 
 DESCRIPTION = (
@@ -69,7 +69,7 @@ def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
     images = find_image_set(given.data, model.manifest, given.labels, class_order=given.class_order)
     with ExitStack() as stack:
         accuracy = evaluate(model, _dense_of(model, given, stack), images)
-    model.record("accuracy", accuracy.to_dict() | {"data": images.folder.resolve().name} | measured_by(model))
+    model.record("accuracy", accuracy.to_dict() | {"data": one_line(images.folder.resolve().name)} | measured_by(model))
     if not given.json:
         shares = {"top-1": accuracy.top1, "dense top-1": accuracy.dense_top1, "agrees with dense": accuracy.agreement}
         known = ", ".join(f"{name} {percent(share, 2)}" for name, share in shares.items() if share is not None)

@@ -6,6 +6,8 @@ A FIFO or a device would wait for ever, or never end. Whoever calls turns the ``
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,3 +64,28 @@ def check_regular(path: Path) -> None:
         ValueError: likewise.
     """
     open_regular(path).close()
+
+
+@contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """Lend a path of a file that libraries in C++ can be given, which take UTF-8 alone: the same where it is.
+
+    Elsewhere, which Linux allows, its folder is opened (or the file, where that has such a name), and reached through
+    ``/proc/self/fd``.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if _is_utf8(str(path)):
+        yield path
+        return
+    opened = os.open(path.parent if _is_utf8(path.name) else path, os.O_RDONLY | os.O_CLOEXEC)
+    place = Path(f"/proc/self/fd/{opened}")
+    try:
+        yield place / path.name if _is_utf8(path.name) else place
+    finally:
+        os.close(opened)
+
+
+def _is_utf8(name: str) -> bool:
+    return os.fsencode(name) == name.encode("utf-8", "replace")

@@ -32,7 +32,7 @@ from gtp_runtime.fleet import Fleet
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
-from gtp_runtime.messages import Progress, option_words, quiet
+from gtp_runtime.messages import Progress, one_line, option_words, quiet
 
 
 def compare(
@@ -172,7 +172,7 @@ class _Grid:
             title=recipe.title,
             timm=recipe.timm,
             weights=f"{manifest.weights.source} ({manifest.weights.detail})",
-            data="the recipe's own" if options.data is None else self.folder.resolve().name,
+            data="the recipe's own" if options.data is None else one_line(self.folder.resolve().name),
             images=rows[0].loss.images,
             unreadable=rows[0].loss.unreadable,
             batch=options.batch,

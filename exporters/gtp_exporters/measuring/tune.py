@@ -31,7 +31,7 @@ from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
-from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.messages import Progress, one_line, quiet
 from gtp_runtime.transaction import refuse
 
 STORE = "tune.jsonl"
@@ -305,7 +305,7 @@ class _Tuning:
             limit=limit,
             running=options.running,
             search_images=len(self.split.search),
-            origin=self.split.search.folder.name,
+            origin=one_line(self.split.search.folder.name),
             trials=len(search.trials),
             results=results,
             front=front(timed),

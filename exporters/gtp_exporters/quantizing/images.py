@@ -12,6 +12,7 @@ from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import find_images, spread
 from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.messages import one_line
 from gtp_runtime.reference import Reference
 
 FEWEST = 16  # images to measure ranges on
@@ -60,7 +61,9 @@ def choose(
     if data is not None:
         used = spread(paths, size)
         _check(used, folder)
-        return used, _of_files(manifest, data, _unseen(find_images(data), used), f"from {data.name}", class_order)
+        return used, _of_files(
+            manifest, data, _unseen(find_images(data), used), f"from {one_line(data.name)}", class_order
+        )
     if manifest.reference.get("images") != SYNTHETIC and len(reference.images) >= FEWEST_JUDGES:
         if class_order is not None:
             raise LimitError("class_order has no effect on the parity pack, which judges here: give --data DIR as well")
@@ -76,7 +79,7 @@ def choose(
         )
     used = spread(rest, size)
     _check(used, folder)
-    return used, _of_files(manifest, folder, held, f"held out of {folder.name}", class_order)
+    return used, _of_files(manifest, folder, held, f"held out of {one_line(folder.name)}", class_order)
 
 
 def batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:

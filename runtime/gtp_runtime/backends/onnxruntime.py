@@ -23,6 +23,7 @@ from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import one_line
+from gtp_runtime.opening import named_in_utf8
 
 EXTRA = Extra("onnxruntime", {"onnxruntime": "onnxruntime"})
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -143,7 +144,8 @@ def _session(ort: Any, path: Path, provider: str, threads: int) -> Any:
         options.inter_op_num_threads = 1
     names = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
     try:
-        session = ort.InferenceSession(str(path), options, providers=names, enable_fallback=0)
+        with named_in_utf8(path) as place:
+            session = ort.InferenceSession(str(place), options, providers=names, enable_fallback=0)
         session.disable_fallback()  # it would print, and go on with another provider
         return session
     except Exception as error:  # onnxruntime's own exceptions share no base class

@@ -15,6 +15,7 @@ from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import one_line
+from gtp_runtime.opening import named_in_utf8
 
 EXTRA = Extra("openvino", {"openvino": "openvino"})
 Compute = Literal["fp32", "bf16"]
@@ -63,7 +64,8 @@ class OpenVinoBackend:
             settings["INFERENCE_NUM_THREADS"] = wanted
         try:
             core = openvino.Core()
-            self._compiled: Any = core.compile_model(core.read_model(path), "CPU", settings)
+            with named_in_utf8(path) as place:
+                self._compiled: Any = core.compile_model(core.read_model(place), "CPU", settings)
         except RuntimeError as error:
             raise ManifestError(f"OpenVINO cannot load {path}: {one_line(error)}") from error
         check_tensors(path, map(_tensor, self._compiled.inputs), map(_tensor, self._compiled.outputs), entry)

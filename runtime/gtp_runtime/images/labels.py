@@ -78,7 +78,7 @@ def find_image_set(
             raise InputError(f"--class-order (class_order) is of class folders, but images are in {place} itself")
         return ImageSet(place, names)
     found = classes_of_folders(place, names, known_classes(manifest), class_order)
-    folders = None if found.taken == NAMES else found.classes
+    folders = None if found.taken == NAMES else {one_line(name): index for name, index in found.classes.items()}
     return ImageSet(place, names, found.of(names), found.taken, folders)
 
 

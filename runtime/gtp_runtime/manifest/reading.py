@@ -127,8 +127,23 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     Raises:
         OSError: it cannot be written; an earlier one is unchanged.
     """
-    content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    try:
+        encoded = msgspec.json.encode(manifest)
+    except UnicodeEncodeError:  # names of files need not be UTF-8
+        encoded = msgspec.json.encode(_spelled_out(msgspec.to_builtins(manifest)))
+    content = msgspec.json.format(encoded, indent=1)
     atomic.write_bytes(directory / FILE_NAME, content + b"\n")
+
+
+def _spelled_out(value: Any) -> Any:
+    """Return plain values with what is no character written as ``\\udce9``."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_spelled_out(entry) for entry in value]
+    return (
+        {_spelled_out(name): _spelled_out(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+    )
 
 
 def update_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> Manifest:

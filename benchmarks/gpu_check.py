@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from folders import synthetic
@@ -131,7 +132,7 @@ def onnxruntime_cuda(report: Report, directory: Path) -> None:
     measure(report, "ONNX Runtime, CUDA", [directory / "dense.onnx", directory / "model.onnx"], provider="cuda")
 
 
-def measure(report: Report, title: str, paths: list[Path], **options: str) -> None:
+def measure(report: Report, title: str, paths: list[Path], **options: Any) -> None:
     models = [load(path, **options) for path in paths]
     proven = ["ok" if parity.ok else "; ".join(parity.problems) for parity in (model.validate() for model in models)]
     report.table(title, benchmark(models, SECONDS), proven)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import gtp_export
 from gtp_models import Step, build_model, load_recipe
-from gtp_runtime.images.preprocessing import open_image
+from gtp_runtime.images.decoding import open_image
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "models/gtp_models/digits/images/3/087.png"

@@ -11,6 +11,7 @@ from helpers import PREFIXES, TINY_GTP, images_for, methods, settings_of, tiny_v
 from torch import Tensor
 
 from gtp_models.errors import ConfigError, UnsupportedModelError
+from gtp_models.fitting import fit
 from gtp_models.frame import restore as restoring
 from gtp_models.frame.patch import remove, trace_tokens
 from gtp_models.methods.apply import apply
@@ -164,3 +165,22 @@ def test_a_copy_is_patched_too_and_gradients_flow() -> None:
     assert twin.forward_intermediates.model is twin
     model.forward_intermediates(images, indices=[2], intermediates_only=True)[0].sum().backward()
     assert model.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("layers", [[], [0, 2]])
+def test_a_schedule_is_fitted_to_what_is_put_back(layers: list[int]) -> None:
+    model = tiny_vit()
+    images, settings = images_for(model, 8), replace(MERGING, num_prop=None, keep=0.8, schedule="fitted")
+
+    def maps(batch: Tensor) -> Tensor:
+        if not layers:
+            return model.forward_features(batch)
+        return torch.cat(model.get_intermediate_layers(batch, n=layers), 1)
+
+    with torch.no_grad():
+        dense = maps(images)
+        result = fit(model, settings, images, forward=maps, restore=True)
+        apply(model, result.settings, restore=True)
+        reduced = maps(images)
+    error = (reduced - dense).square().sum((1, 2)) / dense.square().sum((1, 2))
+    assert result.distance == pytest.approx(float(error.mean()), rel=1e-4)

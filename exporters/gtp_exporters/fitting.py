@@ -148,12 +148,19 @@ def fit_settings(
         settings = replace(settings, num_prop=None, macs=None, keep=latency)
     options: dict[str, Any] = {"costs": costs, "seconds": seconds, "seed": seed, "progress": progress}
     options["distance"] = _distance(subject)
+    if subject.outputs.is_dense:
+        options |= {"forward": lambda batch: _every_output(subject, batch), "restore": True}
     result = fit(subject.model, settings, images.images, **options)
     amount = result.settings.num_prop
     amounts = amount if isinstance(amount, tuple) else (amount or 0,) * len(subject.model.blocks)
     budget = _budget(settings) if latency is None else {"latency": latency}
     info = replace(_info(result, settings, images.origin), budget=budget, num_prop=list(amounts), seconds=seconds)
     return Fitted(settings.resolved(amounts), info)
+
+
+def _every_output(subject: Subject, images: Tensor) -> Tensor:
+    """Return all that a model gives for every patch, (B, values)."""
+    return torch.cat([values.flatten(1) for values in subject.outputs.of(subject.model, images)], 1)
 
 
 def _distance(subject: Subject) -> Distance:

@@ -75,6 +75,7 @@ def fit(
     max_steps: int | None = None,
     distance: Distance | None = None,
     forward: Forward | None = None,
+    restore: bool = False,
     costs: Costs | None = None,
     seconds: float | None = None,
     progress: Progress = quiet,
@@ -91,6 +92,7 @@ def fit(
         distance: from the dense and the reduced output of B images to (B,) numbers, 0 for equal ones (default: the
             divergence of class probabilities for logits, the relative squared error for other outputs).
         forward: from images to the output, by the model: with a decoder behind it (default: the model itself).
+        restore: as in ``apply``, for outputs of every patch.
         costs: what ``keep`` is a share of (default: MACs).
         seconds: stop improving after this time (default: when nothing improves).
         progress: called with the current task.
@@ -109,7 +111,7 @@ def fit(
     space = _space(model, settings, costs, max_steps)
     asked = _asked(model, settings, space)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    with SuffixRunner(model, settings, images[order], forward) as runner:
+    with SuffixRunner(model, settings, images[order], forward, restore) as runner:
         judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
         count = max(1, min(len(every) // 2, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
         first, others = every[:count], every[count : 3 * count]

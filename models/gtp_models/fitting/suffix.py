@@ -4,7 +4,7 @@ Schedules that agree before layer L have the same states there. So a schedule co
 difference on: from the dense model's states, or from those of a schedule that was kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families.forms import Blocks
 from gtp_models.frame.patch import install, remove
+from gtp_models.frame.restore import Restore
 from gtp_models.frame.tokens import Tokens
 from gtp_models.methods import METHODS
 from gtp_models.methods.settings import Settings
@@ -44,17 +45,29 @@ class ResumingBlocks(ReducingBlocks):
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         """Run the layers behind the stored state with ``num_prop``, or all; store the states before ``keep``."""
+        for behind in self._run(self.start or (0, self._embedded(x, rope))):
+            last = behind
+        return self.handed_over(*last)
+
+    def states(self, x: Tensor, rope: Tensor | None = None) -> Iterator[tuple[Tensor, Tokens]]:
+        """Run all layers: outputs of layers in front of the stored state are asked for as well."""
+        return self._run((0, self._embedded(x, rope)))
+
+    def _embedded(self, x: Tensor, rope: Tensor | None) -> Tokens:
         method = self._method[0]
-        if self.start is None:
-            method.num_prop = (1,) * len(self)  # so that it prepares what reducing needs
-            self.start = (0, method.embedded(x, rope))
+        method.num_prop = (1,) * len(self)  # so that it prepares what reducing needs
+        return method.embedded(x, rope)
+
+    def _run(self, start: tuple[int, Tokens]) -> Iterator[tuple[Tensor, Tokens]]:
+        """Run the layers behind a state; give the vectors and the state behind each."""
+        method = self._method[0]
         method.num_prop, self.kept = self.num_prop, {}
-        first, tokens = self.start
+        first, tokens = start
         for layer in range(first, len(self)):
             if layer in self.keep:
                 self.kept[layer] = tokens
             tokens = method.run_block(layer, tokens).tokens
-        return self.handed_over(tokens.x.view(x.shape[0], -1, x.shape[-1]), tokens)
+            yield tokens.x.view(tokens.batch, -1, tokens.x.shape[-1]), tokens
 
 
 class SuffixRunner:
@@ -65,10 +78,16 @@ class SuffixRunner:
         settings: of any method; the amounts that they ask for do not matter.
         images: preprocessed, (N, 3, H, W) float32.
         forward: from images to what is compared, by the model (default: the model itself).
+        restore: put tokens back on the grid, as ``apply`` does with it.
     """
 
     def __init__(
-        self, model: Any, settings: Settings, images: Float[Tensor, "n 3 height width"], forward: Forward | None = None
+        self,
+        model: Any,
+        settings: Settings,
+        images: Float[Tensor, "n 3 height width"],
+        forward: Forward | None = None,
+        restore: bool = False,
     ) -> None:
         self.model, self.forward = model, forward or model
         plan = make_plan(model, settings.resolved((0,) * len(model.blocks)))
@@ -77,11 +96,13 @@ class SuffixRunner:
         self.chunks = torch.split(images, max(1, min(TOGETHER // tokens, -(-len(images) // PARTS))))
         bytes_each = len(images) * tokens * plan.shape.dim * images.element_size()
         stride = -(-self.depth * bytes_each // MEMORY)
+        self._restore = Restore(plan.shape.grid) if restore else None
         self._keep = range(0, self.depth, stride)
         self._stored: list[dict[Amounts, dict[int, Tokens]]] = [{} for _ in self.chunks]
 
     def __enter__(self) -> "SuffixRunner":
         install(self.model, self._make)
+        self.model.blocks.restore = self._restore
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
 """Exports that give every patch: patches and maps, of the last layer or of several."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from artifacts import Command
+from artifacts import SEVEN, Command
 from eva_models import tiny_eva
 from helpers import TINY_RECIPE, settings_of, tiny_vit
 from torch import nn
@@ -17,7 +18,7 @@ from gtp_exporters import EngineOptions, ExportOptions, LimitError, build_engine
 from gtp_models import ConfigError, GTPConfig, apply, build_model
 from gtp_models.heads import without_head
 from gtp_runtime import Manifest, read_manifest
-from gtp_runtime.errors import NoClassesError
+from gtp_runtime.errors import ImageError, NoClassesError, RandomWeightsError
 
 MEASURED = GTPConfig(num_prop=(4, 0, 5), selection="Regeneration", graph="Nearest", propagation="MergeNorm")
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
@@ -148,3 +149,43 @@ def test_torch_sees_the_same(maps: Path) -> None:
         layers = model.get_intermediate_layers(torch.from_numpy(images), n=[0, 1, 2], reshape=True, norm=True)
     for name, layer in zip(("map_0", "map_1", "map_2"), layers, strict=True):
         np.testing.assert_allclose(outputs[name], layer.numpy(), atol=1e-4)
+
+
+def test_features_of_images(maps: Path) -> None:
+    with gtp_runtime.load(maps) as model:
+        two = [str(SEVEN)] * 2
+        outputs = model.features(two, allow_random=True)
+        assert {name: values.shape for name, values in outputs.items()} == dict.fromkeys(
+            ("map_0", "map_1", "map_2"), (2, 24, 4, 4)
+        )
+        each = [answer for _, answer in model.features_each([*two, "nowhere.png"], allow_random=True)]
+        assert isinstance(each[1], dict)
+        assert np.array_equal(each[1]["map_2"], outputs["map_2"][1])
+        assert isinstance(each[2], ImageError)
+        with pytest.raises(RandomWeightsError):
+            model.features(two)
+
+
+@pytest.mark.parametrize("form", ["npz", "jsonl"])
+def test_embed(maps: Path, tmp_path: Path, command: Command, form: str) -> None:
+    file = tmp_path / f"features.{form}"
+    ran = command("embed", maps, SEVEN, tmp_path / "nowhere.png", SEVEN, "-o", file, "--allow-random")
+    assert ran.code == 1
+    if form == "npz":
+        arrays = np.load(file)
+        assert arrays["image"].tolist() == [str(SEVEN)] * 2
+        assert arrays["map_1"].shape == (2, 24, 4, 4)
+    else:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [line["image"] for line in lines] == [str(SEVEN)] * 2
+        assert np.array(lines[0]["map_1"]).shape == (24, 4, 4)
+
+
+def test_embed_refuses(maps: Path, digits: Path, tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "features.npz"
+    file.write_bytes(b"earlier")
+    assert command("embed", digits, SEVEN, "-o", file).code == 2
+    assert command("embed", maps, tmp_path / "nowhere.png", "-o", file, "--allow-random").code == 1
+    assert command("embed", maps, SEVEN, "-o", tmp_path / "features.csv", "--allow-random").code == 2
+    assert command("embed", SEVEN, maps, "-o", file).code == 2
+    assert file.read_bytes() == b"earlier"

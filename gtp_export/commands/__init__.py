@@ -44,6 +44,7 @@ COMMANDS = (
     Entry("validate", PROVE, "Prove that a file answers as its model.", "validate build/deit_s --data imagenet/val"),
     Entry("bench", PROVE, "Measure latency, size, memory and cold start.", "bench build/deit_s --budget-ms p99:20"),
     Entry("predict", PROVE, "Classify images.", "predict build/deit_s cat.jpg"),
+    Entry("embed", PROVE, "Write the features of images to a file.", "embed build/dinov2_s photos -o features.npz"),
     Entry("inspect", PROVE, "Show what an export is.", "inspect build/deit_s"),
     Entry("report", PROVE, "Write a page that shows an export.", "report build/deit_s --images cat.jpg"),
     Entry("compare", COMPARE, "Compare methods with the dense model.", "compare deit_s --data imagenet/val"),

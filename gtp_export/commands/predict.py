@@ -44,10 +44,10 @@ def predict(
     """Classify images with an exported model; unreadable images are reported (exit code 1)."""
     if json and json_lines:
         raise typer.BadParameter("--json prints one document, --json-lines one for each image: give one of the two")
-    _check_order(path, images)
+    check_order(path, images)
     documents: list[dict[str, Any]] = []
     failed = 0
-    paths = _Paths(images)
+    paths = Paths(images)
     with running.load(path) as model:
         answers = model.predict_each(
             paths, topk, exif=exif, allow_random=allow_random, workers=workers or paths.workers
@@ -72,14 +72,14 @@ def predict(
         raise typer.Exit(FAILED)
 
 
-def _check_order(path: Path, images: list[Path]) -> None:
+def check_order(path: Path, images: list[Path], command: str = "predict") -> None:
     """Refuse an image in the place of the model, where the model comes after it."""
     swapped = [image for image in images if (image / FILE_NAME).exists() or image.suffix in (".onnx", ".engine")]
     if swapped and path.suffix not in (".onnx", ".engine") and not (path / FILE_NAME).exists():
-        raise typer.BadParameter(f"the model comes first: gtp-export predict {swapped[0]} {path}")
+        raise typer.BadParameter(f"the model comes first: gtp-export {command} {swapped[0]} {path}")
 
 
-class _Paths:
+class Paths:
     """The images that the user names, those of folders one by one; ``count`` says how many came so far."""
 
     def __init__(self, given: list[Path]) -> None:

@@ -17,7 +17,15 @@ from gtp_runtime.backends import Backend
 from gtp_runtime.backends.spec import Deadline
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.deploy.watch import Stats, Watch
-from gtp_runtime.errors import DeadlineError, GTPRuntimeError, InputError, ManifestError, NoClassesError, SelfTestError
+from gtp_runtime.errors import (
+    DeadlineError,
+    GTPRuntimeError,
+    ImageError,
+    InputError,
+    ManifestError,
+    NoClassesError,
+    SelfTestError,
+)
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
 from gtp_runtime.messages import Progress, quiet
@@ -265,6 +273,70 @@ class Model:
 
         return predict_each(images, partial(self.preprocess, exif=exif), classify, self.batch, count_workers(workers))
 
+    def features(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        exif: bool | None = None,
+        allow_random: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Return what a model without classes gives for images: (N, ...) float32 by the name of the output.
+
+        Args:
+            images, exif, allow_random, timeout: as in ``predict``; one image is N = 1.
+
+        Returns:
+            ``features`` (N, dim), ``patches`` (N, patches, dim) or ``map`` (N, dim, rows, columns), by layer where the
+            export has several: ``map_2``, ``map_5``.
+
+        Raises:
+            InputError: no images, or the model gives logits.
+            ImageError, RandomWeightsError, AnswerError, DeadlineError, DeviceError: as ``predict``.
+        """
+        self._check_features(allow_random)
+        listed: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
+        if not listed:
+            raise InputError("no images: give at least one")
+        pixels = np.stack([self.preprocess(image, exif=exif) for image in listed])
+        return self._answers(pixels, listed, timeout=timeout)
+
+    def features_each(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        exif: bool | None = None,
+        allow_random: bool = False,
+        workers: int | None = None,
+    ) -> Iterator[tuple[ImageLike, dict[str, np.ndarray] | ImageError]]:
+        """Return what ``features`` gives for any number of images, one by one in bounded memory, as ``predict_each``.
+
+        Each output is that of one image, (...,) without the axis of images.
+        """
+        self._check_features(allow_random)
+
+        def embed(pixels: np.ndarray, names: list[ImageLike]) -> list[dict[str, np.ndarray]]:
+            outputs = self._answers(pixels, names)
+            return [{name: values[row] for name, values in outputs.items()} for row in range(len(pixels))]
+
+        return predict_each(images, partial(self.preprocess, exif=exif), embed, self.batch, count_workers(workers))
+
+    def _check_features(self, allow_random: bool) -> None:
+        if not self.manifest.gives_features:
+            raise InputError(f"{self.path.name} gives logits: export the model with --output features, patches or map")
+        if not allow_random:
+            check_weights(self.manifest)
+
+    def _answers(
+        self, pixels: np.ndarray, images: Sequence[object], *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return every answer (N, ...) of preprocessed images, N > 0, by name; ``images`` names them in an error."""
+        outputs = self.run_all(pixels, timeout=timeout)
+        answers = {spec.name: outputs[spec.name] for spec in self.entry.answers}
+        for values in answers.values():
+            check_answers(values, images, self.path.name)
+        return answers
+
     def _best(self, logits: np.ndarray, topk: int) -> list[list[Prediction]]:
         return best_classes(logits, self.manifest.labels, topk, self.manifest.model.activation)
 
@@ -278,8 +350,8 @@ class Model:
         """Raise ``NoClassesError`` if the model outputs features, because ``task`` needs classes."""
         if self.manifest.gives_features:
             raise NoClassesError(
-                f"{self.manifest.model.name} outputs features, but {task} needs classes: use run(pixels) to get the "
-                "features, or export a model that has a classifier, with --output logits"
+                f"{self.manifest.model.name} outputs features, but {task} needs classes: use features(image) or "
+                "gtp-export embed, or export a model that has a classifier, with --output logits"
             )
 
     def reference(self) -> Reference:
@@ -357,9 +429,7 @@ class Model:
         Raises:
             AnswerError: an answer that is not finite.
         """
-        logits = self.run_all(pixels, timeout=timeout)[self.entry.outputs[0].name]
-        check_answers(logits, images, self.path.name)
-        return logits
+        return self._answers(pixels, images, timeout=timeout)[self.entry.outputs[0].name]
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
         """Time this file alone; to compare several files, use ``gtp_runtime.benchmark``."""

@@ -47,12 +47,12 @@ def check_weights(manifest: Manifest) -> None:
 
 
 def check_answers(answers: np.ndarray, images: Sequence[object], file: str) -> None:
-    """Check (N, classes) answers for N images.
+    """Check (N, ...) answers for N images.
 
     Raises:
         AnswerError: some are not finite; names the first such image.
     """
-    broken = ~np.isfinite(answers).all(1)
+    broken = ~np.isfinite(answers.reshape(len(answers), -1)).all(1)
     if broken.any():
         first = images[int(broken.argmax())]
         name = first if isinstance(first, str | PathLike) else type(first).__name__
@@ -83,17 +83,17 @@ Answer = list[Prediction] | ImageError
 def predict_each(
     images: Iterable[ImageLike],
     read: Callable[[ImageLike], np.ndarray],
-    classify: Callable[[np.ndarray, list[ImageLike]], list[list[Prediction]]],
+    answer: Callable[[np.ndarray, list[ImageLike]], list[R]],
     batch: int,
     workers: int,
-) -> Iterator[tuple[ImageLike, Answer]]:
-    """Classify any number of images: one that cannot be read does not lose the others.
+) -> Iterator[tuple[ImageLike, R | ImageError]]:
+    """Answer for any number of images: one that cannot be read does not lose the others.
 
     Args:
         images: taken one by one, a few ahead of the answers.
         read: returns the input of an image, or raises ``ImageError``; called in threads.
-        classify: returns the predictions for the inputs (N, ...) of images, which it is given too.
-        batch: how many are classified at once.
+        answer: returns one answer for each of the inputs (N, ...) of images, which it is given too.
+        batch: how many are answered at once.
         workers: threads that read.
     """
 
@@ -107,7 +107,7 @@ def predict_each(
         while part := list(islice(entries, batch)):
             pixels = [entry for _, entry in part if not isinstance(entry, ImageError)]
             names = [image for image, entry in part if not isinstance(entry, ImageError)]
-            answers = iter(classify(np.stack(pixels), names) if pixels else [])
+            answers = iter(answer(np.stack(pixels), names) if pixels else [])
             yield from ((image, entry if isinstance(entry, ImageError) else next(answers)) for image, entry in part)
 
 

@@ -126,17 +126,19 @@ def describe_engine(info: "EngineInfo") -> str:
 def gate_lines(reports: "Sequence[GateReport]") -> None:
     """How quantised files compare with their float32 twins, a line a file, and the limits that they missed."""
     for report in reports:
-        drop = None if report.drop is None else f"{report.drop:.2f} points"
+        drop = None if report.drop is None else f"{report.drop:.2f} points ± {number(report.drop_se)} below fp32"
         overlap = min((layer.overlap for layer in report.layers), default=None)
         parts = [
-            None if report.agreement is None else f"top-1 agrees on {percent(report.agreement)}",
-            None if drop is None else f"top-1 {percent(report.top1, 2)}, {drop} ± {number(report.drop_se)} below fp32",
+            None if report.flips is None else f"top-1 agrees on {percent(report.loss.agreement)}",
+            None
+            if drop is None
+            else f"top-1 {percent(report.loss.top1, 2)}, {drop} ± {number(report.drop_se)} below fp32",
             None if report.divergence is None else f"divergence {report.divergence:.2g} nats",
             f"cosine {report.cosine:.4f}",
             None if overlap is None else f"token overlap {overlap:.3f} at least",
         ]
         console.out.print(
-            f"{report.file} {'ok' if report.ok else 'FAILED'} on {report.images} images ({report.origin}): "
+            f"{report.file} {'ok' if report.ok else 'FAILED'} on {report.loss.images} images ({report.origin}): "
             f"{', '.join(part for part in parts if part)}",
             style="" if report.ok else "red",
             markup=False,

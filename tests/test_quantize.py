@@ -277,7 +277,7 @@ def test_every_limit_of_the_gate_is_named() -> None:
     assert judged(wrong, twin_answers).problems[0] == "some answers are not finite"
     assert not judged(np.full_like(wrong, np.nan), twin_answers, agreement=0, drop=100).ok
     features = judged(wrong[2:], twin_answers[2:], "features")
-    assert features.ok and features.agreement is features.divergence is features.drop is None
+    assert features.ok and features.loss.agreement is features.divergence is features.drop is None
 
 
 def images(place: Path, count: int, *, alike: bool = False) -> Path:
@@ -391,7 +391,7 @@ def test_batches_and_other_calibrations(tiny: Path, tmp_path: Path, calibration:
     place = Path(shutil.copytree(tiny, tmp_path / "tiny"))
     folder = images(tmp_path / "images", 130)
     made = quantize(place, QuantizeOptions("onnxruntime", folder, 20, calibration, gate=False))
-    assert (made.reports[1].images, made.reports[1].origin) == (32, "held out of images")
+    assert (made.reports[1].loss.images, made.reports[1].origin) == (32, "held out of images")
     info = read_manifest(place).entry("model.int8.onnx").quantization
     assert info is not None and (info.images, info.calibration) == (20, calibration)
     assert made.reports[1].cosine > 0.9

@@ -151,7 +151,7 @@ def test_near_ties_are_no_failure_and_clear_flips_are() -> None:
     weak = rng.normal(0, 0.01, (200, 10)).astype(np.float32)  # a head whose classes are all nearly equal
     shaken = weak + rng.normal(0, 0.008, weak.shape).astype(np.float32)
     report = judge("file", {"logits": shaken}, {"logits": weak}, None, "here", [], 4, replace(LIMITS, cosine=0))
-    assert report.agreement is not None and report.agreement < 0.95
+    assert report.loss.agreement is not None and report.loss.agreement < 0.95
     assert report.flips == 0 and report.ok
     clear = np.zeros((200, 10), np.float32)
     clear[:, 0] = 4

@@ -15,13 +15,13 @@ import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.measuring.accuracy import DIVERGENCE, RELATIVE, Job, Judge, answer_shard, distance_of, forget_pixels
+from gtp_exporters.measuring.accuracy import Job, Judge, answer_shard, forget_pixels
 from gtp_exporters.measuring.candidate import Candidate, Running
 from gtp_exporters.measuring.choice import Limit, TuneOptions, beating, finalists, first_that_holds
 from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, subject_of
 from gtp_exporters.measuring.outcome import Outcome, write_outcome
-from gtp_exporters.measuring.result import Loss, Result, Timing, front
+from gtp_exporters.measuring.result import DIVERGENCE, RELATIVE, Loss, Result, Timing, distance_of, front
 from gtp_exporters.measuring.search import Deadline, Estimator, Search, Timer, dominated, hopeless
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
@@ -112,8 +112,7 @@ class Clock:
 
 
 def refusal() -> GateReport:
-    loss = {"top1": None, "twin_top1": None, "drop": None, "drop_se": None, "divergence": 0.5, "divergence_se": 0.1}
-    return GateReport("model.int8.onnx", 48, "images", 0.5, 0.4, **loss, cosine=0.9, layers=[], problems=["too far"])
+    return GateReport("model.int8.onnx", "images", Loss(48, 0.5), flips=0.4, cosine=0.9, problems=["too far"])
 
 
 class Drawn:

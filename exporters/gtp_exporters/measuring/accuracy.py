@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +18,13 @@ import torch
 
 from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.graphs import Source, subject_of
-from gtp_exporters.measuring.result import Loss
+from gtp_exporters.measuring.result import DIVERGENCE, Distance, Loss, scores_beside
 from gtp_exporters.measuring.shards import Shard, Split, Workers, rungs
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
 from gtp_runtime import ImageSet, Model, atomic, load
-from gtp_runtime.accuracy import Accuracy, Tally, divergence, score
+from gtp_runtime.accuracy import Accuracy, Tally
 from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
@@ -34,43 +33,6 @@ from gtp_runtime.prediction import check_answers
 
 KEPT = 1 << 29  # bytes of pixels that a process keeps
 Read = tuple[np.ndarray, np.ndarray | None, list[str]]
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (N, ...) dense and reduced outputs to (N,) distances
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far outputs are from the dense model's, image by image: a property of the kind of output.
-
-    Attributes:
-        name, unit: in words.
-        measure: from (N, ...) outputs of the dense model and of the candidate to (N,) distances, 0 for the same. It is
-            a function of a module where workers are other machines.
-    """
-
-    name: str
-    unit: str
-    measure: Measure
-
-
-def relative_error(dense: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return the squared error of each image's output over the square of the dense model's, (N,) float64."""
-    exact = dense.reshape(len(dense), -1).astype(np.float64)
-    apart = outputs.reshape(len(outputs), -1) - exact
-    return np.asarray((apart**2).sum(1) / np.maximum(1e-30, (exact**2).sum(1)))
-
-
-DIVERGENCE = Distance("divergence", "nats", divergence)
-BY_CLASS = Distance("divergence", "nats", partial(divergence, activation="sigmoid"))
-RELATIVE = Distance("relative error", "of the square", relative_error)
-
-
-def distance_of(output: str, own: Measure | None = None, activation: str = "softmax") -> Distance:
-    """Return the distance of a kind of output: "logits" with their activation, or any other; or the user's own."""
-    if own is not None:
-        return Distance(getattr(own, "__name__", "distance"), "", own)
-    if output != "logits":
-        return RELATIVE
-    return BY_CLASS if activation == "sigmoid" else DIVERGENCE
 
 
 @dataclass(frozen=True)
@@ -108,9 +70,7 @@ def score_shard(job: Job) -> Tally:
     if len(pixels):
         outputs = _outputs(job, pixels)
         subject = subject_of(job.source)
-        scores = score(outputs, job.dense, classes, subject.activation) if subject.output == "logits" else {}
-        if job.dense is not None:
-            scores["divergence"] = job.distance.measure(job.dense, outputs)
+        scores = scores_beside(outputs, job.dense, classes, job.distance, subject.output, subject.activation)
         tally.add(scores, len(pixels))
     return tally
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.accuracy import agree, as_classes, cosine, divergence, hits, log_softmax, standard_error
+from gtp_exporters.measuring.result import Loss, distance_of, scores_beside
+from gtp_runtime.accuracy import Tally, agree, as_classes, cosine, divergence, log_softmax, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
 
@@ -32,32 +33,21 @@ class GateReport:
 
     Attributes:
         file: its name.
-        images, origin: how many images it was judged on, and where they are from.
-        agreement: share of images with the twin's best class; None for features.
+        origin: where the images are from.
+        loss: what it loses beside its twin; of features, the distance is their relative error.
         flips: share of images with another best class though only a divergence above the limit can change it (see
             ``flip_divergence``); None for features. Near-ties, which any rounding flips, are left out.
-        top1, twin_top1: accuracy of both; None without classes.
-        drop, drop_se: ``twin_top1 - top1`` in points and its standard error, paired; None without classes.
-        divergence: mean Kullback-Leibler divergence from the twin's class probabilities, in nats; None for features.
-        divergence_se: its standard error.
         cosine: mean cosine similarity of logits or features.
         layers: one entry a layer that reduces; empty without a trace output.
         problems: the limits that were missed, in words.
     """
 
     file: str
-    images: int
     origin: str
-    agreement: float | None
+    loss: Loss
     flips: float | None
-    top1: float | None
-    twin_top1: float | None
-    drop: float | None
-    drop_se: float | None
-    divergence: float | None
-    divergence_se: float | None
     cosine: float
-    layers: list[LayerOverlap]
+    layers: list[LayerOverlap] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -65,15 +55,47 @@ class GateReport:
         """Whether every limit held."""
         return not self.problems
 
+    @property
+    def divergence(self) -> float | None:
+        """Mean Kullback-Leibler divergence from the twin's class probabilities, in nats; None for features."""
+        return None if self.flips is None else self.loss.distance
+
+    @property
+    def drop(self) -> float | None:
+        """The twin's top-1 less the file's, in points; None without classes."""
+        return None if self.loss.top1_drop is None else 100 * self.loss.top1_drop
+
+    @property
+    def drop_se(self) -> float | None:
+        """Its standard error, paired."""
+        return None if self.loss.top1_drop_se is None else 100 * self.loss.top1_drop_se
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ``ok`` first."""
-        return {"ok": self.ok, **asdict(self)}
+        """Return plain values, ``ok`` first, as ``results.quantization`` of a manifest has them."""
+        loss = self.loss
+        return {
+            "ok": self.ok,
+            "file": self.file,
+            "images": loss.images,
+            "origin": self.origin,
+            "agreement": loss.agreement,
+            "flips": self.flips,
+            "top1": loss.top1,
+            "twin_top1": loss.dense_top1,
+            "drop": self.drop,
+            "drop_se": self.drop_se,
+            "divergence": self.divergence,
+            "divergence_se": None if self.flips is None else loss.distance_se,
+            "cosine": self.cosine,
+            "layers": [asdict(layer) for layer in self.layers],
+            "problems": self.problems,
+        }
 
 
 @np.errstate(invalid="ignore", over="ignore")
 def judge(
     file: str,
-    found: Outputs,
+    outputs: Outputs,
     twin: Outputs,
     labels: np.ndarray | None,
     origin: str,
@@ -82,12 +104,11 @@ def judge(
     limits: GateLimits,
     activation: str = "softmax",
 ) -> GateReport:
-    """Compare the outputs of a quantised file with those of its twin on the same images.
+    """Hold the outputs of a quantised file to limits, beside those of its twin on the same images.
 
     Args:
         file: its name.
-        found, twin: outputs by name: (N, classes) "logits" or (N, dim) "features" first, (N, left) "propagated" where
-            traced.
+        outputs, twin: by name: (N, classes) "logits" or (N, dim) "features" first, (N, left) "propagated" where traced.
         labels: (N,) classes where known.
         origin: of the images, in words.
         num_prop: how many tokens leave in each layer; none for a dense file.
@@ -96,27 +117,20 @@ def judge(
         activation: what makes probabilities of logits: "softmax" or "sigmoid".
     """
     name = next(iter(twin))
-    classes = name == "logits"
-    answers, expected = found[name], twin[name]
-    apart = divergence(expected, answers, activation) if classes else None
-    drop = None if labels is None or not classes else 100 * (hits(expected, labels) - 1.0 * hits(answers, labels))
+    answers, exact = outputs[name], twin[name]
+    distance, tally = distance_of(name, activation=activation), Tally()
+    tally.add(scores_beside(answers, exact, labels, distance, name, activation), len(answers))
+    is_logits = name == "logits"
     report = GateReport(
-        file=file,
-        images=len(answers),
-        origin=origin,
-        agreement=float(agree(answers, expected, activation).mean()) if classes else None,
-        flips=float(clear_flips(expected, answers, limits.divergence, activation).mean()) if classes else None,
-        top1=None if drop is None or labels is None else float(hits(answers, labels).mean()),
-        twin_top1=None if drop is None or labels is None else float(hits(expected, labels).mean()),
-        drop=None if drop is None else float(drop.mean()),
-        drop_se=None if drop is None else standard_error(drop),
-        divergence=None if apart is None else float(apart.mean()),
-        divergence_se=None if apart is None else standard_error(apart),
-        cosine=float(cosine(answers, expected).mean()),
-        layers=_layers(found, twin, num_prop, tokens),
+        file,
+        origin,
+        Loss.of(tally.accuracy()),
+        flips=float(clear_flips(exact, answers, limits.divergence, activation).mean()) if is_logits else None,
+        cosine=float(cosine(answers, exact).mean()),
+        layers=_layers(outputs, twin, num_prop, tokens),
     )
-    report.problems.extend(_missed(report, limits, finite=bool(np.isfinite(answers).all())))
-    return report
+    not_finite = [] if np.isfinite(answers).all() else ["some answers are not finite"]
+    return replace(report, problems=[*not_finite, *missed(report, limits)])
 
 
 def clear_flips(expected: np.ndarray, answers: np.ndarray, least: float, activation: str = "softmax") -> np.ndarray:
@@ -149,34 +163,34 @@ def flip_divergence(logits: np.ndarray) -> np.ndarray:
     return np.asarray(both)
 
 
-def hopeless(found: Outputs, twin: Outputs, limits: GateLimits, activation: str = "softmax") -> bool:
+def hopeless(outputs: Outputs, twin: Outputs, limits: GateLimits, activation: str = "softmax") -> bool:
     """Whether the first images show that the gate will fail: the divergence is above its limit by far.
 
     Args:
-        found, twin, limits, activation: as for ``judge``.
+        outputs, twin, limits, activation: as for ``judge``.
     """
     name = next(iter(twin))
-    if not np.isfinite(found[name]).all():
+    if not np.isfinite(outputs[name]).all():
         return True
-    if name != "logits" or len(found[name]) < 2:
+    if name != "logits" or len(outputs[name]) < 2:
         return False
-    apart = divergence(twin[name], found[name], activation)
+    apart = divergence(twin[name], outputs[name], activation)
     return bool(apart.mean() - CERTAIN * (standard_error(apart) or 0) > limits.divergence)
 
 
-def _layers(found: Outputs, twin: Outputs, num_prop: Sequence[int], tokens: int) -> list[LayerOverlap]:
+def _layers(outputs: Outputs, twin: Outputs, num_prop: Sequence[int], tokens: int) -> list[LayerOverlap]:
     if "propagated" not in twin:
         return []
     expected = np.split(twin["propagated"], np.cumsum(num_prop)[:-1], 1)
     gaps = [np.zeros(len(twin["propagated"])) for _ in num_prop]
-    layers = KeptSets(found["propagated"], expected, gaps, tokens).agreement()[2]
+    layers = KeptSets(outputs["propagated"], expected, gaps, tokens).agreement()[2]
     return [LayerOverlap(layer.layer, layer.overlap, layer.agreement) for layer in layers]
 
 
-def _missed(report: GateReport, limits: GateLimits, *, finite: bool) -> list[str]:
+def missed(report: GateReport, limits: GateLimits) -> list[str]:
+    """Return the limits that a report misses, in words."""
     worst = min(report.layers, key=lambda layer: layer.overlap, default=None)
     gates: tuple[tuple[bool, Callable[[], str]], ...] = (
-        (finite, lambda: "some answers are not finite"),
         (
             report.flips is None or report.flips <= 1 - limits.agreement,
             lambda: f"top-1 agreement {1 - (report.flips or 0):.1%} without near-ties, limit {limits.agreement:.1%}",

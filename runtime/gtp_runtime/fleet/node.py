@@ -84,6 +84,9 @@ def code_digests() -> dict[str, str]:
 
 def _digest(home: Path) -> str:
     digest = hashlib.sha256()
+    archive = next((place for place in home.parents if place.is_file()), None)  # of a zip application
+    if archive is not None:
+        digest.update(archive.read_bytes())
     for path in sorted(home.rglob("*.py")):
         digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -24,10 +24,9 @@ from words import GROWTH, GROWTH_EXPORTS, GROWTH_LATENCY
 
 from gtp_exporters.measuring.candidate import DENSE, Candidate, Running
 from gtp_exporters.measuring.latency import share_of, time_in_turn
-from gtp_exporters.measuring.plot import Measure, make_panel
+from gtp_exporters.measuring.pages import Column, Measure, make_panel, markdown, number
 from gtp_exporters.measuring.result import Result
 from gtp_exporters.measuring.store import Store
-from gtp_exporters.measuring.table import Column, markdown, number
 from gtp_exporters.report.drawing import Panel, draw
 from gtp_models import GTPConfig, Recipe, load_recipe, make_plan, make_settings
 from gtp_models.recipes import write_recipe

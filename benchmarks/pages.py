@@ -10,10 +10,9 @@ from thresholds import Closeness
 from words import ACCURACY, COMMANDS, LATENCY, NOTES, PRECISION, RESULTS, RESULTS_LIMITS, THRESHOLDS
 
 from gtp_exporters.measuring.candidate import DENSE, PLAIN
-from gtp_exporters.measuring.plot import DISTANCE, MACS, TOP1, Measure, make_panel
-from gtp_exporters.measuring.plot import LATENCY as RATIO
+from gtp_exporters.measuring.pages import DISTANCE, MACS, TOP1, Column, Measure, make_panel, markdown
+from gtp_exporters.measuring.pages import LATENCY as RATIO
 from gtp_exporters.measuring.result import Loss, Result, with_front
-from gtp_exporters.measuring.table import Column, markdown
 from gtp_exporters.report.drawing import draw
 
 Files = dict[str, str]

@@ -20,12 +20,18 @@ from gtp_exporters import CompareOptions, ExportOptions, compare, export
 from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring import grid
 from gtp_exporters.measuring.candidate import Candidate, Running, make_runnings
-from gtp_exporters.measuring.cases import plan_cases, read_published
-from gtp_exporters.measuring.comparison import FORMAT, Comparison
+from gtp_exporters.measuring.comparison import (
+    FORMAT,
+    Budget,
+    Comparison,
+    Skipped,
+    choose,
+    default_names,
+    plan_cases,
+    read_published,
+)
 from gtp_exporters.measuring.latency import contradicts, share_of, time_plausibly
-from gtp_exporters.measuring.methods import Budget, Skipped, choose, default_names
-from gtp_exporters.measuring.page import comparison_page, write_comparison
-from gtp_exporters.measuring.plot import plot_comparison
+from gtp_exporters.measuring.pages import comparison_page, plot_comparison, write_comparison
 from gtp_exporters.measuring.result import Loss, Result, Timing, with_front
 from gtp_exporters.report.drawing import Axis
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from artifacts import DIGITS, SEVEN
 
-from gtp_exporters.measuring import figures_key as module
-from gtp_exporters.measuring.figures_key import figures_key
+from gtp_exporters.measuring import store as module
+from gtp_exporters.measuring.store import figures_key
 from gtp_models import load_recipe
 from gtp_runtime import cpus, find_image_set, machine, read_manifest
 from gtp_runtime.images.folders import ImageSet, image_names

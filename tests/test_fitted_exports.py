@@ -12,8 +12,8 @@ from PIL import Image
 
 from gtp_exporters import ExportOptions, LimitError, export
 from gtp_exporters.fitting import MOST, OWN, default_settings, fit_settings, fitting_images
-from gtp_exporters.measuring import token_times
-from gtp_exporters.measuring.token_times import BlockTimes, measure_costs
+from gtp_exporters.measuring import latency
+from gtp_exporters.measuring.latency import BlockTimes, measure_costs
 from gtp_exporters.report.page import plot_fitting
 from gtp_exporters.subject import make_subject
 from gtp_models import ConfigError, GTPConfig, Plan, Recipe, Settings, load_recipe, make_plan
@@ -147,7 +147,7 @@ def test_steps_are_timed_as_they_will_run(
         timed.extend(plan.settings for plan in plans)
         return [1.0] * len(plans)
 
-    monkeypatch.setattr(token_times._Timing, "_seconds", seconds)
+    monkeypatch.setattr(latency._Timing, "_seconds", seconds)
     subject = make_subject(tiny(), "random", 0, ExportOptions())
     preset = GTPConfig.measured if "selection" in form else GTPConfig.paper
     measure_costs(subject, preset(keep=0.8, num_neighbours=4, **form), ExportOptions())
@@ -171,7 +171,7 @@ def test_latency_as_the_budget(folder: Path, tmp_path: Path, monkeypatch: pytest
     costs = measure_costs(subject, settings, options)
     (kept,) = (tmp_path / "gtp-export" / "token-times").iterdir()
     with monkeypatch.context() as without:
-        without.setattr(token_times, "time_in_turn", None)  # cannot be called
+        without.setattr(latency, "time_in_turn", None)  # cannot be called
         other = make_subject(tiny(), "random", 1, ExportOptions())
         again = measure_costs(other, replace(settings, num_prop=3), options)
         assert [again.block, again.step(17, 8)] == [costs.block, costs.step(17, 8)], "other weights take as long"

@@ -13,8 +13,8 @@ from test_tune import run_tiny, search_tiny, tiny_images
 from gtp_exporters import CompareOptions, compare
 from gtp_exporters.measuring.accuracy import graph_losses
 from gtp_exporters.measuring.candidate import Running
+from gtp_exporters.measuring.comparison import Budget
 from gtp_exporters.measuring.latency import time_in_turn
-from gtp_exporters.measuring.methods import Budget
 from gtp_exporters.measuring.shards import Local, Workers
 from gtp_runtime import find_image_set, read_manifest
 from gtp_runtime.fleet import Fleet

@@ -21,12 +21,12 @@ from gtp_exporters.measuring.choice import Limit, TuneOptions, beating, finalist
 from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, subject_of
 from gtp_exporters.measuring.outcome import Outcome, write_outcome
+from gtp_exporters.measuring.pages import SEARCHED, cells, shown
 from gtp_exporters.measuring.result import DIVERGENCE, RELATIVE, Loss, Result, Timing, distance_of, front
 from gtp_exporters.measuring.search import Deadline, Estimator, Search, Timer, dominated, hopeless
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, working
-from gtp_exporters.measuring.table import SEARCHED, cells, shown
 from gtp_exporters.measuring.tune import SearchError, tune
 from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_models import GTPConfig, load_recipe, make_settings

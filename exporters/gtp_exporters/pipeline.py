@@ -11,7 +11,7 @@ from torch import nn
 from gtp_exporters.artifacts import draft
 from gtp_exporters.draft import Draft
 from gtp_exporters.fitting import Fitted, check_fits, default_settings, fit_settings, fitting_images
-from gtp_exporters.measuring.token_times import measure_costs
+from gtp_exporters.measuring.latency import measure_costs
 from gtp_exporters.options import ExportOptions, check_limits
 from gtp_exporters.proof import Proof, check_proof, prove
 from gtp_exporters.reference import ReferenceImages

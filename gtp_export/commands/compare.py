@@ -13,12 +13,11 @@ from gtp_export.options import Json, Model, Seed, Workers, load_torch, option
 from gtp_export.running import MEASURED, fleet_document, given_options, joined_fleet, show_fleet
 from gtp_export.values import seconds as read_seconds
 from gtp_exporters.measuring.candidate import graph_backends
-from gtp_exporters.measuring.methods import SPECIAL
+from gtp_exporters.measuring.comparison import SPECIAL
 from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from gtp_exporters.measuring.comparison import Comparison
-    from gtp_exporters.measuring.methods import Budget
+    from gtp_exporters.measuring.comparison import Budget, Comparison
 
 BACKENDS = ", ".join(graph_backends())
 Number = TypeVar("Number", int, float)
@@ -121,8 +120,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _budgets(shares: str | None, amounts: str | None) -> "tuple[Budget, ...]":
-    from gtp_exporters.measuring.comparison import BUDGETS
-    from gtp_exporters.measuring.methods import Budget
+    from gtp_exporters.measuring.comparison import BUDGETS, Budget
 
     if amounts is not None:
         return tuple(Budget(num_prop=number) for number in _numbers(amounts, int, "--num-prop", "4,8,12"))
@@ -140,7 +138,7 @@ def _numbers(text: str, kind: Callable[[str], Number], option: str, example: str
 
 def _show(comparison: "Comparison", output: Path | None) -> None:
     from gtp_exporters.measuring.grid import default_output
-    from gtp_exporters.measuring.table import COMPARED, cells, data, noise_note, shown, title
+    from gtp_exporters.measuring.pages import COMPARED, cells, data, noise_note, shown, title
 
     console.out.print(f"{comparison.title}: {data(comparison)}", markup=False)
     columns = shown(COMPARED, comparison.rows)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gtp_exporters.measuring.outcome import Outcome
+    from gtp_exporters.measuring.pages import Column
     from gtp_exporters.measuring.result import Result
-    from gtp_exporters.measuring.table import Column
 
 
 @takes_model_options()
@@ -136,7 +136,7 @@ def tune(
 
 def _show(outcome: "Outcome") -> None:
     from gtp_exporters.measuring.outcome import PAGE, RECIPE
-    from gtp_exporters.measuring.table import SEARCHED, VALIDATED
+    from gtp_exporters.measuring.pages import SEARCHED, VALIDATED
 
     proven = outcome.shown_validated
     images = proven[0].loss.images if proven[0].loss is not None else 0
@@ -172,7 +172,7 @@ def _next(outcome: "Outcome", measuring: MeasuringOptions, model: list[str], see
 
 
 def _table(title: str, columns: "Sequence[Column]", results: "Sequence[Result]") -> None:
-    from gtp_exporters.measuring.table import cells, shown
+    from gtp_exporters.measuring.pages import cells, shown
 
     chosen = shown(columns, results)
     console.table(title, [column.head for column in chosen], cells(chosen, results))

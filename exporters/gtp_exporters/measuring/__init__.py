@@ -1,23 +1,25 @@
 """The measuring core: how accurate, how near to the dense model and how fast a candidate is.
 
-One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are thin fronts of it:
+One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are thin fronts of it. Files are evaluated by
+``gtp_runtime.evaluation``, here as in ``validate --data`` and on a device, where none of this is installed.
 
     candidate   ``Candidate``: settings of a method, and ``Running``: backend, options, precision. It has a key, a
                 label, and says what it needs. ``make_runnings`` makes the runnings of backends and precisions.
     graphs      ``Source``: what a model is made of. ``Graphs``: exports candidates, each once, kept by key.
     shards      images in rungs and shards, held-out ones, and ``Workers`` that compute.
     accuracy    ``Judge``: eager PyTorch on a growing part of the images.
-                ``graph_losses``: exported graphs on a whole folder. ``Distance``: how far outputs are from the dense
-                model's: of probabilities for logits, relative for all else, or a function of yours.
+                ``graph_losses``: exported graphs on a whole folder.
     latency     ``time_in_turn``: beside the dense model, in one process. ``time_plausibly``: what contradicts its MACs
-                is timed again. ``footprint_of``: memory and cold start.
-    result      ``Result``: the one record, with its ``Loss`` and ``Timing``; ``front``.
-    store       ``Store``: results as JSON lines, so that a killed run resumes; ``working``: the locked folder.
-    methods     methods by name, budgets, published figures.
-    grid        ``compare``: methods x budgets x backends x precisions.
-    space, search, tune    what may be tried, Optuna's search in it, and the choice, proven on other images.
-    gate        limits of a lowered graph against its float32 twin.
-    table, page, plot    text, Markdown and HTML tables; SVG.
+                is timed again. ``footprint_of``: memory and cold start. ``measure_costs``: the time of any schedule.
+    result      ``Result``: the one record, with its ``Loss`` and ``Timing``; ``front``. ``Distance``: how far outputs
+                are from the dense model's: of probabilities for logits, relative for all else, or a function of yours.
+    store       ``Store``: results as JSON lines, so that a killed run resumes; ``working``: the locked folder;
+                ``figures_key``: what figures depend on.
+    comparison, grid    methods, budgets, published figures; methods x budgets x backends x precisions.
+    choice, space, search, tune, outcome    limit and options, what may be tried, Optuna's search in it, the choice,
+                proven on other images, and its files.
+    gate        limits on the loss of an int8 graph beside its float32 twin.
+    pages       text, Markdown and HTML tables; SVG.
 
 A grid of one's own, as ``benchmarks/bench.py`` has:
 

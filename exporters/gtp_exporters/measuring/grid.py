@@ -12,15 +12,22 @@ from gtp_exporters.fitting import FittingImages, fit_settings, fitting_images
 from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.accuracy import graph_losses
 from gtp_exporters.measuring.candidate import PLAIN, Candidate, Running, make_runnings
-from gtp_exporters.measuring.cases import Case, Cases, plan_cases, read_published
-from gtp_exporters.measuring.comparison import CompareOptions, Comparison
-from gtp_exporters.measuring.figures_key import figures_key
+from gtp_exporters.measuring.comparison import (
+    Case,
+    Cases,
+    CompareOptions,
+    Comparison,
+    Skipped,
+    check_names,
+    default_names,
+    plan_cases,
+    read_published,
+)
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.latency import footprint_of, share_of, time_plausibly
-from gtp_exporters.measuring.methods import Skipped, check_names, default_names
-from gtp_exporters.measuring.page import check_output, write_comparison
+from gtp_exporters.measuring.pages import check_output, write_comparison
 from gtp_exporters.measuring.result import Result, Timing, with_front
-from gtp_exporters.measuring.store import Store, remove, working
+from gtp_exporters.measuring.store import Store, figures_key, remove, working
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan

@@ -8,9 +8,8 @@ from typing import Any
 
 from gtp_exporters.measuring.candidate import DENSE, INT8, Running
 from gtp_exporters.measuring.choice import Limit, different
-from gtp_exporters.measuring.plot import DISTANCE, Measure, make_panel
+from gtp_exporters.measuring.pages import DISTANCE, SEARCHED, VALIDATED, Measure, cells, make_panel, noise_note, shown
 from gtp_exporters.measuring.result import Result, is_timed
-from gtp_exporters.measuring.table import SEARCHED, VALIDATED, cells, noise_note, shown
 from gtp_exporters.report.drawing import draw, make_environment
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.recipes import Recipe, write_recipe

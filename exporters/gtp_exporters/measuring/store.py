@@ -7,7 +7,7 @@ the next is measured. A line that a kill cut off is removed. Nothing is unpickle
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +15,14 @@ from typing import Any
 
 import msgspec
 
+from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.result import Result
+from gtp_models.recipes import Recipe
 from gtp_runtime.atomic import held_work
-from gtp_runtime.errors import OutputError
-from gtp_runtime.manifest import WORK_NAME
+from gtp_runtime.errors import ImageError, OutputError
+from gtp_runtime.fleet.node import code_digests
+from gtp_runtime.images.folders import ImageSet, image_names
+from gtp_runtime.manifest import WORK_NAME, Manifest
 from gtp_runtime.opening import open_regular
 from gtp_runtime.transaction import tidied
 
@@ -146,3 +150,39 @@ def remove(*folders: Path) -> None:
     """Remove working folders of ours, where they are."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def figures_key(
+    recipe: Recipe, manifest: Manifest, images: ImageSet, calibration: Path | None, device: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what figures of a recipe's model depend on, in values that JSON gives back unchanged.
+
+    Args:
+        recipe: the model.
+        manifest: of an export of it: its weights, preprocessing and classes.
+        images: what accuracy is measured on.
+        calibration: a folder of images that thresholds or int8 are calibrated on.
+        device: where latency is measured, as ``gtp_runtime.machine.describe_machine`` returns it.
+    """
+    key = {
+        "model": {"timm": recipe.timm, "arguments": recipe.model_args, "classes": manifest.model.num_classes},
+        "image size": manifest.preprocessing.crop,
+        "settings": recipe.gtp,
+        "weights": manifest.weights.sha256,
+        "preprocessing": asdict(manifest.preprocessing),
+        "images": f"{len(images)} {images.stamp()}",
+        "calibration images": _stamp(calibration),
+        "device": dict(device),
+        "versions": tool_versions(),
+        "code": code_digests(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # YAML has dates, which are refused later
+    return plain
+
+
+def _stamp(folder: Path | None) -> str | None:
+    """Return a hash of a folder's images; None without one."""
+    try:
+        return None if folder is None else ImageSet(folder, image_names(folder)).stamp()
+    except ImageError:  # said where images are needed
+        return None

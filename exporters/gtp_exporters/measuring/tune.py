@@ -11,14 +11,13 @@ from gtp_exporters.errors import ExportError, LimitError
 from gtp_exporters.measuring.accuracy import Judge, forget_pixels
 from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
 from gtp_exporters.measuring.choice import FINALISTS, TuneOptions, beating, different, finalists, first_that_holds
-from gtp_exporters.measuring.figures_key import figures_key
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, distance_of, front, is_timed
 from gtp_exporters.measuring.search import GRAPH_IMAGES, TASK, Deadline, Search, Timer, TimeUpError
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
-from gtp_exporters.measuring.store import Store, remove, working
+from gtp_exporters.measuring.store import Store, figures_key, remove, working
 from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_exporters.subject import calibrate_on
 from gtp_models.methods import make_settings

@@ -81,7 +81,7 @@ class GTPBlocks(ReducingBlocks):
         return lambda logits, attention: calibrated_threshold(logits, attention, z.to(attention))
 
     def reduce(self, tokens: Tokens, attention: AttentionOutput, amount: int) -> Layer:
-        if self.config.scales:
+        if self.config.scales and not self.merges:  # merging takes no scale as sizes of 1
             tokens = tokens.scaled()
         state = State(tokens, attention.map)
         staying, leaving, gap = self._chosen(state, amount)

@@ -1,6 +1,6 @@
 """Token propagation (arXiv 2311.03035, section 3.3): what the tokens that stay receive from those that leave."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -27,18 +27,42 @@ def graph_prop(split: Split, edges: Edges | None) -> Tokens:
     return replace(kept, x=x, scale=scale)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What is merged, all times its size.
+
+    Attributes:
+        kept, left: the tokens that stay and that leave.
+        total: each token that stays with those that it receives.
+        sizes: of ``total``.
+    """
+
+    kept: Float[Tensor, "*batch stay dim"]
+    left: Float[Tensor, "*batch left dim"]
+    total: Float[Tensor, "*batch stay dim"]
+    sizes: Float[Tensor, "*batch 1 stay"]
+
+
+def sums(split: Split, edges: Edges) -> Sums:
+    """Add each leaving token to its receiver, by size; without scales every size is 1."""
+    kept, left = split.kept.rows(), split.left.rows()
+    own, leaving = split.kept.scaled().scale, split.left.scaled().scale
+    assert own is not None and leaving is not None
+    if split.kept.scale is not None:
+        kept, left = kept * own.mT, left * leaving.mT
+    total = add_product(kept, edges.weights.mT, left)
+    return Sums(kept, left, total, add_product(own, leaving, edges.weights))
+
+
 def merge(split: Split, edges: Edges | None) -> Tokens:
     """Merge each leaving token into its receiver: x_j is the mean weighted by size, s_j the sum of the sizes.
 
     Sizes and the size-weighted sum of the tokens are conserved.
     """
-    kept, left = split.kept, split.left
-    assert edges is not None and kept.scale is not None and left.scale is not None
-    scale = add_product(kept.scale, left.scale, edges.weights)
-    shares = (edges.weights * left.scale.mT / scale).mT
-    own = kept.rows() * (kept.scale / scale).mT
-    x = add_product(own, shares, left.rows())
-    return replace(kept, x=x.reshape(kept.x.shape), scale=scale)
+    assert edges is not None
+    added = sums(split, edges)
+    x = added.total / added.sizes.mT
+    return replace(split.kept, x=x.reshape(split.kept.x.shape), scale=added.sizes)
 
 
 def merge_norm(split: Split, edges: Edges | None) -> Tokens:
@@ -46,15 +70,11 @@ def merge_norm(split: Split, edges: Edges | None) -> Tokens:
 
     Sizes are conserved.
     """
-    kept, left = split.kept, split.left
-    merged = merge(split, edges)
-    assert edges is not None and kept.scale is not None and left.scale is not None and merged.scale is not None
-    shares = (edges.weights * left.scale.mT / merged.scale).mT
-    own = norms(kept.rows()) * (kept.scale / merged.scale).mT
-    length = add_product(own, shares, norms(left.rows()))
-    rows = merged.rows()
-    x = rows * (length / norms(rows).clamp(min=SHORTEST))
-    return replace(merged, x=x.reshape(kept.x.shape))
+    assert edges is not None
+    added = sums(split, edges)
+    length = add_product(norms(added.kept), edges.weights.mT, norms(added.left))
+    x = added.total * (length / (norms(added.total).clamp(min=SHORTEST) * added.sizes.mT))
+    return replace(split.kept, x=x.reshape(split.kept.x.shape), scale=added.sizes)
 
 
 def norms(rows: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens 1"]:

@@ -9,6 +9,7 @@ model, beside that with all channels, is 22 % and 26 % larger with 64 numbers, a
 (Charikar et al., ICALP 2002), do not improve it. Nor does limiting or scaling large channels before they are added.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,5 +31,6 @@ def directions(x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch t
     """
     size = sketch_size(x.shape[-1])
     if size < x.shape[-1]:
-        x = x.view(*x.shape[:-1], -1, size).sum(-2)
+        first, *others = torch.split(x, size, dim=-1)
+        x = sum(others, first)
     return x * (x * x).sum(-1, keepdim=True).clamp(min=EPS).rsqrt()

@@ -296,3 +296,16 @@ def test_names_of_the_hub_are_read_from_its_cache(tmp_path: Path, monkeypatch: p
         load_recipe("hf:someone/other")
     with pytest.raises(UnknownModelError):
         load_recipe("hf:some one/vit/x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_hidden_layers": 10**9}, {"hidden_size": 10**9}, {"image_size": 10**7}, {"num_channels": 10**6}],
+    ids=str,
+)
+def test_sizes_that_no_model_has_are_refused_before_it_is_made(tmp_path: Path, change: dict[str, Any]) -> None:
+    saved(tmp_path, "ViT")
+    config = json.loads((tmp_path / "config.json").read_text("utf-8")) | change
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(WeightsError, match="at most"):
+        load_recipe(str(tmp_path))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_models.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
-from gtp_models.recipes.reading import LOADING
+from gtp_models.recipes.reading import LOADING, size_problems
 from gtp_runtime.errors import GTPError
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import read_regular
@@ -157,7 +157,10 @@ def read_hub_model(path: Path) -> HubModel:
     """
     config = read_json(path / CONFIG)
     with understood(path):
-        return _of_timm(path, config) if "architecture" in config else _of_transformers(path, config)
+        hub_model = _of_timm(path, config) if "architecture" in config else _of_transformers(path, config)
+        if problem := next(size_problems("config.json", hub_model.model_args), ""):
+            raise WeightsError(f"{path} is no model: {problem}")
+    return hub_model
 
 
 @contextmanager

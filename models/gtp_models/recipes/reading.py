@@ -100,7 +100,7 @@ def _problems(values: Any, names: Collection[str]) -> Iterator[str]:
         yield "name takes a plain name"
     if loading := LOADING & set(values.get("model_args") or {}):
         yield f"model_args has {', '.join(sorted(loading))}: weights are given by weights, or --weights"
-    yield from _size_problems("model_args", values.get("model_args"))
+    yield from size_problems("model_args", values.get("model_args"))
     yield from problems(values["preprocessing"]) if _is_table(values.get("preprocessing")) else ()
 
 
@@ -128,13 +128,14 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(is_int(side) and 0 < side <= MOST for side in value)
 
 
-def _size_problems(name: str, value: Any) -> Iterator[str]:
-    """A model of these sizes is made in memory: numbers are bounded before."""
-    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+def size_problems(name: str, value: Any) -> Iterator[str]:
+    """Yield which numbers of a model's arguments are too large: it is made in memory, so they are bounded before."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, entry in entries:
         most = MOST_LAYERS if key == "depth" else MOST
         if isinstance(entry, int | float) and not -most <= entry <= most:
             yield f"{name}.{one_line(key, 40)} takes at most {most}"
-        yield from _size_problems(f"{name}.{one_line(key, 40)}", entry)
+        yield from size_problems(f"{name}.{one_line(key, 40)}", entry)
 
 
 CROP_MODES = ("center", "squash", "border")

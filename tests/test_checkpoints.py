@@ -1,7 +1,9 @@
 import argparse
 import re
 import zipfile
+from collections import defaultdict
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,21 @@ RUNS: dict[str, Any] = {
     "net": {"net": prefixed("module.", AVERAGED), "acc": 97.2},
     "swa_utils": prefixed("module.", AVERAGED) | {"n_averaged": torch.tensor(3)},
     "backbone": {"teacher": prefixed("backbone.", AVERAGED), "student": prefixed("module.backbone.", RAW)},
+    "a module of another's": {"weights": prefixed("model.vit.", AVERAGED), "classes": {"cat", "dog"}},
+    "with its encoder": prefixed("encoder.", AVERAGED) | {"decoder.weight": torch.ones(5)},
+    "MoCo": {"state_dict": prefixed("module.base_encoder.", AVERAGED) | prefixed("module.momentum_encoder.", RAW)},
+    "FSDP": prefixed("module._fsdp_wrapped_module.", AVERAGED),
+    "activation checkpointing": {
+        re.sub(r"^(blocks\.\d+\.)", r"\1_checkpoint_wrapped_module.", key): value for key, value in AVERAGED.items()
+    },
+    "BasicSR": {"params": RAW, "params_ema": AVERAGED},
+    "history and date": {
+        "model_weights": AVERAGED,
+        "history": defaultdict(list, {"acc": [0.9]}),
+        "best": defaultdict(float),
+        "at": datetime(2026, 1, 2, tzinfo=timezone.utc),
+        "took": timedelta(seconds=3),
+    },
 }
 
 

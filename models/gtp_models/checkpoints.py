@@ -6,6 +6,7 @@ compared with the model. Whatever was left out, assumed or resampled is a note.
 """
 
 import argparse
+import datetime
 import importlib
 import io
 import pickle
@@ -33,10 +34,32 @@ SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is no archive, in spite of its name
 SUFFIXES = (SAFETENSORS, *PICKLED)
 
-EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema", "teacher")
-RAW = ("model", "state_dict", "model_state_dict", "net", "module", "student")
+EMA = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model",
+    "ema",
+    "params_ema",
+    "teacher",
+)
+RAW = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "module",
+    "weights",
+    "model_weights",
+    "params",
+    "student",
+)
 EMA_PREFIXES = ("model_ema.", "ema_model.", "ema.")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", *EMA_PREFIXES)
+PREFIXES = ("module.", "model.", "net.", "backbone.", "vit.", "encoder.", "base_encoder.", *EMA_PREFIXES)
+# what torch.compile, FSDP and activation checkpointing put before the names of a module, at any depth
+WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # how keys begin that belong to a model, its own or another project's
 ROOTS = (
     "cls_token",
@@ -45,7 +68,8 @@ ROOTS = (
     "blocks.",
     "visual.",
     "conv1.",
-    "vit.",
+    "vit.embeddings.",
+    "vit.encoder.",
     "deit.",
     "dinov2.",
     "embeddings.",
@@ -64,10 +88,21 @@ Grid = tuple[int, int]  # rows and columns of patches
 DEEPEST = 8  # wrappers in each other
 SHOWN = 3  # keys of each kind in a message
 
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    """Stand for ``defaultdict``, whose own items follow in the file."""
+    return {}
+
+
 ARRAYS: Any = importlib.import_module("numpy._core.multiarray")  # private: how numpy pickles scalars
 # Beside tensors: plain values that training scripts keep with them. Each is data alone; none runs code.
 PLAIN: list[Any] = [
     argparse.Namespace,
+    (_plain_dict, "collections.defaultdict"),
+    datetime.datetime,
+    datetime.timedelta,
+    datetime.timezone,
+    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float)),
     np.dtype,
     np.ndarray,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
@@ -230,8 +265,9 @@ def _problem(value: Any) -> str:
 
 def _without_prefixes(state: dict[str, Tensor], ema: bool, notes: list[str]) -> dict[str, Tensor]:
     """Remove what wrappers put before every name: ``module.``, ``model.``, ``backbone.`` and their nestings."""
+    state = {WRAPPED.sub("", key): value for key, value in state.items()}
     while not any(key.startswith(ROOTS) for key in state):
-        counts = Counter(prefix for key in state for prefix in PREFIXES if key.startswith(prefix))
+        counts = _prefixes(state)
         averaged = [prefix for prefix in EMA_PREFIXES if counts[prefix]]
         plain = [prefix for prefix, _ in counts.most_common() if prefix not in averaged]
         order = averaged + plain if ema else plain + averaged
@@ -245,6 +281,13 @@ def _without_prefixes(state: dict[str, Tensor], ema: bool, notes: list[str]) -> 
             notes.append(f"left out what does not begin with {prefix!r} ({_listed(others)})")
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return state
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> Counter[str]:
+    """Count the names with each prefix behind which a model's names, or a further prefix, begin."""
+    starts = [(key, prefix) for key in state for prefix in PREFIXES if key.startswith(prefix)]
+    inner = {prefix for key, prefix in starts if key.removeprefix(prefix).startswith((*ROOTS, *PREFIXES))}
+    return Counter(prefix for _, prefix in starts if prefix in inner)
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from gtp_models.errors import WeightsError, WeightsUnavailableError
 from gtp_models.huggingface import HubModel, read_json, understood
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-INDEX = "model.safetensors.index.json"
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 # names of transformers → names of timm, applied in this order to every key
 LAYER = r"^(?:encoder\.|model\.)?layers?\.(\d+)\."
@@ -64,14 +64,19 @@ def _read_weights(path: Path) -> tuple[Path, dict[str, Tensor]]:
     for name in WEIGHTS:
         if (path / name).is_file():
             return path / name, read_checkpoint(path / name, unwrap=False).state
-    if (path / INDEX).is_file():
-        with understood(path / INDEX):
-            shards = sorted(set(read_json(path / INDEX)["weight_map"].values()))
-        if any(not isinstance(shard, str) or "/" in shard or "\\" in shard for shard in shards):
-            raise WeightsError(f"{path / INDEX} names files elsewhere: save the model again")
-        parts = [read_checkpoint(path / shard, unwrap=False).state for shard in shards]
-        return path / INDEX, {key: value for part in parts for key, value in part.items()}
+    for index in (path / name for name in INDICES):
+        if index.is_file():
+            return index, _read_shards(index)
     raise WeightsUnavailableError(f"{path} has no weights: it needs {', '.join(WEIGHTS)}")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    with understood(index):
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+    if any(not isinstance(shard, str) or "/" in shard or "\\" in shard for shard in shards):
+        raise WeightsError(f"{index} names files elsewhere: save the model again")
+    parts = [read_checkpoint(index.parent / shard, unwrap=False).state for shard in shards]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _stripped(key: str) -> str:

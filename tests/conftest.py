@@ -6,11 +6,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several workers' threads that wait for ea
 
 from jaxtyping import install_import_hook
 
-FRAME = [f"frame.{name}" for name in ("attention", "blocks", "rotary", "tokens", "trace")]
+FRAME = [f"frame.{name}" for name in ("attention", "blocks", "tokens", "trace")]
 GTP = [f"methods.gtp.{name}" for name in ("axes", "blocks", "graphs", "propagations", "selections", "sparsity")]
 MATHS = [f"gtp_models.{name}" for name in (*FRAME, *GTP, "methods.tome")]
 install_import_hook(MATHS, "beartype.beartype")
 
 import gtp_models  # noqa: E402, F401 - from here on timm can be imported beside any torchvision
 
-pytest_plugins = ["artifacts", "scripts"]
+pytest_plugins = ["artifacts", "scripts", "tracing"]

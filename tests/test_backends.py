@@ -175,7 +175,7 @@ def test_threads(digits: Path, threads: Any) -> None:
 
 @pytest.mark.parametrize("path", [3, None, 1.5, [], b"model.onnx"], ids=str)
 def test_a_path_of_a_wrong_type(path: Any) -> None:
-    with pytest.raises(InputError, match="path of a file"):
+    with pytest.raises(InputError):
         gtp_runtime.load(path)
 
 

@@ -81,7 +81,7 @@ def test_without_calibration_it_is_refused() -> None:
     for config in (SPARSE, replace(SPARSE, calibration=((), (1.0,), (1.0, 1.0, 1.0)))):
         with pytest.raises(ConfigError, match=r"z .*gtp-export calibrate"):
             apply(tiny_vit(), config)
-    with pytest.raises(ConfigError, match="nothing|no threshold"):
+    with pytest.raises(ConfigError):
         calibrate(tiny_vit(), replace(SPARSE, sparsity=1.0), [])
     with pytest.raises(ConfigError, match="--calib-data DIR"):
         calibrate_on(tiny_vit(), SPARSE, None)

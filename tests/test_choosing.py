@@ -51,7 +51,7 @@ def test_few_tokens(size: int, num_neighbours: int, depth: int) -> None:
 
 
 def test_one_patch() -> None:
-    with pytest.raises(ConfigError, match="single patch.*image size"):
+    with pytest.raises(ConfigError):
         choose(tiny_vit(img_size=8))
 
 

@@ -31,17 +31,17 @@ def test_a_folder_is_a_path(tmp_path: Path) -> None:
     folder(tmp_path, "1.png")
     assert find_images(str(tmp_path)) == [tmp_path / "1.png"]
     for other in (None, 3, b"images"):
-        with pytest.raises(InputError, match="folder as a path"):
+        with pytest.raises(InputError):
             find_images(other)  # type: ignore[arg-type]
 
 
 def test_no_folder_or_no_image(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no folder .*missing"):
+    with pytest.raises(ImageError, match="missing"):
         find_images(tmp_path / "missing")
     with pytest.raises(ImageError, match=r"no image .*\.bmp, "):
         find_images(tmp_path)
     (tmp_path / "one.png").touch()
-    with pytest.raises(ImageError, match="no folder"):
+    with pytest.raises(ImageError):
         find_images(tmp_path / "one.png")
 
 

@@ -139,7 +139,7 @@ def test_hostile_labels(folder: Path, manifest: Manifest, monkeypatch: pytest.Mo
 def test_labels_that_wait_or_never_end(folder: Path, manifest: Manifest) -> None:
     os.mkfifo(folder.parent / "fifo.csv")
     for path in (folder.parent / "fifo.csv", Path("/dev/zero"), folder):
-        with pytest.raises(ImageError, match=r"cannot read the labels"):
+        with pytest.raises(ImageError):
             find_image_set(folder, manifest, path)
 
 

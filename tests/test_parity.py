@@ -120,7 +120,7 @@ def test_overlap_is_corrected_for_chance() -> None:
 
 @pytest.mark.parametrize("propagated", [np.zeros((4, 2), int), np.zeros((3, 3), int), np.zeros(4, int)])
 def test_kept_sets_that_do_not_fit_are_refused(propagated: np.ndarray) -> None:
-    with pytest.raises(ManifestError, match="export both again"):
+    with pytest.raises(ManifestError):
         KeptSets(propagated, LAYERS, GAPS, TOKENS)
 
 

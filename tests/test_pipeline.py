@@ -201,7 +201,7 @@ def test_a_failed_gate_leaves_the_earlier_export(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("other_graphs")
 def test_a_failed_gate_puts_nothing_where_nothing_was(tmp_path: Path) -> None:
-    with pytest.raises(ParityFailedError, match="nothing was written"):
+    with pytest.raises(ParityFailedError):
         export(TINY, tmp_path / "deep" / "out", weights="random", options=LEAN)
     assert not list(tmp_path.iterdir())
 

@@ -182,7 +182,7 @@ def test_wrong_options(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> No
         EngineOptions(workspace=0)
     with pytest.raises(LimitError, match=r"ends in \.engine"):
         build_engine(digits_copy, digits_copy / "model.plan", flavor="rtx")
-    with pytest.raises(OutputError, match="directory of its manifest"):
+    with pytest.raises(OutputError):
         build_engine(digits_copy, digits_copy.parent / "model.engine", flavor="rtx")
     with pytest.raises(BackendMissingError, match="TensorRT"):
         build_engine(digits_copy, flavor="tensorrt")

@@ -229,11 +229,11 @@ def stand_in(models: dict[str, Model]) -> dict[str, Any]:
 
 
 def test_what_is_not_one_model_is_refused(several: list[Path], digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(LimitError, match="differ in weights"):
+    with pytest.raises(LimitError, match="weights"):
         write_repository([several[0], digits], tmp_path / "repo")
     other = Path(shutil.copytree(several[1], tmp_path / "other"))
     write_manifest(replace(read_manifest(other), settings={}), other)
-    with pytest.raises(LimitError, match="differ in settings"):
+    with pytest.raises(LimitError, match="settings"):
         write_repository([several[0], other], tmp_path / "repo")
     with pytest.raises(LimitError, match=r"\(4, 4\)"):
         write_repository([several[0]] * 2, tmp_path / "repo")
@@ -269,7 +269,7 @@ def test_what_is_there_stays(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"digits .*--name"):
         write_repository([digits], tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write .*file"):
+    with pytest.raises(OutputError, match="file"):
         write_repository([digits], tmp_path / "file")
 
 

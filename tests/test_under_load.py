@@ -79,7 +79,7 @@ def test_a_model_of_another_process_says_so(digits: Path, monkeypatch: pytest.Mo
         monkeypatch.undo()
         assert model.run(images).shape == (1, 10), "the parent's, which closing in the child leaves alone"
         for take in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(InputError, match="pass its path"):
+            with pytest.raises(InputError):
                 take(model)
 
 

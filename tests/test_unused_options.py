@@ -48,7 +48,7 @@ def test_defaults_presets_and_recipes_are_not_given() -> None:
     ("options", "words"),
     [
         (("--no-check", "--threads", "1"), "--threads has no effect with --no-check"),
-        (("--seed", "0"), "--seed has no effect with --weights pretrained"),
+        (("--seed", "0", "--schedule", "even"), "--seed"),
     ],
 )
 def test_options_of_export_without_an_effect(command: Command, options: tuple[str, ...], words: str) -> None:
@@ -59,7 +59,7 @@ def test_options_of_export_without_an_effect(command: Command, options: tuple[st
 
 def test_calibration_images_without_a_threshold(tmp_path: Path) -> None:
     options = ExportOptions(calib_data=tmp_path)
-    with pytest.raises(ConfigError, match="calibration images"):
+    with pytest.raises(ConfigError, match="--calib-data"):
         export("digits", tmp_path / "out", settings=load_recipe("digits").settings(), options=options, check=False)
 
 

@@ -65,7 +65,7 @@ def test_all_writers_wait_for_the_lock(digits_copy: Path) -> None:
     with gtp_runtime.load(digits_copy) as loaded:
         with locked(digits_copy):
             assert not loaded.record("parity", {"ok": True})
-            with pytest.raises(OutputError, match="another process"):
+            with pytest.raises(OutputError):
                 place_engine(digits_copy)
         assert loaded.record("parity", {"ok": True})
     assert read_manifest(digits_copy).results["parity"] == {"model.onnx": {"ok": True}}
@@ -108,7 +108,7 @@ def test_an_export_waits_for_the_lock_and_is_finished_later(digits_copy: Path) -
             write_manifest(manifest, staging.path)
             staging.commit()
 
-    with locked(digits_copy), pytest.raises(OutputError, match="another process"):
+    with locked(digits_copy), pytest.raises(OutputError):
         export()
     with staged(digits_copy):
         assert read_manifest(digits_copy).notes == ["new"]

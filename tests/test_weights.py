@@ -90,7 +90,7 @@ def local_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 def test_an_unreachable_hub_is_given_up_fast(monkeypatch: pytest.MonkeyPatch, local_port: socket.socket) -> None:
     monkeypatch.setattr(hub, "is_cached", lambda config: False)
     start = time.monotonic()
-    with pytest.raises(WeightsUnavailableError, match="cannot be fetched"):
+    with pytest.raises(WeightsUnavailableError):
         build_model(IMAGENET)
     assert time.monotonic() - start < hub.TIMEOUT
 

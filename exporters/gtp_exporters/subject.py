@@ -190,8 +190,8 @@ def calibrated(
     if not isinstance(settings, GTPConfig) or not settings.needs_calibration:
         if folder is not None and not shared:
             raise ConfigError(
-                "calibration images have no effect here: they are for a fitted schedule, selection='Fixed', and "
-                "threshold='calibrated' with a sparsity below 1; leave out --calib-data"
+                "calibration images have no effect here: they are for --schedule fitted, --selection Fixed, and "
+                "--threshold calibrated with a --sparsity below 1; leave out --calib-data"
             )
         return settings
     recipe = subject.built.recipe

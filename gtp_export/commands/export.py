@@ -11,6 +11,7 @@ from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.running import MEASURED, THREADS
 from gtp_exporters.options import INPUTS
 from gtp_models.heads import OUTPUTS
+from gtp_models.schedules import is_fitted
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.messages import option_words
@@ -88,7 +89,9 @@ def export(
             metavar="LAYERS",
         ),
     ] = None,
-    seed: Annotated[int | None, _option(IMAGES, "Seed of random weights (default: 0).")] = None,
+    seed: Annotated[
+        int | None, _option(IMAGES, "Seed of random weights, and of the search of a fitted schedule (default: 0).")
+    ] = None,
     batch: Annotated[int, _option(GRAPHS, "Images per run.", "-b", "--batch", min=1)] = 1,
     target: Annotated[
         str,
@@ -152,8 +155,8 @@ def export(
     """Export MODEL with token reduction to static ONNX, with all files that the runtime needs."""
     if threads is not None and not check:
         raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
-    if seed is not None and weights not in ("random", "auto"):
-        raise typer.BadParameter(f"--seed has no effect with --weights {weights}: it is for random weights")
+    if schedule is not None:
+        _check_seed(seed, weights, schedule)
     if latency is not None and any(value is not None for value in (num_prop, macs, keep)):
         raise typer.BadParameter("--latency is a budget as --keep, --macs and --num-prop are: give one of them")
     from gtp_exporters import ExportOptions
@@ -197,10 +200,10 @@ def export(
         from gtp_exporters import export as run
         from gtp_exporters.fitting import advice, default_settings
         from gtp_models import load_recipe
-        from gtp_models.schedules import is_fitted
 
         recipe = model_options.changed(load_recipe(model, img_size), weights)
         settings = default_settings(recipe, checked, method, preset, **given)
+        _check_seed(seed, weights, settings.schedule)
         is_open = not is_fitted(settings.schedule) and recipe.leaves_schedule_open(method, preset, given)
         failed: ParityFailedError | QuantizationFailedError | None = None
         try:
@@ -229,6 +232,14 @@ def export(
         console.emit(_document(exported))
     else:
         _show(exported, run_threads)
+
+
+def _check_seed(seed: int | None, weights: str, schedule: str | None) -> None:
+    """Refuse a seed where nothing is random."""
+    if seed is not None and weights not in ("random", "auto") and not is_fitted(schedule):
+        raise typer.BadParameter(
+            f"--seed has no effect with --weights {weights}: it is for random weights, and for --schedule fitted"
+        )
 
 
 def _fail(error: "ParityFailedError | QuantizationFailedError", json: bool) -> NoReturn:

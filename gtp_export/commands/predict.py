@@ -34,7 +34,10 @@ def predict(
         bool, typer.Option("--allow-random", help="Predict even if the weights are random.")
     ] = False,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print one JSON document per line and image, as soon as it is done.")
+        bool,
+        typer.Option(
+            "--json-lines", help="Print one JSON document per line and image, as soon as it is done; it names the file."
+        ),
     ] = False,
     workers: Workers = None,
     *,
@@ -61,7 +64,7 @@ def predict(
             if json:
                 documents.append(_document(image, answer))
             elif json_lines:
-                console.emit_line(_document(image, answer))
+                console.emit_line(_document(image, answer) | model.answered())
             else:
                 _show(image, answer)
     if json:

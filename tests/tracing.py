@@ -62,7 +62,7 @@ def _remembered(traced: Traced, batch: int, opset: int) -> Trace:
 
 def _key(traced: Traced, batch: int, opset: int) -> str:
     """Return a digest of all that a trace depends on: modules, their plain attributes, weights, in- and outputs."""
-    digest = hashlib.sha256(repr((batch, opset, traced)).encode())
+    digest = hashlib.sha256(repr((batch, opset, traced, traced.output_names)).encode())
     for name, module in traced.named_modules():
         digest.update(repr((name, type(module), _plain(module))).encode())
     for name, tensor in traced.state_dict().items():

@@ -3,6 +3,7 @@
 recipe → model → settings → plan → graphs, reference and manifest in a staging folder → proven → put in place.
 """
 
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def export(
         settings = settings or default_settings(recipe, options)
         check_fits(settings, options)
         made = _draft(held or recipe, weights, seed, settings, options, staging.path, progress)
+        gc.collect()  # the graphs refer to themselves and hold the weights, which the proof loads anew
         if options.calibrated:
             made = _quantized(made, options, recipe, threads, check, progress)
         proof = prove(made, threads, progress) if check else None

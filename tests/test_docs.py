@@ -101,5 +101,5 @@ def test_the_examples_of_readme_run(digits: Path, tmp_path: Path, monkeypatch: p
     with torch.inference_mode():
         for block in blocks:
             exec(compile(block, "README.md", "exec"), names)
-    assert names["trace"][1].propagated.shape[1] > 0
+    assert names["trace"][2].propagated.shape[1] > 0
     assert names["logits"].shape == (1, 1000)

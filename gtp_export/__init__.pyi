@@ -7,6 +7,7 @@ from gtp_exporters.pipeline import export as export
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine
 from gtp_exporters.tensorrt.engine import build_engine as build_engine
+from gtp_exporters.whole import export_module as export_module
 from gtp_models.fitting import fit_schedule as fit_schedule
 from gtp_models.frame.patch import remove as remove
 from gtp_models.frame.patch import trace_tokens as trace_tokens

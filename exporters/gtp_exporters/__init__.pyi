@@ -18,4 +18,5 @@ from gtp_exporters.report import write_report as write_report
 from gtp_exporters.tensorrt.building import EngineOptions as EngineOptions
 from gtp_exporters.tensorrt.engine import Engine as Engine
 from gtp_exporters.tensorrt.engine import build_engine as build_engine
+from gtp_exporters.whole import export_module as export_module
 from gtp_runtime.errors import OutputError as OutputError

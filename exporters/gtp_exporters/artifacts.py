@@ -21,7 +21,7 @@ from gtp_exporters.subject import Subject
 from gtp_models.frame.patch import remove
 from gtp_models.methods import make_settings
 from gtp_models.methods.apply import apply
-from gtp_models.plan import Plan, make_plan
+from gtp_models.plan import Plan
 from gtp_runtime.manifest import (
     MODEL_NAME,
     REFERENCE_NAME,
@@ -68,7 +68,7 @@ def draft(
     files, notes = written.files, written.notes
     remove(subject.model)
     if options.dense:
-        dense = make_plan(subject.model, make_settings("dense"))
+        dense = subject.plan(make_settings("dense"))
         apply(subject.model, dense)
         twin = writer.write(DENSE_NAME, "dense", dense, reference)
         remove(subject.model)

@@ -44,6 +44,10 @@ class Outputs:
         patches = model.forward_features(images)[:, model.num_prefix_tokens :]
         return (patches.transpose(1, 2).unflatten(-1, model.patch_embed.grid_size) if self.kind == "map" else patches,)
 
+    def whole(self, model: Any) -> Any:
+        """Return what is traced: the model."""
+        return model
+
     def described(self, model: Any) -> dict[str, OutputInfo]:
         """Return what the manifest says of each output."""
         if not self.is_dense:

@@ -4,6 +4,7 @@ recipe → model → settings → plan → graphs, reference and manifest in a s
 """
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from gtp_exporters.report import add_report
 from gtp_exporters.subject import Subject, calibrated, describe, make_subject, reference_images, take
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
-from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_models.schedules import is_fitted
 from gtp_models.weights import BuiltModel
@@ -102,12 +102,51 @@ def export(
     else:
         recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
     directory = Path(output) if output else Path("build") / recipe.name
+
+    def make() -> Subject:
+        progress(f"building {recipe.timm}")
+        return make_subject(recipe, weights, seed, options) if held is None else describe(held, options)
+
+    settings = settings or default_settings(recipe, options)
+    return _export(make, recipe, directory, settings, options, seed, check, report, threads, progress)
+
+
+def export_subject(
+    subject: Subject,
+    directory: Path | str,
+    settings: Settings,
+    options: ExportOptions,
+    seed: int,
+    check: bool,
+    report: bool,
+    threads: int,
+    progress: Progress,
+) -> Exported:
+    """Export a model that is described already; arguments and errors as of ``export``."""
+    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
+    recipe = subject.built.recipe
+    given = (options, seed, check, report, threads, progress)
+    return _export(lambda: subject, recipe, Path(directory), settings, *given)
+
+
+def _export(
+    make: Callable[[], Subject],
+    recipe: Recipe,
+    directory: Path,
+    settings: Settings,
+    options: ExportOptions,
+    seed: int,
+    check: bool,
+    report: bool,
+    threads: int,
+    progress: Progress,
+) -> Exported:
+    """Write, prove and put in place."""
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early
-        settings = settings or default_settings(recipe, options)
         check_fits(settings, options)
-        made = _draft(held or recipe, weights, seed, settings, options, staging.path, progress)
+        made = _draft(make, seed, settings, options, staging.path, progress)
         gc.collect()  # the graphs refer to themselves and hold the weights, which the proof loads anew
         if options.calibrated:
             made = _quantized(made, options, recipe, threads, check, progress)
@@ -129,8 +168,7 @@ def _check_module_options(weights: str, img_size: tuple[int, int] | None) -> Non
 
 
 def _draft(
-    source: Recipe | BuiltModel,
-    weights: str,
+    make: Callable[[], Subject],
     seed: int,
     settings: Settings,
     options: ExportOptions,
@@ -138,15 +176,13 @@ def _draft(
     progress: Progress,
 ) -> Draft:
     """Write graphs and reference; the eager model is gone afterwards, and its memory is free for the proof."""
-    recipe = source if isinstance(source, Recipe) else source.recipe
-    progress(f"building {recipe.timm}")
-    subject = make_subject(source, weights, seed, options) if isinstance(source, Recipe) else describe(source, options)
+    subject = make()
     images = reference_images(subject, options)
     fitted = _fitted(subject, settings, images, options, seed, progress) if is_fitted(settings.schedule) else None
     settings = fitted.settings if fitted else settings
     shared = options.calibrated or fitted is not None
     settings = calibrated(subject, settings, options.calib_data, progress, shared=shared)
-    plan = make_plan(subject.model, settings)
+    plan = subject.plan(settings)
     check_limits(plan, options.target)
     made = draft(subject, plan, images, options, place, progress)
     return replace(made, manifest=replace(made.manifest, fitting=fitted.info)) if fitted else made

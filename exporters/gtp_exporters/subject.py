@@ -28,6 +28,7 @@ from gtp_models.heads import DENSE, HEADLESS, gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
+from gtp_models.plan import Plan, make_plan
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, build_model, state_sha256
 from gtp_runtime.errors import ManifestError
@@ -82,6 +83,8 @@ class Subject:
         labels, label_ids: class names, and further ids of the same classes; None where unknown.
         notes: what users should know about it.
         outputs: what its graphs give.
+        images: of the reference, where the caller gives them.
+        rest: multiply-accumulates, for one image, of what is around the model.
     """
 
     built: BuiltModel
@@ -91,11 +94,18 @@ class Subject:
     label_ids: list[str] | None
     notes: tuple[str, ...]
     outputs: Outputs = LOGITS
+    images: ReferenceImages | None = None
+    rest: int = 0
 
     @property
     def model(self) -> Any:
         """The timm model."""
         return self.built.model
+
+    def plan(self, settings: Settings) -> Plan:
+        """Return the plan of settings, with what is around the model. Raises as ``make_plan``."""
+        plan = make_plan(self.model, settings)
+        return replace(plan, head=plan.head + self.rest, dense=plan.dense + self.rest) if self.rest else plan
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
@@ -166,6 +176,8 @@ def reference_images(subject: Subject, options: ExportOptions) -> ReferenceImage
     known = KnownClasses(subject.labels, subject.label_ids, classes, subject.built.recipe.class_order)
     if options.data is not None:
         return folder_images(options.data, subject.preprocessing, known)
+    if subject.images is not None:
+        return subject.images
     if own is not None:
         return folder_images(own, subject.preprocessing, known, limit=None, origin="the recipe's own")
     return synthetic_images(subject.preprocessing.crop)

@@ -17,8 +17,6 @@ from gtp_exporters.outputs import LOGITS, Outputs
 from gtp_models.frame.patch import is_patched
 from gtp_models.frame.trace import recording
 
-_SCOPE = re.compile(r"\bmodel\.blocks\.(\d+)")
-
 
 class Traced(nn.Module):
     """The model with the outputs of an export: its answers, ``propagated`` (B, all that left) int32, and where each of
@@ -39,12 +37,23 @@ class Traced(nn.Module):
         outputs: Outputs = LOGITS,
     ) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model: Any = outputs.whole(model)
+        self._vit = (model,)  # in a tuple: where the model is a part of the whole, it is registered there
         reduces = is_patched(model) and any(model.blocks.num_prop) and model.blocks.selects
         self.with_trace = with_trace and reduces
         self.with_receivers = self.with_trace and model.blocks.one_receiver
         self.pixels = pixels
         self.outputs = outputs
+
+    @property
+    def vit(self) -> Any:
+        """The timm model."""
+        return self._vit[0]
+
+    @property
+    def blocks_path(self) -> str:
+        """Where the blocks are: "model.blocks", or "model.encoder.vit.blocks" in a module."""
+        return next(name for name, part in self.named_modules() if part is self.vit.blocks)
 
     @property
     def output_names(self) -> list[str]:
@@ -54,7 +63,7 @@ class Traced(nn.Module):
 
     def example(self, batch: int) -> Tensor:
         """Return an input of the right shape and type."""
-        height, width = self.model.patch_embed.img_size
+        height, width = self.vit.patch_embed.img_size
         if self.pixels is None:
             return torch.zeros(batch, 3, height, width)
         return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
@@ -63,10 +72,10 @@ class Traced(nn.Module):
         if self.pixels is not None:
             images = _normalise(images, *self.pixels)
         if not self.with_trace:
-            answers = self.outputs.of(self.model, images)
+            answers = self.outputs.of(self.vit, images)
             return answers if len(answers) > 1 else answers[0]
-        with recording(self.model.blocks, keep=lambda layer: layer) as layers:
-            answers = self.outputs.of(self.model, images)
+        with recording(self.vit.blocks, keep=lambda layer: layer) as layers:
+            answers = self.outputs.of(self.vit, images)
         traces = [self._joined([layer.left for layer in layers])]
         if self.with_receivers:
             traces.append(self._joined([layer.receivers for layer in layers]))
@@ -75,7 +84,7 @@ class Traced(nn.Module):
     def _joined(self, ids: list[Tensor | None]) -> Tensor:
         """Return the ids of all layers that reduce, (B, all) int32; 0 is the first patch."""
         rows = [part if part.ndim == 2 else part[None] for part in ids if part is not None]
-        return (torch.cat(rows, dim=1) - self.model.num_prefix_tokens).int()
+        return (torch.cat(rows, dim=1) - self.vit.num_prefix_tokens).int()
 
 
 def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
@@ -128,7 +137,7 @@ def to_onnx(traced: Traced, batch: int, opset: int) -> tuple[ir.Model, dict[str,
         )
     assert program is not None
     model = tidy(program.model)
-    return model, _layers_of_tensors(model)
+    return model, _layers_of_tensors(model, traced.blocks_path)
 
 
 def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
@@ -139,14 +148,15 @@ def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descendin
     return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _layers_of_tensors(model: ir.Model) -> dict[str, int | None]:
+def _layers_of_tensors(model: ir.Model, blocks: str) -> dict[str, int | None]:
+    scope = re.compile(rf"\b{re.escape(blocks)}\.(\d+)")
     layers: dict[str, int | None] = {}
     for node in model.graph:
         scopes = next((value for key, value in node.metadata_props.items() if key.endswith("name_scopes")), "")
-        numbers = _SCOPE.findall(scopes)
+        numbers = scope.findall(scopes)
         if numbers:
             layers.update(dict.fromkeys(_names(node), int(numbers[-1])))
-        elif "'model." in scopes and not re.search(r"'model\.blocks'", scopes):
+        elif "'model." in scopes and f"'{blocks}'" not in scopes:
             layers.update(dict.fromkeys(_names(node), None))
     return layers
 

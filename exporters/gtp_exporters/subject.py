@@ -28,7 +28,7 @@ from gtp_models.heads import DENSE, HEADLESS, gives_features, without_head
 from gtp_models.methods.gtp.calibration import calibrate
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
-from gtp_models.plan import Plan, make_plan
+from gtp_models.plan import Plan, head_macs, make_plan
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, build_model, state_sha256
 from gtp_runtime.errors import ManifestError
@@ -84,7 +84,8 @@ class Subject:
         notes: what users should know about it.
         outputs: what its graphs give.
         images: of the reference, where the caller gives them.
-        rest: multiply-accumulates, for one image, of what is around the model.
+        rest: multiply-accumulates, for one image, of what is behind the model's blocks; None where it is the model's
+            own head.
     """
 
     built: BuiltModel
@@ -95,7 +96,7 @@ class Subject:
     notes: tuple[str, ...]
     outputs: Outputs = LOGITS
     images: ReferenceImages | None = None
-    rest: int = 0
+    rest: int | None = None
 
     @property
     def model(self) -> Any:
@@ -103,9 +104,12 @@ class Subject:
         return self.built.model
 
     def plan(self, settings: Settings) -> Plan:
-        """Return the plan of settings, with what is around the model. Raises as ``make_plan``."""
+        """Return the plan of settings, with what is behind the model. Raises as ``make_plan``."""
         plan = make_plan(self.model, settings)
-        return replace(plan, head=plan.head + self.rest, dense=plan.dense + self.rest) if self.rest else plan
+        if self.rest is None:
+            return plan
+        own = head_macs(self.model, plan.shape.patches + plan.shape.num_prefix)
+        return replace(plan, head=self.rest, dense=plan.dense - own + self.rest)
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:

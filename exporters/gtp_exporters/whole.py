@@ -24,7 +24,6 @@ from gtp_models.frame.families.forms import FAMILIES
 from gtp_models.frame.patch import check_supported, remove, trace_tokens
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
-from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, state_sha256
 from gtp_runtime.images.preprocessing import Preprocessing
@@ -181,17 +180,27 @@ def _subject(
     _check_size(images, vit)
     preprocessing = preprocessing or preprocessing_of(vit)
     pixels = _pixels(images, preprocessing)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode():
         names = tuple(named_tensors(whole(images[:1].cpu().float())))
     _check_runs_blocks(whole, vit, images, settings)
     gtp, why = choose(vit)
     title = name or type(module).__name__
     recipe = Recipe(re.sub(r"[^A-Za-z0-9_-]+", "_", title), title, _timm_name(vit), gtp=gtp, why=why)
     built = BuiltModel(vit, recipe, "file", "a module in memory", state_sha256(whole.state_dict()))
-    rest = max(0, counter.get_total_flops() // 2 - make_plan(vit, _without_steps(settings, vit)).dense)
     outputs = ModuleOutputs(module=whole, own_names=names)
     given = ReferenceImages(pixels, None, "the given images")
-    return Subject(built, preprocessing, 0, None, None, (), outputs, given, rest)
+    return Subject(built, preprocessing, 0, None, None, (), outputs, given, _macs_around(whole, vit, images))
+
+
+def _macs_around(whole: nn.Module, vit: Any, images: Tensor) -> int:
+    """Count the multiply-accumulates of one image behind the ViT's last block."""
+
+    def count(forward: Any) -> int:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:  # inference mode hides linear layers
+            forward(images[:1].cpu().float())
+        return int(counter.get_total_flops()) // 2
+
+    return max(0, count(whole) - count(vit.forward_features))
 
 
 def _without_steps(settings: Settings, vit: Any) -> Settings:

@@ -15,7 +15,8 @@ import torch
 from helpers import TINY, TINY_GTP, TINY_RECIPE, VARIANTS, images_for, tiny_vit, tiny_weights
 from safetensors.torch import save_file
 
-from gtp_models.checkpoints import Checkpoint, read_checkpoint, resample
+from gtp_models.checkpoint_fit import resample
+from gtp_models.checkpoints import Checkpoint, read_checkpoint
 from gtp_models.errors import WeightsError, WeightsUnavailableError
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply

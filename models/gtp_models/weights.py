@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gtp_models import hub
-from gtp_models.checkpoints import (
-    SUFFIXES,
+from gtp_models.checkpoint_fit import (
     Grid,
     check_fit,
     classes_of,
     file_grid,
-    read_checkpoint,
     resample,
     translate,
     without_classifier,
 )
+from gtp_models.checkpoints import SUFFIXES, read_checkpoint
 from gtp_models.errors import ConfigError, HubUnreachableError, WeightsError, WeightsUnavailableError
 from gtp_models.huggingface import read_hub_model
 from gtp_models.huggingface_weights import load_hub_weights

@@ -15,7 +15,8 @@ WORDS = (b"PK\x03\x04", b"\x80\x02", b"cos\nsystem\n", b"ctorch\n", b"R.", b'"dt
 
 
 def read_weights(content: bytes, folder: Path) -> None:
-    from gtp_models.checkpoints import check_fit, read_checkpoint, translate
+    from gtp_models.checkpoint_fit import check_fit, translate
+    from gtp_models.checkpoints import read_checkpoint
 
     suffix = (".safetensors", ".pth", ".pt")[content[0] % 3] if content else ".pth"
     checkpoint, model = read_checkpoint(write(folder, f"weights{suffix}", content[1:])), _small_model()

@@ -137,7 +137,6 @@ def test_the_loss_of_a_layer_is_that_of_the_graph_with_it_alone_in_int8(digits: 
     exact = answers(infer_shapes(read(digits / "model.onnx")), probes)
     with fitted(infer_shapes(read(digits / "model.onnx")), "tensorrt", calibration) as graph:
         found = losses(graph, probes, quiet, 1)
-        graph.shifts.clear()  # a layer's own loss is without what biases make up for
         assert sorted(layer.layer for layer in found) == sorted(graph.labels)
         assert [layer.loss for layer in found] == sorted((layer.loss for layer in found), reverse=True)
         for layer in (found[0], found[len(found) // 2]):

@@ -20,15 +20,16 @@ from gtp_exporters.graph.structure import Product, constant_products, deciding_p
 from gtp_exporters.measuring.gate import GateReport, Outputs, hopeless, judge, limits_of
 from gtp_exporters.quantizing.calibration import BINS, measure_ranges
 from gtp_exporters.quantizing.images import Judges, batches, check_distinct, prepared, read_pixels
-from gtp_exporters.quantizing.migrating import groups, migrate
+from gtp_exporters.quantizing.migrating import Group, groups, is_own, migrate, turned
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.quantizer import Source, source
-from gtp_exporters.quantizing.samples import collect
-from gtp_exporters.quantizing.scales import shift
+from gtp_exporters.quantizing.rounding import codes, steps
+from gtp_exporters.quantizing.samples import Sample, collect
+from gtp_exporters.quantizing.scales import Scaling, shift, step_of
 from gtp_exporters.quantizing.sensitivity import LayerLoss, losses
 from gtp_runtime.backends import find_backend
 from gtp_runtime.manifest import FileEntry, Manifest
-from gtp_runtime.messages import Progress
+from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.precisions import GateLimits
 
 PRECISION = "int8"
@@ -238,7 +239,7 @@ def calibrate(job: Job, paths: Sequence[Path], options: QuantizeOptions) -> None
             yield prepared(pixels, job.entry, job.manifest)
 
     source = job.source
-    fit(source, inputs(), options.threads)
+    fit(source, inputs(), options.threads, job.progress)
     check_distinct(digests)
     if options.calibration in BINS:
         source.ranges = measure_ranges(
@@ -252,19 +253,35 @@ def calibrate(job: Job, paths: Sequence[Path], options: QuantizeOptions) -> None
         )
 
 
-def fit(source: Source, batches: Iterable[np.ndarray], threads: int) -> None:
-    """Move scales into the weights of a graph, and set the ranges of what is quantised and the shifts of biases."""
+def fit(source: Source, batches: Iterable[np.ndarray], threads: int, progress: Progress = quiet) -> None:
+    """Move scales into the weights of a graph, set ranges, codes of weights, and the shifts of biases."""
     symmetric, members = source.form.symmetric, groups(source.model, source.products)
     widths: dict[str, int | None] = dict.fromkeys(source.values)
     widths |= {group.value: len(group.weights[0]) for group in members}
     samples = collect(source.model, widths, batches, threads)
     scalings = migrate(members, samples, symmetric=symmetric)
     ends = {value: (sample.low.min(), sample.high.max()) for value, sample in samples.items()}
-    for group in members:
-        sample, scaling = samples[group.value], scalings[group.value]
+    for done, group in enumerate(members):
+        progress("rounding weights", done / len(members))
+        scaling = scalings[group.value]
         ends[group.taken] = (scaling.low, scaling.high)
-        for node, weight in zip(group.nodes, group.weights, strict=True):
-            source.shifts[str(node.name)] = shift(sample, weight, scaling, symmetric=symmetric)
+        _round(source, group, samples.pop(group.value), scaling)
     source.save()
     pairs = {value: (np.float32(low), np.float32(high)) for value, (low, high) in ends.items()}
     source.ranges = TensorsData(CalibrationMethod.MinMax, pairs)
+
+
+def _round(source: Source, group: Group, sample: Sample, scaling: Scaling) -> None:
+    """Choose the codes of the weights of a group, and the shifts of its biases."""
+    symmetric = source.form.symmetric
+    covariance = sample.covariance / np.outer(scaling.scales, scaling.scales)
+    if not all(group.biased):  # nothing makes up for means
+        mean = sample.mean / scaling.scales
+        covariance = covariance + np.outer(mean, mean)
+    noise = float(step_of(scaling.low, scaling.high, symmetric=symmetric)[0]) ** 2 / 12
+    weights = group.weights
+    for node, weight, chosen in zip(group.nodes, weights, codes(weights, covariance, noise), strict=True):
+        rounded = chosen * steps(weight)
+        source.shifts[str(node.name)] = shift(sample, weight, rounded, scaling, symmetric=symmetric)
+        if is_own(node.inputs[1]):
+            source.codes[str(node.name)] = np.ascontiguousarray(chosen.T if turned(node) else chosen)

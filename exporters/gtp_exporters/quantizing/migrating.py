@@ -46,6 +46,12 @@ class Group:
         """(C, outputs) of each product."""
         return [_table(node) for node in self.nodes]
 
+    @property
+    def biased(self) -> list[bool]:
+        """Whether each product adds a bias that is a weight."""
+        biases = [node.inputs[2] if len(node.inputs) > 2 else None for node in self.nodes]
+        return [bias is not None and bias.is_initializer() for bias in biases]
+
 
 def groups(model: ir.Model, products: Sequence[Product]) -> list[Group]:
     """Return the products whose weights are matrices by what they take, in order."""
@@ -63,7 +69,7 @@ def _matrix(node: ir.Node) -> bool:
     return weight is not None and weight.is_initializer() and shape is not None and len(shape) == 2
 
 
-def _turned(node: ir.Node) -> bool:
+def turned(node: ir.Node) -> bool:
     """Whether a product's weights are (outputs, C)."""
     attribute = node.attributes.get("transB")
     return attribute is not None and bool(attribute.as_int())
@@ -73,7 +79,7 @@ def _table(node: ir.Node) -> np.ndarray:
     weight = node.inputs[1]
     assert weight is not None and weight.const_value is not None
     table = weight.const_value.numpy()
-    return table.T if _turned(node) else table
+    return table.T if turned(node) else table
 
 
 def _giver(members: Sequence[ir.Node]) -> ir.Node | None:
@@ -96,11 +102,12 @@ def _only_feeds(value: ir.Value, members: Collection[ir.Node]) -> bool:
 def _own(node: ir.Node, places: Sequence[int]) -> bool:
     """Whether these inputs, as far as there are any, are weights that no other node has."""
     values = [node.inputs[place] for place in places if place < len(node.inputs) and node.inputs[place] is not None]
-    return bool(values) and all(value is not None and _is_own(value) for value in values)
+    return bool(values) and all(is_own(value) for value in values)
 
 
-def _is_own(value: ir.Value) -> bool:
-    return value.is_initializer() and value.const_value is not None and len(value.uses()) == 1
+def is_own(value: ir.Value | None) -> bool:
+    """Whether a value is a weight that a single node takes."""
+    return value is not None and value.is_initializer() and value.const_value is not None and len(value.uses()) == 1
 
 
 def _last_axis(node: ir.Node) -> bool:
@@ -176,12 +183,12 @@ def migrate(members: Sequence[Group], samples: Mapping[str, Sample], *, symmetri
 
 def _move(group: Group, scales: np.ndarray) -> None:
     for node in group.nodes:
-        _multiply(node, 1, scales if _turned(node) else scales[:, None])
+        _multiply(node, 1, scales if turned(node) else scales[:, None])
     giver = group.giver
     if giver is None:
         _divide(group, scales)
         return
-    by_output = giver.op_type != "LayerNormalization" and _turned(giver)
+    by_output = giver.op_type != "LayerNormalization" and turned(giver)
     _multiply(giver, 1, 1 / (scales[:, None] if by_output else scales))
     if len(giver.inputs) > 2 and giver.inputs[2] is not None:
         _multiply(giver, 2, 1 / scales)

@@ -34,6 +34,7 @@ class Source:
         target, form: the runtime that it is for, and how it wants int8.
         ranges: what was measured.
         shifts: what the biases of products gain when they are int8, by node.
+        codes: the int8 weights of products, by node, each as its weights are; the nearest where a node has none.
     """
 
     model: ir.Model
@@ -44,6 +45,7 @@ class Source:
     form: Form
     ranges: TensorsData | None = None
     shifts: dict[str, np.ndarray] = field(default_factory=dict)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self) -> None:
         """Write the file again, after the graph was changed; products may take other values now."""
@@ -80,6 +82,7 @@ class Source:
             return self.model.clone()
         made = ir.from_proto(self._quantized(nodes))
         made.graph.sort()  # the quantiser appends its nodes
+        _write_codes(made, {name: self.codes[name] for name in nodes if name in self.codes})
         graph = infer_shapes(made)
         check_static(graph, self.target)
         strip(graph)
@@ -151,6 +154,18 @@ def _unshare_biases(model: ir.Model, names: Collection[str]) -> None:
             own = ir.Value(name=name, shape=bias.shape, type=bias.type, const_value=tensor)
             model.graph.register_initializer(own)
             node.replace_input_with(2, own)
+
+
+def _write_codes(model: ir.Model, codes: Mapping[str, np.ndarray]) -> None:
+    """Put chosen codes in place of the nearest ones, by the names of the products."""
+    nodes = {node.name: node for node in model.graph}
+    for name, chosen in codes.items():
+        weight = nodes[name].inputs[1]
+        back = None if weight is None else weight.producer()
+        assert back is not None and back.op_type == "DequantizeLinear"
+        nearest = back.inputs[0]
+        assert nearest is not None
+        nearest.const_value = ir.tensor(chosen, name=nearest.name)
 
 
 def _shift(proto: onnx.ModelProto, shifts: Mapping[str, np.ndarray]) -> None:

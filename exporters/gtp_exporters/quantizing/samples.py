@@ -1,11 +1,11 @@
-"""What the inputs of products are on calibration images: the range of each channel, and some of their rows.
+"""What the inputs of products are on calibration images: the range of each channel, means and covariances, some rows.
 
 A row is a token's vector. Outliers stand in few tokens, which random rows would miss: of every image the row with the
 largest value is kept beside random ones, and each row counts as often as it stands for others.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from gtp_exporters.agreement import make_session
 from gtp_runtime.errors import ImageError
 
 ROWS = 7  # random rows of each image, beside the one with the largest value
+COUNTED = 64  # rows of each run whose covariance is measured, at least: evenly over the tokens
 
 
 @dataclass
@@ -24,34 +25,67 @@ class Sample:
         low, high: smallest and largest value of each channel, (C,) float32; (1,) without rows.
         rows: (N, C) float32.
         shares: (N,) how much each row stands for; the sum is 1.
+        mean: of each channel, (C,) float32; (1,) without rows.
+        covariance: of the channels, (C, C) float32; (0, 0) without rows.
     """
 
     low: np.ndarray
     high: np.ndarray
     rows: np.ndarray
     shares: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
-@dataclass
 class _Counting:
-    low: np.ndarray
-    high: np.ndarray
-    rows: list[np.ndarray] = field(default_factory=list)
-    shares: list[np.ndarray] = field(default_factory=list)
+    """What is counted of one value of C channels, a run at a time."""
 
-    def add(self, values: np.ndarray, rng: np.random.Generator, *, by_row: bool) -> None:
-        table = values.reshape(-1, values.shape[-1]) if by_row else values.reshape(-1, 1)
+    def __init__(self, width: int | None) -> None:
+        size = width or 1
+        self.by_row = width is not None
+        self.low, self.high = np.full(size, np.inf, np.float32), np.full(size, -np.inf, np.float32)
+        self.rows: list[np.ndarray] = []
+        self.shares: list[np.ndarray] = []
+        self.moments = _Moments(width or 0)
+
+    def add(self, values: np.ndarray, rng: np.random.Generator) -> None:
+        table = values.reshape(-1, len(self.low))
         np.minimum(self.low, table.min(0), out=self.low)
         np.maximum(self.high, table.max(0), out=self.high)
-        if by_row:
+        if self.by_row:
             places, shares = _places(table, rng)
             self.rows.append(table[places])
             self.shares.append(shares)
+            self.moments.add(table[:: max(1, len(table) // COUNTED)])
 
     def sample(self) -> Sample:
         if not self.rows:
-            return Sample(self.low, self.high, np.zeros((0, 1), np.float32), np.zeros(0))
-        return Sample(self.low, self.high, np.concatenate(self.rows), np.concatenate(self.shares) / len(self.rows))
+            return Sample(self.low, self.high, np.zeros((0, 1), np.float32), np.zeros(0), *self.moments.ends())
+        shares = np.concatenate(self.shares) / len(self.rows)
+        return Sample(self.low, self.high, np.concatenate(self.rows), shares, *self.moments.ends())
+
+
+class _Moments:
+    """Sums over rows, from a first mean on, so that float32 is enough."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.first, self.sums = np.zeros(width, np.float32), np.zeros(width)
+        self.squares = np.zeros((width, width), np.float32)
+
+    def add(self, rows: np.ndarray) -> None:
+        if not self.count:
+            self.first = rows.mean(0)
+        apart = rows - self.first
+        self.count += len(rows)
+        self.sums += apart.sum(0)
+        self.squares += apart.T @ apart
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the covariance."""
+        mean = self.sums / max(1, self.count)
+        covariance = self.squares / max(1, self.count) - np.outer(mean, mean)
+        return (self.first + mean).astype(np.float32), covariance.astype(np.float32)
 
 
 def _places(table: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -81,15 +115,12 @@ def collect(
     """
     session, rng = make_session(with_outputs(model, widths), threads), np.random.default_rng(seed)
     name = session.get_inputs()[0].name
-    counting = {
-        value: _Counting(np.full(width or 1, np.inf, np.float32), np.full(width or 1, -np.inf, np.float32))
-        for value, width in widths.items()
-    }
+    counting = {value: _Counting(width) for value, width in widths.items()}
     for batch in batches:
         for value, values in zip(widths, session.run(list(widths), {name: batch}), strict=True):
             if not np.isfinite(values).all():
                 raise ImageError(f"{value} is not finite on the calibration images: check the model's weights")
-            counting[value].add(values, rng, by_row=widths[value] is not None)
+            counting[value].add(values, rng)
     return {value: counts.sample() for value, counts in counting.items()}
 
 

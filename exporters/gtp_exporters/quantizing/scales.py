@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gtp_exporters.quantizing.rounding import steps
 from gtp_exporters.quantizing.samples import Sample
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # SmoothQuant's alpha: how much of the difficulty is moved into weights
@@ -78,19 +79,23 @@ def _ranged(sample: Sample, weights: Sequence[np.ndarray], scales: np.ndarray, *
     return Scaling(scales, low, high, float(error))
 
 
-def shift(sample: Sample, weight: np.ndarray, scaling: Scaling, *, symmetric: bool) -> np.ndarray:
+def shift(
+    sample: Sample, weight: np.ndarray, rounded_weight: np.ndarray, scaling: Scaling, *, symmetric: bool
+) -> np.ndarray:
     """Return by how much int8 lowers each output of a product in the mean, (outputs,): what its bias should gain.
 
     Args:
         sample: of the input before it was divided.
         weight: (C, outputs), multiplied with the scales.
+        rounded_weight: the same in int8's values.
         scaling: of the input.
         symmetric: as for ``best``.
     """
     rows = sample.rows / scaling.scales
     rounded = _rounded(rows, scaling.low, scaling.high, symmetric=symmetric)
-    shift: np.ndarray = (sample.shares @ rows) @ weight - (sample.shares @ rounded) @ weight_rounded(weight)
-    return shift.astype(np.float32)
+    by_weight: np.ndarray = (sample.mean / scaling.scales) @ (weight - rounded_weight)
+    by_input: np.ndarray = (sample.shares @ (rows - rounded)) @ rounded_weight
+    return np.asarray(by_weight + by_input, np.float32)
 
 
 def _energy(sample: Sample, weight: np.ndarray) -> float:
@@ -104,7 +109,7 @@ def _rounding(weight: np.ndarray) -> np.ndarray:
 
 def weight_rounded(weight: np.ndarray) -> np.ndarray:
     """Return (C, outputs) weights as int8 has them: symmetric, one scale for each output."""
-    step = np.maximum(np.abs(weight).max(0), 1e-30) / 127
+    step = steps(weight)
     return np.asarray(np.rint(weight / step) * step)
 
 

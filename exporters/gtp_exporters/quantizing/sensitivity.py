@@ -14,6 +14,7 @@ from gtp_exporters.agreement import make_session
 from gtp_exporters.graph.files import without_unused
 from gtp_exporters.graph.structure import Product
 from gtp_exporters.quantizing.quantizer import Source
+from gtp_exporters.quantizing.rounding import steps
 from gtp_exporters.quantizing.samples import with_outputs
 from gtp_exporters.quantizing.scales import step_of, weight_rounded
 from gtp_runtime.accuracy import cosine, divergence
@@ -51,8 +52,7 @@ def losses(
         threads: 0 for all.
         activation: what makes probabilities of logits: "softmax" or "sigmoid".
     """
-    model, symmetric = source.model, source.form.symmetric
-    ranges = source.ends
+    model = source.model
     layers: dict[str, list[Product]] = {}
     for product in source.products:
         layers.setdefault(product.label, []).append(product)
@@ -63,7 +63,7 @@ def losses(
     found = []
     for done, ((label, members), suffix) in enumerate(zip(layers.items(), starts, strict=True)):
         progress("measuring what each layer loses", done / len(layers))
-        session = make_session(_rounded(model, suffix, members, ranges, symmetric=symmetric), threads)
+        session = make_session(_rounded(source, suffix, members), threads)
         names = [given.name for given in session.get_inputs()]
         runs = [session.run([output], {name: kept[name][run] for name in names})[0] for run in range(len(batches))]
         found.append(LayerLoss(label, distance(expected, runs, activation if output == "logits" else None)))
@@ -118,15 +118,13 @@ def _values(
     return kept | {image: list(batches)}
 
 
-def _rounded(
-    model: ir.Model, suffix: Suffix, members: Sequence[Product], ranges: Ranges, *, symmetric: bool
-) -> ir.Model:
+def _rounded(source: Source, suffix: Suffix, members: Sequence[Product]) -> ir.Model:
     """Return the rest of a graph, with the inputs and the weights of some products rounded."""
-    copy = model.clone()
+    copy, ranges = source.model.clone(), source.ends
     graph, nodes = copy.graph, list(copy.graph)
     by_name = {node.name: node for node in nodes}
     for product in members:
-        round_product(copy, by_name[product.node], ranges, symmetric=symmetric)
+        _round_product(copy, by_name[product.node], ranges, source)
     del graph.outputs[1:]
     before = nodes[: suffix.place]
     made = {str(value.name): value for node in before for value in node.outputs}
@@ -142,16 +140,25 @@ def _rounded(
     return without_unused(copy)
 
 
-def round_product(model: ir.Model, node: ir.Node, ranges: Ranges, *, symmetric: bool) -> None:
+def _round_product(model: ir.Model, node: ir.Node, ranges: Ranges, source: Source) -> None:
     """Round the inputs of a product to 8 bits within their ranges, and constant weights, in place."""
     for place, value in enumerate(node.inputs[:2]):
         if value is None:
             continue
         if value.is_initializer():
-            _round_weight(model, node, place)
+            _round_weight(model, node, place, source.codes.get(str(node.name)))
         else:
             low, high = ranges[str(value.name)]
+            symmetric = source.form.symmetric
             node.replace_input_with(place, _quantised(model, node, value, low, high, symmetric=symmetric))
+    if str(node.name) in source.shifts:
+        _shift_bias(model, node, source.shifts[str(node.name)])
+
+
+def _shift_bias(model: ir.Model, node: ir.Node, shift: np.ndarray) -> None:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and bias.const_value is not None:
+        node.replace_input_with(2, _constant(model, f"{node.name}.shifted", bias.const_value.numpy() + shift))
 
 
 def _quantised(
@@ -176,13 +183,14 @@ def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def _round_weight(model: ir.Model, node: ir.Node, place: int) -> None:
+def _round_weight(model: ir.Model, node: ir.Node, place: int, codes: np.ndarray | None) -> None:
     value = node.inputs[place]
     assert value is not None and value.const_value is not None
     array = value.const_value.numpy()
-    table = array.reshape(len(array), -1).T if _outputs_first(node) else array
-    rounded = weight_rounded(table)
-    rounded = rounded.T.reshape(array.shape) if _outputs_first(node) else rounded
+    first = _outputs_first(node)
+    table = array.reshape(len(array), -1).T if first else array
+    rounded = weight_rounded(table) if codes is None else (codes.T if first else codes) * steps(table)
+    rounded = rounded.T.reshape(array.shape) if first else rounded
     node.replace_input_with(place, _constant(model, f"{node.name}.rounded", np.ascontiguousarray(rounded)))
 
 

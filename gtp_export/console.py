@@ -137,13 +137,13 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress(label: str, images: int = 0, unit: str = "images", seconds: float | None = None) -> Iterator[Progress]:
-    """Yield a ``Progress`` that shows the current task on stderr: bars on a terminal, else one line a task, nothing
-    with ``-q``.
+    """Yield a ``Progress`` that shows the current task and its time left on stderr, or nothing with ``-q``.
+
+    On a terminal there is a bar, elsewhere a line a task, and twice a minute another where the share done is known.
 
     Args:
         label: what a terminal shows before the first task.
-        images: how many images the task goes through, where it does: their rate and the time left are shown as well,
-            elsewhere than on a terminal twice a minute.
+        images: how many images the task goes through, where it does: their rate is shown as well.
         unit: what is counted instead of images.
         seconds: after which the work ends in any case.
     """
@@ -196,12 +196,12 @@ class _Shown:
         if name not in self.named:
             self.named.add(name)
             note(name)
-        elif share is not None and self.images and time.monotonic() - self.told >= LOG_SECONDS:
+        elif share is not None and time.monotonic() - self.told >= LOG_SECONDS:
             self.told = time.monotonic()
             note(f"{name} {self.pace(self.bars.tasks[0])}")
 
     def pace(self, task: "Task") -> str:
-        """Return "25%, 12,400 of 50,000 images, 431 a second, 0:01:27 left"; less where it is not known yet."""
+        """Return "25%, 12,400 of 50,000 images, 431 a second, 0:01:27 left"; less where it is not known."""
         if task.total is None:
             return ""
         parts = [f"{task.percentage:.0f}%"]
@@ -209,7 +209,7 @@ class _Shown:
             parts.append(f"{round(task.completed):,} of {self.images:,} {self.unit}")
         if self.images and task.speed:
             parts.append(f"{task.speed:.3g} a second")
-        if self.images and task.speed and task.time_remaining is not None:
+        if task.speed and task.time_remaining is not None:
             left = task.time_remaining
             left = left if self.end is None else max(0.0, min(left, self.end - time.monotonic()))
             parts.append(f"{timedelta(seconds=round(left))} left")

@@ -18,8 +18,9 @@ from gtp_exporters.quantizing import job, migrating
 from gtp_exporters.quantizing.migrating import Group, groups
 from gtp_exporters.quantizing.options import FORMS
 from gtp_exporters.quantizing.quantizer import Source, source
-from gtp_exporters.quantizing.samples import collect
-from gtp_exporters.quantizing.scales import best, unscaled
+from gtp_exporters.quantizing.rounding import codes, steps
+from gtp_exporters.quantizing.samples import collect, with_outputs
+from gtp_exporters.quantizing.scales import best, unscaled, weight_rounded
 from gtp_exporters.quantizing.sensitivity import losses
 from gtp_runtime.accuracy import divergence
 from gtp_runtime.messages import quiet
@@ -119,6 +120,42 @@ def test_a_node_divides_where_a_gelu_is_before_and_it_pays(digits: Path, monkeyp
             ]
             assert zeros
             assert all(not zero.any() for zero in zeros) == (target == "tensorrt")
+
+
+def test_weights_are_rounded_so_that_products_change_least() -> None:
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((2000, 48)).astype(np.float32) @ rng.standard_normal((48, 200)).astype(np.float32)
+    inputs = mixed + 0.1 * rng.standard_normal(mixed.shape).astype(np.float32)  # 200 channels of which 48 are free
+    weights = [rng.standard_normal((200, width)).astype(np.float32) for width in (30, 12)]
+    made = codes(weights, np.cov(inputs.T, bias=True), noise=0.0)
+    for weight, chosen in zip(weights, made, strict=True):
+        assert chosen.dtype == np.int8 and chosen.shape == weight.shape
+        lost, nearest = chosen * steps(weight) - weight, weight_rounded(weight) - weight
+        assert np.square(inputs @ lost).sum() < 0.3 * np.square(inputs @ nearest).sum()
+
+
+def test_covariances_are_those_of_all_rows(digits: Path) -> None:
+    model = infer_shapes(read(digits / "dense.onnx"))
+    group = groups(model, constant_products(model, embedding=False))[0]
+    value, width = group.value, len(group.weights[0])
+    sample = collect(model, {value: width}, digit_batches(4), 1)[value]
+    made = answers(with_outputs(model, [value]), digit_batches(4))
+    rows = np.concatenate([answer[value].reshape(-1, width) for answer in made])
+    assert np.allclose(sample.mean, rows.mean(0), atol=1e-4)
+    assert np.allclose(sample.covariance, np.cov(rows.T, bias=True), atol=1e-3)
+
+
+def test_the_codes_that_were_chosen_are_in_the_file(digits: Path) -> None:
+    with fitted(infer_shapes(read(digits / "dense.onnx")), "onnxruntime", digit_batches(20)) as graph:
+        assert set(graph.codes) == {product.node for product in graph.products}
+        node = graph.products[-1].node
+        graph.codes[node] = np.full_like(graph.codes[node], 3)
+        made = graph.quantized(graph.labels)
+        written = {
+            str(node.name): node.inputs[1].producer().inputs[0] for node in made.graph if node.name in graph.codes
+        }
+        for name, value in written.items():
+            assert (value.const_value.numpy() == graph.codes[name]).all()
 
 
 def test_scales_are_powers_of_two_and_never_lose_more(digits: Path) -> None:

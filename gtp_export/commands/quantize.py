@@ -7,7 +7,7 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import ClassOrder, Json
-from gtp_export.running import MEASURED, Threads
+from gtp_export.running import Threads
 from gtp_export.values import finite
 from gtp_exporters.quantizing.options import CALIBRATIONS, FORMS
 from gtp_runtime.errors import GATE_FAILED
@@ -84,7 +84,7 @@ def quantize(
             kept,
             quantize_selection,
             gate,
-            MEASURED if threads is None else threads,
+            threads or 0,
             class_order,
         )
         failed: QuantizationFailedError | None = None

@@ -82,11 +82,12 @@ class Job:
         report = judge(self.file, found, twin, labels, judges.origin, num_prop, tokens, self.limits, activation)
         return Attempt(self, graph, tuple(kept), report)
 
-    def opened(self, graph: ir.Model) -> Callable[[np.ndarray], Outputs]:
+    def opened(self, graph: ir.Model, threads: int | None = None) -> Callable[[np.ndarray], Outputs]:
         """Open a graph with the backend; the function that is returned runs one batch of inputs."""
+        threads = self.threads if threads is None else threads
         spec, entry = find_backend(self.source.path, self.backend), self.entry
         with on_disk(graph) as path:
-            backend = spec.open(path, entry, spec.options(threads=self.threads))
+            backend = spec.open(path, entry, spec.options(threads=threads))
         return lambda batch: backend.run({entry.inputs[0].name: batch})
 
     def inputs(self, pixels: np.ndarray) -> Iterator[np.ndarray]:

@@ -55,7 +55,7 @@ class QuantizeOptions:
         keep_fp32: labels of layers that stay float32, or ("auto",): as few as pass the gate, the worst first.
         selection: quantise the products that decide which tokens leave as well.
         gate: fail where a limit is missed; what was measured is kept in any case.
-        threads: CPU threads, 0 for all.
+        threads: CPU threads, 0 for all; what layers in float32 cost is timed with one.
         class_order: "timm" or "torchvision": the order of class folders to judge on (default: the manifest's, else
             timm's).
 
@@ -72,7 +72,7 @@ class QuantizeOptions:
     keep_fp32: tuple[str, ...] = ()
     selection: bool = False
     gate: bool = True
-    threads: int = 1
+    threads: int = 0
     class_order: str | None = None
 
     def __post_init__(self) -> None:

@@ -111,8 +111,8 @@ def cost_of(attempt: Attempt, images: Judges) -> float | None:
     job = attempt.job
     job.progress("timing what the layers in float32 cost")
     runs = [
-        job.opened(job.source.quantized(job.source.labels)),
-        job.opened(attempt.graph),
+        job.opened(job.source.quantized(job.source.labels), threads=1),
+        job.opened(attempt.graph, threads=1),
     ]
     batch = next(job.inputs(images.pixels))
     every, kept = in_turn([lambda run=run: run(batch) for run in runs], SECONDS)  # type: ignore[misc]

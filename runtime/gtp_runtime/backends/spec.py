@@ -25,7 +25,7 @@ from gtp_runtime.registry import Registry
 
 THREADS = {  # the metadata of an option that several backends have
     "help": "CPU threads, 0 for all that this process may use. Default: 1 where latency is measured (bench, compare, "
-    "tune, export, quantize), else 0"
+    "tune, export), else 0"
 }
 
 

@@ -141,6 +141,12 @@ def test_the_record_has_the_curves_of_every_layer() -> None:
     assert {len(curve.amounts) - len(curve.distances) for curve in curves} == {0}
 
 
+def test_the_usual_schedule_stays_unless_another_is_surely_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_models.fitting.SURE", float("inf"))
+    found = fitted(tiny_vit(**DEEP))
+    assert found.distance == found.default
+
+
 def test_time_ends_the_search() -> None:
     assert fitted(tiny_vit(**DEEP), seconds=1e-9).runs < base().runs
 

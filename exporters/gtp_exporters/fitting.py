@@ -199,5 +199,6 @@ def advice(model: str) -> str:
     """Return a note for an export of MODEL whose schedule could be fitted, and has no images for it."""
     return (
         "the schedule is not fitted to this model: which layers can spare tokens differs by model, and is measured on "
-        f"32 or more of your images by gtp-export export {model} --calib-data DIR (docs/method.md)"
+        f"64 of your images by gtp-export export {model} --calib-data DIR, which changes it only where another loses "
+        "surely less (docs/method.md)"
     )

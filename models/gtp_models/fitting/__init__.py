@@ -5,7 +5,8 @@
 2. For each layer the distance from the dense model is measured when tokens leave in it alone (``search``).
 3. The curves predict the distance of any schedule of the budget (``space``); the best predictions are measured on
    other images, and improved there step by step: a step in another layer, tokens from one step to another.
-4. The best few and the schedule that the settings ask for are measured on all images.
+4. The best few and the schedule that the settings ask for are measured on all images. The latter stays unless
+   the best is surely nearer: many schedules are tried on few images, so that the best looks better than it is.
 """
 
 import time
@@ -27,6 +28,7 @@ from gtp_models.plan import ModelCosts, make_plan, model_shape
 from gtp_models.schedules import Amounts, Costs, is_fitted, most_steps
 from gtp_runtime.messages import Progress, quiet
 
+SURE = 2.0  # standard errors of the paired differences by which a schedule has to be nearer than the one asked for
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
 LESS = (0.0, 0.005, 0.01, 0.02, 0.03)  # of the dense cost: to bring the schedule that was asked for within the budget
 
@@ -40,8 +42,8 @@ class FittedSchedule:
         cost: of the schedule, as a share of the dense model's: MACs, or time.
         distance: from the dense model on all images of the fitting, which chose it: on others it is somewhat larger.
         error: its standard error.
-        default: the distance of the schedule that the settings ask for, on the same images; None if it does not meet
-            the budget.
+        default: the distance of the schedule that the settings ask for, on the same images, which stays unless another
+            is nearer by ``SURE`` standard errors; None if it does not meet the budget.
         measure: of the distance: "divergence" (nats), "squared_error" (a share), or the name of the caller's function.
         images: how many.
         seed: of the order of the images and of the search.
@@ -113,14 +115,14 @@ def fit(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with SuffixRunner(model, settings, images[order], forward, restore) as runner:
         judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
-        count = max(1, min(len(every) // 2, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
-        first, others = every[:count], every[count : 3 * count]
+        count = max(1, min(len(every) // 4, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
+        first, others = every[:count], every[count : 5 * count]
         search = Search(judge, space, first, others, seed=seed, deadline=deadline, progress=progress)
         finalists = search.finalists(asked)
         progress("measuring on all images")
         best = min(finalists, key=lambda num_prop: search.value(num_prop, every))
         default = judge.mean(asked[0], every) if asked else None
-        if default is not None and judge.mean(best, every) > default:
+        if asked and not judge.surely_nearer(best, asked[0], every, SURE):
             best = asked[0]
         scores = judge.scores(best, every)
     return FittedSchedule(

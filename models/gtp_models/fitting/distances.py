@@ -92,6 +92,11 @@ class Judge:
                 return False
         return bool(behind.mean() < 0)
 
+    def surely_nearer(self, num_prop: Amounts, other: Amounts, chunks: Sequence[int], errors: float) -> bool:
+        """Whether a schedule is nearer to dense than another, by so many standard errors of the paired difference."""
+        nearer = self.scores(other, chunks) - self.scores(num_prop, chunks)
+        return bool(nearer.mean() > errors * nearer.std() / len(nearer) ** 0.5)
+
     def _chunk(self, num_prop: Amounts, chunk: int) -> Tensor:
         if (num_prop, chunk) not in self._scores:
             output = self.runner.run(num_prop, chunk)

@@ -62,7 +62,7 @@ RECIPES = """
 ## Recipes
 
 `gtp-export export RECIPE` exports these. *Prefix* is the number of class, distillation and register tokens, which are
-always kept. *Removed* is how many patches an export removes by default (`--preset measured`: in two layers), and
+always kept. *Removed* is how many patches an export removes by default (`--preset measured`), and
 *MACs saved* is the resulting saving.
 
 | recipe | timm name | pixels | patches | prefix | layers | dense GMACs | removed | MACs saved | output |

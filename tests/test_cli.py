@@ -12,7 +12,7 @@ import pytest
 from artifacts import COMMANDS, DIGITS, SEVEN, TINY, Command, Ran
 
 from gtp_runtime import Model, read_manifest
-from gtp_runtime.manifest import file_sha256, write_manifest
+from gtp_runtime.manifest import SCHEMA_VERSION, file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
 
 LATENCY = {"p50_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "cv", "throughput", "ratio", "share", "overhead"}
@@ -194,7 +194,7 @@ def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path
 
 def test_inspect(command: Command, digits: Path) -> None:
     found = document(command("inspect", digits, "--json"))
-    assert found["schema_version"] == "2.1"
+    assert found["schema_version"] == SCHEMA_VERSION
     assert [layer["num_prop"] for layer in found["layers"]] == [6] * 6
     ran = command("inspect", digits / "model.onnx")
     assert all(word in ran.out for word in ("pretrained", "num_prop 6", "dense.onnx", "images float32[1, 3, 32, 32]"))

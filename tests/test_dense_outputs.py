@@ -176,7 +176,7 @@ def test_embed(maps: Path, tmp_path: Path, command: Command, form: str) -> None:
         assert arrays["image"].tolist() == [str(SEVEN)] * 2
         assert arrays["map_1"].shape == (2, 24, 4, 4)
     else:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         assert [line["image"] for line in lines] == [str(SEVEN)] * 2
         assert np.array(lines[0]["map_1"]).shape == (24, 4, 4)
 

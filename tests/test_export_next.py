@@ -25,7 +25,7 @@ from gtp_runtime.parity import compare
 def test_next_command(digits: Path, checked: bool, target: str, wanted: str) -> None:
     manifest = replace(read_manifest(digits), target=target)
     proof = Proof(None, [], "bf16") if checked else None
-    assert command._next(Exported(digits, manifest, proof)) == f"gtp-export {wanted} {digits}/model.onnx"
+    assert command._next(Exported(digits, manifest, proof)) == [wanted, f"{digits}/model.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_next_command(digits: Path, checked: bool, target: str, wanted: str) -> 
 def test_next_command_where_openvino_proved_it(digits: Path, target: str, wanted: str) -> None:
     manifest = replace(read_manifest(digits), target=target)
     proof = Proof(compare(np.eye(3), np.eye(3)), [], backend="openvino")
-    said = command._next(Exported(digits, manifest, proof))
-    assert said == f"gtp-export {wanted.format(graph=digits / 'model.onnx')}"
+    words = command._next(Exported(digits, manifest, proof))
+    assert " ".join(words) == wanted.format(graph=digits / "model.onnx")

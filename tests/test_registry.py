@@ -47,13 +47,15 @@ def test_every_method_runs(method: str) -> None:
     assert make_settings(method, **json.loads(json.dumps(settings.to_dict()))) == settings
 
 
-def refusal(graph: str, propagation: str) -> str:
-    """Why this graph and this propagation mean nothing together; empty where they do."""
+def refusal(graph: str, propagation: str, selection: str = "") -> str:
+    """Why these entries mean nothing together; empty where they do."""
     edges, joined = GRAPHS[graph], PROPAGATIONS[propagation]
     if joined.one_receiver and not edges.one_receiver:
         return f"propagation={propagation!r} needs a graph that gives each token one receiver, and graph={graph!r}"
     if joined.uses_graph and edges.edges is None:
         return f"propagation={propagation!r} needs a graph: choose graph="
+    if selection == "Fixed" and joined.joins:
+        return f"propagation={propagation!r} adds a token"
     return ""
 
 
@@ -77,7 +79,7 @@ def test_what_is_refused_together() -> None:
 @pytest.mark.parametrize("selection", SELECTIONS.names())
 def test_all_combinations_of_the_axes(selection: str, graph: str, propagation: str) -> None:
     axes = {"selection": selection, "graph": graph, "propagation": propagation}
-    why = refusal(graph, propagation)
+    why = refusal(graph, propagation, selection)
     if why:
         with pytest.raises(ConfigError) as caught:
             GTPConfig(**axes)  # type: ignore[arg-type]

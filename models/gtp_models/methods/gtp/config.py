@@ -108,6 +108,11 @@ class GTPConfig(Settings):
                 f"propagation={self.propagation!r} needs a graph: choose {graphs_with('edges')}, "
                 "or propagation='None' to prune"
             )
+        if self.selection == "Fixed" and propagation.joins:
+            raise ConfigError(
+                f"propagation={self.propagation!r} adds a token, which has no patch for fixed moves to name: with "
+                f"selection={self.selection!r} choose another propagation"
+            )
 
     @classmethod
     def preset(cls, preset: str, **settings: Any) -> "GTPConfig":

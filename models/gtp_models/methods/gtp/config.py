@@ -91,7 +91,7 @@ class GTPConfig(Settings):
             )
 
     def _check_choices(self) -> None:
-        _, graph, propagation = self.axes
+        selection, graph, propagation = self.axes
         if self.threshold not in THRESHOLDS:
             raise ConfigError(f"threshold={self.threshold!r} is unknown: choose one of {', '.join(THRESHOLDS)}")
         if not isinstance(self.token_scale, bool):
@@ -108,7 +108,7 @@ class GTPConfig(Settings):
                 f"propagation={self.propagation!r} needs a graph: choose {graphs_with('edges')}, "
                 "or propagation='None' to prune"
             )
-        if self.selection == "Fixed" and propagation.joins:
+        if selection.is_fixed and propagation.joins:
             raise ConfigError(
                 f"propagation={self.propagation!r} adds a token, which has no patch for fixed moves to name: with "
                 f"selection={self.selection!r} choose another propagation"

@@ -164,6 +164,7 @@ def test_times_by_tokens() -> None:
     assert times(25) == pytest.approx(1.25 * 1.5625), "its tiles are not full"
 
 
+@pytest.mark.full
 def test_latency_as_the_budget(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     subject = make_subject(tiny(), "random", 0, ExportOptions())

@@ -257,7 +257,7 @@ def test_the_command_exits_with_3(
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("dense", [pytest.param(True, marks=pytest.mark.full), False])
 def test_a_precision_that_fails_names_the_layers(tmp_path: Path, command: Command, dense: bool) -> None:
     """Attention logits that fp16 cannot hold."""
     state = build_model(TINY, "random").model.state_dict()
@@ -301,7 +301,10 @@ def _large_gates(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "enlarge", "place"),
-    [(TINY, _large_norms, "blocks.1.mlp.fc1"), (SWIGLU, _large_gates, "blocks.1.mlp")],
+    [
+        (TINY, _large_norms, "blocks.1.mlp.fc1"),
+        pytest.param(SWIGLU, _large_gates, "blocks.1.mlp", marks=pytest.mark.full),
+    ],
     ids=["norm", "gate"],
 )
 def test_fp16_is_refused_where_what_stands_between_products_is_too_large(
@@ -340,6 +343,7 @@ def test_an_image_size_is_given_once(tmp_path: Path) -> None:
     assert manifests[0] == manifests[1]
 
 
+@pytest.mark.full
 def test_the_size_of_a_timm_model_chooses_its_settings(tmp_path: Path) -> None:
     by_recipe = export(
         load_recipe("timm:test_vit", (64, 64)), tmp_path / "a", weights="random", options=ALONE, check=False

@@ -113,6 +113,7 @@ def test_the_commands_that_run_files_take_the_precision(int8_copy: Path, command
     assert "has no fp16 graph, it has fp32, int8" in ran.error
 
 
+@pytest.mark.full
 def test_it_runs_in_openvino(quantized: Callable[[str], Path]) -> None:
     pytest.importorskip("openvino")
     with load(quantized("openvino"), "openvino", precision="int8", threads=1) as model:
@@ -121,6 +122,7 @@ def test_it_runs_in_openvino(quantized: Callable[[str], Path]) -> None:
         assert model.validate().precision == "int8"
 
 
+@pytest.mark.full
 def test_tensorrt_builds_it(quantized: Callable[[str], Path], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     from gtp_exporters import EngineOptions, build_engine
@@ -187,6 +189,7 @@ def test_weights_are_quantised_by_channel(quantized: Callable[[str], Path]) -> N
     assert all(scales == (channels,) for scales, channels in sizes)
 
 
+@pytest.mark.full
 def test_the_switch_quantises_what_decides(digits_copy: Path) -> None:
     made = quantize(digits_copy, QuantizeOptions("onnxruntime", selection=True, gate=False))
     graph = graph_of(digits_copy).graph
@@ -197,6 +200,7 @@ def test_the_switch_quantises_what_decides(digits_copy: Path) -> None:
     assert made.reports[1].layers[0].overlap < 1
 
 
+@pytest.mark.full
 def test_the_reduced_and_the_dense_file_are_quantised_alike(digits_copy: Path) -> None:
     made = quantize(digits_copy, QuantizeOptions("onnxruntime", keep_fp32=("blocks.0.attn.qkv", "head"), gate=False))
     assert made.kept_fp32 == ["blocks.0.attn.qkv", "head"]

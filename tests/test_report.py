@@ -240,7 +240,16 @@ def test_the_command(command: Command, digits_copy: Path, tmp_path: Path) -> Non
 
 def test_export_without_a_page(command: Command, tmp_path: Path) -> None:
     ran = command(
-        "export", "digits", "--no-report", "--no-check", "--no-dense", "--no-simplify", "-o", tmp_path / "out", "-q"
+        "export",
+        "digits",
+        "--schedule",
+        "steps:2",
+        "--no-report",
+        "--no-check",
+        "--no-dense",
+        "-o",
+        tmp_path / "out",
+        "-q",
     )
     assert ran.code == 0
     assert not (tmp_path / "out" / "report.html").exists()

@@ -61,7 +61,7 @@ def test_other_methods_have_no_such_form() -> None:
         replace(TINY, preprocessing={"antialias": "no"})
 
 
-@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("kind", ["float", pytest.param("uint8", marks=pytest.mark.full)])
 def test_a_recipe_states_it_and_every_use_follows(tmp_path: Path, kind: str) -> None:
     recipe = replace(TINY, preprocessing={"antialias": False, "interpolation": "bilinear", "crop_pct": 1.0})
     options = ExportOptions(data=DIGITS / "images" / "7", dense=False, simplify=False, input=kind)

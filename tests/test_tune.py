@@ -160,6 +160,7 @@ def drop_of(one: Result, points: float) -> Result:
     return replace(one, loss=replace(one.loss, top1_drop=points / 100))
 
 
+@pytest.mark.full
 def test_digits_from_end_to_end(
     command: Command, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ assert all(soak.is_steady(phase) for phase in phases), phases
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [BACKENDS[0], pytest.param(BACKENDS[1], marks=pytest.mark.full)])
 def test_a_short_soak(digits: Path, backend: str) -> None:
     """In a process of its own, whose memory no other test uses."""
     pytest.importorskip(backend)
@@ -153,7 +153,7 @@ def test_a_run_that_fails_is_one_typed_error(loaded: Model) -> None:
     assert loaded.run(loaded.sample()).shape == (1, 10)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [BACKENDS[0], pytest.param(BACKENDS[1], marks=pytest.mark.full)])
 def test_closing_while_others_run(digits: Path, backend: str) -> None:
     pytest.importorskip(backend)
     model = gtp_runtime.load(digits, backend, threads=1)

@@ -77,7 +77,8 @@ def test_logging_stays_as_it_was(graphs: dict[str, ir.Model]) -> None:
     assert logging.NullHandler not in map(type, logging.getLogger().handlers)
 
 
-@pytest.mark.parametrize("precision", [pytest.param(SMALL[0], marks=pytest.mark.full), SMALL[1]])
+@pytest.mark.full
+@pytest.mark.parametrize("precision", SMALL)
 def test_digits_from_end_to_end(command: Command, tmp_path: Path, precision: str) -> None:
     place = tmp_path / "digits"
     ran = command("export", "digits", "--precision", precision, "--target", "onnxruntime", "-o", place, "--no-report")

@@ -232,7 +232,7 @@ def test_export_keeps_the_order(tmp_path: Path) -> None:
 def test_an_order_that_does_not_fit_fails_the_export(command: Command, tmp_path: Path) -> None:
     (tmp_path / "data" / "a").mkdir(parents=True)
     shutil.copy(ONE_OF_EACH[0], tmp_path / "data" / "a")
-    given = ("--data", tmp_path / "data", "--class-order", "timm", "--no-simplify", "--no-dense", "--no-check")
+    given = ("--data", tmp_path / "data", "--class-order", "timm", "--no-dense", "--no-check")
     ran = command("export", "digits", "-o", tmp_path / "out", *given)
     assert ran.code == 1 and "10 classes" in ran.error and not (tmp_path / "out" / "model.json").exists()
 

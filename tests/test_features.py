@@ -122,7 +122,7 @@ def test_classes_are_refused_kindly(features: Path) -> None:
 
 def test_commands(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
-    ran = command("export", "digits", "--output", "features", "-o", tmp_path / "out")
+    ran = command("export", "digits", "--output", "features", "--schedule", "steps:2", "-o", tmp_path / "out")
     assert ran.code == 0
     assert "(head.bias, head.weight)" in ran.err
     assert "sub-folders" not in ran.err, "features have no classes that images could be named by"

@@ -21,6 +21,7 @@ from gtp_runtime import Manifest, read_manifest
 from gtp_runtime.errors import ImageError, NoClassesError, RandomWeightsError
 
 MEASURED = GTPConfig(num_prop=(4, 0, 5), selection="Regeneration", graph="Nearest", propagation="MergeNorm")
+OTHERS = ("gtp", "gtp-Mean", "drop")
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 
 
@@ -72,7 +73,7 @@ def test_files_answer_as_pytorch(maps: Path) -> None:
     assert same["map_0"] > 0 and same["map_2"] > 0
 
 
-@pytest.mark.parametrize("method", ["gtp", "gtp-Mean", "tome", "drop"])
+@pytest.mark.parametrize("method", ["tome", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
 def test_every_method(tmp_path: Path, method: str) -> None:
     manifest = exported(tmp_path / "out", "patches", settings_of(method, 2), check=True, dense=False)
     assert answers(manifest) == {"patches": [1, 16, 24]}
@@ -83,6 +84,7 @@ def test_batches_and_pixels(tmp_path: Path) -> None:
     assert answers(manifest) == {"map": [2, 24, 4, 4]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8_weights"])
 def test_precisions(tmp_path: Path, precision: str) -> None:
     manifest = exported(tmp_path / "out", "map", settings_of("tome", 2), check=True, precision=precision)

@@ -184,6 +184,7 @@ def test_precisions_have_a_row_each_and_a_column_a_file(script: Script) -> None:
     assert "precision-tiny.svg" in files
 
 
+@pytest.mark.full
 def test_precisions_are_measured_in_parts(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     output, run, bench = tmp_path / "precision", script("run"), script("bench")

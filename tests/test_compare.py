@@ -333,6 +333,7 @@ def test_the_command_of_a_row_means_its_settings(name: str, budget: Budget) -> N
     assert recipe.settings(method, preset, **given) == choice.settings(recipe, budget)
 
 
+@pytest.mark.full
 def test_fitted_schedules_are_methods(tmp_path: Path) -> None:
     options = CompareOptions(
         methods=("measured", "fitted", "tome-fitted"),

@@ -21,6 +21,7 @@ def test_the_entries_of_an_axis(axis: str) -> None:
     assert json.loads(ran.out) == [list(AXES[axis].names()), False], ran.err
 
 
+@pytest.mark.full
 def test_every_model_of_timms_passes() -> None:
     names = [*timm.list_models(), *timm.list_pretrained("*vit_small*")]
     code = f"{READ}; names = json.loads(sys.argv[1]); [check_timm(name) for name in names]"

@@ -103,6 +103,7 @@ def test_earlier_layers_end_the_model(tmp_path: Path) -> None:
         ExportOptions(layers=(1,))
 
 
+@pytest.mark.full
 def test_a_module_in_hand(tmp_path: Path) -> None:
     model = tiny_vit(global_pool="map", class_token=False)
     model.pretrained_cfg = {"architecture": "vit_tiny_patch16_224", "input_size": (3, 32, 32), "mean": (0.5,) * 3}
@@ -114,6 +115,7 @@ def test_a_module_in_hand(tmp_path: Path) -> None:
     assert len(model.blocks) == 3
 
 
+@pytest.mark.full
 def test_rotary_models(tmp_path: Path) -> None:
     model = tiny_eva("DINOv3")
     model.pretrained_cfg = {"architecture": "vit_small_patch16_dinov3", "input_size": (3, 32, 32), "mean": (0.5,) * 3}
@@ -123,6 +125,7 @@ def test_rotary_models(tmp_path: Path) -> None:
     assert list(answers(made.manifest)) == ["map_0", "map_2"]
 
 
+@pytest.mark.full
 def test_an_engine_is_built_from_it(maps: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     place = tmp_path / "out"
@@ -131,6 +134,7 @@ def test_an_engine_is_built_from_it(maps: Path, tmp_path: Path) -> None:
     assert list(answers(read_manifest(place), engine.path.name)) == ["map_1", "map_2"]
 
 
+@pytest.mark.full
 def test_on_the_command_line(tmp_path: Path, command: Command) -> None:
     words = ("--output", "map", "--layers", "2,5", "--no-check", "--no-report", "--schedule", "steps:2")
     ran = command("export", "digits", *words, "-o", tmp_path / "out")

@@ -58,7 +58,7 @@ def model_and_graph(settings: dict[str, Any], model_args: dict[str, Any], batch:
 
 
 @pytest.mark.parametrize("settings", [{"propagation": "None"}, {"propagation": "Mean"}, {"alpha": 0.0}], ids=str)
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_scales_that_stay_at_1_cost_nothing(settings: dict[str, Any], batch: int) -> None:
     """The logarithm of 1 would be added to every attention map."""
     scaled, plain = (

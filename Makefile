@@ -50,10 +50,10 @@ quick-test: $(STAMP)  ## run the tests of options, errors, settings, schedules a
 	$(BIN)/python -m pytest -q -m "not full" -n 2 $(QUICK_TESTS) $(ARGS)
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -m "not full" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile $(ARGS)
 
 test-full: $(STAMP)  ## run all tests, the large ones as well
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Each timm beside the environment, in front of its own: nothing else changes.
 test-timm: $(STAMP)  ## run the tests that use timm with the oldest and the newest supported one [TIMM="1.0.28 1.0.31"]

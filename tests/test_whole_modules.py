@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import gtp_runtime
 from gtp_exporters import ExportOptions, export_module
-from gtp_exporters.whole import find_backbone
+from gtp_exporters.whole import find_backbone, named_tensors
 from gtp_models import ConfigError, GTPConfig, UnsupportedModelError, apply
 from gtp_runtime.images.preprocessing import Preprocessing
 
@@ -44,17 +44,17 @@ class Segmenter(nn.Module):
         torch.manual_seed(0)
         self.head = nn.Linear(24, 6)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         patches = self.head(self.backbone.forward_features(images)[:, 1:])
-        return patches.transpose(1, 2).unflatten(-1, (4, 4))
+        return {"logits": patches.transpose(1, 2).unflatten(-1, (4, 4))}
 
 
 class OneByOne(Segmenter):
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         x = self.backbone._pos_embed(self.backbone.patch_embed(images))
         for block in self.backbone.blocks:
             x = block(x)
-        return self.head(x)
+        return {"logits": self.head(x)}
 
 
 def images_in_range(count: int = 4) -> Tensor:
@@ -102,13 +102,13 @@ def test_the_graph_is_the_module_with_tokens_put_back(depth: Path) -> None:
 
 def test_the_module_stays_as_it_is(tmp_path: Path) -> None:
     module = Segmenter().eval()
-    before = module(images_in_range())
+    before = module(images_in_range())["logits"]
     made = exported(module, tmp_path / "out", options=ExportOptions(batch=2, input="uint8"), name="my segmenter")
-    assert torch.equal(module(images_in_range()), before)
+    assert torch.equal(module(images_in_range())["logits"], before)
     assert [spec.shape for spec in made.manifest.entry("model.onnx").answers] == [[2, 6, 4, 4]]
     assert made.manifest.model.title == "my segmenter"
     with gtp_runtime.load(made.directory) as model:
-        assert model.features([np.zeros((32, 32, 3), np.uint8)])["output"].shape == (1, 6, 4, 4)
+        assert model.features([np.zeros((32, 32, 3), np.uint8)])["logits"].shape == (1, 6, 4, 4)
 
 
 def test_a_schedule_is_fitted_by_the_outputs(tmp_path: Path) -> None:
@@ -145,6 +145,9 @@ def test_modules_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
         exported(Segmenter(), tmp_path / "out", preprocessing=replace(PLAIN, std=[2.0] * 3))
     with pytest.raises(ConfigError, match="32, 32"):
         export_module(Segmenter(), torch.zeros(1, 3, 64, 64), tmp_path / "out", settings=MEASURED, preprocessing=PLAIN)
+    for name in ("propagated", "images", "dense_logits"):
+        with pytest.raises(ConfigError, match=name):
+            named_tensors({name: torch.zeros(1, 2)})
     with pytest.raises(ConfigError, match="output"):
         exported(Segmenter(), tmp_path / "out", options=ExportOptions(output="map"))
     assert not list(tmp_path.iterdir())

@@ -92,7 +92,6 @@ def export(
             f"model is a {type(model).__name__}: give the name of a recipe, timm:NAME, a recipe file, a Recipe or a "
             "timm model"
         )
-    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     options = options or ExportOptions()
     held: BuiltModel | None = None
     if isinstance(model, nn.Module):
@@ -108,28 +107,10 @@ def export(
         return make_subject(recipe, weights, seed, options) if held is None else describe(held, options)
 
     settings = settings or default_settings(recipe, options)
-    return _export(make, recipe, directory, settings, options, seed, check, report, threads, progress)
+    return export_subject(make, recipe, directory, settings, options, seed, check, report, threads, progress)
 
 
 def export_subject(
-    subject: Subject,
-    directory: Path | str,
-    settings: Settings,
-    options: ExportOptions,
-    seed: int,
-    check: bool,
-    report: bool,
-    threads: int,
-    progress: Progress,
-) -> Exported:
-    """Export a model that is described already; arguments and errors as of ``export``."""
-    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
-    recipe = subject.built.recipe
-    given = (options, seed, check, report, threads, progress)
-    return _export(lambda: subject, recipe, Path(directory), settings, *given)
-
-
-def _export(
     make: Callable[[], Subject],
     recipe: Recipe,
     directory: Path,
@@ -141,7 +122,8 @@ def _export(
     threads: int,
     progress: Progress,
 ) -> Exported:
-    """Write, prove and put in place."""
+    """Write, prove and put in place what ``make`` describes; arguments and errors as of ``export``."""
+    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early

@@ -28,6 +28,7 @@ from gtp_models.recipes import Recipe
 from gtp_models.weights import BuiltModel, state_sha256
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.manifest import OutputInfo
+from gtp_runtime.manifest.schema import TRACES
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.reference import OTHERS, TWIN
 
@@ -76,11 +77,13 @@ def export_module(
             tensors of floats.
         LimitError, StaticCheckError, ParityFailedError, OutputError: as ``export``.
     """
-    options = replace(options or ExportOptions(), data=data)
+    options = options or ExportOptions()
+    options = options if data is None else replace(options, data=data)
     if options.output != "auto" or options.layers:
         raise ConfigError("a module has outputs of its own: leave output and layers out")
     subject = _subject(module, images, settings, backbone, preprocessing, name)
-    return export_subject(subject, directory, settings, options, seed, check, report, threads, progress)
+    given = (settings, options, seed, check, report, threads, progress)
+    return export_subject(lambda: subject, subject.built.recipe, Path(directory), *given)
 
 
 def find_backbone(module: nn.Module, path: str | None = None) -> tuple[str, Any]:
@@ -152,7 +155,7 @@ def named_tensors(outputs: Any) -> dict[str, Tensor]:
     """
     if isinstance(outputs, Tensor):
         outputs = {"output": outputs}
-    elif isinstance(outputs, list | tuple) and not isinstance(outputs, Mapping):
+    elif isinstance(outputs, list | tuple):
         outputs = {f"output_{place}": value for place, value in enumerate(outputs)}
     if not isinstance(outputs, Mapping):
         raise ConfigError(f"the module returns a {type(outputs).__name__}: return a tensor, or a tuple or dict of them")
@@ -160,7 +163,7 @@ def named_tensors(outputs: Any) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if not isinstance(value, Tensor) or not value.is_floating_point() or not value.ndim:
             raise ConfigError(f"output {name!r} of the module is no tensor (B, ...) of floats: leave it out in forward")
-        if name in OTHERS or name.startswith(TWIN) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
+        if name in (*OTHERS, *TRACES) or name.startswith(TWIN) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
             raise ConfigError(f"output {name!r} of the module cannot keep its name: name it with letters and digits")
     return tensors
 

@@ -188,7 +188,7 @@ def _check_outputs(reference: Reference) -> None:
 
 def _check_answers(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
     """``shape`` is (N,), or that of the other model's."""
-    axes = (2,) if name.removeprefix(TWIN) == "logits" else range(1, 9)
+    axes = range(2 if name.removeprefix(TWIN) == "logits" else 1, 9)  # of logits for each pixel: four
     if values.ndim not in axes or values.shape[: len(shape)] != shape or not values.size:
         raise ValueError(f"{name} are {_described(values)}, but the others are for {shape}")
     if values.dtype.kind != "f" or not np.isfinite(values).all():

@@ -92,6 +92,7 @@ def export(
             f"model is a {type(model).__name__}: give the name of a recipe, timm:NAME, a recipe file, a Recipe or a "
             "timm model"
         )
+    check_export_threads(threads)
     options = options or ExportOptions()
     held: BuiltModel | None = None
     if isinstance(model, nn.Module):
@@ -110,6 +111,11 @@ def export(
     return export_subject(make, recipe, directory, settings, options, seed, check, report, threads, progress)
 
 
+def check_export_threads(threads: int) -> None:
+    """Raise ``InputError`` for threads that the check of an export cannot have, before anything is done."""
+    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})
+
+
 def export_subject(
     make: Callable[[], Subject],
     recipe: Recipe,
@@ -123,7 +129,6 @@ def export_subject(
     progress: Progress,
 ) -> Exported:
     """Write, prove and put in place what ``make`` describes; arguments and errors as of ``export``."""
-    make_options(find_backend(Path(MODEL_NAME)), {"threads": threads})  # fail early
     with staged(directory) as staging:
         if options.data is not None:
             find_images(options.data)  # fail early

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gtp_exporters.options import ExportOptions
 from gtp_exporters.outputs import Outputs
-from gtp_exporters.pipeline import Exported, export_subject
+from gtp_exporters.pipeline import Exported, check_export_threads, export_subject
 from gtp_exporters.reference import ReferenceImages
 from gtp_exporters.subject import Subject, preprocessing_of
 from gtp_models.choosing import choose
@@ -77,6 +77,7 @@ def export_module(
             tensors of floats.
         LimitError, StaticCheckError, ParityFailedError, OutputError: as ``export``.
     """
+    check_export_threads(threads)
     options = options or ExportOptions()
     options = options if data is None else replace(options, data=data)
     if options.output != "auto" or options.layers:

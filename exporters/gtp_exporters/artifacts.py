@@ -12,6 +12,7 @@ from gtp_exporters.float_twin import keep_float
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph.precision import to_precision
+from gtp_exporters.graph.ranks import to_form
 from gtp_exporters.graph.rules import simplify
 from gtp_exporters.graph.trace import Traced, nodes_per_layer, to_onnx, without_collection
 from gtp_exporters.options import ExportOptions
@@ -138,7 +139,7 @@ class _Graphs:
         self.progress(f"checking {name}")
         if role == "dense" or not options.dense:
             keep_float(graph, self.directory / name, options.converted)
-        graph = to_precision(infer_shapes(graph), options.converted)
+        graph = to_form(to_precision(infer_shapes(graph), options.converted), options.chosen_form)
         check_static(graph, options.target)
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []
         strip(graph)
@@ -179,6 +180,7 @@ def _manifest(
         preprocessing=subject.preprocessing,
         files=written.files,
         target=options.target,
+        form=options.chosen_form,
         opset=options.opset,
         labels=subject.labels,
         label_ids=subject.label_ids,

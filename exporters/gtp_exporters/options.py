@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from gtp_exporters.errors import LimitError
 from gtp_models.heads import DENSE, OUTPUTS
 from gtp_models.methods.settings import is_int, is_number
-from gtp_runtime.precisions import PRECISIONS, TARGETS, Precision
+from gtp_runtime.precisions import PRECISIONS, TARGETS, WITHOUT_SORT, Precision
 
 if TYPE_CHECKING:
     from gtp_models.plan import Plan
 
 INPUTS = ("float", "uint8")
+FORMS = ("sort", "ranks", "ranks-arithmetic")  # how tokens are chosen and moved; the first is the usual one
 MAX_TOPK = 3840  # TensorRT's: a larger k parses, then fails to build
 OPSETS = range(18, 24)
 
@@ -32,7 +33,7 @@ class ExportOptions:
         dense: write the dense baseline as well.
         trace: add the outputs ``propagated`` and, for methods that merge, ``received_by``.
         target: the runtime whose limits are checked: "onnxruntime", "openvino" or "tensorrt" (the strictest: give it
-            where engines are built).
+            where engines are built); or one of ``WITHOUT_SORT``, which runs elsewhere.
         data: a folder of images for the reference (default: the recipe's own, else synthetic ones).
         precision: a name of ``gtp_runtime.precisions.PRECISIONS``, written into the graphs; inputs and outputs stay
             float32. "int8" adds int8 graphs for ``target`` to the float32 ones.
@@ -45,6 +46,8 @@ class ExportOptions:
         layers: for patches and maps the layers to give, ascending, each behind the final norm; empty for the last.
         latency: budget of a fitted schedule: time as a share of the dense model's, in (0, 1), measured on ``target``.
         fit_seconds: time after which a fitted schedule is not improved further; None for no limit.
+        form: how tokens are chosen and moved: "sort", by TopK and Gather; "ranks", by comparing all pairs and products
+            with 0 and 1; "ranks-arithmetic", the same without comparisons; None for what ``target`` takes.
 
     Raises:
         LimitError: a value that is not allowed.
@@ -64,14 +67,18 @@ class ExportOptions:
     layers: tuple[int, ...] = ()
     latency: float | None = None
     fit_seconds: float | None = None
+    form: str | None = None
 
     def __post_init__(self) -> None:
         if not is_int(self.batch) or self.batch < 1:
             raise LimitError(f"batch={self.batch!r}: give a whole number of at least 1")
-        choices = {"target": TARGETS, "input": INPUTS, "output": OUTPUTS}
+        choices = {"target": (*TARGETS, *WITHOUT_SORT), "form": (None, *FORMS), "input": INPUTS, "output": OUTPUTS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+                choices_of = ", ".join(filter(None, known))
+                raise LimitError(f"{name}={getattr(self, name)!r} is unknown: choose one of {choices_of}")
+        if self.form == FORMS[0] and self.target in WITHOUT_SORT:
+            raise LimitError(f"{self.target} cannot sort: leave --form out, or give --form {self.chosen_form}")
         self._check_layers()
         if self.latency is not None and not (is_number(self.latency) and 0 < self.latency < 1):
             raise LimitError(
@@ -96,6 +103,11 @@ class ExportOptions:
     def fits(self) -> bool:
         """Whether an option asks for a fitted schedule."""
         return self.latency is not None or self.fit_seconds is not None
+
+    @property
+    def chosen_form(self) -> str:
+        """The form of the graphs: one of ``FORMS``."""
+        return self.form if self.form in FORMS[1:] else WITHOUT_SORT.get(self.target, FORMS[0])
 
     @property
     def calibrated(self) -> bool:

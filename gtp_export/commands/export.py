@@ -9,13 +9,13 @@ import typer
 from gtp_export import console, options, values
 from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.running import MEASURED, THREADS
-from gtp_exporters.options import INPUTS
+from gtp_exporters.options import FORMS, INPUTS
 from gtp_models.heads import OUTPUTS
 from gtp_models.schedules import is_fitted
 from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.images.class_folders import ORDERS
 from gtp_runtime.messages import option_words
-from gtp_runtime.precisions import PRECISIONS, TARGETS
+from gtp_runtime.precisions import PRECISIONS, TARGETS, WITHOUT_SORT
 
 if TYPE_CHECKING:
     from gtp_exporters import Exported, ParityFailedError, QuantizationFailedError
@@ -97,10 +97,20 @@ def export(
         str,
         _option(
             GRAPHS,
-            "The runtime whose limits are checked. Engines are built from graphs for tensorrt, the strictest.",
-            **options.one_of(TARGETS),
+            "The runtime whose limits are checked. Engines are built from graphs for tensorrt, the strictest. "
+            f"{', '.join(WITHOUT_SORT)} take --form ranks.",
+            **options.one_of((*TARGETS, *WITHOUT_SORT)),
         ),
     ] = "onnxruntime",
+    form: Annotated[
+        str | None,
+        _option(
+            GRAPHS,
+            "How tokens are chosen and moved: sort, by TopK and Gather; ranks, by comparing all pairs and products "
+            "with 0 and 1; ranks-arithmetic, the same without comparisons (default: what --target takes).",
+            **options.one_of(FORMS),
+        ),
+    ] = None,
     precision: Annotated[
         str,
         _option(
@@ -176,6 +186,7 @@ def export(
         layers=layers or (),
         latency=latency,
         fit_seconds=fit_seconds,
+        form=form,
     )
     given: dict[str, Any] = {
         "num_prop": num_prop,

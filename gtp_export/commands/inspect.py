@@ -37,7 +37,9 @@ def _summary(manifest: Manifest, directory: Path) -> None:
     console.out.print(f"weights: {weights.source} ({weights.detail}), sha256 {weights.sha256[:12]}…", markup=False)
     settings = ", ".join(f"{name} {_short(value)}" for name, value in manifest.settings.items() if value is not None)
     described = f"method {manifest.method}{f': {settings}' if settings else ''}"
-    console.out.print(f"{described}; opset {manifest.opset}, target {manifest.target}", markup=False)
+    console.out.print(
+        f"{described}; opset {manifest.opset}, target {manifest.target}, form {manifest.form}", markup=False
+    )
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,9 @@ writes a form into a graph, the runtime (``gtp_runtime.parity``) holds files to 
 from dataclasses import dataclass
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")  # runtimes that a graph is exported for, the strictest first
+# Targets that cannot sort tokens and move them by computed ids, and the form of graphs that they take
+# (``gtp_exporters.options.FORMS``): WebNN, ONNX Runtime's provider for Core ML, and Rockchip's compiler.
+WITHOUT_SORT = {"webnn": "ranks", "coreml": "ranks-arithmetic", "rknn": "ranks-arithmetic"}
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,9 @@ class Precision:
 # as many: where kept sets agree, their errors on digits are 0.02 (8 bits) and 0.07 (4 bits).
 PRECISIONS: dict[str, Precision] = {
     # single precision, as models are trained
-    "fp32": Precision(Floats("FLOAT"), ParityLimits(1e-3, 0.75)),
+    "fp32": Precision(Floats("FLOAT"), ParityLimits(1e-3, 0.75), targets=(*TARGETS, *WITHOUT_SORT)),
     # 11 significant bits, values up to 65,504
-    "fp16": Precision(Floats("FLOAT16"), ParityLimits(3e-2, 0.5)),
+    "fp16": Precision(Floats("FLOAT16"), ParityLimits(3e-2, 0.5), targets=(*TARGETS, *WITHOUT_SORT)),
     # 8 significant bits, the range of fp32; ONNX Runtime has no kernels for CPUs
     "bf16": Precision(Floats("BFLOAT16"), ParityLimits(1e-1, 0.0, cosine=0.9, kl=0.2, top1=0.95), prover="openvino"),
     "int8": Precision(

@@ -12,16 +12,21 @@ import onnx_ir as ir
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 NORMALISING = ("LayerNormalization", "Log", "Pow", "ReduceMean")  # Log is of the sizes of tokens
 QKV = "attn.qkv"
+RANK = "rank"  # in front of the names of nodes that rank tokens where no TopK does (graph/ranks.py)
 _WEIGHT = re.compile(r"(?:model\.)?(.+?)\.weight(?:\.scaled)?")
 
 
 def deciding_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that decide which tokens leave: what TopK depends on.
+    """Return the nodes that decide which tokens leave: what TopK, or a rank, depends on.
 
-    The way back from every TopK ends at products with weights and at the attention logits.
+    The way back from every one of these ends at products with weights and at the attention logits.
     """
     logits = {product for node in graph for product in attention_logits(node)}
-    return _way_back([node for node in graph if node.op_type == "TopK"], ends=logits)
+    return _way_back([node for node in graph if _ranks(node)], ends=logits)
+
+
+def _ranks(node: ir.Node) -> bool:
+    return node.op_type == "TopK" or str(node.name).startswith(f"{RANK}.")
 
 
 def summing_nodes(graph: ir.Graph) -> set[ir.Node]:

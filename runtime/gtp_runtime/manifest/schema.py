@@ -15,7 +15,7 @@ from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
 from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
-SCHEMA_VERSION = "2.2"
+SCHEMA_VERSION = "2.3"
 FILE_NAME = "model.json"
 WORK_NAME = ".gtp-export"  # the hidden folder of an artifact directory in which an export is written
 MODEL_NAME = "model.onnx"
@@ -314,7 +314,8 @@ class Manifest:
             "dense", "embed", "head", "setup" (the part of "method" that is computed once, before the layers).
         preprocessing: from an image file to the input tensor.
         files: the files, by name.
-        target: the runtime whose limits were checked: "tensorrt", "onnxruntime" or "openvino".
+        target: the runtime whose limits were checked: "tensorrt", "onnxruntime", "openvino", …
+        form: how the graphs choose and move tokens: "sort", "ranks" or "ranks-arithmetic".
         opset: opset of the ONNX graphs.
         labels: class names, in order; None if unknown.
         label_ids: other names of the same classes (WordNet ids), for image folders.
@@ -339,6 +340,7 @@ class Manifest:
     preprocessing: Preprocessing
     files: dict[Name, FileEntry]
     target: Text = "tensorrt"
+    form: Text = "sort"
     opset: Count = 0
     labels: list[Text] | None = None
     label_ids: list[Text] | None = None

@@ -8,6 +8,7 @@ import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, working
 from gtp_exporters.measuring.tune import SearchError, tune
 from gtp_exporters.quantizing.search import QuantizationFailedError
-from gtp_models import GTPConfig, load_recipe, make_settings
+from gtp_models import ConfigError, GTPConfig, load_recipe, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
 from gtp_models.recipes import Recipe
@@ -42,6 +43,7 @@ from gtp_runtime.messages import quiet
 
 SHAPE = ModelShape((8, 8), 1, True, 96, (3,) * 6, 32)
 NO_CLASS_TOKEN = replace(SHAPE, num_prefix=0, has_class_token=False)
+FITTED_PLAN = [0, 9, 0, 12, 0, 20]  # of digits, 65 tokens
 QUICK = ("--trials", "3", "--images", "64", "--threads", "1", "--no-int8")
 
 
@@ -58,6 +60,8 @@ def unexported(clock: "Clock", monkeypatch: pytest.MonkeyPatch) -> "Clock":
     """Nothing is exported: the clock takes MACs for times, and says what is lost on images that were held out."""
     monkeypatch.setattr(Graphs, "graph", lambda graphs, candidate: clock.graph(graphs, candidate))  # noqa: PLW0108
     monkeypatch.setattr("gtp_exporters.measuring.search.graph_losses", clock.losses)
+    plan = SimpleNamespace(info=SimpleNamespace(num_prop=FITTED_PLAN))
+    monkeypatch.setattr("gtp_exporters.measuring.tune.fit_settings", lambda *_, **__: plan)
     return clock
 
 
@@ -175,6 +179,8 @@ def test_digits_from_end_to_end(
     assert found["validated"]["chosen"]["images"] == 120, "those that were held out"
     assert {path.name for path in place.iterdir()} >= {"tune.jsonl", "tune.html", "tune.json", "recipe.yaml"}
     assert found["chosen"]["num_prop"] == list(num_prop_of(place / "recipe.yaml"))
+    kept = [json.loads(line) for line in (place / "tune.jsonl").read_bytes().splitlines()]
+    assert found["results"][2]["num_prop"] == next(line["value"] for line in kept if line.get("name") == "fitted")
     page = (place / "tune.html").read_text("utf-8")
     assert "<svg" in page and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert ", chosen" in page
@@ -307,12 +313,12 @@ def test_a_search_without_trials_fails_and_says_so(unexported: Clock, tmp_path: 
 
 def test_the_time_is_looked_at_between_trials_and_exports(unexported: Clock, tmp_path: Path) -> None:
     class Ending(Deadline):
-        left = 30
+        looks = 30
 
         @property
         def is_over(self) -> bool:
-            self.left -= 1
-            return self.left < 0
+            self.looks -= 1
+            return self.looks < 0
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gtp_exporters.measuring.tune.Deadline", Ending)
@@ -545,6 +551,57 @@ def test_what_is_proposed_fits_the_model(shape: ModelShape) -> None:
     assert presets == {"GraphProp", "MergeNorm"}
     assert all("CLSAttn" not in name for name in space.selections) or shape.has_class_token
     assert space.alignments == (1, 4)
+
+
+class Said:
+    """A trial of Optuna's that draws what was enqueued."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.parameters = parameters
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        assert self.parameters[name] in choices
+        return self.parameters[name]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        assert low <= self.parameters[name] <= high
+        return int(self.parameters[name])
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        assert low <= self.parameters[name] <= high
+        return float(self.parameters[name])
+
+
+@pytest.mark.parametrize("fitted", [(0, 9, 0, 12, 0, 20), (5, 0, 0, 0, 0, 0), (5, 7, 1, 0, 0, 30)])
+def test_the_first_trial_is_the_fitted_plan_and_others_are_scaled(fitted: tuple[int, ...]) -> None:
+    space = make_space(SHAPE, 8, ("fp32",), fitted)
+    plans = [space.propose(Said(start)).settings for start in space.starts()]
+    assert (plans[0].num_prop, plans[0].propagation) == (fitted, "MergeNorm")
+    totals = [sum(plan.num_prop) for plan in plans[1:3]]  # type: ignore[arg-type]
+    assert totals[0] <= sum(fitted) <= totals[1] and all(amount < 64 for amount in totals)
+    assert len(space.starts()) == 3 + len(make_space(SHAPE, 8, ("fp32",)).starts())
+
+
+def test_a_trial_draws_layers_and_amounts() -> None:
+    drawn = [make_space(SHAPE, 8, ("fp32",)).propose(Drawn(seed)).settings.num_prop for seed in range(60)]
+    patterns = {tuple(amount > 0 for amount in amounts) for amounts in drawn}  # type: ignore[union-attr]
+    assert len(patterns) > 20, "any layers, not only runs of them"
+
+
+def test_a_search_starts_from_the_fitted_plan(unexported: Clock, tmp_path: Path) -> None:
+    found = search_digits(tmp_path / "found", Limit(max_drop=100), trials=1)
+    assert list(found.results[2].num_prop) == FITTED_PLAN
+
+
+def test_without_a_fitted_plan_a_search_says_so(
+    unexported: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ConfigError("too few images")
+
+    monkeypatch.setattr("gtp_exporters.measuring.tune.fit_settings", fails)
+    found = search_digits(tmp_path / "found", Limit(max_drop=100), trials=1)
+    assert any("too few images" in note for note in found.notes) and found.trials == 1
 
 
 def test_sparsity_is_tried_where_tensorrt_can_sort_it() -> None:

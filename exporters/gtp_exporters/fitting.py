@@ -19,7 +19,8 @@ from gtp_models.fitting.distances import Distance, divergence, divergence_by_cla
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Costs, is_fitted
-from gtp_runtime.images.folders import find_images, spread
+from gtp_runtime.errors import ImageError
+from gtp_runtime.images.folders import ImageSet, find_images, spread
 from gtp_runtime.manifest import CurveInfo, FittingInfo
 from gtp_runtime.messages import Progress, one_line, quiet
 
@@ -108,6 +109,23 @@ def fitting_images(
         raise ConfigError(f"every image of {folder} also judges the result: give others with --calib-data DIR")
     images = torch.from_numpy(subject.preprocessing.normalise(np.stack(spread(pixels, MOST))))
     return FittingImages(images, OWN if is_own else one_line(folder.resolve().name))
+
+
+def images_of(subject: Subject, images: ImageSet, origin: str) -> FittingImages:
+    """Return the images of a set to fit on, at most ``MOST`` spread over it; those that cannot be read are left out.
+
+    Raises:
+        ConfigError: none can be read.
+    """
+    pixels, images = [], images.spread(MOST)
+    for index in range(len(images)):
+        try:
+            pixels.append(subject.preprocessing.pixels(images.path(index)))
+        except ImageError:
+            continue
+    if not pixels:
+        raise ConfigError(f"none of the images of {one_line(images.folder.name)} can be read: give others")
+    return FittingImages(torch.from_numpy(subject.preprocessing.normalise(np.stack(pixels))), origin)
 
 
 def _unseen(paths: Sequence[Path], judges: Iterable[Path]) -> list[Path]:

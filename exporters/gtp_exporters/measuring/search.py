@@ -50,9 +50,14 @@ class Deadline:
         """Whether the time is up."""
         return self._until is not None and time.monotonic() >= self._until
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end; None without one."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
     def share(self, share: float) -> "Deadline":
         """Return the end of the first part of what is left."""
-        return Deadline(None if self._until is None else share * (self._until - time.monotonic()))
+        return Deadline(None if self.left is None else share * self.left)
 
     def check(self) -> None:
         """Raise ``TimeUpError`` if the time is up."""

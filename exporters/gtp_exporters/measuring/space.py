@@ -13,6 +13,9 @@ from gtp_models.schedules import TILES, TILES_IN, Amounts, rounded, spread
 
 SPARSITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 STARTS = (0.25, 0.45, 0.65)  # shares of the tokens that are removed in the first trials of each preset
+SCALES = (1.0, 0.7, 1.3)  # of the tokens that a fitted plan removes, in the first trials of all
+MOST = 0.85  # of the tokens, that a trial removes
+PLACEMENTS = ("each", "spread")  # a number for each layer, or steps that are spread over layers
 
 
 class Suggests(Protocol):
@@ -48,6 +51,7 @@ class Space:
         num_neighbours: of all trials.
         precisions: of the graph.
         presets, selections, alignments, sparsities: choices of these settings.
+        fitted: numbers of tokens that leave in each layer, to begin with; None without.
     """
 
     shape: ModelShape
@@ -57,6 +61,7 @@ class Space:
     selections: tuple[str, ...]
     alignments: tuple[int, ...]
     sparsities: tuple[float, ...]
+    fitted: Amounts | None = None
 
     def propose(self, trial: Suggests) -> Proposal:
         """Return what Optuna proposes."""
@@ -73,11 +78,27 @@ class Space:
         return Proposal(GTPConfig.preset(preset, **values), precision)
 
     def starts(self) -> list[dict[str, Any]]:
-        """Return parameters to begin with: both presets in the layers that they are meant for."""
+        """Return parameters to begin with: the fitted plan, and both presets in layers that they are meant for."""
+        return [*self._fitted_starts(), *self._spread_starts()]
+
+    def _fitted_starts(self) -> list[dict[str, Any]]:
+        if self.fitted is None:
+            return []
+        start, total = self.shape.patches + self.shape.num_prefix, sum(self.fitted)
+        tiles = [tile for tile in self.alignments if rounded(self.fitted, start, tile) == self.fitted]
+        layers = {_layer_name(layer): amount for layer, amount in enumerate(self.fitted)}
+        return [
+            self._start("measured", min(MOST, scale * total / self.shape.patches))
+            | {"placement": "each", "alignment": max(tiles, default=1)}
+            | layers
+            for scale in SCALES
+        ]
+
+    def _spread_starts(self) -> list[dict[str, Any]]:
         depth = self.shape.depth
         layers = {"paper": (depth, 0, 1.0)}
         return [
-            {"preset": preset, f"{preset}_selection": PRESETS[preset]["selection"], "removed": removed, "tilt": 0.0}
+            self._start(preset, removed)
             | dict(
                 zip(
                     ("steps", "first", "span"),
@@ -85,23 +106,45 @@ class Space:
                     strict=True,
                 )
             )
-            | {"alignment": self.alignments[-1 if preset != "paper" else 0], "alpha": 0.1, "sparsity": 1.0}
-            | {"precision": self.precisions[0]}
+            | {"placement": "spread", "tilt": 0.0, "alignment": self.alignments[-1 if preset != "paper" else 0]}
             for removed in STARTS
             for preset in self.presets
             if PRESETS[preset]["selection"] in self.selections
         ]
 
+    def _start(self, preset: str, removed: float) -> dict[str, Any]:
+        return {
+            "preset": preset,
+            f"{preset}_selection": PRESETS[preset]["selection"],
+            "removed": removed,
+            "alpha": 0.1,
+            "sparsity": 1.0,
+            "precision": self.precisions[0],
+        }
+
     def _amounts(self, trial: Suggests) -> Amounts:
+        removed = trial.suggest_float("removed", 0.05, MOST) * self.shape.patches
+        is_each = trial.suggest_categorical("placement", PLACEMENTS) == "each"
+        amounts = spread(self._each(trial) if is_each else self._spread(trial), removed)
+        multiple = trial.suggest_categorical("alignment", self.alignments)
+        return amounts if multiple == 1 else rounded(amounts, self.shape.patches + self.shape.num_prefix, multiple)
+
+    def _each(self, trial: Suggests) -> list[float]:
+        """Return each layer's share, drawn for each; below 1 it is none, so that half of the layers take none."""
+        most = self.shape.patches
+        weights = [trial.suggest_int(_layer_name(layer), -most, most) for layer in range(self.shape.depth)]
+        return [float(max(0, weight)) for weight in weights] if max(weights) > 0 else [1.0] * len(weights)
+
+    def _spread(self, trial: Suggests) -> list[float]:
         depth = self.shape.depth
         steps = trial.suggest_int("steps", 1, depth)
         first = trial.suggest_int("first", 0, depth // 2)
         last = first + round(trial.suggest_float("span", 0.0, 1.0) * (depth - 1 - first))
-        removed = trial.suggest_float("removed", 0.05, 0.85) * self.shape.patches
-        weights = _weights(steps, first, last, depth, trial.suggest_float("tilt", -1.0, 1.0))
-        multiple = trial.suggest_categorical("alignment", self.alignments)
-        amounts = spread(weights, removed)
-        return amounts if multiple == 1 else rounded(amounts, self.shape.patches + self.shape.num_prefix, multiple)
+        return _weights(steps, first, last, depth, trial.suggest_float("tilt", -1.0, 1.0))
+
+
+def _layer_name(layer: int) -> str:
+    return f"layer_{layer}"
 
 
 def _weights(steps: int, first: int, last: int, depth: int, tilt: float) -> list[float]:
@@ -114,15 +157,24 @@ def _weights(steps: int, first: int, last: int, depth: int, tilt: float) -> list
     return weights
 
 
-def make_space(shape: ModelShape, num_neighbours: int, precisions: tuple[str, ...]) -> Space:
-    """Return what may be tried on a model of this shape, so that TensorRT, the strictest target, can build it."""
+def make_space(
+    shape: ModelShape, num_neighbours: int, precisions: tuple[str, ...], fitted: Amounts | None = None
+) -> Space:
+    """Return what may be tried on a model of this shape, so that TensorRT, the strictest target, can build it.
+
+    Args:
+        shape: the properties of the model.
+        num_neighbours: of all trials.
+        precisions: of the graph.
+        fitted: numbers of tokens that leave in each layer, to begin with.
+    """
     tokens = shape.patches + shape.num_prefix
     selections = [name for name in SELECTIONS.names() if not SELECTIONS[name].is_fixed]
     known = tuple(name for name in selections if shape.has_class_token or not SELECTIONS[name].needs_class_token)
     tiles = tuple(tile for tile in reversed(TILES) if tile * TILES_IN <= tokens)
     layer = LayerShape(shape, tokens, 1)
     sparsities = tuple(share for share in SPARSITIES if GTPConfig(sparsity=share).topk(layer) <= MAX_TOPK)
-    return Space(shape, num_neighbours, precisions, tuple(PRESETS), known, (1, *tiles), sparsities)
+    return Space(shape, num_neighbours, precisions, tuple(PRESETS), known, (1, *tiles), sparsities, fitted)
 
 
 def token_counts(amounts: Amounts, start: int) -> list[int]:

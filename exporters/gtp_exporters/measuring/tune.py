@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import ExportError, LimitError
+from gtp_exporters.fitting import fit_settings, images_of
 from gtp_exporters.measuring.accuracy import Judge, forget_pixels
 from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
 from gtp_exporters.measuring.choice import FINALISTS, TuneOptions, beating, different, finalists, first_that_holds
@@ -20,10 +21,12 @@ from gtp_exporters.measuring.space import make_space
 from gtp_exporters.measuring.store import Store, figures_key, remove, working
 from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_exporters.subject import calibrate_on
+from gtp_models.errors import ConfigError
 from gtp_models.methods import make_settings
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
+from gtp_models.schedules import FITTED, Amounts
 from gtp_runtime.errors import BackendMissingError, DeviceError, ImageError, NoClassesError
 from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import ImageSet, image_names
@@ -37,6 +40,8 @@ STORE = "tune.jsonl"
 DEFAULT = "the recipe's default"
 ROOM = 0.9  # of a latency budget: a dense model within it needs no search
 SEARCHED = 0.7  # of the time, where int8 is tried afterwards
+FITTING = 0.1  # of the time, for the plan that the search starts from
+SEARCHED_IMAGES = "images of the search"
 
 
 class SearchError(ExportError):
@@ -172,12 +177,31 @@ class _Tuning:
         except TimeUpError:
             raise SearchError(self._untried()) from None
         assert isinstance(settings, GTPConfig)
-        space = make_space(model_shape(self.graphs.model), settings.num_neighbours, options.precisions)
+        fitted = None if self._is_dense_enough() else self._fitted()
+        space = make_space(model_shape(self.graphs.model), settings.num_neighbours, options.precisions, fitted)
         search = Search(self.store, space, self.judge, self.timer, options.limit, base, options.seed)
         for result in filter(is_timed, search.results[1:]):
             assert result.timing is not None
             self.timer.learn(self._of(result), result.timing)
         return search
+
+    def _fitted(self) -> Amounts | None:
+        """Return the plan that is fitted on images of the search, of the default's MACs; None where none can be."""
+        kept = self.store.values.get(FITTED)
+        if kept is None:
+            settings = GTPConfig.measured(keep=self.default.plan.ratio, schedule=FITTED)
+            left = self.deadline.share(FITTING).left
+            try:
+                images = images_of(self.graphs.subject, self.split.search, SEARCHED_IMAGES)
+                fitted = fit_settings(
+                    self.graphs.subject, settings, images, seconds=left, seed=self.options.seed, progress=self._tell
+                )
+            except ConfigError as error:
+                self.notes.append(f"the search starts from no fitted plan: {error}")
+                return None
+            kept = fitted.info.num_prop
+            self.store.keep(FITTED, kept)
+        return tuple(kept)
 
     def _tries_int8(self, dense: Result) -> bool:
         """Whether plans are tried in int8: the dense model first, so that a fault of the images ends no long search."""

@@ -11,7 +11,7 @@ from folders import labelled, synthetic
 from grids import Choice
 from thresholds import thresholds
 
-from gtp_exporters.measuring.accuracy import Judge, graph_losses, loss_of
+from gtp_exporters.measuring.accuracy import Judge, graph_losses
 from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
 from gtp_exporters.measuring.graphs import Graphs, Source, manifest_of
 from gtp_exporters.measuring.latency import footprint_of, share_of, time_in_turn
@@ -110,7 +110,7 @@ class Bench:
         for case, candidate in self._with_dense(cases, running):
             if candidate.settings not in self._losses:
                 tally = self.judge.judge([(0, candidate.settings)], 0, len(self.images))[0]
-                self._losses[candidate.settings] = loss_of(tally)
+                self._losses[candidate.settings] = self.judge.loss_of(tally)
             results.append(_result(case, candidate, loss=self._losses[candidate.settings]))
         return results
 

@@ -155,6 +155,14 @@ ClassOrder = Annotated[
         **one_of(ORDERS),
     ),
 ]
+ClassesFrom = Annotated[
+    Path | None,
+    option(
+        "With --data, for features: an .npz file of text embeddings and names, which are the classes (zero-shot).",
+        "--classes-from",
+        metavar="FILE",
+    ),
+]
 Workers = Annotated[int | None, option("Threads that read images (default: one per CPU).", min=1)]
 Ray = Annotated[
     str | None,

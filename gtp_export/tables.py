@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gtp_export import console
+from gtp_runtime.accuracy import metric_lines
 from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.messages import number, percent
 from gtp_runtime.parity import details, headline
@@ -94,15 +95,12 @@ def parity_lines(parity: "Parity", images: str) -> None:
 
 def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
     """Show accuracy on a folder compared with the dense baseline, with standard errors where known."""
-    rows = [("model", _with_error(accuracy.top1, accuracy.top1_se), percent(accuracy.top5, 2))]
-    if accuracy.dense_top1 is not None:
-        rows.append(("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2)))
-    console.table(f"accuracy on {accuracy.images} images of {folder}", ("", "top-1", "top-5"), rows)
+    console.table(f"accuracy on {accuracy.images} images of {folder}", *_accuracy_table(accuracy))
     if words := folder_words(accuracy.class_order, accuracy.class_folders):
         console.out.print(words, markup=False)
     if accuracy.top1_drop is not None:
         drop = _with_error(accuracy.top1_drop, accuracy.top1_drop_se)
-        console.out.print(f"top-1 is {drop} below dense, paired on the same images", markup=False)
+        console.out.print(f"{accuracy.quality} is {drop} below dense, paired on the same images", markup=False)
     if accuracy.divergence is not None:
         error = "" if accuracy.divergence_se is None else f" ± {accuracy.divergence_se:.2g}"
         console.out.print(
@@ -110,6 +108,22 @@ def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
             f"{accuracy.divergence:.4g}{error} nats",
             markup=False,
         )
+    for line in metric_lines(accuracy):
+        console.out.print(line, markup=False)
+
+
+def _accuracy_table(accuracy: "Accuracy") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return heads and rows: the classes of the model and of dense."""
+    rows: list[tuple[str, ...]] = [
+        ("model", _with_error(accuracy.top1, accuracy.top1_se), percent(accuracy.top5, 2)),
+        *(
+            [("dense", percent(accuracy.dense_top1, 2), percent(accuracy.dense_top5, 2))]
+            if accuracy.dense_top1 is not None
+            else []
+        ),
+    ]
+    heads = ("", accuracy.quality or "top-1", "top-5")
+    return (heads, rows) if accuracy.top5 is not None else (heads[:2], [row[:2] for row in rows])
 
 
 def _with_error(share: "float | None", error: "float | None") -> str:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from gtp_runtime.accuracy import Accuracy, Tally, score, standard_error
+from gtp_runtime.accuracy import Accuracy, Scores, Tally, standard_error
+from gtp_runtime.question import Question, score
 
 ONE, OTHER = [3.0, 0.0, 0.0, 0.0, 0.0, -9.0], [0.0, 3.0, 0.0, 0.0, 0.0, -9.0]
 LABELS = np.zeros(4, int)
@@ -16,13 +17,19 @@ LOGITS = np.array([ONE, ONE, OTHER, ONE])
 def measure(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None) -> Accuracy:
     """Return accuracy from (N, classes) logits of a file and of its dense baseline, and from (N,) classes."""
     tally = Tally()
-    tally.add(score(logits, dense, classes), len(logits))
+    tally.add(scored(logits, dense, classes), len(logits))
     return tally.accuracy()
+
+
+def scored(logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None) -> Scores:
+    """Return scores from (N, classes) logits of a file and of its dense baseline, and from (N,) classes."""
+    return score({"logits": logits}, None if dense is None else {"logits": dense}, classes, Question())
 
 
 def test_without_classes_and_twin_nothing_is_known() -> None:
     found = measure(LOGITS, None, None)
-    known = {"images": 4, "unreadable": 0, "unreadable_images": []}
+    known = {"images": 4, "unreadable": 0, "unreadable_images": [], "measures": {}}
+    known |= dict.fromkeys(("quality", "metric", "unit"), "") | dict.fromkeys(("divergence", "divergence_se"))
     assert found.to_dict() == dict.fromkeys(vars(found)) | known
 
 

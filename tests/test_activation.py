@@ -17,7 +17,7 @@ from gtp_exporters.measuring.gate import judge
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.recipes import load_recipe
 from gtp_runtime import Model, evaluate, load, read_manifest
-from gtp_runtime.accuracy import agree, divergence, probabilities, score
+from gtp_runtime.accuracy import agree, class_scores, divergence, probabilities
 from gtp_runtime.parity import compare
 from gtp_runtime.precisions import PRECISIONS
 
@@ -37,7 +37,7 @@ def test_one_logit_is_two_classes() -> None:
     assert np.allclose(probabilities(ONE), np.concatenate([1 - shares, shares], 1))
     assert np.allclose(divergence(ONE, -ONE), bernoulli(ONE, -ONE))
     assert agree(ONE, ONE - 1).tolist() == [True, True, False]
-    found = score(ONE, -ONE, np.array([1, 0, 0]))
+    found = class_scores(ONE, -ONE, np.array([1, 0, 0]))
     assert (found["top1"].tolist(), found["agreement"].tolist()) == ([True, True, False], [False] * 3)
 
 

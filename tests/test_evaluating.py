@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from artifacts import DIGITS, ONE_OF_EACH, SEVEN, Command, python
-from test_accuracy import measure
+from test_accuracy import measure, scored
 
 import gtp_runtime
 from gtp_runtime import Model, evaluation, find_image_set
-from gtp_runtime.accuracy import NAMED, Accuracy, Tally, score
+from gtp_runtime.accuracy import NAMED, Accuracy, Tally
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.prediction import AHEAD, count_workers, read_ahead
@@ -49,7 +49,7 @@ def test_sums_of_parts_are_those_of_the_whole() -> None:
     logits, dense, classes = rng.normal(size=(50, 7)), rng.normal(size=(50, 7)), rng.integers(0, 7, 50)
     tally = Tally()
     for part in np.split(np.arange(50), [1, 9, 30]):
-        tally.add(score(logits[part], dense[part], classes[part]), len(part))
+        tally.add(scored(logits[part], dense[part], classes[part]), len(part))
     assert numbers(tally.accuracy()) == pytest.approx(numbers(measure(logits, dense, classes)))
     assert tally.images == 50
 

@@ -329,6 +329,7 @@ def _next(exported: "Exported") -> list[str]:
         backend = ["--backend", proof.backend]
     if proof.parity is None:
         return ["inspect", graph]
+    backend += option_words(allow_random=manifest.weights.source == "random")
     if manifest.gives_features:
-        return ["bench", graph, *backend]
-    return ["predict", graph, "IMAGE", *backend, *option_words(allow_random=manifest.weights.source == "random")]
+        return ["embed", graph, "IMAGES", "-o", "features.npz", *backend]
+    return ["predict", graph, "IMAGE", *backend]

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gtp_export import console
-from gtp_export.options import ClassOrder, DataFolder, Json, Labels, ModelPath, Ray, Workers, check_class_order
+from gtp_export.options import (
+    ClassesFrom,
+    ClassOrder,
+    DataFolder,
+    Json,
+    Labels,
+    ModelPath,
+    Ray,
+    Workers,
+    check_class_order,
+    option,
+)
 from gtp_export.running import (
     NOT_KEPT,
     RunOptions,
@@ -36,6 +47,15 @@ def validate(
     data: DataFolder = None,
     labels: Labels = None,
     class_order: ClassOrder = None,
+    classes_from: ClassesFrom = None,
+    masks: Annotated[
+        Path | None,
+        option("With --data, for a module's outputs: a folder of PNG masks of class ids, of the images' names; mIoU."),
+    ] = None,
+    depths: Annotated[
+        Path | None,
+        option("With --data, for a module's outputs: a folder of depths, .npy or 16-bit PNG, of these names; AbsRel."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="With --data: fail at the first image that cannot be read.")
     ] = False,
@@ -57,6 +77,16 @@ def validate(
             callback=finite,
         ),
     ] = None,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(
+            help="With --data: fail if the outputs are further than this from the dense baseline's, in the unit of the "
+            "metric (divergence, relative error, mIoU, AbsRel).",
+            min=0,
+            show_default=False,
+            callback=finite,
+        ),
+    ] = None,
     min_kept: Annotated[
         float | None,
         typer.Option(
@@ -71,24 +101,29 @@ def validate(
     running: RunOptions,
     json: Json = False,
 ) -> None:
-    """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline."""
+    """Prove parity with the eager model on the reference images; --data adds accuracy against the dense baseline.
+
+    Of features that is k-NN top-1 and retrieval of labelled images, and the distance from dense; of maps the distance.
+    """
     from gtp_export.tables import accuracy_lines, parity_lines
     from gtp_runtime.latency import measured_by
 
     reading: dict[str, Any] = {"strict": strict, "workers": workers, "resume": resume}
-    _check_data(data, max_drop=max_drop, ray=ray, **reading)
+    truth: dict[str, Any] = {"classes_from": classes_from, "masks": masks, "depths": depths}
+    _check_data(data, max_drop=max_drop, max_distance=max_distance, ray=ray, **reading, **truth)
     check_class_order(data, labels, class_order)
     with running.load(path) as model, joined_fleet(ray, data) as fleet:
-        images = None if data is None else _images(model, data, labels, class_order)
+        images = None if data is None else _images(model, data, labels, class_order, max_drop, truth)
         with console.progress("validating") as update:
             report = model.validate(update, min_kept)
         kept = model.record("parity", report.to_dict() | measured_by(model))
-        accuracy = None if images is None else _accuracy(model, images, running, {**reading, **fleet_scoring(fleet)})
+        given = {**reading, **truth, **fleet_scoring(fleet)}
+        accuracy = None if images is None else _accuracy(model, images, running, given)
         if accuracy is not None and images is not None:
             found = {**accuracy.to_dict(), "data": one_line(images.folder.resolve().name)}
             model.record("accuracy", found | measured_by(model))
         reference = str(model.manifest.reference.get("images", "unknown"))
-    code, problem = _judge(accuracy, max_drop)
+    code, problem = _judge(accuracy, max_drop, max_distance)
     code = code if report.ok else GATE_FAILED
     if json:
         document: dict[str, Any] = report.to_dict() | model.answered()
@@ -111,23 +146,30 @@ def validate(
         raise typer.Exit(code)
 
 
-def _judge(accuracy: "Accuracy | None", max_drop: float | None) -> tuple[int, str]:
-    """Return the exit code that --max-drop leads to, and what is wrong."""
-    if max_drop is None:
-        return DONE, ""
-    if accuracy is None or accuracy.top1_drop is None:
+def _judge(accuracy: "Accuracy | None", max_drop: float | None, max_distance: float | None) -> tuple[int, str]:
+    """Return the exit code that the limits lead to, and what is wrong."""
+    if max_drop is not None and (accuracy is None or accuracy.top1_drop is None):
         return MISSING, (
             "--max-drop has no accuracy to compare: it needs one sub-folder per class in --data, and a dense baseline "
             "that can run here"
         )
-    drop = 100 * accuracy.top1_drop
-    if drop > max_drop:
-        return GATE_FAILED, f"top-1 is {drop:.2f} points below dense, --max-drop allows {max_drop:g}"
+    if max_distance is not None and (accuracy is None or accuracy.distance is None):
+        return MISSING, "--max-distance needs the dense baseline, which is missing here or cannot run: export with it"
+    if max_drop is not None and accuracy is not None and 100 * (accuracy.top1_drop or 0) > max_drop:
+        drop = 100 * (accuracy.top1_drop or 0)
+        return GATE_FAILED, f"{accuracy.quality} is {drop:.2f} points below dense, --max-drop allows {max_drop:g}"
+    if max_distance is not None and accuracy is not None and (accuracy.distance or 0) > max_distance:
+        said = f"{accuracy.metric} is {accuracy.distance:.4g} {accuracy.unit}".rstrip()
+        return GATE_FAILED, f"{said} away from dense, --max-distance allows {max_distance:g}"
     return DONE, ""
 
 
 NEEDS_DATA = {
     "max_drop": "it compares accuracy on these images",
+    "max_distance": "it compares outputs on these images",
+    "classes_from": "it says the classes of these images",
+    "masks": "they are of these images",
+    "depths": "they are of these images",
     "strict": "it says what becomes of images that cannot be read",
     "resume": "it keeps how far the measuring of accuracy is",
     "workers": "they read these images",
@@ -141,11 +183,24 @@ def _check_data(data: Path | None, **given: Any) -> None:
             raise typer.BadParameter(f"--{name.replace('_', '-')} needs --data DIR: {NEEDS_DATA[name]}")
 
 
-def _images(model: "Model", data: Path, labels: Path | None, class_order: str | None) -> "ImageSet":
-    from gtp_runtime import find_image_set
+def _images(
+    model: "Model",
+    data: Path,
+    labels: Path | None,
+    class_order: str | None,
+    max_drop: float | None,
+    truth: dict[str, Any],
+) -> "ImageSet":
+    from gtp_runtime.question import LOGITS, ask, find_images
 
-    model.check_classes("accuracy")
-    return find_image_set(data, model.manifest, labels, class_order=class_order)
+    question, _ = ask(model.manifest, **truth)
+    images = find_images(data, model.manifest, question, labels, class_order)
+    if max_drop is not None and question.kind != LOGITS and images.classes is None:
+        raise typer.BadParameter(
+            f"--max-drop is of top-1, and here nothing has classes: give --max-distance, of {question.metric.name}"
+            f"{', or images in one sub-folder a class' if question.has_classes else ''}"
+        )
+    return images
 
 
 def _accuracy(model: "Model", images: "ImageSet", running: RunOptions, reading: dict[str, Any]) -> "Accuracy":

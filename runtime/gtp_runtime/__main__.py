@@ -12,9 +12,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gtp_runtime import Accuracy, Model, benchmark, evaluate, find_image_set, load
+from gtp_runtime import Accuracy, Model, benchmark, evaluate, load
 from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
+from gtp_runtime.accuracy import metric_lines
 from gtp_runtime.backends import BACKENDS, find_backend
 from gtp_runtime.errors import (
     BUDGET_MISSED,
@@ -32,11 +33,13 @@ from gtp_runtime.loading import file_for, load_twin
 from gtp_runtime.manifest import find_graph
 from gtp_runtime.messages import JsonHandler, one_line, percent, visible, write_line
 from gtp_runtime.parity import details, headline
+from gtp_runtime.question import ask, find_images
 
 DESCRIPTION = (
     "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."
 )
 NOT_STORED = "note: the result was not stored in the manifest, which is signed or cannot be written"
+TRUTH = ("classes_from", "masks", "depths")  # what is right, beside the classes of images
 MEASURED = 1  # threads where latency is measured, as ``backends.spec.THREADS`` says
 LOG = logging.getLogger("gtp_runtime")
 TRUST: tuple[tuple[str, Any, str], ...] = (  # arguments of ``load`` that are no backend's
@@ -66,14 +69,17 @@ def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
 
 
 def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
-    images = find_image_set(given.data, model.manifest, given.labels, class_order=given.class_order)
+    truth = {name: getattr(given, name) for name in TRUTH}
+    question, _ = ask(model.manifest, **truth)
+    images = find_images(given.data, model.manifest, question, given.labels, given.class_order)
     with ExitStack() as stack:
-        accuracy = evaluate(model, _dense_of(model, given, stack), images)
+        accuracy = evaluate(model, _dense_of(model, given, stack), images, **truth)
     model.record("accuracy", accuracy.to_dict() | {"data": one_line(images.folder.resolve().name)} | measured_by(model))
     if not given.json:
-        shares = {"top-1": accuracy.top1, "dense top-1": accuracy.dense_top1, "agrees with dense": accuracy.agreement}
-        known = ", ".join(f"{name} {percent(share, 2)}" for name, share in shares.items() if share is not None)
-        show(f"accuracy on {accuracy.images} images of {given.data}: {known}")
+        top1 = accuracy.quality or "top-1"
+        shares = {top1: accuracy.top1, f"dense {top1}": accuracy.dense_top1, "agrees with dense": accuracy.agreement}
+        known = [f"{name} {percent(share, 2)}" for name, share in shares.items() if share is not None]
+        show(f"accuracy on {accuracy.images} images of {given.data}: {', '.join([*known, *metric_lines(accuracy)])}")
         show(*filter(None, [folder_words(accuracy.class_order, accuracy.class_folders)]))
     if accuracy.unreadable:
         note(f"note: {accuracy.unreadable} images cannot be read and were left out: {accuracy.unreadable_images[0]} …")
@@ -177,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=ORDERS,
         help="with --data: the order of class folders in training (default: the manifest's, else timm)",
     )
+    added.add_argument("--classes-from", type=Path, help="with --data: text embeddings (.npz) that make classes")
+    added.add_argument("--masks", type=Path, help="with --data: a folder of PNG masks of class ids; mIoU")
+    added.add_argument("--depths", type=Path, help="with --data: a folder of depths, .npy or 16-bit PNG; AbsRel")
     added = _add(commands, bench)
     added.add_argument("--seconds", type=float, default=3.0, help="seconds of timing for both files (default: 3)")
     added.add_argument("--budget-ms", type=float, help="most milliseconds of a run (p50)")
@@ -279,8 +288,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error is one line on stderr."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if getattr(given, "data", None) is None and (getattr(given, "labels", None) or getattr(given, "class_order", None)):
-        parser.error("--labels and --class-order need --data: they say the classes of its images")
+    if getattr(given, "data", None) is None:
+        lonely = [name for name in ("labels", "class_order", *TRUTH) if getattr(given, name, None) is not None]
+        if lonely:
+            parser.error(f"{_flag(lonely[0])} needs --data: it says what is right for its images")
     if given.run is install and len(given.paths) != 2 - given.rollback:
         parser.error("give DIR and TARGET, or --rollback and TARGET")
     _show_logs(given)

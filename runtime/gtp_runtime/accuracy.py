@@ -1,15 +1,73 @@
-"""Accuracy on an image folder, compared with the dense baseline: scores image by image, and their sums.
+"""Accuracy on an image folder, compared with the dense baseline: what is measured, and its sums over images.
 
 The differences between two outputs of an image (``divergence``, ``agree``, …) serve parity as well.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from gtp_runtime.errors import InputError
+
 Scores = dict[str, np.ndarray]  # (N,) by name; a name is there where it is known
+Outputs = Mapping[str, np.ndarray]  # (N, ...) float32 by name
+Measure = Callable[[Outputs, Outputs, "np.ndarray | None"], Any]
 NAMED = 100  # images that cannot be read whose names are kept
+VALUE, DENSE_VALUE, DISTANCE = "value", "dense_value", "distance"  # scores of a metric
+PARTS = (f"{VALUE} ", f"{DENSE_VALUE} ")  # before their numbers, where a metric is of all images together
+DENSE = "dense "  # before the name of a measure: the dense baseline's
+ERRORS = ("top1", "top1_drop", DISTANCE)  # scores whose standard errors are reported
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how a model answers, beside the dense model.
+
+    Attributes:
+        name, unit: in words; the unit is "" where it has none.
+        measure: from the outputs of the dense model and of the reduced one for N images, and the images' truth (classes
+            (N,), masks or depths (N, H, W), None where unknown) to (N,) numbers, or to one number for all N. It is a
+            function of a module where other machines measure.
+        higher_is_better: whether a larger number is the better one.
+        is_distance: whether it is 0 for the dense model's own outputs, which is then not measured.
+        combine: makes the number of all images of the means (K,) over them, where ``measure`` returns (N, K).
+    """
+
+    name: str
+    unit: str
+    measure: Measure
+    higher_is_better: bool = False
+    is_distance: bool = False
+    combine: Callable[[np.ndarray], float] | None = None
+
+    def scores(self, dense: Outputs, outputs: Outputs, truth: np.ndarray | None) -> Scores:
+        """Score outputs of N images: the metric of both models, and how much worse the reduced one is."""
+        count = len(next(iter(outputs.values())))
+        value = self._numbers(dense, outputs, truth, count)
+        if self.is_distance:
+            return {DISTANCE: value}
+        own = self._numbers(dense, dense, truth, count)
+        if self.combine is not None:
+            pairs = ((VALUE, value), (DENSE_VALUE, own))
+            return {f"{name} {part}": column for name, values in pairs for part, column in enumerate(values.T)}
+        return {VALUE: value, DENSE_VALUE: own, DISTANCE: self.worse(value, own)}
+
+    def worse(self, value: Any, dense: Any) -> Any:
+        """Return how much worse a value is than the dense model's, in the metric's unit; below 0 where it is better."""
+        return dense - value if self.higher_is_better else value - dense
+
+    def _numbers(self, dense: Outputs, outputs: Outputs, truth: np.ndarray | None, count: int) -> np.ndarray:
+        values = np.asarray(self.measure(dense, outputs, truth), np.float64)
+        values = np.full(count, values) if not values.ndim else values
+        if len(values) != count or values.ndim != (1 if self.combine is None else 2) or not np.isfinite(values).all():
+            raise InputError(
+                f"the metric {self.name} gives {values.shape} for {count} images, or numbers that are not finite: "
+                "return one finite number, or one for each image"
+            )
+        return values
 
 
 @dataclass(frozen=True)
@@ -26,8 +84,12 @@ class Accuracy:
         top1_drop: ``dense_top1 - top1``.
         top1_drop_se: standard error of ``top1_drop``, paired: of the differences image by image.
         agreement: share of images with the same predicted class as the dense baseline; None without one.
-        divergence: mean Kullback-Leibler divergence of the dense to the file's class probabilities, in nats.
-        divergence_se: standard error of ``divergence``.
+        quality: what ``top1`` is: "top-1", "zero-shot top-1" or, of features, "k-NN top-1"; "" without classes.
+        metric, unit: what the distance is of, in words: "divergence", "nats".
+        distance: how much worse the metric is than the dense baseline's; None without one.
+        distance_se: standard error of ``distance``; None as well where the metric is of all images together.
+        value, dense_value: the metric itself, where it is more than a distance; None otherwise.
+        measures: further means, by name: "cosine", "recall@5", "dense recall@5".
         class_order: what said the classes of sub-folders: "names", "numbers", "timm" or "torchvision"; else None.
         class_folders: class of each sub-folder, where its name alone does not say it; else None.
         unreadable: number of further images, which cannot be read.
@@ -43,19 +105,56 @@ class Accuracy:
     top1_drop: float | None = None
     top1_drop_se: float | None = None
     agreement: float | None = None
-    divergence: float | None = None
-    divergence_se: float | None = None
+    quality: str = ""
+    metric: str = ""
+    unit: str = ""
+    distance: float | None = None
+    distance_se: float | None = None
+    value: float | None = None
+    dense_value: float | None = None
+    measures: dict[str, float] = field(default_factory=dict)
     class_order: str | None = None
     class_folders: dict[str, int] | None = None
     unreadable: int = 0
     unreadable_images: list[str] = field(default_factory=list)
 
+    @property
+    def divergence(self) -> float | None:
+        """Mean Kullback-Leibler divergence of the dense to the file's class probabilities, in nats; else None."""
+        return self.distance if self.metric == DIVERGENCE.name else None
+
+    @property
+    def divergence_se(self) -> float | None:
+        """Its standard error."""
+        return self.distance_se if self.metric == DIVERGENCE.name else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return asdict(self) | {"divergence": self.divergence, "divergence_se": self.divergence_se}
 
 
-def score(
+FIELDS = frozenset(entry.name for entry in fields(Accuracy))
+
+
+def metric_lines(accuracy: Accuracy) -> list[str]:
+    """Return what was measured without classes, in a line each: the metric, and the measures beside it."""
+    lines = []
+    error = "" if accuracy.distance_se is None else f" ± {accuracy.distance_se:.2g}"
+    if accuracy.value is not None:
+        dense = "" if accuracy.dense_value is None else f", dense {accuracy.dense_value:.4g}"
+        worse = "" if accuracy.distance is None else f": {accuracy.distance:.3g}{error} worse"
+        lines.append(f"{accuracy.metric} {accuracy.value:.4g} {accuracy.unit}".rstrip() + dense + worse)
+    elif accuracy.distance is not None and accuracy.metric != DIVERGENCE.name:
+        lines.append(f"{accuracy.metric} {accuracy.distance:.4g}{error} {accuracy.unit}".rstrip())
+    own = {name: value for name, value in accuracy.measures.items() if not name.startswith(DENSE)}
+    twins = {name: accuracy.measures[DENSE + name] for name in own if DENSE + name in accuracy.measures}
+    words = [
+        f"{name} {value:.4f}" + (f" (dense {twins[name]:.4f})" if name in twins else "") for name, value in own.items()
+    ]
+    return [*lines, *([", ".join(words)] if words else [])]
+
+
+def class_scores(
     logits: np.ndarray, dense: np.ndarray | None, classes: np.ndarray | None, activation: str = "softmax"
 ) -> Scores:
     """Score (N, classes) logits of a file, N > 0, and of its dense baseline against (N,) classes, image by image.
@@ -66,7 +165,7 @@ def score(
     if classes is not None:
         scores |= {"top1": hits(logits, classes), "top5": hits(logits, classes, 5)}
     if dense is not None:
-        scores |= {"agreement": agree(logits, dense, activation), "divergence": divergence(dense, logits, activation)}
+        scores["agreement"] = agree(logits, dense, activation)
     if dense is not None and classes is not None:
         scores |= {"dense_top1": hits(dense, classes), "dense_top5": hits(dense, classes, 5)}
         scores |= {"top1_drop": scores["dense_top1"].astype(np.float64) - scores["top1"]}
@@ -129,15 +228,46 @@ class Tally:
         if len(self.unreadable_images) < NAMED:
             self.unreadable_images.append(why)
 
-    def accuracy(self, class_order: str | None = None, class_folders: dict[str, int] | None = None) -> Accuracy:
-        """Return the means over the images; at least one must have been scored. Arguments as of ``Accuracy``."""
-        values: dict[str, Any] = {name: total / self.images for name, total in self.sums.items()}
-        errors: dict[str, Any] = {
-            f"{name}_se": self._error(name) for name in ("top1", "top1_drop", "divergence") if name in self.sums
+    def accuracy(
+        self,
+        metric: Metric | None = None,
+        quality: str = "top-1",
+        class_order: str | None = None,
+        class_folders: dict[str, int] | None = None,
+    ) -> Accuracy:
+        """Return the means over the images; at least one must have been scored.
+
+        Args:
+            metric: what was measured (default: the divergence).
+            quality, class_order, class_folders: as of ``Accuracy``.
+        """
+        metric = metric or DIVERGENCE
+        means = {name: total / self.images for name, total in self.sums.items()} | self._combined(metric)
+        values: dict[str, Any] = {name: mean for name, mean in means.items() if name in FIELDS}
+        values["measures"] = {
+            name: mean for name, mean in means.items() if name not in FIELDS and not name.startswith(PARTS)
         }
+        values |= {f"{name}_se": self._error(name) for name in ERRORS if name in self.sums}
+        if DISTANCE in means or VALUE in means:
+            values |= {"metric": metric.name, "unit": metric.unit}
         lost: dict[str, Any] = {"unreadable": self.unreadable, "unreadable_images": self.unreadable_images}
         folders: dict[str, Any] = {"class_order": class_order, "class_folders": class_folders}
-        return Accuracy(self.images, **folders, **values, **errors, **lost)
+        folders["quality"] = quality if "top1" in means else ""
+        return Accuracy(self.images, **folders, **values, **lost)
+
+    def _combined(self, metric: Metric) -> dict[str, float]:
+        """Return the values of a metric that is of all images together, and its distance."""
+        if metric.combine is None or f"{VALUE} 0" not in self.sums:
+            return {}
+        value = metric.combine(self._parts(VALUE))
+        if f"{DENSE_VALUE} 0" not in self.sums:
+            return {VALUE: value}
+        dense = metric.combine(self._parts(DENSE_VALUE))
+        return {VALUE: value, DENSE_VALUE: dense, DISTANCE: metric.worse(value, dense)}
+
+    def _parts(self, name: str) -> np.ndarray:
+        count = sum(part.startswith(f"{name} ") for part in self.sums)
+        return np.array([self.sums[f"{name} {part}"] / self.images for part in range(count)])
 
     def _error(self, name: str) -> float | None:
         """Standard error of the mean of a score; None for fewer than two images."""
@@ -182,6 +312,15 @@ def divergence(expected: np.ndarray, actual: np.ndarray, activation: str = "soft
         return np.asarray((apart + np.exp(absent) * (absent + np.logaddexp(0, other))).sum(1))
     left, right = log_softmax(as_classes(expected)), log_softmax(as_classes(actual))
     return np.asarray((np.exp(left) * (left - right)).sum(1))
+
+
+def _divergence(dense: Outputs, outputs: Outputs, truth: np.ndarray | None, activation: str) -> np.ndarray:  # noqa: ARG001
+    (expected, *_), (actual, *_) = dense.values(), outputs.values()
+    return divergence(expected, actual, activation)
+
+
+DIVERGENCE = Metric("divergence", "nats", partial(_divergence, activation="softmax"), is_distance=True)
+BY_CLASS = Metric("divergence", "nats", partial(_divergence, activation="sigmoid"), is_distance=True)
 
 
 def agree(left: np.ndarray, right: np.ndarray, activation: str = "softmax") -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Evaluation: accuracy on a folder of images of any size, beside the dense baseline's.
+"""Evaluation: what a model answers on a folder of images of any size, beside the dense baseline.
 
 Images are read in threads and scored a chunk at a time, in bounded memory. A checkpoint keeps how far the evaluation
 is, so that one that was killed is resumed: JSON of a few kilobytes, however many images there are, which is replaced
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +19,19 @@ import msgspec
 import numpy as np
 
 from gtp_runtime import atomic
-from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally, score
+from gtp_runtime.accuracy import Accuracy, Scored, Scores, Tally
 from gtp_runtime.errors import ImageError, InputError
 from gtp_runtime.images.folders import ImageSet
-from gtp_runtime.images.labels import find_image_set
+from gtp_runtime.images.targets import Targets
 from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.metrics import Own
 from gtp_runtime.model import Model
+from gtp_runtime.neighbours import MOST, Gallery
 from gtp_runtime.opening import read_regular
 from gtp_runtime.prediction import count_workers, read_ahead
+from gtp_runtime.question import Question, ask, check_dense, find_images, question_about, score
 
-Inputs = list[np.ndarray]  # one image, preprocessed for each file
+Inputs = list[np.ndarray]  # one image, preprocessed for each file; then its truth, where that is of each pixel
 Part = list[tuple[int, "Inputs | ImageError"]]
 CHUNK = 16  # images that are scored at once, at least
 FORMAT = "gtp-export evaluation 1"
@@ -47,6 +50,8 @@ class Job:
         done: for each of ``files``, how many images need not be scored again.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
+        question: what is measured.
+        targets: masks or depths of the images; None without.
     """
 
     files: list[Model]
@@ -55,6 +60,8 @@ class Job:
     done: list[int]
     strict: bool = False
     workers: int | None = None
+    question: Question = field(default_factory=Question)
+    targets: Targets | None = None
 
     @property
     def all_files(self) -> list[Model]:
@@ -88,7 +95,10 @@ def score_images(job: Job, indices: range) -> Generator[Scored, None, None]:
 
     def read(index: int) -> Inputs | ImageError:
         try:
-            return _preprocess(files, job.images.path(index))
+            inputs = _preprocess(files, job.images.path(index))
+            if job.targets is not None:
+                inputs.append(job.targets.read(job.images.name(index), files[0].manifest.preprocessing))
+            return inputs
         except ImageError as error:
             return error
 
@@ -137,17 +147,19 @@ def _score(job: Job, part: Part) -> Scored:
 def _scores(job: Job, readable: list[tuple[int, Inputs]], stop: int) -> list[Scores]:
     """Score images for each file; nothing for one that has them already."""
     indices = [index for index, _ in readable]
-    names = [job.images.path(index) for index in indices]
-    classes = None if job.images.classes is None else job.images.classes[indices]
+    paths, names = [job.images.path(index) for index in indices], [job.images.names[index] for index in indices]
+    truth = None if job.images.classes is None else job.images.classes[indices]
+    if job.targets is not None:
+        truth = np.stack([inputs[-1] for _, inputs in readable])
 
-    def logits(number: int) -> np.ndarray:
+    def answers(number: int) -> dict[str, np.ndarray]:
         pixels = np.stack([inputs[number] for _, inputs in readable])
-        return job.all_files[number].logits(pixels, names)
+        return job.all_files[number].answers(pixels, paths)
 
-    dense = None if job.dense is None else logits(-1)
-    activation = job.files[0].manifest.model.activation
+    dense = None if job.dense is None else answers(len(job.files))
     return [
-        score(logits(number), dense, classes, activation) if done < stop else {} for number, done in enumerate(job.done)
+        score(answers(number), dense, truth, job.question, names) if done < stop else {}
+        for number, done in enumerate(job.done)
     ]
 
 
@@ -238,12 +250,16 @@ def evaluate(
     *,
     class_order: str | None = None,
     labels: str | PathLike[str] | None = None,
+    metric: Own | None = None,
+    classes_from: str | PathLike[str] | None = None,
+    masks: str | PathLike[str] | None = None,
+    depths: str | PathLike[str] | None = None,
     strict: bool = False,
     workers: int | None = None,
     resume: str | PathLike[str] | None = None,
     scoring: Scoring = score_images,
 ) -> Accuracy:
-    """Accuracy on a folder of images of any size, beside the dense baseline's.
+    """What a file answers on a folder of images of any size, beside the dense baseline.
 
     Images are read and preprocessed in threads, once for both files. Those that cannot be read are counted and named.
 
@@ -256,24 +272,28 @@ def evaluate(
         class_order: "timm" or "torchvision": how class folders are sorted (``find_image_set``); default: the
             manifest's, else timm's.
         labels: a file that says the class of each image (``gtp_runtime.images.labels``), in place of sub-folders.
+        metric: what the distance is of (``gtp_runtime.metrics.as_metric``; default: by the kind of output). It is
+            called with the outputs of 16 images or a few more.
+        classes_from: an .npz file of text embeddings, which make classes of features (``prompts.read_prompts``).
+        masks, depths: a folder with the truth of each pixel (``images.targets``), for outputs of a module: mIoU of the
+            argmax, or AbsRel.
         strict: the first image that cannot be read is an error.
         workers: threads that read images; None is one for each CPU.
         resume: a file that keeps how far the evaluation is. If it is there, the evaluation goes on from it.
         scoring: what scores the images: this process, or a fleet's nodes (``gtp_runtime.fleet``).
 
     Raises:
-        NoClassesError: a model that gives features.
         ImageError: no images, none that can be read, sub-folders or labels that do not fit; with ``strict``, one image
             that cannot be read.
-        InputError: a folder that is no path, options that exclude each other, a ``resume`` of another evaluation.
+        InputError: a folder that is no path, options that exclude each other or do not fit the model's outputs, a
+            ``resume`` of another evaluation.
         AnswerError: an answer that is not finite.
     """
-    model.check_classes("accuracy")
-    images = (
-        data if isinstance(data, ImageSet) else find_image_set(data, model.manifest, labels, class_order=class_order)
-    )
+    asked, targets = ask(model.manifest, metric=metric, classes_from=classes_from, masks=masks, depths=depths)
+    check_dense(dense is not None or model.entry.role == "dense", asked, metric)
+    images = data if isinstance(data, ImageSet) else find_images(data, model.manifest, asked, labels, class_order)
     kept = None if resume is None else [resume]
-    reading: Any = {"strict": strict, "workers": workers, "scoring": scoring}
+    reading: Any = {"strict": strict, "workers": workers, "scoring": scoring, "question": asked, "targets": targets}
     return evaluate_each([model], dense, images, progress, resume=kept, **reading)[0]
 
 
@@ -287,28 +307,37 @@ def evaluate_each(
     workers: int | None = None,
     resume: Sequence[str | PathLike[str]] | None = None,
     scoring: Scoring = score_images,
+    question: Question | None = None,
+    targets: Targets | None = None,
 ) -> list[Accuracy]:
     """Accuracy of several files, each beside the same dense baseline: as ``evaluate``, reading every image once.
 
     Args:
         models: the files, one or more.
-        dense: the dense baseline of all; it runs once for each image.
-        images: what ``find_image_set`` found.
+        dense: the dense baseline of all; it runs once for each image, and once more for those of a reference set.
+        images: what ``find_images`` found.
         progress, strict, workers, scoring: as for ``evaluate``.
         resume: for each of ``models`` a file of its own, as for ``evaluate``.
+        question: what is measured (default: by the outputs of the first file).
+        targets: masks or depths.
 
     Raises:
         as ``evaluate``.
     """
-    for model in models:
-        model.check_classes("accuracy")
     count_workers(workers)  # refused before the work
+    question = question or question_about(models[0].manifest)
+    if targets is not None:
+        targets.check(images)
     places = [None] * len(models) if resume is None else list(resume)
-    stamp = "" if resume is None else images.stamp()
-    states = [Checkpoint(place, _key(model, dense, stamp)) for model, place in zip(models, places, strict=True)]
+    stamp = "" if resume is None else images.stamp() + ("" if targets is None else targets.stamp(images))
+    keys = [_key(model, dense, stamp, question) for model in models]
+    states = [Checkpoint(place, key) for place, key in zip(places, keys, strict=True)]
     for state in states:
         state.write()  # a place that cannot be written is said before the work
-    job = Job(list(models), dense, images, [state.done for state in states], strict, workers)
+    done = [state.done for state in states]
+    if question.needs_gallery and min(done) < len(images):
+        question = question.beside(make_gallery(dense or models[0], images, strict, workers, progress))
+    job = Job(list(models), dense, images, done, strict, workers, question, targets)
     try:
         _run(job, states, scoring, progress)
     finally:
@@ -317,7 +346,35 @@ def evaluate_each(
     tally = states[0].tally
     if not tally.images:
         raise ImageError(f"none of the {len(images)} images can be read: {tally.unreadable_images[0]}")
-    return [state.tally.accuracy(images.class_order, images.class_folders) for state in states]
+    said = (question.metric, question.quality, images.class_order, images.class_folders)
+    return [state.tally.accuracy(*said) for state in states]
+
+
+def make_gallery(
+    model: Model, images: ImageSet, strict: bool, workers: int | None, progress: Progress = quiet
+) -> Gallery:
+    """Return the reference set: the dense model's features of at most ``MOST`` images, spread over the folder.
+
+    Raises:
+        ImageError: no image that can be read; with ``strict`` one that cannot.
+        AnswerError: an answer that is not finite.
+    """
+    part = images.spread(MOST)
+    rows, features, problem = list[int](), list[np.ndarray](), ""
+    answers = model.features_each(map(part.path, range(len(part))), allow_random=True, workers=workers)
+    for index, (_, outputs) in enumerate(answers):
+        if isinstance(outputs, ImageError):
+            if strict:
+                raise outputs
+            problem = problem or str(outputs)
+            continue
+        rows.append(index)
+        features.append(next(iter(outputs.values())))
+        progress("making the reference set", (index + 1) / len(part))
+    if not rows:
+        raise ImageError(f"none of the {len(part)} images can be read: {problem}")
+    known = part.part(np.array(rows))
+    return Gallery.of(np.stack(features), [bytes(name) for name in known.names], known.classes)
 
 
 def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Progress) -> None:
@@ -328,7 +385,7 @@ def _run(job: Job, states: Sequence[Checkpoint], scoring: Scoring, progress: Pro
             progress("measuring accuracy", scored.stop / len(job.images))
 
 
-def _key(model: Model, dense: Model | None, images: str) -> dict[str, Any]:
+def _key(model: Model, dense: Model | None, images: str, question: Question) -> dict[str, Any]:
     """What the sums of an evaluation depend on; ``images`` stands for them."""
     files = {"model": model, **({} if dense is None else {"dense": dense})}
     answers = {
@@ -340,4 +397,4 @@ def _key(model: Model, dense: Model | None, images: str) -> dict[str, Any]:
         for name, file in files.items()
     }
     preprocessing = {f"preprocessing of {name}": asdict(file.manifest.preprocessing) for name, file in files.items()}
-    return {**answers, **preprocessing, "images": images}
+    return {**answers, **preprocessing, "images": images, "measured": question.key}

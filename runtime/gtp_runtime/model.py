@@ -299,7 +299,7 @@ class Model:
         if not listed:
             raise InputError("no images: give at least one")
         pixels = np.stack([self.preprocess(image, exif=exif) for image in listed])
-        return self._answers(pixels, listed, timeout=timeout)
+        return self.answers(pixels, listed, timeout=timeout)
 
     def features_each(
         self,
@@ -316,7 +316,7 @@ class Model:
         self._check_features(allow_random)
 
         def embed(pixels: np.ndarray, names: list[ImageLike]) -> list[dict[str, np.ndarray]]:
-            outputs = self._answers(pixels, names)
+            outputs = self.answers(pixels, names)
             return [{name: values[row] for name, values in outputs.items()} for row in range(len(pixels))]
 
         return predict_each(images, partial(self.preprocess, exif=exif), embed, self.batch, count_workers(workers))
@@ -327,10 +327,14 @@ class Model:
         if not allow_random:
             check_weights(self.manifest)
 
-    def _answers(
+    def answers(
         self, pixels: np.ndarray, images: Sequence[object], *, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
-        """Return every answer (N, ...) of preprocessed images, N > 0, by name; ``images`` names them in an error."""
+        """Return every answer (N, ...) of preprocessed images, N > 0, by name; ``images`` names them in an error.
+
+        Raises:
+            AnswerError: an answer that is not finite.
+        """
         outputs = self.run_all(pixels, timeout=timeout)
         answers = {spec.name: outputs[spec.name] for spec in self.entry.answers}
         for values in answers.values():
@@ -429,7 +433,7 @@ class Model:
         Raises:
             AnswerError: an answer that is not finite.
         """
-        return self._answers(pixels, images, timeout=timeout)[self.entry.outputs[0].name]
+        return self.answers(pixels, images, timeout=timeout)[self.entry.outputs[0].name]
 
     def benchmark(self, seconds: float = 3.0) -> latency.Latency:
         """Time this file alone; to compare several files, use ``gtp_runtime.benchmark``."""

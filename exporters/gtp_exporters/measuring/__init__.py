@@ -11,8 +11,9 @@ One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are t
                 ``graph_losses``: exported graphs on a whole folder.
     latency     ``time_in_turn``: beside the dense model, in one process. ``time_plausibly``: what contradicts its MACs
                 is timed again. ``footprint_of``: memory and cold start. ``measure_costs``: the time of any schedule.
-    result      ``Result``: the one record, with its ``Loss`` and ``Timing``; ``front``. ``Distance``: how far outputs
-                are from the dense model's: of probabilities for logits, relative for all else, or a function of yours.
+    result      ``Result``: the one record, with its ``Loss`` and ``Timing``; ``front``. What is measured of outputs is
+                a ``Question`` (``gtp_runtime.question``), with its ``Metric``: the divergence of class probabilities
+                for logits, the relative error for all else, or one of yours.
     store       ``Store``: results as JSON lines, so that a killed run resumes; ``working``: the locked folder;
                 ``figures_key``: what figures depend on.
     comparison, grid    methods, budgets, published figures; methods x budgets x backends x precisions.

@@ -9,7 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ import torch
 
 from gtp_exporters.measuring.candidate import Running
 from gtp_exporters.measuring.graphs import Source, subject_of
-from gtp_exporters.measuring.result import DIVERGENCE, Distance, Loss, scores_beside
+from gtp_exporters.measuring.result import Loss
 from gtp_exporters.measuring.shards import Shard, Split, Workers, rungs
 from gtp_models.frame.patch import remove
 from gtp_models.methods.apply import apply
@@ -29,10 +29,34 @@ from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
 from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.neighbours import MOST, Gallery
 from gtp_runtime.prediction import check_answers
+from gtp_runtime.question import Question, question_about, score
+from gtp_runtime.reference import UNREADABLE, load_arrays
 
-KEPT = 1 << 29  # bytes of pixels that a process keeps
-Read = tuple[np.ndarray, np.ndarray | None, list[str]]
+KEPT = 1 << 29  # bytes of pixels, and of the dense model's answers, that a process keeps
+
+
+@dataclass(frozen=True)
+class Read:
+    """Images of a shard: (N, H, W, 3) uint8, their places in it, and what is wrong with the others."""
+
+    pixels: np.ndarray
+    places: np.ndarray
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Outputs (N, ...) float32 by name of those images of a shard that can be read, and their places in it."""
+
+    outputs: dict[str, np.ndarray]
+    places: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        return sum(values.nbytes for values in self.outputs.values())
 
 
 @dataclass(frozen=True)
@@ -44,16 +68,16 @@ class Job:
         source: the model.
         settings: how its tokens are reduced; None for the dense model.
         shard: the images.
-        dense: (N, ...) float32 outputs of the dense model on those of them that can be read; None if not known.
-        distance: of the outputs.
+        dense: the dense model's answers; None if not known.
+        question: what is measured.
     """
 
     number: int
     source: Source
     settings: Settings | None
     shard: Shard
-    dense: np.ndarray | None = None
-    distance: Distance = DIVERGENCE
+    dense: Answers | None = None
+    question: Question = field(default_factory=Question)
 
 
 def score_shard(job: Job) -> Tally:
@@ -63,38 +87,39 @@ def score_shard(job: Job) -> Tally:
         AnswerError: an answer that is not finite.
         ModelsError: the model cannot be built, or the settings do not fit it.
     """
-    pixels, classes, problems = _read(job)
-    tally = Tally()
-    for problem in problems:
+    read, tally = _read(job), Tally()
+    for problem in read.problems:
         tally.add_unreadable(problem)
-    if len(pixels):
-        outputs = _outputs(job, pixels)
-        subject = subject_of(job.source)
-        scores = scores_beside(outputs, job.dense, classes, job.distance, subject.output, subject.activation)
-        tally.add(scores, len(pixels))
+    if len(read.pixels):
+        dense = None if job.dense is None else job.dense.outputs
+        names = [job.shard.names[place] for place in read.places]
+        classes = None if job.shard.classes is None else np.array(job.shard.classes, np.int32)[read.places]
+        tally.add(score(_outputs(job, read.pixels), dense, classes, job.question, names), len(read.pixels))
     return tally
 
 
-def answer_shard(job: Job) -> np.ndarray:
-    """Return the (N, ...) float32 outputs of eager PyTorch on those of the images that can be read.
+def answer_shard(job: Job) -> Answers:
+    """Return what eager PyTorch answers for those of the images that can be read.
 
     Raises:
         AnswerError, ModelsError: as ``score_shard``.
     """
-    pixels, _, _ = _read(job)
-    return _outputs(job, pixels) if len(pixels) else np.zeros((0, subject_of(job.source).classes), np.float32)
+    read = _read(job)
+    return Answers(_outputs(job, read.pixels) if len(read.pixels) else {}, read.places)
 
 
 @torch.inference_mode()
-def _outputs(job: Job, pixels: np.ndarray) -> np.ndarray:
+def _outputs(job: Job, pixels: np.ndarray) -> dict[str, np.ndarray]:
     subject = subject_of(job.source)
     if job.settings is None:
         remove(subject.model)
     else:
-        apply(subject.model, job.settings)
-    outputs = subject.model(torch.from_numpy(subject.preprocessing.normalise(pixels))).numpy()
-    check_answers(outputs, [f"an image of {job.shard.folder}"] * len(outputs), job.source.recipe.name)
-    return np.asarray(outputs)
+        apply(subject.model, job.settings, restore=subject.outputs.is_dense)
+    tensors = subject.outputs.of(subject.model, torch.from_numpy(subject.preprocessing.normalise(pixels)))
+    outputs = {name: tensor.numpy() for name, tensor in zip(subject.outputs.names, tensors, strict=True)}
+    for values in outputs.values():
+        check_answers(values, [f"an image of {job.shard.folder}"] * len(values), job.source.recipe.name)
+    return outputs
 
 
 class _Pixels:
@@ -111,7 +136,7 @@ def forget_pixels() -> None:
 
 
 def _read(job: Job) -> Read:
-    """Return (N, H, W, 3) uint8 pixels, (N,) classes where known, and what is wrong with the images left out."""
+    """Return the images that can be read; the last ones are kept."""
     preprocessing, kept = subject_of(job.source).preprocessing, _Pixels.of
     if _Pixels.source != job.source:
         forget_pixels()
@@ -119,7 +144,7 @@ def _read(job: Job) -> Read:
     if job.shard not in kept:
         kept[job.shard] = _decoded(job.shard, preprocessing)
     kept.move_to_end(job.shard)
-    while len(kept) > 1 and sum(entry[0].nbytes for entry in kept.values()) > KEPT:
+    while len(kept) > 1 and sum(entry.pixels.nbytes for entry in kept.values()) > KEPT:
         kept.popitem(last=False)
     return kept[job.shard]
 
@@ -133,7 +158,7 @@ def _decoded(shard: Shard, preprocessing: Any) -> Read:
         except ImageError as error:
             problems.append(str(error))
     stacked = np.stack(pixels) if pixels else np.zeros((0, *preprocessing.crop, 3), np.uint8)
-    return stacked, None if images.classes is None else images.classes[readable], problems
+    return Read(stacked, np.array(readable, np.int64), problems)
 
 
 @dataclass
@@ -146,7 +171,7 @@ class Judge:
         workers: what computes.
         place: a folder that keeps the answers, which is ours.
         question: what the answers depend on, as text; others are not used.
-        distance: of the outputs.
+        asked: what is measured; features get their reference set here, of the images of ``search``.
         check: called before each shard; what it raises ends the judging.
     """
 
@@ -155,11 +180,11 @@ class Judge:
     workers: Workers
     place: Path
     question: str = ""
-    distance: Distance = DIVERGENCE
+    asked: Question = field(default_factory=Question)
     check: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._dense: dict[Shard, np.ndarray] = {}
+        self._dense: dict[Shard, Answers] = {}
         self.place.mkdir(parents=True, exist_ok=True)
 
     def judge(self, trials: Sequence[tuple[int, Settings]], start: int, stop: int) -> dict[int, Tally]:
@@ -171,8 +196,9 @@ class Judge:
         """
         shards = self.images.shards(start, stop)
         self._answer(shards)
+        self._look_up()
         jobs = (
-            Job(number, self.source, settings, shard, self._dense[shard], self.distance)
+            Job(number, self.source, settings, shard, self._answers(shard), self.asked)
             for number, settings in trials
             for shard in shards
         )
@@ -189,9 +215,13 @@ class Judge:
         total, distances, begin = Tally(), [], 0
         for end in rungs(len(self.images.search)):
             total.merge(self.judge([(0, settings)], begin, end)[0])
-            distances.append(loss_of(total).distance)
+            distances.append(self.loss_of(total).distance)
             begin = end
-        return loss_of(total), distances
+        return self.loss_of(total), distances
+
+    def loss_of(self, tally: Tally) -> Loss:
+        """Return what sums of scores beside the dense model say."""
+        return Loss.of(tally.accuracy(self.asked.metric, self.asked.quality))
 
     def _checked(self, jobs: Iterable[Job]) -> Iterator[Job]:
         for job in jobs:
@@ -200,32 +230,60 @@ class Judge:
 
     def _answer(self, shards: Iterable[Shard]) -> None:
         """Make the dense model's answers on images that have none, or read those that an earlier process kept."""
-        paths = {shard: self.place / f"{self._name(shard)}.npy" for shard in shards}
-        for shard, path in paths.items():
-            if shard not in self._dense and (kept := _kept(path, len(shard.names))) is not None:
-                self._dense[shard] = kept
-        missing = [Job(-1, self.source, None, shard) for shard in paths if shard not in self._dense]
-        for job, answers in self.workers.map(answer_shard, self._checked(missing)):
-            self._dense[job.shard] = answers
-            with atomic.replacing(paths[job.shard]) as temporary, temporary.open("wb") as file:
-                np.save(file, answers, allow_pickle=False)
+        jobs = (Job(-1, self.source, None, shard) for shard in shards if self._kept(shard) is None)
+        for job, answers in self.workers.map(answer_shard, self._checked(jobs)):
+            with atomic.replacing(self._path(job.shard)) as temporary, temporary.open("wb") as file:
+                np.savez(file, places=answers.places, **answers.outputs)  # type: ignore[arg-type]
+            self._keep(job.shard, answers)
+
+    def _answers(self, shard: Shard) -> Answers:
+        """Return the dense model's answers, which were made."""
+        answers = self._kept(shard)
+        assert answers is not None
+        return answers
+
+    def _keep(self, shard: Shard, answers: Answers) -> None:
+        """Keep answers in memory, as far as there is room: they are on the disk as well."""
+        if sum(kept.nbytes for kept in self._dense.values()) + answers.nbytes <= KEPT:
+            self._dense[shard] = answers
+
+    def _kept(self, shard: Shard) -> Answers | None:
+        if shard in self._dense:
+            return self._dense[shard]
+        answers = _read_answers(self._path(shard), len(shard.names))
+        if answers is not None:
+            self._keep(shard, answers)
+        return answers
+
+    def _look_up(self) -> None:
+        """Make the reference set of features, where there is none yet."""
+        if not self.asked.needs_gallery:
+            return
+        shards = self.images.shards(0, min(MOST, len(self.images.search)))
+        self._answer(shards)
+        pairs = [(shard, answers) for shard in shards if len((answers := self._answers(shard)).places)]
+        if not pairs:
+            return
+        names = [shard.names[place] for shard, answers in pairs for place in answers.places]
+        classes = [shard.classes[place] for shard, answers in pairs for place in answers.places if shard.classes]
+        features = np.concatenate([next(iter(answers.outputs.values())) for _, answers in pairs])
+        self.asked = self.asked.beside(Gallery.of(features, names, np.array(classes, np.int32) if classes else None))
+
+    def _path(self, shard: Shard) -> Path:
+        return self.place / f"{self._name(shard)}.npz"
 
     def _name(self, shard: Shard) -> str:
         """Return a name for the answers to these images, and no others."""
         return hashlib.sha256(f"{self.question} {self.source.sha256} {shard}".encode()).hexdigest()[:32]
 
 
-def _kept(path: Path, images: int) -> np.ndarray | None:
+def _read_answers(path: Path, images: int) -> Answers | None:
     try:
-        answers: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        arrays = load_arrays(path)
+        places = arrays.pop("places")
+    except UNREADABLE:
         return None
-    return answers if answers.dtype == np.float32 and answers.ndim > 1 and len(answers) <= images else None
-
-
-def loss_of(tally: Tally) -> Loss:
-    """Return what sums of scores beside the dense model say."""
-    return Loss.of(tally.accuracy())
+    return Answers(arrays, places) if all(len(values) == len(places) <= images for values in arrays.values()) else None
 
 
 def graph_losses(
@@ -237,6 +295,7 @@ def graph_losses(
     workers: Workers | None = None,
     threads: int | None = None,
     resume: Path | None = None,
+    question: Question | None = None,
 ) -> list[Loss]:
     """Return what each graph loses beside the first one, the dense model's, whose own loss comes first.
 
@@ -247,6 +306,7 @@ def graph_losses(
         workers: what runs them (default: this process).
         threads: that read images; None is one for each CPU.
         resume: a folder that keeps how far each evaluation is.
+        question: what is measured (default: by the kind of their outputs).
 
     Raises:
         GTPRuntimeError: a file that cannot be loaded, images that cannot be read, an answer that is not finite.
@@ -257,16 +317,18 @@ def graph_losses(
             stack.enter_context(load(path, running.backend, **running.options))
             for path, running in zip(files, runnings, strict=True)
         )
-        given: dict[str, Any] = {"workers": threads}
+        question = question or question_about(dense.manifest)
+        given: dict[str, Any] = {"workers": threads, "question": question}
         if resume is not None:
-            given["resume"] = [resume / f"{_evaluation(model, dense, images)}.json" for model in models]
+            given["resume"] = [resume / f"{_evaluation(model, dense, images, question)}.json" for model in models]
         if isinstance(workers, Fleet):
             given["scoring"] = fleet_scoring(workers)
         accuracies: list[Accuracy] = evaluate_each(models, dense, images, progress, **given)
     return [Loss.of_dense(accuracies[0]), *map(Loss.of, accuracies)]
 
 
-def _evaluation(model: Model, dense: Model, images: ImageSet) -> str:
+def _evaluation(model: Model, dense: Model, images: ImageSet, question: Question) -> str:
     """Return a name for what is kept of an evaluation: another file, option or folder has another."""
     parts = [model.entry.sha256, dense.entry.sha256, model.backend.name, str(model.backend.info), images.digest()]
+    parts += question.key
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

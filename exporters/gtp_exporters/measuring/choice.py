@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.candidate import INT8, PLAIN, Running
-from gtp_exporters.measuring.result import Result, is_timed
+from gtp_exporters.measuring.result import Loss, Result, is_timed
 from gtp_models.methods.settings import is_int, is_number
 from gtp_runtime.precisions import converted_names
 
@@ -17,36 +17,69 @@ SECONDS = 2.0  # of timing, for two files together
 
 @dataclass(frozen=True)
 class Limit:
-    """What the user asked for: one of the two.
+    """What the user asked for: one of the three.
 
     Attributes:
         max_drop: points of top-1.
         latency_ms: milliseconds per run, median.
+        max_distance: of the metric, in its unit.
     """
 
     max_drop: float | None = None
     latency_ms: float | None = None
+    max_distance: float | None = None
+
+    @property
+    def is_of_loss(self) -> bool:
+        """Whether it says how much may be lost."""
+        return self.latency_ms is None
+
+    @property
+    def most(self) -> float:
+        """How much may be lost: points, or in the metric's unit."""
+        value = self.max_distance if self.max_drop is None else self.max_drop
+        assert value is not None
+        return value
+
+    @property
+    def option(self) -> str:
+        """The option of the command line that says it."""
+        return "--max-distance" if self.max_drop is None else "--max-drop"
+
+    def lost(self, loss: Loss) -> float:
+        """Return how much is lost, in the unit of ``most``."""
+        return loss.distance if self.max_drop is None else loss.points
+
+    def error(self, loss: Loss) -> float:
+        """Return its standard error; 0 where it is not known."""
+        return (loss.distance_se or 0.0) if self.max_drop is None else loss.points_se
+
+    def words(self, loss: Loss) -> str:
+        """Return how much is lost, in words."""
+        if self.max_drop is not None:
+            return f"{loss.points:.2f} ± {loss.points_se:.2f} points"
+        return f"{loss.distance:.3g} ± {loss.distance_se or 0.0:.2g} of {loss.metric}"
 
     def holds(self, result: Result) -> bool:
-        """Whether a timed result keeps it: a drop with its standard error, and never slower than the dense model."""
+        """Whether a timed result keeps it: a loss with its standard error, and never slower than the dense model."""
         assert result.loss is not None and result.timing is not None
-        if self.max_drop is not None:
-            return result.loss.points + result.loss.points_se <= self.max_drop and result.ratio < 1
+        if self.is_of_loss:
+            return self.lost(result.loss) + self.error(result.loss) <= self.most and result.ratio < 1
         assert self.latency_ms is not None
         return result.timing.p50_ms <= self.latency_ms and result.ratio <= 1
 
     def is_kept(self, proven: Result) -> bool:
         """Whether what was measured of a choice on other images, and timed again beside dense, keeps it."""
         assert proven.loss is not None and proven.timing is not None
-        if self.max_drop is not None:
-            return proven.loss.points <= self.max_drop and proven.ratio < 1
+        if self.is_of_loss:
+            return self.lost(proven.loss) <= self.most and proven.ratio < 1
         assert self.latency_ms is not None
         return proven.timing.p50_ms <= self.latency_ms and proven.ratio <= 1
 
     def violation(self, result: Result) -> float | None:
         """Return by how much a trial misses it, 0 or less if it does not; None where too little is known."""
-        if self.max_drop is not None:
-            return None if result.loss is None else result.loss.points + result.loss.points_se - self.max_drop
+        if self.is_of_loss:
+            return None if result.loss is None else self.lost(result.loss) + self.error(result.loss) - self.most
         assert self.latency_ms is not None
         return None if result.timing is None else result.timing.p50_ms / self.latency_ms - 1
 
@@ -60,11 +93,15 @@ class Limit:
         if self.latency_ms is not None:
             return min(timed, key=lambda one: one.ratio)
         gaining = [one for one in timed if one.ratio < 1] or timed
-        return min(gaining, key=lambda one: (_points(one), one.objectives))
+        return min(gaining, key=lambda one: (self._bound(one), one.objectives))
 
     def _preferred(self, result: Result) -> tuple[float, ...]:
         *losses, ratio = result.objectives
-        return (ratio, *losses) if self.max_drop is not None else (losses[-1], ratio)
+        return (ratio, *losses) if self.is_of_loss else (losses[-1], ratio)
+
+    def _bound(self, result: Result) -> float:
+        assert result.loss is not None
+        return self.lost(result.loss) + self.error(result.loss)
 
 
 @dataclass(frozen=True)
@@ -72,7 +109,8 @@ class TuneOptions:
     """Options of a search.
 
     Attributes:
-        limit: what is wanted: at most so many points of top-1 lost, or at most so many milliseconds.
+        limit: what is wanted: at most so many points of top-1 lost, at most so far from the dense model, or at most so
+            many milliseconds.
         data: a folder of images, one sub-folder a class where known (default: the recipe's own).
         labels: a file with the class of each image, in place of sub-folders.
         trials: how many are tried in all, those of earlier processes included; repeats are none.
@@ -105,11 +143,11 @@ class TuneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.limit.max_drop, self.limit.latency_ms) if value is not None]
+        given = [value for value in vars(self.limit).values() if value is not None]
         if len(given) != 1:
             raise LimitError(
-                f"{'both' if given else 'neither'} of max_drop and latency_ms given: a search needs one of --max-drop "
-                "POINTS and --latency-budget TIME"
+                f"{len(given)} of max_drop, max_distance and latency_ms given: a search needs one of --max-drop "
+                "POINTS, --max-distance VALUE and --latency-budget TIME"
             )
         if not is_number(given[0]) or not math.isfinite(given[0]) or given[0] < 0:
             raise LimitError(f"the limit {given[0]!r} is not a finite number of 0 or more")
@@ -126,11 +164,6 @@ class TuneOptions:
                 f"precision {', '.join(unknown) or 'missing'}: choose from {', '.join(known)}; {INT8} is "
                 "tried for what is on the front"
             )
-
-
-def _points(result: Result) -> float:
-    assert result.loss is not None
-    return result.loss.points + result.loss.points_se
 
 
 def beating(results: Iterable[Result], default: Result) -> list[Result]:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import LimitError
-from gtp_exporters.measuring.result import Loss, distance_of, scores_beside
+from gtp_exporters.measuring.result import Loss
 from gtp_runtime.accuracy import Tally, agree, as_classes, cosine, divergence, log_softmax, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
+from gtp_runtime.question import LOGITS, question_of, score
 
 CERTAIN = 3.0  # standard errors above its limit at which a divergence ends the judging
 Outputs = dict[str, np.ndarray]
@@ -118,13 +119,13 @@ def judge(
     """
     name = next(iter(twin))
     answers, exact = outputs[name], twin[name]
-    distance, tally = distance_of(name, activation=activation), Tally()
-    tally.add(scores_beside(answers, exact, labels, distance, name, activation), len(answers))
-    is_logits = name == "logits"
+    question, tally = question_of(name, activation), Tally()
+    tally.add(score({name: answers}, {name: exact}, labels, question), len(answers))
+    is_logits = name == LOGITS
     report = GateReport(
         file,
         origin,
-        Loss.of(tally.accuracy()),
+        Loss.of(tally.accuracy(question.metric)),
         flips=float(clear_flips(exact, answers, limits.divergence, activation).mean()) if is_logits else None,
         cosine=float(cosine(answers, exact).mean()),
         layers=_layers(outputs, twin, num_prop, tokens),

@@ -78,15 +78,14 @@ class Outcome:
             return ""
         assert proven.loss is not None and proven.timing is not None
         name = self.chosen.name
-        if proven.ratio > 1 or (self.limit.max_drop is not None and proven.ratio >= 1):
+        if proven.ratio > 1 or (self.limit.is_of_loss and proven.ratio >= 1):
             return (
                 f"{name} is not faster than dense when timed again (ratio {proven.ratio:.3f}): export the dense model"
             )
-        if self.limit.max_drop is not None:
-            lost = f"{proven.loss.points:.2f} ± {proven.loss.points_se:.2f} points"
+        if self.limit.is_of_loss:
             return (
-                f"{name} loses {lost} on the {proven.loss.images} images that were held out, --max-drop allows "
-                f"{self.limit.max_drop:g}: give more images, or a smaller drop"
+                f"{name} loses {self.limit.words(proven.loss)} on the {proven.loss.images} images that were held out, "
+                f"{self.limit.option} allows {self.limit.most:g}: give more images, or a smaller limit"
             )
         return (
             f"{name} takes {proven.timing.p50_ms:.2f} ms (median) when timed again, --latency-budget allows "
@@ -99,10 +98,10 @@ class Outcome:
         what = f"{nearest.name}: {nearest.timing.p50_ms:.2f} ms, {nearest.ratio:.3f} of dense"
         if self.limit.latency_ms is not None:
             return f"nothing that was timed is within {self.limit.latency_ms:g} ms; the fastest is {what}"
-        lost = f"{nearest.loss.points:.2f} ± {nearest.loss.points_se:.2f} points"
+        unit = "points" if self.limit.max_drop is not None else f"of {nearest.loss.metric}"
         return (
-            f"nothing that is faster than dense loses at most {self.limit.max_drop:g} points, the standard error "
-            f"included; the nearest is {what}, which loses {lost}"
+            f"nothing that is faster than dense loses at most {self.limit.most:g} {unit}, the standard error included; "
+            f"the nearest is {what}, which loses {self.limit.words(nearest.loss)}"
         )
 
     @property

@@ -1,78 +1,17 @@
 """The one record of what was measured of a candidate: what it loses, how long it takes, what it costs beside."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from gtp_exporters.measuring.candidate import Candidate
 from gtp_runtime import Accuracy, Footprint, Latency
-from gtp_runtime.accuracy import Scores, divergence, score
+from gtp_runtime.accuracy import DENSE, DIVERGENCE
 
 NOISY = 0.25  # spread of a file's times above which they say little
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (N, ...) dense and reduced outputs to (N,) distances
 QUARTILES = (5, 15)  # of ``Latency.quantiles_ms``, which has one for every 5 %
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far outputs are from the dense model's, image by image: a property of the kind of output.
-
-    Attributes:
-        name, unit: in words.
-        measure: from (N, ...) outputs of the dense model and of the candidate to (N,) distances, 0 for the same. It is
-            a function of a module where workers are other machines.
-    """
-
-    name: str
-    unit: str
-    measure: Measure
-
-
-def relative_error(dense: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return the squared error of each image's output over the square of the dense model's, (N,) float64."""
-    exact = dense.reshape(len(dense), -1).astype(np.float64)
-    apart = outputs.reshape(len(outputs), -1) - exact
-    return np.asarray((apart**2).sum(1) / np.maximum(1e-30, (exact**2).sum(1)))
-
-
-DIVERGENCE = Distance("divergence", "nats", divergence)
-BY_CLASS = Distance("divergence", "nats", partial(divergence, activation="sigmoid"))
-RELATIVE = Distance("relative error", "of the square", relative_error)
-
-
-def scores_beside(
-    outputs: np.ndarray,
-    dense: np.ndarray | None,
-    classes: np.ndarray | None,
-    distance: Distance,
-    output: str = "logits",
-    activation: str = "softmax",
-) -> Scores:
-    """Score outputs image by image, as ``gtp_runtime.evaluation`` does files' logits, by a distance of their kind.
-
-    Args:
-        outputs, dense: (N, ...) of a candidate, and of what it is held against; None where that is unknown.
-        classes: (N,) where known.
-        distance: from ``dense``; its scores are called "divergence".
-        output, activation: of the model: "logits" have classes.
-    """
-    scores = score(outputs, dense, classes, activation) if output == "logits" else {}
-    if dense is not None:
-        scores["divergence"] = distance.measure(dense, outputs)
-    return scores
-
-
-def distance_of(output: str, own: Measure | None = None, activation: str = "softmax") -> Distance:
-    """Return the distance of a kind of output: "logits" with their activation, or any other; or the user's own."""
-    if own is not None:
-        return Distance(getattr(own, "__name__", "distance"), "", own)
-    if output != "logits":
-        return RELATIVE
-    return BY_CLASS if activation == "sigmoid" else DIVERGENCE
 
 
 @dataclass(frozen=True)
@@ -81,11 +20,13 @@ class Loss:
 
     Attributes:
         images: how many were measured; ``unreadable`` more could not be read.
-        distance, distance_se: mean distance of the outputs (``Distance``), and its standard error.
+        distance, distance_se: how much worse ``metric`` is than the dense model's, and its standard error, which is
+            None as well where the metric is of all images together.
         agreement: share of images with the dense model's best class; None without classes.
-        top1, top1_se, top5: accuracy; None where classes are unknown.
+        top1, top1_se, top5: accuracy, of what ``quality`` says; None where classes are unknown.
         dense_top1: the dense model's.
         top1_drop, top1_drop_se: ``dense_top1 - top1`` and its standard error, paired; None where classes are unknown.
+        metric, unit, value, dense_value, quality, measures: as of ``gtp_runtime.Accuracy``.
     """
 
     images: int
@@ -99,33 +40,44 @@ class Loss:
     top1_drop: float | None = None
     top1_drop_se: float | None = None
     unreadable: int = 0
+    metric: str = DIVERGENCE.name
+    unit: str = DIVERGENCE.unit
+    value: float | None = None
+    dense_value: float | None = None
+    quality: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, accuracy: Accuracy) -> "Loss":
         """Return what an accuracy beside the dense model says."""
-        assert accuracy.divergence is not None
-        names = ("agreement", "top1", "top1_se", "top5", "dense_top1", "top1_drop", "top1_drop_se", "unreadable")
-        shared = {name: getattr(accuracy, name) for name in names}
-        return cls(accuracy.images, accuracy.divergence, accuracy.divergence_se, **shared)
+        return cls(**{entry.name: getattr(accuracy, entry.name) for entry in fields(cls)})
 
     @classmethod
-    def of_dense(cls, beside: Accuracy) -> "Loss":
-        """Return the dense model's own, from an accuracy that was measured beside it."""
+    def of_dense(cls, beside: "Accuracy | Loss") -> "Loss":
+        """Return the dense model's own, from what was measured beside it."""
         top1, images, many = beside.dense_top1, beside.images, beside.images > 1
-        error = (top1 * (1 - top1) / (images - 1)) ** 0.5 if top1 is not None and many else None
         zero = None if top1 is None else 0.0
+        measures = {
+            name.removeprefix(DENSE): value for name, value in beside.measures.items() if name.startswith(DENSE)
+        }
         return cls(
             images,
             0.0,
             0.0 if many else None,
-            None if beside.agreement is None else 1.0,
-            top1,
-            error,
-            beside.dense_top5,
-            top1,
-            zero,
-            zero if many else None,
-            beside.unreadable,
+            agreement=None if beside.agreement is None else 1.0,
+            top1=top1,
+            top1_se=(top1 * (1 - top1) / (images - 1)) ** 0.5 if top1 is not None and many else None,
+            top5=beside.dense_top5 if isinstance(beside, Accuracy) else None,
+            dense_top1=top1,
+            top1_drop=zero,
+            top1_drop_se=zero if many else None,
+            unreadable=beside.unreadable,
+            metric=beside.metric,
+            unit=beside.unit,
+            value=beside.dense_value,
+            dense_value=beside.dense_value,
+            quality=beside.quality,
+            measures=measures,
         )
 
     @property

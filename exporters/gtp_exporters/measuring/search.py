@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gtp_exporters.errors import MissingPackageError
-from gtp_exporters.measuring.accuracy import Judge, graph_losses, loss_of
+from gtp_exporters.measuring.accuracy import Judge, graph_losses
 from gtp_exporters.measuring.candidate import PLAIN, Candidate
 from gtp_exporters.measuring.choice import Limit
 from gtp_exporters.measuring.graphs import Graphs
@@ -25,6 +25,7 @@ from gtp_runtime import ImageSet
 from gtp_runtime.accuracy import Tally
 from gtp_runtime.latency import MIN_RUNS
 from gtp_runtime.messages import Progress
+from gtp_runtime.question import Question
 
 TASK = "searching"
 PRIOR = 0.02  # weight of what is believed at first, in measurements
@@ -73,10 +74,14 @@ class Timer:
         dense: the dense model, in float32.
         seconds: of timing, for two files.
         workers: where latency is measured.
+        question: what is measured of the graphs' answers (default: by the kind of their outputs).
     """
 
-    def __init__(self, graphs: Graphs, dense: Candidate, seconds: float, workers: Workers) -> None:
+    def __init__(
+        self, graphs: Graphs, dense: Candidate, seconds: float, workers: Workers, question: Question | None = None
+    ) -> None:
         self.graphs, self.dense, self.seconds, self.workers = graphs, dense, seconds, workers
+        self.question = question
         self._known: dict[str, Timing] = {}
 
     def learn(self, candidate: Candidate, timing: Timing) -> None:
@@ -116,7 +121,8 @@ class Timer:
         """Return what the graphs of candidates lose beside the dense model's."""
         every = [self.dense, *candidates]
         runnings = [candidate.running for candidate in every]
-        return graph_losses(self._files(every), runnings, images, progress, workers=self.workers)[1:]
+        files = self._files(every)
+        return graph_losses(files, runnings, images, progress, workers=self.workers, question=self.question)[1:]
 
     def _files(self, candidates: Iterable[Candidate]) -> list[Path]:
         return [self.graphs.graph(candidate) for candidate in candidates]
@@ -170,19 +176,19 @@ class Estimator:
         )
 
 
-def hopeless(result: Result, timed: Iterable[Result], error: float, max_drop: float | None) -> str:
+def hopeless(result: Result, timed: Iterable[Result], error: float, limit: Limit) -> str:
     """Return why a trial can no longer be on the front, or be chosen; "" if it can.
 
     Args:
         result: the trial, with its loss, its estimate, and its distance on every rung so far.
         timed: results with a measured latency.
         error: of the estimate of its latency ratio.
-        max_drop: limit in points; None where latency is limited.
+        limit: what the user asked for.
     """
     loss, rung = result.loss, len(result.rungs) - 1
     assert loss is not None and result.estimate is not None
-    if max_drop is not None and loss.points - SURE * loss.points_se > max_drop:
-        return f"loses {loss.points:.2f} points on {loss.images} images, --max-drop allows {max_drop:g}"
+    if limit.is_of_loss and limit.lost(loss) - SURE * limit.error(loss) > limit.most:
+        return f"loses {limit.words(loss)} on {loss.images} images, {limit.option} allows {limit.most:g}"
     for other in timed:
         if len(other.rungs) <= rung or other.ratio > result.estimate - error:
             continue
@@ -217,10 +223,10 @@ class _Trial:
         assert self.result.trial is not None
         return self.result.trial
 
-    def add(self, tally: Tally) -> None:
-        """Take note of the sums over further images."""
+    def add(self, tally: Tally, judge: Judge) -> None:
+        """Take note of the sums over further images, as the judge reads them."""
         self.tally.merge(tally)
-        loss = loss_of(self.tally)
+        loss = judge.loss_of(self.tally)
         self.result = replace(self.result, loss=loss, rungs=[*self.result.rungs, loss.distance])
 
 
@@ -327,7 +333,7 @@ class Search:
             pairs = [(trial.number, trial.candidate.settings) for trial in trials]
             tallies = self.judge.judge(pairs, begin, end)
             for trial in trials:
-                trial.add(tallies[trial.number])
+                trial.add(tallies[trial.number], self.judge)
             trials, begin = self._left(trials, self._hopeless), end
         for trial in trials:
             if self._left([trial], self._dominated):
@@ -355,7 +361,7 @@ class Search:
         return left
 
     def _hopeless(self, trial: _Trial) -> str:
-        return hopeless(trial.result, filter(is_timed, self.results), self._error(trial), self.limit.max_drop)
+        return hopeless(trial.result, filter(is_timed, self.results), self._error(trial), self.limit)
 
     def _dominated(self, trial: _Trial) -> str:
         return dominated(trial.result, self.results, self._error(trial))

@@ -14,7 +14,7 @@ from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
 from gtp_exporters.measuring.choice import FINALISTS, TuneOptions, beating, different, finalists, first_that_holds
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
-from gtp_exporters.measuring.result import Loss, Result, Timing, distance_of, front, is_timed
+from gtp_exporters.measuring.result import Loss, Result, Timing, front, is_timed
 from gtp_exporters.measuring.search import GRAPH_IMAGES, TASK, Deadline, Search, Timer, TimeUpError
 from gtp_exporters.measuring.shards import Local, Workers, rungs, split
 from gtp_exporters.measuring.space import make_space
@@ -34,6 +34,7 @@ from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.messages import Progress, one_line, quiet
+from gtp_runtime.question import question_of
 from gtp_runtime.transaction import refuse
 
 STORE = "tune.jsonl"
@@ -160,10 +161,8 @@ class _Tuning:
             )
         source = replace(self.source, sha256=subject.built.sha256)
         question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        distance = distance_of(subject.output, activation=subject.activation)
-        self.judge = Judge(
-            source, self.split, self.workers, self.place / DENSE, question, distance, self.deadline.check
-        )
+        asked = question_of(subject.output, subject.activation)
+        self.judge = Judge(source, self.split, self.workers, self.place / DENSE, question, asked, self.deadline.check)
         self.dense = self._candidate(DENSE, make_settings(DENSE))
         self.default = self._candidate(DEFAULT, make_plan(self.graphs.model, settings).settings)
         self.timer = Timer(self.graphs, self.dense, options.timing, self.workers)
@@ -303,7 +302,7 @@ class _Tuning:
         timing = self.timer.time(self.default)
         loss, distances = self.judge.judge_all(self.default.settings)
         default = Result.of(self.default, loss=loss, timing=timing, rungs=distances, estimate=timing.ratio)
-        dense = Result.of(self.dense, loss=_nothing_lost(loss), timing=_dense_timing(timing), estimate=1.0)
+        dense = Result.of(self.dense, loss=Loss.of_dense(loss), timing=_dense_timing(timing), estimate=1.0)
         results = [replace(dense, rungs=[0.0] * len(rungs(len(self.split.search)))), default]
         self.store.keep_results(DEFAULT, results)
         return results
@@ -366,7 +365,7 @@ class _Tuning:
         others = [self._of(one) for one in new if not _is_dense(one)] or [self.default]
         losses = self.timer.losses(others, self.split.held_out, self._tell)
         timings = self.timer.time_all(others)
-        dense = _nothing_lost(losses[0]), _dense_timing(timings[0])
+        dense = Loss.of_dense(losses[0]), _dense_timing(timings[0])
         measured = dict(zip((candidate.name for candidate in others), zip(losses, timings, strict=True), strict=True))
         for one in new:
             loss, timing = measured.get(one.name, dense)
@@ -399,11 +398,3 @@ def _kept_name(result: Result) -> str:
 
 def _dense_timing(beside: Timing) -> Timing:
     return Timing(beside.dense_ms, beside.dense_ms)
-
-
-def _nothing_lost(beside: Loss) -> Loss:
-    """Return the dense model's loss on the images of another's."""
-    drop = None if beside.top1_drop is None else 0.0
-    top1, images = beside.dense_top1, beside.images
-    error = None if top1 is None or images < 2 else (top1 * (1 - top1) / (images - 1)) ** 0.5
-    return Loss(images, 0.0, 0.0, 1.0, top1, error, None, top1, drop, drop, beside.unreadable)

@@ -114,6 +114,21 @@ def classes_of_folders(
     raise ImageError(_no_classes(folder, levels, known))
 
 
+def own_classes(names: Iterable[bytes], order: str | None = None) -> FolderClasses:
+    """Return a class for each folder of another name, for a model that has no classes of its own.
+
+    Args:
+        names: of the images, as ``image_names`` returns them, none in the folder itself.
+        order: "torchvision": the first folder of each path is the class; else the last one.
+
+    Raises:
+        InputError: an unknown ``order``.
+    """
+    check_order(order)
+    level = {path: (_first if order == TORCHVISION else _last)(path) for path in map(_folder, names)}
+    return _taken(NAMES, {name: index for index, name in enumerate(sorted(set(level.values())))}, level)
+
+
 def folder_words(taken: str | None, classes: Mapping[str, int] | None) -> str:
     """Say in words which classes folders are; "" where nothing was taken from folders.
 

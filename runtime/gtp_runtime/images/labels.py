@@ -30,6 +30,7 @@ from gtp_runtime.images.class_folders import (
     check_order,
     classes_of_folders,
     listed,
+    own_classes,
 )
 from gtp_runtime.images.folders import SEPARATOR, SUFFIXES, ImageSet, image_names, packed
 from gtp_runtime.manifest import Manifest
@@ -54,6 +55,9 @@ def find_image_set(
 ) -> ImageSet:
     """Return the images below a folder, with their classes where these are known.
 
+    A model that gives features has no classes of its own: every folder (or word of a file) is one, by its name, where
+    there are two or more.
+
     Args:
         folder: images. Without ``labels``, its sub-folders are the classes, as ``class_folders`` says; where images lie
             in the folder itself, they have no classes.
@@ -77,6 +81,9 @@ def find_image_set(
         if class_order:
             raise InputError(f"--class-order (class_order) is of class folders, but images are in {place} itself")
         return ImageSet(place, names)
+    if manifest.gives_features:
+        own = own_classes(names, class_order)
+        return ImageSet(place, names, own.of(names), own.taken) if len(own.classes) > 1 else ImageSet(place, names)
     found = classes_of_folders(place, names, known_classes(manifest), class_order)
     folders = None if found.taken == NAMES else {one_line(name): index for name, index in found.classes.items()}
     return ImageSet(place, names, found.of(names), found.taken, folders)
@@ -237,6 +244,9 @@ def _ilsvrc_ids(path: Path) -> dict[str, str]:
 
 
 def _classes(path: Path, words: list[str], manifest: Manifest) -> np.ndarray:
+    if manifest.gives_features:
+        places = {word: index for index, word in enumerate(sorted(set(words)))}
+        return np.array([places[word] for word in words], np.int32)
     own = known_classes(manifest)
     known = by_name(words, own) or by_number(words, own)
     if known is None:

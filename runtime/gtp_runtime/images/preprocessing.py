@@ -74,7 +74,23 @@ class Preprocessing:
         picture = open_image(image, exif=self.exif if exif is None else exif)
         size = self._resized(picture.width, picture.height)
         _check_work(picture.size, size)
-        return self._cropped(self._resize(picture, size))
+        return self._cropped(self._resize(picture, size), self.fill)
+
+    def aligned(self, values: np.ndarray, missing: float) -> np.ndarray:
+        """Return (H, W) float32 numbers that lie over the pixels that the model sees: of each pixel the nearest.
+
+        Args:
+            values: (rows, columns) numbers of an image: classes or depths.
+            missing: what stands around an image that is smaller than the crop.
+
+        Raises:
+            ImageError: as ``pixels``.
+        """
+        picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
+        size = self._resized(picture.width, picture.height)
+        _check_work(picture.size, size)
+        nearest = np.asarray(picture.resize(size, Image.Resampling.NEAREST))
+        return np.asarray(self._cropped(nearest[..., None], missing)[..., 0])
 
     def _resize(self, picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
         if size == picture.size:
@@ -99,17 +115,17 @@ class Preprocessing:
         ratio = max(ratios) if self.resize_mode == "contain" else min(ratios)  # timm rounds both
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
-    def _cropped(self, pixels: np.ndarray) -> np.ndarray:
+    def _cropped(self, pixels: np.ndarray, fill: "list[int] | float") -> np.ndarray:
         height, width = self.crop
         if pixels.shape[0] < height or pixels.shape[1] < width:
-            pixels = self._padded(pixels)
+            pixels = self._padded(pixels, fill)
         top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
         return pixels[top : top + height, left : left + width]
 
-    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+    def _padded(self, pixels: np.ndarray, fill: "list[int] | float") -> np.ndarray:
         height, width = pixels.shape[:2]
-        canvas = np.empty((max(height, self.crop[0]), max(width, self.crop[1]), 3), np.uint8)
-        canvas[:] = self.fill
+        canvas = np.empty((max(height, self.crop[0]), max(width, self.crop[1]), pixels.shape[2]), pixels.dtype)
+        canvas[:] = fill
         top, left = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
         canvas[top : top + height, left : left + width] = pixels
         return canvas

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from gtp_export.model_options import ModelOptions
 from gtp_export.options import (
     Batch,
+    ClassesFrom,
     ClassOrder,
     ImageSize,
     Labels,
+    Layers,
+    Output,
     Ray,
     Weights,
     check_class_order,
@@ -39,6 +42,20 @@ class MeasuringOptions:
     ray: str | None
     threads: int | None
     provider: str | None
+    output: str
+    layers: tuple[int, ...]
+    classes_from: Path | None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the model gives and what is measured of it, as ``CompareOptions`` and ``TuneOptions`` take it."""
+        return {"output": self.output, "layers": self.layers, "classes_from": self.classes_from}
+
+    @property
+    def output_words(self) -> list[str]:
+        """What the model gives, as ``export`` takes it."""
+        layers = ",".join(map(str, self.layers)) or None
+        return option_words(output=None if self.output == "auto" else self.output, layers=layers)
 
     def check(self, model: str) -> None:
         """Refuse what cannot be, before torch is loaded.
@@ -61,7 +78,7 @@ class MeasuringOptions:
         weights = None if self.weights == "pretrained" else self.weights
         seed = seed if weights in ("random", "auto") else None
         own = option_words(weights=weights, seed=seed or None, img_size=self.img_size, batch=self.other_batch)
-        return [model, *own, *self._ordered(options).words]
+        return [model, *own, *self.output_words, *self._ordered(options).words]
 
     @property
     def other_batch(self) -> int | None:
@@ -94,7 +111,12 @@ def takes_measuring_options() -> Callable[[Callable[..., None]], Callable[..., N
         ray: Ray = None,
         threads: Threads = None,
         provider: Provider = None,
+        output: Output = "auto",
+        layers: Layers = None,
+        classes_from: ClassesFrom = None,
     ) -> MeasuringOptions:
-        return MeasuringOptions(data, labels, class_order, calib_data, weights, img_size, batch, ray, threads, provider)
+        asked = (output, layers or (), classes_from)
+        images = (data, labels, class_order, calib_data)
+        return MeasuringOptions(*images, weights, img_size, batch, ray, threads, provider, *asked)
 
     return with_options(measuring_options, "measuring")

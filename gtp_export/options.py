@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gtp_export import values
+from gtp_models.heads import OUTPUTS
 from gtp_models.methods.gtp.config import PRESETS, THRESHOLDS
 from gtp_models.schedules import KINDS
 from gtp_runtime.images.class_folders import ORDERS
@@ -163,6 +164,13 @@ ClassesFrom = Annotated[
         metavar="FILE",
     ),
 ]
+OUTPUT_HELP = (
+    "logits; features: pooled, without the classifier; patches: a vector for each patch, (B,N,C); map: those on the "
+    "grid, (B,C,H,W); auto: logits if there is a classifier, else features."
+)
+LAYERS_HELP = "With --output patches or map: the layers to give, from 0: 2,5,8,11 (default: the last)."
+Output = Annotated[str, option(OUTPUT_HELP, show_default=True, **one_of(OUTPUTS))]
+Layers = Annotated[Any, option(LAYERS_HELP, parser=values.layers, metavar="LAYERS")]
 Workers = Annotated[int | None, option("Threads that read images (default: one per CPU).", min=1)]
 Ray = Annotated[
     str | None,

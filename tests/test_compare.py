@@ -37,7 +37,7 @@ from gtp_exporters.report.drawing import Axis
 from gtp_models import ConfigError, Recipe, load_recipe, make_settings
 from gtp_models.errors import WeightsUnavailableError
 from gtp_models.weights import build_model, outline
-from gtp_runtime.errors import BackendMissingError, NoClassesError, OutputError
+from gtp_runtime.errors import BackendMissingError, OutputError
 from gtp_runtime.images.labels import ILSVRC, META
 
 QUICK: dict[str, Any] = {"seconds": 0.0, "rounds": 1, "footprint": False}
@@ -465,11 +465,30 @@ def test_files_of_the_users_stay(tmp_path: Path) -> None:
         compare("digits", tmp_path, options=CompareOptions(**QUICK))
 
 
-def test_a_model_without_classes(tmp_path: Path) -> None:
-    recipe = replace(TINY, model_args=TINY.model_args | {"num_classes": 0}, gtp={"num_prop": 2, "num_neighbours": 2})
-    options = CompareOptions(methods=("tome",), budgets=(Budget(num_prop=2),), data=DIGITS / "images", **QUICK)
-    with pytest.raises(NoClassesError):
-        compare(recipe, tmp_path, weights="random", options=options)
+def test_features_and_maps_are_compared_by_their_own_metrics(small: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"methods": ("tome",), "budgets": (Budget(num_prop=8),), **QUICK}
+    features = compare(str(small), tmp_path / "one", options=CompareOptions(output="features", **given))
+    dense, reduced = (row.loss for row in features.rows)
+    assert dense is not None and reduced is not None
+    assert (reduced.quality, reduced.metric, reduced.agreement) == ("k-NN top-1", "relative error", None)
+    assert (dense.distance, dense.top1, dense.measures["mAP"]) == (0, reduced.dense_top1, reduced.measures["dense mAP"])
+    assert features.rows[1].command[-2:] == ["--output", "features"]
+    page = comparison_page(features)
+    assert "k-NN top-1" in page and "relative error" in page and "divergence" not in page.lower()
+    given |= {"output": "map", "layers": (0, 1), "metric": furthest}
+    maps = compare(str(small), tmp_path / "two", options=CompareOptions(**given))
+    assert [row.loss.top1 for row in maps.rows if row.loss] == [None, None]
+    assert "furthest, steps" in plot_comparison(maps) and maps.rows[1].distance > 0
+    document = json.loads((tmp_path / "two" / "compare.json").read_text())
+    assert document["rows"][1]["metric"] == "furthest" and "correlation of map_1" in document["rows"][1]["measures"]
+
+
+def furthest(dense: Any, outputs: Any, labels: Any) -> Any:
+    assert set(dense) == set(outputs) == {"map_0", "map_1"}
+    return np.abs(dense["map_1"] - outputs["map_1"]).max((1, 2, 3))
+
+
+furthest.unit = "steps"  # type: ignore[attr-defined]
 
 
 def test_no_backend_runs_the_precision(small: Path, tmp_path: Path) -> None:

@@ -526,6 +526,29 @@ def run_tiny(place: Path, folder: Path, workers: Workers) -> Outcome:
     return tune(TINY, place, options, weights="random", workers=workers)
 
 
+@pytest.mark.full
+def test_features_are_searched_within_a_distance(tmp_path: Path) -> None:
+    folder = tiny_images(tmp_path / "images")
+    running = Running("onnxruntime", {"threads": 1})
+    given: dict[str, Any] = {"output": "features", "trials": 2, "int8": False, "running": running, "timing": 0.0}
+    options = TuneOptions(Limit(max_distance=10.0), folder, **given)
+    found = tune(TINY, tmp_path / "found", options, weights="random")
+    assert found.trials == 2
+    losses = [one.loss for one in found.results if one.loss]
+    assert {one.metric for one in losses} == {"relative error"} and {one.quality for one in losses} == {"k-NN top-1"}
+    assert all(len(one.objectives) == 3 for one in found.results if one.timing)
+    page = (tmp_path / "found" / "tune.html").read_text("utf-8")
+    assert "relative error" in page and "nats" not in page
+    again = tune(TINY, tmp_path / "found", options, weights="random")
+    assert [one.loss for one in again.results[2:]] == [one.loss for one in found.results[2:]], "it is resumed"
+
+
+def test_points_of_top1_need_classes(tmp_path: Path) -> None:
+    options = TuneOptions(Limit(max_drop=1.0), tiny_images(tmp_path / "images"), output="map", int8=False)
+    with pytest.raises(LimitError, match="max-distance"):
+        tune(TINY, tmp_path / "found", options, weights="random")
+
+
 def tiny_images(folder: Path) -> Path:
     for digit in range(5):
         (folder / str(digit)).mkdir(parents=True)

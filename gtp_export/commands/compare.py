@@ -1,6 +1,7 @@
 """``gtp-export compare``: token reduction methods beside the dense model, in one table and a plot."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -33,13 +34,13 @@ def compare(
     num_prop: Annotated[str | None, option("Instead of --budgets: tokens removed in every layer, 4,8,12.")] = None,
     backends: Annotated[str, typer.Option(help=f"What runs the graphs: {BACKENDS}.")] = "onnxruntime",
     precisions: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "fp32",
-    output: Annotated[
+    directory: Annotated[
         Path | None,
         option(
             "Directory for compare.json, compare.md and compare.svg (default: build/MODEL-compare). What was "
             "interrupted resumes from it.",
             "-o",
-            "--output",
+            "--out",
         ),
     ] = None,
     limit: Annotated[int | None, option("Maximum number of images, spread over the folder.", min=1)] = None,
@@ -62,7 +63,10 @@ def compare(
     model_options: ModelOptions,
     json: Json = False,
 ) -> None:
-    """Compare methods with the dense model: accuracy, divergence, latency and size, as a table and a plot."""
+    """Compare methods with the dense model: accuracy, distance, latency and size, as a table and a plot.
+
+    The distance is the divergence of classes; of features, patches and maps their relative error.
+    """
     if budgets is not None and num_prop is not None:
         raise typer.BadParameter("--budgets and --num-prop both say how much is removed: give one of the two")
     weights, data = measuring.weights, measuring.data
@@ -87,6 +91,7 @@ def compare(
         rounds=rounds,
         footprint=footprint,
         backend_options=given_options(threads=threads, provider=measuring.provider),
+        **measuring.asked,
     )
     with console.progress("comparing", _count(data, limit)) as update:
         load_torch(update)
@@ -95,14 +100,15 @@ def compare(
         recipe = measuring.recipe(model, model_options)
         with joined_fleet(measuring.ray, data or recipe.images, device=True) as fleet:
             comparison = run(
-                recipe, output, options=options, weights=weights, seed=seed or 0, fleet=fleet, progress=update
+                recipe, directory, options=options, weights=weights, seed=seed or 0, fleet=fleet, progress=update
             )
     if json:
         console.emit(comparison.to_dict() | fleet_document(fleet))
     else:
         show_fleet(fleet)
-        _show(comparison, output)
-        console.next_command("export", *measuring.words(model, model_options, seed), *_next(comparison))
+        _show(comparison, directory)
+        words = replace(measuring, output="auto", layers=()).words(model, model_options, seed)  # rows say them as well
+        console.next_command("export", *words, *_next(comparison))
 
 
 def _count(data: Path | None, limit: int | None) -> int:

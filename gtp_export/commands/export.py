@@ -75,8 +75,7 @@ def export(
         str,
         _option(
             IMAGES,
-            "logits; features: pooled, without the classifier; patches: a vector for each patch, (B,N,C); map: those "
-            "on the grid, (B,C,H,W); auto: logits if there is a classifier, else features.",
+            options.OUTPUT_HELP,
             **options.one_of(OUTPUTS),
         ),
     ] = "auto",
@@ -84,7 +83,7 @@ def export(
         Any,
         _option(
             IMAGES,
-            "With --output patches or map: the layers to give, from 0: 2,5,8,11 (default: the last).",
+            options.LAYERS_HELP,
             parser=values.layers,
             metavar="LAYERS",
         ),

@@ -39,14 +39,24 @@ if TYPE_CHECKING:
 @takes_measuring_options()
 def tune(
     model: Model,
-    output: Annotated[
+    directory: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Directory of the search; an earlier search there is resumed."),
+        typer.Option("-o", "--out", help="Directory of the search; an earlier search there is resumed."),
     ],
     max_drop: Annotated[
         float | None,
         typer.Option(
             help="Find the fastest settings that lose at most this many percentage points of top-1 against dense.",
+            min=0,
+            show_default=False,
+            callback=finite,
+        ),
+    ] = None,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(
+            help="Find the fastest settings that are at most this far from dense, in the unit of the metric: nats of "
+            "divergence for logits, the relative error for features, patches and maps.",
             min=0,
             show_default=False,
             callback=finite,
@@ -90,10 +100,11 @@ def tune(
     model_options: ModelOptions,
     json: Json = False,
 ) -> None:
-    """Search for settings of MODEL within a limit on accuracy or latency; both are measured."""
-    if (max_drop is None) == (latency_budget is None):
-        said = "neither was given" if latency_budget is None else "both were given"
-        raise typer.BadParameter(f"give one of --max-drop and --latency-budget: {said}")
+    """Search for settings of MODEL within a limit on accuracy, distance or latency; all are measured."""
+    limit = (max_drop, latency_budget, max_distance)
+    count = sum(value is not None for value in limit)
+    if count != 1:
+        raise typer.BadParameter(f"give one of --max-drop, --max-distance and --latency-budget: {count} were given")
     measuring.check(model)
     from gtp_exporters.measuring.choice import Limit, TuneOptions
 
@@ -101,7 +112,7 @@ def tune(
     running = RunOptions(backend, run_options, {"threads": MEASURED})
     data = measuring.data
     options = TuneOptions(
-        limit=Limit(max_drop, latency_budget),
+        limit=Limit(*limit),
         data=data if measuring.ray is None or data is None else data.resolve(),
         labels=measuring.labels,
         trials=trials,
@@ -113,6 +124,7 @@ def tune(
         batch=measuring.batch,
         running=running_on(running.spec(Path(MODEL_NAME)).name, running.options_of(Path(MODEL_NAME))),
         seed=seed,
+        **measuring.asked,
     )
     with console.progress("tuning", trials, unit="trials", seconds=timeout) as update:
         load_torch(update)
@@ -120,7 +132,9 @@ def tune(
 
         recipe = measuring.recipe(model, model_options)
         with joined_fleet(measuring.ray, options.data or recipe.images, device=True) as fleet:
-            outcome = run(recipe, output, options, weights=measuring.weights, seed=seed, workers=fleet, progress=update)
+            outcome = run(
+                recipe, directory, options, weights=measuring.weights, seed=seed, workers=fleet, progress=update
+            )
     if json:
         console.emit(outcome.to_dict() | fleet_document(fleet))
     else:
@@ -131,7 +145,7 @@ def tune(
             console.next_command("export", *_next(outcome, measuring, words, seed))
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)
-        raise typer.Exit(GATE_FAILED if max_drop is not None else BUDGET_MISSED)
+        raise typer.Exit(GATE_FAILED if latency_budget is None else BUDGET_MISSED)
 
 
 def _show(outcome: "Outcome") -> None:
@@ -168,7 +182,8 @@ def _next(outcome: "Outcome", measuring: MeasuringOptions, model: list[str], see
         precision |= {"calib_data": measuring.calib_data}
     if outcome.is_dense:
         return [*model, "--method", DENSE, *option_words(**precision)]
-    return [str(outcome.directory / RECIPE), *weights, *option_words(batch=measuring.other_batch, **precision)]
+    own = [*measuring.output_words, *option_words(batch=measuring.other_batch, **precision)]
+    return [str(outcome.directory / RECIPE), *weights, *own]
 
 
 def _table(title: str, columns: "Sequence[Column]", results: "Sequence[Result]") -> None:

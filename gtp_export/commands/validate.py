@@ -195,7 +195,8 @@ def _images(
 
     question, _ = ask(model.manifest, **truth)
     images = find_images(data, model.manifest, question, labels, class_order)
-    if max_drop is not None and question.kind != LOGITS and images.classes is None:
+    is_known = question.kind == LOGITS or (question.has_classes and images.classes is not None)
+    if max_drop is not None and not is_known:
         raise typer.BadParameter(
             f"--max-drop is of top-1, and here nothing has classes: give --max-distance, of {question.metric.name}"
             f"{', or images in one sub-folder a class' if question.has_classes else ''}"

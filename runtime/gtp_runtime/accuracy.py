@@ -243,6 +243,8 @@ class Tally:
         """
         metric = metric or DIVERGENCE
         means = {name: total / self.images for name, total in self.sums.items()} | self._combined(metric)
+        if not metric.higher_is_better and not means.get(DENSE_VALUE, 1.0):
+            means = {name: mean for name, mean in means.items() if name not in (VALUE, DENSE_VALUE)}  # a distance
         values: dict[str, Any] = {name: mean for name, mean in means.items() if name in FIELDS}
         values["measures"] = {
             name: mean for name, mean in means.items() if name not in FIELDS and not name.startswith(PARTS)

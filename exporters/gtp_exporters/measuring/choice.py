@@ -9,6 +9,7 @@ from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.candidate import INT8, PLAIN, Running
 from gtp_exporters.measuring.result import Loss, Result, is_timed
 from gtp_models.methods.settings import is_int, is_number
+from gtp_runtime.metrics import Own
 from gtp_runtime.precisions import converted_names
 
 FINALISTS = 4  # that are timed again, for the choice, and for what beats the default
@@ -123,6 +124,7 @@ class TuneOptions:
         running: how float32 files run where latency is measured.
         timing: seconds of timing for two files.
         seed: of what Optuna draws, and of the order of the images.
+        output, layers, classes_from, metric: as of ``CompareOptions``.
 
     Raises:
         LimitError: a value that is not allowed.
@@ -141,6 +143,10 @@ class TuneOptions:
     running: Running = field(default_factory=lambda: Running("onnxruntime"))
     timing: float = field(default_factory=lambda: SECONDS)
     seed: int = 0
+    output: str = "auto"
+    layers: tuple[int, ...] = ()
+    classes_from: Path | None = None
+    metric: Own | None = None
 
     def __post_init__(self) -> None:
         given = [value for value in vars(self.limit).values() if value is not None]

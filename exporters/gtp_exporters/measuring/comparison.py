@@ -16,6 +16,7 @@ from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, is_fitted
 from gtp_runtime.latency import check_duration
 from gtp_runtime.messages import option_words
+from gtp_runtime.metrics import Own
 
 if TYPE_CHECKING:
     from gtp_models.plan import Plan  # which needs torch
@@ -289,6 +290,10 @@ class CompareOptions:
         rounds: how often files are loaded anew and timed; the one with the median ratio is reported.
         footprint: measure peak memory and cold start, in a process of its own for each file.
         backend_options: options of the backends; ``threads`` is 1 by default.
+        output, layers: what the models give, as ``ExportOptions`` takes them.
+        classes_from: an .npz file of text embeddings, which make classes of features (``gtp_runtime.prompts``).
+        metric: whose distance from the dense model is compared (``gtp_runtime.metrics.as_metric``; default: by the
+            kind of output).
 
     Raises:
         LimitError, InputError: a value that is not allowed.
@@ -308,6 +313,10 @@ class CompareOptions:
     rounds: int = ROUNDS
     footprint: bool = True
     backend_options: Mapping[str, Any] = field(default_factory=dict)
+    output: str = "auto"
+    layers: tuple[int, ...] = ()
+    classes_from: Path | None = None
+    metric: Own | None = None
 
     def __post_init__(self) -> None:
         for name in ("methods", "budgets", "backends", "precisions"):

@@ -10,17 +10,20 @@ from typing import Any
 from gtp_exporters.artifacts import draft
 from gtp_exporters.measuring.candidate import Candidate, Running
 from gtp_exporters.options import ExportOptions, check_limits
+from gtp_exporters.outputs import Outputs, end_at
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.run import quantize_graphs
 from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject, calibrate_on, make_subject, reference_images
 from gtp_models.errors import WeightsError
+from gtp_models.heads import HEADLESS, without_head
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan, model_shape
 from gtp_models.recipes import Recipe
+from gtp_models.weights import outline
 from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph, write_manifest
-from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.messages import Progress, option_words, quiet
 
 NEW = "new"  # the folder of an export that is not complete
 
@@ -31,12 +34,31 @@ class Source:
 
     Attributes:
         sha256: that the weights must have, wherever they are read; "" asks for none.
+        output, layers: what the model gives, as ``ExportOptions`` takes them.
     """
 
     recipe: Recipe
     weights: str = "pretrained"
     seed: int = 0
     sha256: str = field(default="", compare=False)
+    output: str = "auto"
+    layers: tuple[int, ...] = ()
+
+    @property
+    def options(self) -> ExportOptions:
+        """Options of an export that say what the model gives. Raises ``LimitError`` for what cannot be."""
+        return ExportOptions(output=self.output, layers=self.layers)
+
+    def outline(self) -> Any:
+        """Return the model without weights, up to its last output. Raises as ``gtp_models.weights.outline``."""
+        model = outline(without_head(self.recipe) if self.output in HEADLESS else self.recipe)
+        end_at(model, Outputs(self.options.output, self.layers))
+        return model
+
+
+def output_words(output: str, layers: tuple[int, ...]) -> list[str]:
+    """Return the options of ``gtp-export export`` that say what the model gives."""
+    return option_words(output=None if output == "auto" else output, layers=",".join(map(str, layers)) or None)
 
 
 class _Built:
@@ -55,7 +77,7 @@ def subject_of(source: Source) -> Subject:
     """
     if _Built.source != source:
         forget()
-        subject = make_subject(source.recipe, source.weights, source.seed, ExportOptions())
+        subject = make_subject(source.recipe, source.weights, source.seed, source.options)
         if source.sha256 and subject.built.sha256 != source.sha256:
             raise WeightsError(f"the weights of {source.recipe.name} are others here than where the command runs")
         _Built.source, _Built.subject = source, subject
@@ -138,9 +160,8 @@ class Graphs:
         def tell(task: str, share: float | None = None) -> None:  # noqa: ARG001
             self.progress(f"exporting {candidate.label}: {task}")  # a share is one of the images
 
-        options = ExportOptions(
-            batch=candidate.batch, dense=False, trace=False, target=running.target, precision=running.written
-        )
+        options = replace(self.source.options, batch=candidate.batch, dense=False, trace=False)
+        options = replace(options, target=running.target, precision=running.written)
         plan = self._calibrated(candidate, tell)
         check_limits(plan, running.target)
         crop = subject.preprocessing.crop
@@ -174,7 +195,7 @@ def _without(names: Iterable[str], manifest: Manifest, place: Path) -> Manifest:
 
 
 def manifest_of(subject: Subject) -> Manifest:
-    """Return the manifest of a model of which nothing is exported yet: its classes, weights and preprocessing."""
+    """Return the manifest of a model of which nothing is exported yet: classes, outputs, weights, preprocessing."""
     built, shape = subject.built, model_shape(subject.model)
     model = ModelInfo(
         built.recipe.name,
@@ -191,4 +212,5 @@ def manifest_of(subject: Subject) -> Manifest:
         "label_ids": subject.label_ids,
         "class_order": built.recipe.class_order,
     }
+    names["outputs"] = subject.outputs.described(subject.model)
     return Manifest(model, weights, "dense", {}, [], {}, subject.preprocessing, {}, **names)

@@ -23,7 +23,7 @@ from gtp_exporters.measuring.comparison import (
     plan_cases,
     read_published,
 )
-from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
+from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of, output_words
 from gtp_exporters.measuring.latency import footprint_of, share_of, time_plausibly
 from gtp_exporters.measuring.pages import check_output, write_comparison
 from gtp_exporters.measuring.result import Result, Timing, with_front
@@ -32,14 +32,14 @@ from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
-from gtp_models.weights import outline
-from gtp_runtime import Footprint, ImageSet, find_image_set, load
-from gtp_runtime.errors import BackendMissingError, NoClassesError
+from gtp_runtime import Footprint, ImageSet, load
+from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.fleet import Fleet
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.messages import Progress, one_line, option_words, quiet
+from gtp_runtime.question import ask, find_images
 
 
 def compare(
@@ -70,7 +70,7 @@ def compare(
         LimitError: a value that is not allowed, no test images, or no images to calibrate int8 on.
         OutputError: the directory cannot be written, or holds other files of these names.
         BackendMissingError: a backend that is not installed, or none that runs the precisions.
-        ImageError, NoClassesError, ModelsError, GTPRuntimeError: errors of images, models and backends.
+        ImageError, ModelsError, GTPRuntimeError: errors of images, models and backends.
     """
     options = options or CompareOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
@@ -81,11 +81,12 @@ def compare(
     check_output(directory)
     runnings = make_runnings(options.backends, options.precisions, options.backend_options, {"threads": 1})
     folder = _images(recipe, options)
-    cases = plan_cases(recipe, outline(recipe), names, options.budgets)
+    source = Source(recipe, weights, seed, output=options.output, layers=options.layers)
+    cases = plan_cases(recipe, source.outline(), names, options.budgets)
     _check_calibration(recipe, options, cases, runnings)
     forget()
     with working(directory, "compare") as place:
-        grid = _Grid(Source(recipe, weights, seed), options, cases, runnings, folder, place, fleet, progress)
+        grid = _Grid(source, options, cases, runnings, folder, place, fleet, progress)
         try:
             comparison = grid.run()
         except BaseException:
@@ -156,17 +157,17 @@ class _Grid:
         options, recipe = self.options, self.source.recipe
         self.progress(f"building {recipe.timm}")
         subject = self.graphs.subject
-        if not subject.classes:
-            raise NoClassesError(f"{recipe.name} outputs features, and a comparison is of classes: compare another")
         manifest = manifest_of(subject)
-        images = find_image_set(self.folder, manifest, options.labels)
+        self.question, _ = ask(manifest, metric=options.metric, classes_from=options.classes_from)
+        images = find_images(self.folder, manifest, self.question, options.labels)
         self.images: ImageSet = images if options.limit is None else images.spread(options.limit)
         skipped = self._check_runnings()
         backends = sorted({running.backend for running in self.runnings})
         device = describe_machine(backends) if self.fleet is None else self.fleet.on_device(describe_machine, backends)
         key = figures_key(recipe, manifest, self.images, self.graphs.calibration, device)
         own = {name: getattr(options, name) for name in ("batch", "seconds", "rounds", "footprint")}
-        whole = key | own | {"on a fleet": self.fleet is not None}
+        asked = [*self.question.key, options.output, list(options.layers)]
+        whole = key | own | {"on a fleet": self.fleet is not None, "measured": asked}
         self.store = Store(self.place / "results.jsonl", whole, is_replaced=True)
         if not self.store.is_resumed:
             remove(self.evaluations)
@@ -303,7 +304,7 @@ class _Grid:
         options, runnings = self.options, [candidate.running for candidate in candidates]
         files = [self.graphs.graph(candidate) for candidate in candidates]
         tell(f"loading {len(files)} graphs")
-        reading: dict[str, Any] = {"threads": options.workers, "resume": self.evaluations}
+        reading: dict[str, Any] = {"threads": options.workers, "resume": self.evaluations, "question": self.question}
         losses = graph_losses(files, runnings, self.images, tell, workers=self.fleet, **reading)
         tell("timing")
         ratios = [candidate.plan.ratio if candidate.running.precision == PLAIN else None for candidate in candidates]
@@ -334,17 +335,18 @@ def _result(
         settings=candidate.settings.described(),
         share=share_of(timing, dense, candidate.plan.ratio),
         budget={} if case.budget is None else case.budget.values,
-        command=[*case.command, *_precision_words(candidate.running, options)],
+        command=[*case.command, *_words(candidate.running, options)],
         published=case.published,
     )
 
 
-def _precision_words(running: Running, options: CompareOptions) -> list[str]:
-    """Return the options of ``gtp-export export`` that write graphs as they are written here."""
+def _words(running: Running, options: CompareOptions) -> list[str]:
+    """Return the options of ``gtp-export export`` that write graphs with these outputs, as they are written here."""
+    own = output_words(options.output, options.layers)
     if running.written == PLAIN:
-        return []
+        return own
     calib_data = options.calib_data if running.is_calibrated else None
-    return option_words(precision=running.written, target=running.target, calib_data=calib_data)
+    return [*own, *option_words(precision=running.written, target=running.target, calib_data=calib_data)]
 
 
 def _merged(dense: Sequence[Result]) -> list[Result]:

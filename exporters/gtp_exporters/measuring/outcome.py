@@ -8,7 +8,7 @@ from typing import Any
 
 from gtp_exporters.measuring.candidate import DENSE, INT8, Running
 from gtp_exporters.measuring.choice import Limit, different
-from gtp_exporters.measuring.pages import DISTANCE, SEARCHED, VALIDATED, Measure, cells, make_panel, noise_note, shown
+from gtp_exporters.measuring.pages import SEARCHED, VALIDATED, cells, make_panel, measure_of, noise_note, shown
 from gtp_exporters.measuring.result import Result, is_timed
 from gtp_exporters.report.drawing import draw, make_environment
 from gtp_models.methods.gtp.config import GTPConfig
@@ -19,7 +19,6 @@ from gtp_runtime.errors import OutputError
 FIGURES, PAGE, RECIPE, BETTER = "tune.json", "tune.html", "recipe.yaml", "better.yaml"
 TEMPLATE = "tune.html.jinja"
 KINDS = ("timed", "front", "the recipe's default", "chosen")  # series of the plot
-DISTANCE_AXIS: Measure = replace(DISTANCE, error=lambda result: 0.0)
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,8 @@ def plot_outcome(outcome: Outcome) -> str:
     kinds = {one.identity: 1 for one in outcome.front} | {outcome.default.identity: 2}
     kinds |= {} if outcome.chosen is None else {outcome.chosen.identity: 3}
     series = [[one for one in timed if kinds.get(one.identity, 0) == kind] for kind in range(len(KINDS))]
-    panel = make_panel("", DISTANCE_AXIS, series, timed)
+    axis = replace(measure_of(timed), error=lambda result: 0.0)
+    panel = make_panel("", axis, series, timed)
     return draw(outcome.recipe.title, KINDS, [[panel]], joined={"front"})
 
 

@@ -6,7 +6,7 @@ compare.json has all rows, compare.md the tables, compare.svg the plot.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gtp_exporters.measuring.result import Loss, Result, Timing
 from gtp_exporters.report.drawing import HEIGHT, WIDTH, Axis, Mark, Panel, draw
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import Footprint, atomic
+from gtp_runtime.accuracy import DIVERGENCE
 from gtp_runtime.errors import OutputError
 from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.messages import one_line
@@ -27,11 +28,14 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, the text of a result's cell, and whether anything is known for it."""
+    """A column: its head, the text of a result's cell, whether anything is known for it, and its head by the losses
+    that are shown, where these say what it is of.
+    """
 
     head: str
     cell: Callable[[Result], str]
     known: Callable[[Result], bool] = lambda result: True
+    named: Callable[[Loss], str] | None = None
 
 
 def number(value: float | None, digits: int) -> str:
@@ -94,27 +98,55 @@ def _of_cost(cell: Callable[[Footprint], str]) -> Callable[[Result], str]:
     return lambda result: UNKNOWN if result.cost is None else cell(result.cost)
 
 
+def _measure(name: str) -> Column:
+    """Return the column of a further measure, where it is known."""
+
+    def value(result: Result) -> float | None:
+        return None if result.loss is None else result.loss.measures.get(name)
+
+    return Column(name, lambda result: number(value(result), 4), lambda result: value(result) is not None)
+
+
 def _has(name: str) -> Callable[[Result], bool]:
     return lambda result: result.to_dict()[name] is not None
 
 
 NAME = Column("method", lambda result: result.name)
 MACS_COLUMN = Column("MACs", lambda result: f"{result.macs_ratio:.3f}")
-DISTANCE_COLUMN = Column("divergence", _of_loss(distance))
+VALUE = Column(
+    "value",
+    _of_loss(lambda loss: UNKNOWN if loss.value is None else f"{loss.value:.4g}"),
+    _has("value"),
+    lambda loss: loss.metric,
+)
+DISTANCE_COLUMN = Column(
+    "divergence",
+    _of_loss(distance),
+    named=lambda loss: loss.metric if loss.value is None else f"{loss.metric}, worse by",
+)
 MS = Column("p50 ms", _of_timing(milliseconds))
 RATIO = Column("ratio", _of_timing(lambda timing: f"{timing.ratio:.3f}"))
 DROP = Column("below dense", _of_loss(drop), _has("top1"))
 SETTINGS = Column("settings", described)
 WHY = Column("not timed", lambda result: result.why, lambda result: bool(result.why))
+TOP1_COLUMN = Column(
+    "top-1, %",
+    _of_loss(lambda loss: percent(loss.top1, loss.top1_se)),
+    _has("top1"),
+    lambda loss: f"{loss.quality or 'top-1'}, %",
+)
+MEASURES = tuple(map(_measure, ("recall@1", "mAP", "cosine", "neighbour agreement", "correlation")))
 COMPARED = (
     NAME,
     Column("budget", _budget),
     MACS_COLUMN,
-    Column("top-1, %", _of_loss(lambda loss: percent(loss.top1, loss.top1_se)), _has("top1")),
+    TOP1_COLUMN,
     DROP,
     Column("published", lambda result: number(result.published, 2), _has("published")),
     Column("agrees, %", _of_loss(lambda loss: percent(loss.agreement)), _has("agreement")),
+    VALUE,
     DISTANCE_COLUMN,
+    *MEASURES,
     MS,
     RATIO,
     Column("realised, %", lambda result: number(None if result.share is None else 100 * result.share, 0)),
@@ -124,21 +156,41 @@ COMPARED = (
     ),
     Column("front", lambda result: "*" if result.is_front else ""),
 )
-SEARCHED = (Column("", lambda result: result.name), RATIO, MS, DISTANCE_COLUMN, DROP, MACS_COLUMN, SETTINGS, WHY)
-VALIDATED = (Column("", lambda result: result.name), RATIO, MS, DISTANCE_COLUMN, DROP, COMPARED[3])
-WORDS = """\
+SEARCHED = (Column("", lambda result: result.name), RATIO, MS, VALUE, DISTANCE_COLUMN, DROP, MACS_COLUMN, SETTINGS, WHY)
+VALIDATED = (Column("", lambda result: result.name), RATIO, MS, VALUE, DISTANCE_COLUMN, DROP, TOP1_COLUMN)
+ABOUT_CLASSES = """\
+*agrees*: images with the dense fp32 model's class. *divergence*: of the dense to these class probabilities, in nats."""
+
+
+ABOUT = """\
 *MACs*: share of the dense model's. *top-1*: with its standard error; *below dense*: percentage points below the dense
-fp32 model, with the standard error of the paired differences. *agrees*: images with the dense fp32 model's class.
-*divergence*: of the dense to these class probabilities, in nats. *p50 ms* and *ratio*: median latency, and over the
-dense fp32 model's, timed in turn in one process; `~` marks times that differ by more than a quarter of the median.
+fp32 model, with the standard error of the paired differences. {measured} *p50 ms* and *ratio*: median latency, and over
+the dense fp32 model's, timed in turn in one process; `~` marks times that differ by more than a quarter of the median.
 *realised*: share of the saved MACs that becomes saved time, against the dense model of the same precision; `-` where
 noise is larger. *peak MiB*: memory of a process that runs it. *front*: no row of this backend is both faster and closer
 to the dense model."""
 
 
+def words(results: Sequence[Result]) -> str:
+    """Return what the columns of a comparison mean."""
+    loss = _a_loss(results)
+    about = ABOUT_CLASSES
+    if loss is not None and loss.metric != DIVERGENCE.name:
+        unit = f" ({plain(loss.unit)})" if loss.unit else ""
+        whose = "how much worse it is than" if loss.value is not None else "away from the answers of"
+        about = f"*{plain(loss.metric)}*{unit}: {whose} the dense fp32 model, mean over the images."
+    return ABOUT.format(measured=about)
+
+
+def _a_loss(results: Iterable[Result]) -> Loss | None:
+    """Return one of the losses, which are all of one metric; None where there is none."""
+    return next((result.loss for result in results if result.loss is not None), None)
+
+
 def shown(columns: Sequence[Column], results: Sequence[Result]) -> list[Column]:
-    """Return the columns for which something is known."""
-    return [column for column in columns if any(map(column.known, results))]
+    """Return the columns for which something is known, with their heads."""
+    loss, known = _a_loss(results), [column for column in columns if any(map(column.known, results))]
+    return [replace(one, head=one.named(loss)) if one.named is not None and loss is not None else one for one in known]
 
 
 def cells(columns: Iterable[Column], results: Iterable[Result]) -> list[list[str]]:
@@ -235,6 +287,18 @@ def _top1_se(result: Result) -> float:
 
 DISTANCE = Measure("divergence, nats", _distance, _distance_se, True)
 TOP1 = Measure("top-1, %", _top1, _top1_se, False)
+
+
+def measure_of(results: Sequence[Result]) -> Measure:
+    """Return the axis of the distance of results: logarithmic, unless one is better than the dense model."""
+    loss = _a_loss(results)
+    label = DISTANCE.label if loss is None else f"{loss.metric}{', worse by' if loss.value is not None else ''}"
+    label += f", {loss.unit}" if loss is not None and loss.unit else ""
+    if loss is None or all(result.distance >= 0 for result in results if result.loss is not None):
+        return replace(DISTANCE, label=label)
+    return replace(DISTANCE, label=label, value=lambda result: result.distance, logarithmic=False)
+
+
 LATENCY = Measure("latency over the dense fp32 model's", lambda result: result.ratio, dense=1.0)
 MACS = Measure("MACs over the dense model's", lambda result: result.macs_ratio, dense=1.0)
 
@@ -255,7 +319,9 @@ def plot_comparison(comparison: Comparison) -> str:
         series = [[row for row in rows if row.name == name] for name in names]
         return make_panel(" ".join(run), measure, series, reduced, dense)
 
-    measures = [DISTANCE, *([TOP1] if comparison.has_classes else [])]
+    loss = _a_loss(comparison.rows)
+    top1 = replace(TOP1, label=f"{(loss and loss.quality) or 'top-1'}, %")
+    measures = [measure_of(comparison.rows), *([top1] if comparison.has_classes else [])]
     panels = [[panel(run, measure) for run in runs] for measure in measures]
     if len(runs) == 1:  # side by side
         panels = [[panel for row in panels for panel in row]]
@@ -358,13 +424,16 @@ def comparison_page(comparison: Comparison) -> str:
 def _lines(comparison: Comparison) -> Iterator[str]:
     yield f"# {plain(comparison.title)}: methods compared\n"
     yield f"{plain(data(comparison))}. Latency: of {comparison.rounds} rounds, the one with the median ratio.\n"
-    yield f"![Divergence and top-1 against latency]({PLOT_NAME})\n"
+    loss = _a_loss(comparison.rows)
+    measured = DIVERGENCE.name if loss is None else loss.metric
+    quality = f" and {(loss and loss.quality) or 'top-1'}" if comparison.has_classes else ""
+    yield f"![{plain(measured).capitalize()}{quality} against latency]({PLOT_NAME})\n"
     columns = shown(COMPARED, comparison.rows)
     for backend, precision in comparison.runs():
         yield f"## {plain(title(comparison, backend, precision))}\n"
         yield from markdown(columns, comparison.of(backend, precision))
         yield ""
-    yield WORDS
+    yield words(comparison.rows)
     if note := noise_note(comparison.rows):
         yield f"\nNoise: {note}."
     if comparison.sources:

@@ -11,7 +11,15 @@ from gtp_exporters.errors import ExportError, LimitError
 from gtp_exporters.fitting import fit_settings, images_of
 from gtp_exporters.measuring.accuracy import Judge, forget_pixels
 from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
-from gtp_exporters.measuring.choice import FINALISTS, TuneOptions, beating, different, finalists, first_that_holds
+from gtp_exporters.measuring.choice import (
+    FINALISTS,
+    Limit,
+    TuneOptions,
+    beating,
+    different,
+    finalists,
+    first_that_holds,
+)
 from gtp_exporters.measuring.graphs import Graphs, Source, forget, manifest_of
 from gtp_exporters.measuring.outcome import Outcome, notes_of, write_outcome
 from gtp_exporters.measuring.result import Loss, Result, Timing, front, is_timed
@@ -27,14 +35,13 @@ from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.plan import make_plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Amounts
-from gtp_runtime.errors import BackendMissingError, DeviceError, ImageError, NoClassesError
+from gtp_runtime.errors import BackendMissingError, DeviceError, ImageError
 from gtp_runtime.images.class_folders import folder_words
 from gtp_runtime.images.folders import ImageSet, image_names
-from gtp_runtime.images.labels import find_image_set
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.messages import Progress, one_line, quiet
-from gtp_runtime.question import question_of
+from gtp_runtime.question import LOGITS, Question, ask, find_images
 from gtp_runtime.transaction import refuse
 
 STORE = "tune.jsonl"
@@ -88,7 +95,8 @@ def tune(
     _check_calibration(recipe, options)
     with working(directory, "tune") as place:
         try:
-            source = Source(recipe, weights, seed)
+            source = Source(recipe, weights, seed, output=options.output, layers=options.layers)
+            source.outline()  # fail early
             return _Tuning(source, directory, folder, options, workers or Local(), place, progress).run()
         finally:
             remove(place / "graphs")
@@ -100,6 +108,16 @@ def _check_calibration(recipe: Recipe, options: TuneOptions) -> None:
     if not options.int8 and not recipe.settings().needs_calibration:
         raise LimitError("calib_data has no effect: int8 is left out, and no thresholds are calibrated")
     image_names(options.calib_data)  # fail early
+
+
+def _check_limit(limit: Limit, asked: Question, images: ImageSet) -> None:
+    """Raise ``LimitError`` for points of a top-1 that nothing has; of logits, the classes that change bound it."""
+    is_known = asked.kind == LOGITS or (asked.has_classes and images.classes is not None)
+    if limit.max_drop is not None and not is_known:
+        raise LimitError(
+            f"max_drop is of top-1, and here nothing has classes: give --max-distance (max_distance), of "
+            f"{asked.metric.name}{', or images in one sub-folder a class' if asked.has_classes else ''}"
+        )
 
 
 @dataclass
@@ -124,10 +142,6 @@ class _Tuning:
         self.graphs = Graphs(
             self.source, self.place / "graphs", options.calib_data, threads, is_gated=True, progress=self.progress
         )
-        if not self.graphs.subject.classes:
-            raise NoClassesError(
-                f"{self.source.recipe.name} outputs features, and a search is of classes: tune another"
-            )
         search = self._search()
         lowered: list[Result] = []
         if not self._is_dense_enough():
@@ -146,11 +160,14 @@ class _Tuning:
     def _search(self) -> Search:
         """Measure the dense model and the recipe's default, and return the search."""
         options, subject = self.options, self.graphs.subject
-        images = find_image_set(self.folder, manifest_of(subject), options.labels)
+        manifest = manifest_of(subject)
+        asked, _ = ask(manifest, metric=options.metric, classes_from=options.classes_from)
+        images = find_images(self.folder, manifest, asked, options.labels)
+        _check_limit(options.limit, asked, images)
         folders = folder_words(images.class_order, images.class_folders)
         self.notes = [folders] if folders else []
         self.split = split(images, options.images, options.seed)
-        key = self._key(images)
+        key = self._key(images) | {"measured": [*asked.key, options.output, list(options.layers)]}
         self.store = Store(self.output / STORE, key)
         settings = self.source.recipe.settings()
         if settings.needs_calibration:
@@ -161,11 +178,10 @@ class _Tuning:
             )
         source = replace(self.source, sha256=subject.built.sha256)
         question = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        asked = question_of(subject.output, subject.activation)
         self.judge = Judge(source, self.split, self.workers, self.place / DENSE, question, asked, self.deadline.check)
         self.dense = self._candidate(DENSE, make_settings(DENSE))
         self.default = self._candidate(DEFAULT, make_plan(self.graphs.model, settings).settings)
-        self.timer = Timer(self.graphs, self.dense, options.timing, self.workers)
+        self.timer = Timer(self.graphs, self.dense, options.timing, self.workers, asked)
         self.progress("exporting the dense model and the recipe's default")
         for precision in options.precisions:
             if precision != PLAIN:

@@ -15,7 +15,7 @@ from gtp_models.frame.patch import check_supported
 
 def test_every_module_adds_a_family() -> None:
     modules = {module.name for module in iter_modules(families.__path__)} - {"forms"}
-    assert FAMILIES.names() == ("Eva", "VisionTransformer")
+    assert FAMILIES.names() == ("Eva", "VisionTransformer", "transformers' ViTs")
     assert len(FAMILIES) == len(modules)
 
 

@@ -21,6 +21,7 @@ from gtp_exporters.subject import Subject, preprocessing_of
 from gtp_models.choosing import choose
 from gtp_models.errors import ConfigError, UnsupportedModelError
 from gtp_models.frame.families.forms import FAMILIES
+from gtp_models.frame.families.transformers_layers import View, as_timm, why_not
 from gtp_models.frame.patch import check_supported, remove, trace_tokens
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
@@ -87,8 +88,10 @@ def export_module(
     return export_subject(lambda: subject, subject.built.recipe, Path(directory), *given)
 
 
-def find_backbone(module: nn.Module, path: str | None = None) -> tuple[str, Any]:
-    """Return the path of a module's ViT in it, and the ViT.
+def find_backbone(module: nn.Module, path: str | None = None, size: tuple[int, int] | None = None) -> tuple[str, Any]:
+    """Return the path of a module's ViT in it, and the ViT; of transformers' a view with the names of timm.
+
+    ``size`` is that of the images, (height, width): some of transformers' take several.
 
     Raises:
         UnsupportedModelError: there is none or several, or it cannot be patched.
@@ -97,15 +100,25 @@ def find_backbone(module: nn.Module, path: str | None = None) -> tuple[str, Any]
     if path is not None:
         if path not in parts:
             raise UnsupportedModelError(f"{type(module).__name__} has no {path!r}: it has {', '.join(_tops(module))}")
-        check_supported(parts[path])
-        return path, parts[path]
-    vits = {name: part for name, part in parts.items() if any(family.holds(part) for family in FAMILIES.values())}
+        vit = as_timm(parts[path], size)
+        check_supported(vit)
+        return path, vit
+    vits = {name: vit for name, vit in ((name, as_timm(part, size)) for name, part in parts.items()) if _is_vit(vit)}
     if len(vits) != 1:
-        what = f"{len(vits)} ViTs: name one with backbone={' or '.join(map(repr, vits))}" if vits else "no ViT of timm"
+        what = f"{len(vits)} ViTs: name one with backbone={' or '.join(map(repr, vits))}" if vits else _none_in(parts)
         raise UnsupportedModelError(f"{type(module).__name__} holds {what} (it has {', '.join(_tops(module))})")
     ((path, vit),) = vits.items()
     check_supported(vit)
     return path, vit
+
+
+def _is_vit(part: Any) -> bool:
+    return any(family.holds(part) for family in FAMILIES.values())
+
+
+def _none_in(parts: Mapping[str, nn.Module]) -> str:
+    reason = next(filter(None, map(why_not, parts.values())), "")
+    return "no ViT of timm or transformers that can be patched" + (f": {reason}" if reason else "")
 
 
 def _tops(module: nn.Module) -> list[str]:
@@ -177,12 +190,14 @@ def _subject(
     preprocessing: Preprocessing | None,
     name: str | None,
 ) -> Subject:
-    path, _ = find_backbone(module, path)
+    _check_images(images)
+    height, width = images.shape[2:]
+    path, _ = find_backbone(module, path, (height, width))
     whole = copy.deepcopy(module).cpu().float().eval()
-    vit: Any = whole.get_submodule(path) if path else whole
+    vit: Any = as_timm(whole.get_submodule(path) if path else whole, (height, width))
     remove(vit)
     _check_size(images, vit)
-    preprocessing = preprocessing or preprocessing_of(vit)
+    preprocessing = preprocessing or _preprocessing(vit)
     pixels = _pixels(images, preprocessing)
     with torch.inference_mode():
         names = tuple(named_tensors(whole(images[:1].cpu().float())))
@@ -212,15 +227,26 @@ def _without_steps(settings: Settings, vit: Any) -> Settings:
     return settings.resolved((0,) * len(vit.blocks))
 
 
+def _preprocessing(vit: Any) -> Preprocessing:
+    if isinstance(vit, View):
+        raise ConfigError(f"{vit.name} does not say how images are prepared: give preprocessing=Preprocessing(...)")
+    return preprocessing_of(vit)
+
+
 def _timm_name(vit: Any) -> str:
+    if isinstance(vit, View):
+        return vit.name
     config = getattr(vit, "pretrained_cfg", None) or {}
     return str(config.get("architecture") or type(vit).__name__)
 
 
-def _check_size(images: Tensor, vit: Any) -> None:
-    size = tuple(vit.patch_embed.img_size)
+def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or not len(images):
         raise ConfigError(f"images are {tuple(images.shape)} {images.dtype}: give preprocessed (N, 3, H, W) floats")
+
+
+def _check_size(images: Tensor, vit: Any) -> None:
+    size = tuple(vit.patch_embed.img_size)
     if tuple(images.shape[2:]) != size:
         raise ConfigError(f"images are {tuple(images.shape[2:])} pixels, and the ViT was made for {size}: give such")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gtp_exporters.graph.rules import tidy
 from gtp_exporters.outputs import LOGITS, Outputs
+from gtp_models.frame.families.transformers_layers import layers_of
 from gtp_models.frame.patch import is_patched
 from gtp_models.frame.trace import recording
 
@@ -53,7 +54,8 @@ class Traced(nn.Module):
     @property
     def blocks_path(self) -> str:
         """Where the blocks are: "model.blocks", or "model.encoder.vit.blocks" in a module."""
-        return next(name for name, part in self.named_modules() if part is self.vit.blocks)
+        blocks = layers_of(self.vit)
+        return next(name for name, part in self.named_modules() if part is blocks)
 
     @property
     def output_names(self) -> list[str]:

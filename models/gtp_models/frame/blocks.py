@@ -100,7 +100,7 @@ class ReducingBlocks(nn.Sequential):
         return Tokens(x.reshape(-1, x.shape[-1]), x.shape[0], self.num_prefix, setup=setup, rope=table)
 
     def _plain_blocks(self) -> int:
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or not block_form(self[0]).runs_alone:
             return 0
         return next((index for index, amount in enumerate(self.num_prop) if amount), len(self))
 

@@ -1,4 +1,4 @@
-"""Installs a method's blocks in a timm model, in place, and removes them."""
+"""Installs a method's blocks in a model of timm or transformers, in place, and removes them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from gtp_models.errors import UnsupportedModelError
 from gtp_models.frame.blocks import ReducingBlocks
 from gtp_models.frame.families import family_of
 from gtp_models.frame.families.forms import Blocks
+from gtp_models.frame.families.transformers_layers import as_timm
 from gtp_models.frame.intermediates import GridIntermediates
 from gtp_models.frame.pooling import PoolBySize
 from gtp_models.frame.trace import Step, describe, recording
@@ -18,17 +19,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def install(model: Model, make: Callable[[Blocks], ReducingBlocks]) -> Model:
-    """Replace a model's blocks, in place; ``make`` gets timm's blocks. An earlier patch is replaced.
+    """Replace a model's blocks, in place; ``make`` gets them as they were. An earlier patch is replaced.
 
     Raises:
         UnsupportedModelError: another kind of model, block or attention.
     """
     check_supported(model)
-    target: Any = model  # nn.Module's type hides a timm model's attributes
+    target: Any = as_timm(model)  # nn.Module's type hides a timm model's attributes
     blocks = target.blocks
     patched = make(blocks)
     patched.training = blocks.training
-    family_of(model).install(model, patched, True)
+    family_of(target).install(target, patched, True)
     _take_off(target)
     if patched.merges:
         target.pool = PoolBySize(target)
@@ -44,12 +45,12 @@ def remove(model: Model) -> Model:
     >>> type(remove(model).blocks)
     <class 'torch.nn.modules.container.Sequential'>
     """
-    target: Any = model
+    target: Any = as_timm(model)
     if is_patched(model):
-        family = family_of(model)
+        family = family_of(target)
         plain = family.plain(dict(target.blocks.named_children()))
         plain.training = target.blocks.training
-        family.install(model, plain, False)
+        family.install(target, plain, False)
         _take_off(target)
     return model
 
@@ -62,7 +63,7 @@ def _take_off(model: Any) -> None:
 
 def is_patched(model: nn.Module) -> bool:
     """Whether this model is patched."""
-    return isinstance(getattr(model, "blocks", None), ReducingBlocks)
+    return isinstance(getattr(as_timm(model), "blocks", None), ReducingBlocks)
 
 
 @contextmanager
@@ -83,10 +84,11 @@ def trace_tokens(model: Any) -> Iterator[list[Step]]:
         raise UnsupportedModelError(
             f"{type(model).__name__} is not patched: call gtp_export.apply(model, settings) first"
         )
-    with recording(model.blocks, keep=describe) as steps:
+    with recording(as_timm(model).blocks, keep=describe) as steps:
         yield steps
 
 
 def check_supported(model: Any) -> None:
     """Raise ``UnsupportedModelError`` with the reason if ``apply`` cannot patch the model."""
-    family_of(model).check_supported(model)
+    vit = as_timm(model)
+    family_of(vit).check_supported(vit)

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from gtp_models.frame.families.transformers_layers import as_timm
 from gtp_models.frame.patch import install
 from gtp_models.frame.restore import Absent, Restore
 from gtp_models.methods import METHODS
@@ -15,13 +16,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def apply(model: Model, settings: Settings | Plan | None = None, *, restore: bool | Absent = False) -> Model:
-    """Patch a timm ``VisionTransformer`` or ``Eva``, in place. An earlier patch is replaced.
+    """Patch a ViT of timm (``VisionTransformer``, ``Eva``) or of transformers, in place. An earlier patch is replaced.
 
     Args:
         model: with a fixed image size; (B, 3, H, W) images in, as before.
         settings: of any method (their class determines it), or a plan that was made for this model (default:
             ``GTPConfig()``).
-        restore: put the tokens back on the grid behind the last block, and behind each layer that timm's
+        restore: needed for transformers' models. Put the tokens back on the grid behind the last block, and behind each layer that timm's
             ``forward_intermediates`` or ``get_intermediate_layers`` is asked for: (B, tokens, dim) as without a patch.
             A merged patch takes the vector of the token that it was merged into. One that left without a receiver
             takes that of the nearest kept patch on the grid; with "zero" it stays away: its vector is zero.
@@ -42,10 +43,11 @@ def apply(model: Model, settings: Settings | Plan | None = None, *, restore: boo
     >>> model.get_intermediate_layers(torch.zeros(1, 3, 224, 224), n=[5, 11], reshape=True)[0].shape
     torch.Size([1, 192, 14, 14])
     """
-    plan = settings if isinstance(settings, Plan) else make_plan(model, settings or GTPConfig())
+    vit: Any = as_timm(model)
+    plan = settings if isinstance(settings, Plan) else make_plan(vit, settings or GTPConfig())
     putting_back = Restore(plan.shape.grid, "nearest" if restore is True else restore) if restore else None
-    install(model, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))
-    patched: Any = model.blocks
+    install(vit, lambda blocks: METHODS[plan.settings.name].blocks(blocks, plan))
+    patched: Any = vit.blocks
     patched.restore = putting_back
     patched.settings = plan.asked or plan.settings  # what an export of the module needs
     return model

@@ -1,11 +1,13 @@
-"""Adapters to timm: a family of models is one module here, which adds a ``Family`` to ``FAMILIES``."""
+"""Adapters to timm and transformers: a family of models is one module here, which adds a ``Family`` to ``FAMILIES``."""
 
 from typing import Any
 
 from gtp_models.errors import UnsupportedModelError
 from gtp_models.frame.families import eva as _eva  # noqa: F401 - adds its family
+from gtp_models.frame.families import transformers_layers as _transformers_layers  # noqa: F401
 from gtp_models.frame.families import vision_transformer as _vision_transformer  # noqa: F401
 from gtp_models.frame.families.forms import FAMILIES, AttentionForm, BlockForm, Family
+from gtp_models.frame.families.transformers_layers import why_not
 
 _PLACE = ", which need every token at its grid position"
 _PYRAMID = "stages whose feature maps shrink on the grid"
@@ -51,8 +53,11 @@ def family_of(model: Any) -> Family:
     for family in FAMILIES.values():
         if family.holds(model):
             return family
+    reason = why_not(model)
+    if reason:
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be patched: {reason}")
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: gtp-export supports timm's {' and '.join(FAMILIES)}; "
+        f"{type(model).__name__} cannot be patched: gtp-export supports {', '.join(FAMILIES)}; "
         "gtp-export models lists the recipes"
     )
 

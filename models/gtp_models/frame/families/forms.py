@@ -1,4 +1,4 @@
-"""The adapter of a family of timm models: its blocks, its attention, and how its blocks are installed."""
+"""The adapter of a family of models: its blocks, its attention, and how its blocks are installed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,24 +22,26 @@ class BlockForm:
         attention_input: from the tokens to the input of attention.
         attention_branch: from attention's output to what is added to the tokens.
         mlp_branch: from the tokens to what the MLP adds to them.
+        runs_alone: whether a block may be called where no token leaves.
     """
 
     attention_input: Callable[[Any, Tensor], Tensor]
     attention_branch: Callable[[Any, Tensor], Tensor]
     mlp_branch: Callable[[Any, Tensor], Tensor]
+    runs_alone: bool = True
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of timm models.
+    """A family of models of timm or transformers.
 
     Attributes:
-        name: timm's class.
+        name: its class, or whose.
         blocks: the classes of blocks that can be patched, and their forms.
         attentions: the same for attention.
         holds: whether a model, patched or not, is of this family.
         check: raise ``UnsupportedModelError`` for options of this family that are not supported.
-        plain: put blocks into the container that timm uses.
+        plain: put blocks into the container that the model uses.
         install: put patched (True) or plain blocks into a model.
     """
 

@@ -22,8 +22,9 @@ def apply(model: Model, settings: Settings | Plan | None = None, *, restore: boo
         model: with a fixed image size; (B, 3, H, W) images in, as before.
         settings: of any method (their class determines it), or a plan that was made for this model (default:
             ``GTPConfig()``).
-        restore: needed for transformers' models. Put the tokens back on the grid behind the last block, and behind each layer that timm's
+        restore: put the tokens back on the grid behind the last block, and behind each layer that timm's
             ``forward_intermediates`` or ``get_intermediate_layers`` is asked for: (B, tokens, dim) as without a patch.
+            Transformers' models need it.
             A merged patch takes the vector of the token that it was merged into. One that left without a receiver
             takes that of the nearest kept patch on the grid; with "zero" it stays away: its vector is zero.
 

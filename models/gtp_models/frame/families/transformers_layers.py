@@ -66,7 +66,7 @@ _DINOV2 = LayerForm(
 _VIT = LayerForm(_BEFORE, _PROJECTIONS, _HEADS, behind=("dropout", "dropout"))
 _VITPOSE = LayerForm(
     _BEFORE,
-    (*(f"attention.attention.{name}" for name in ("query", "key", "value")), "attention.output.dense"),
+    ("attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense"),
     ("num_attention_heads", "attention_head_size"),
     attention="attention.attention",
     behind=("attention.output.dropout", ""),
@@ -313,10 +313,8 @@ class Step:
             )
         if options.get("output_attentions"):
             raise UnsupportedModelError("attention maps are asked for (output_attentions), and reducing has none")
-        if (
-            any(isinstance(value, Tensor) for value in (*masks, *options.values()))
-            and not torch.compiler.is_exporting()
-        ):
+        has_mask = any(isinstance(value, Tensor) for value in (*masks, *options.values()))
+        if has_mask and not torch.compiler.is_exporting():
             raise UnsupportedModelError(
                 "the layers get a mask (of attention, heads or experts), which cannot follow tokens that leave: leave "
                 "it out"
@@ -341,7 +339,7 @@ def _check(view: View) -> None:
 
 
 def _projections(attn: Attention) -> tuple[Linear, Linear, Linear]:
-    return tuple((part.weight, part.bias) for part in list(attn.linears)[:3])  # type: ignore[misc, return-value]
+    return tuple((part.weight, part.bias) for part in list(attn.linears)[:3])  # type: ignore[return-value]
 
 
 FAMILIES.add(

@@ -57,7 +57,7 @@ REFUSED: dict[str, Wrong] = {
     "out of reach": (("tiny.yaml", "--macs", "2000"), 2, "no even schedule comes near"),
     "unknown schedule": (("tiny.yaml", "--schedule", "steep"), 2, "no schedule is called 'steep': choose one of even"),
     "old opset": (("tiny.yaml", "--opset", "9"), 2, "opset 9 is not supported: use 18 to 23"),
-    "unknown target": (("tiny.yaml", "--target", "coreml"), 2, "tensorrt, onnxruntime, openvino"),
+    "unknown target": (("tiny.yaml", "--target", "ncnn"), 2, "tensorrt, onnxruntime, openvino"),
     "no batch": (("tiny.yaml", "--batch", "0"), 2, "'--batch'"),
     "three sides": (
         ("tiny.yaml", "--img-size", "8x8x8"),

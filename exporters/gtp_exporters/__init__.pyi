@@ -1,3 +1,6 @@
+from gtp_exporters.converting.run import Converted as Converted
+from gtp_exporters.converting.run import convert as convert
+from gtp_exporters.errors import ConversionError as ConversionError
 from gtp_exporters.errors import EngineError as EngineError
 from gtp_exporters.errors import ExportError as ExportError
 from gtp_exporters.errors import LimitError as LimitError

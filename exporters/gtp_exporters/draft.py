@@ -1,10 +1,14 @@
 """An export that is being written: what it holds is known, so nothing of it is read, hashed or recognised again."""
 
+import os
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_runtime.manifest import FileEntry, Manifest
+from gtp_runtime.errors import ManifestError
+from gtp_runtime.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
 from gtp_runtime.precisions import PRECISIONS
 from gtp_runtime.reference import Reference
 
@@ -41,3 +45,30 @@ class Draft:
     def with_results(self, results: dict[str, dict[str, Any]]) -> "Draft":
         """Return it with more that was measured: by kind, then by file."""
         return replace(self, manifest=replace(self.manifest, results={**self.manifest.results, **results}))
+
+
+def linked(directory: Path, place: Path, without: Collection[str] = ()) -> None:
+    """Put the files of an export into another folder, without copying them where the file system can link.
+
+    Files that are there already, by the manifest there, stay.
+
+    Args:
+        directory: the artifact directory.
+        place: the other folder; other files of these names there are replaced.
+        without: names of files that are left out.
+
+    Raises:
+        ManifestError: no manifest, or a file is missing.
+    """
+    there = read_manifest(place).files if (place / FILE_NAME).exists() else {}
+    wanted = [name for name, entry in read_manifest(directory).files.items() if entry != there.get(name)]
+    for name in (*(name for name in wanted if name not in without), FILE_NAME):
+        if not (directory / name).is_file():
+            raise ManifestError(
+                f"no file {directory / name}, though the manifest lists it: copy it there, or export again"
+            )
+        (place / name).unlink(missing_ok=True)
+        try:
+            os.link(directory / name, place / name)
+        except OSError:
+            shutil.copy2(directory / name, place / name)

@@ -25,6 +25,10 @@ class EngineError(ExportError):
     """A graph that TensorRT cannot parse or build."""
 
 
+class ConversionError(ExportError):
+    """A graph that a converter cannot convert."""
+
+
 class MissingPackageError(ExportError):
     """A package of an extra that is not installed."""
 

@@ -90,6 +90,13 @@ def prove(draft: Draft, threads: int, progress: Progress) -> Proof:
         return replace(_prove(models, progress, _too_large(draft, threads)), backend=backend)
 
 
+def prove_files(draft: Draft, names: Sequence[str], backend: str, threads: int, progress: Progress) -> Proof:
+    """Validate and time files of an export, the dense baseline first, with one backend."""
+    with ExitStack() as stack:
+        models = [stack.enter_context(_Written.open(draft, name, backend, threads)) for name in names]
+        return replace(_prove(models, progress, []), backend=backend)
+
+
 class _Written(Model):
     """A file that was just written: what its manifest says of it is true, and its parity pack is at hand."""
 

@@ -178,8 +178,7 @@ def _file(path: "str | os.PathLike[str]", precision: str | None) -> Path:
 
 
 def file_for(graph: Path, path: "str | os.PathLike[str]", backend: str) -> Path:
-    """Return the file that a backend runs: of a directory, the engine that was built from the graph where it takes no
-    graphs.
+    """Return the file that a backend runs: of a directory, what was made from the graph where it takes no graphs.
 
     Args:
         graph: the file of ``path``.
@@ -190,11 +189,13 @@ def file_for(graph: Path, path: "str | os.PathLike[str]", backend: str) -> Path:
     if spec is None or graph.suffix in spec.suffixes or not Path(path).is_dir():
         return graph
     manifest = read_manifest(graph.parent)
-    engines = (file for file in _engines(graph, manifest) if file.suffix in spec.suffixes)
-    return next((file for file in engines if is_present(file, manifest)), graph)
+    made = (file for file in _made_from(graph, manifest) if file.suffix in spec.suffixes)
+    return next((file for file in made if is_present(file, manifest)), graph)
 
 
 def _missing(file: Path) -> ManifestError:
+    if file.suffix in (".mnn", ".tflite"):
+        return ManifestError(f"no file {file}: gtp-export convert {file.parent} makes it")
     if file.suffix != ".engine":
         return ManifestError(f"no file {file}: gtp-export export MODEL writes one")
     graph = file.with_suffix(".onnx")
@@ -219,7 +220,7 @@ def choices(graph: Path, manifest: Manifest, given: Mapping[str, Any]) -> list[C
         manifest: of the directory.
         given: options of the user. What contradicts them, or does not take them, is not tried.
     """
-    files = [file for file in (*_engines(graph, manifest), graph) if is_present(file, manifest)]
+    files = [file for file in (*_made_from(graph, manifest), graph) if is_present(file, manifest)]
     ranked: list[tuple[int, Choice]] = [
         (attempt.rank, Choice(file, spec, attempt.options))
         for spec in BACKENDS.values()
@@ -236,10 +237,11 @@ def _suits(spec: BackendSpec, attempt: Attempt, given: Mapping[str, Any]) -> boo
     return set(given) <= set(spec.option_names) and not set(attempt.options) & set(given)
 
 
-def _engines(graph: Path, manifest: Manifest) -> list[Path]:
-    """Return the engines that were built from a graph."""
-    built = [name for name, entry in manifest.files.items() if entry.engine and entry.engine.onnx == graph.name]
-    return [graph.parent / name for name in built]
+def _made_from(graph: Path, manifest: Manifest) -> list[Path]:
+    """Return the engines and converted files that were made from a graph, those of its own precision first."""
+    made = [name for name, entry in manifest.files.items() if entry.origin and entry.origin[0] == graph.name]
+    own = manifest.files[graph.name].precision if graph.name in manifest.files else ""
+    return [graph.parent / name for name in sorted(made, key=lambda name: manifest.files[name].precision != own)]
 
 
 def first_usable(found: Sequence[Choice], start: Callable[[Choice], Model]) -> Model:

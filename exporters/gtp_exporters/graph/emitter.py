@@ -19,19 +19,24 @@ def shape_of(value: ir.Value | None) -> list[int]:
 class Emitter:
     """Writes nodes; constants of the same content are written once.
 
+    Args:
+        graph: that they are written into.
+        arithmetic: write no comparisons.
+        name: in front of the names of nodes and constants.
+
     Attributes:
         before: the node in front of which new ones are put.
     """
 
-    def __init__(self, graph: ir.Graph, arithmetic: bool) -> None:
-        self.graph, self.arithmetic = graph, arithmetic
+    def __init__(self, graph: ir.Graph, arithmetic: bool = False, name: str = "ranks") -> None:
+        self.graph, self.arithmetic, self.name = graph, arithmetic, name
         self.before: ir.Node = next(iter(graph))
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._shapes: dict[ir.Value, list[int]] = {}  # of what was reshaped; its type is not known before inference
         self._count = 0
 
-    def __call__(self, kind: str, *inputs: ir.Value | None, name: str = "ranks", **attributes: Any) -> ir.Value:
+    def __call__(self, kind: str, *inputs: ir.Value | None, name: str | None = None, **attributes: Any) -> ir.Value:
         """Write a node with one output, and return it."""
         return self._node(kind, inputs, attributes, 1, name).outputs[0]
 
@@ -41,10 +46,10 @@ class Emitter:
         inputs: Sequence[ir.Value | None],
         attributes: dict[str, Any],
         outputs: int,
-        name: str = "ranks",
+        name: str | None = None,
     ) -> ir.Node:
         self._count += 1
-        label = f"{name}.{self._count}.{kind}"
+        label = f"{name or self.name}.{self._count}.{kind}"
         made = [ir.Value(name=f"{label}.{index}") for index in range(outputs)]
         node = ir.node(kind, inputs, attributes, outputs=made, name=label)
         self.graph.insert_before(self.before, node)
@@ -65,7 +70,7 @@ class Emitter:
         """Return a weight of the graph."""
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._constants:
-            name = f"ranks.constant.{len(self._constants)}"
+            name = f"{self.name}.constant.{len(self._constants)}"
             tensor = ir.tensor(values, name=name)
             kind = ir.TensorType(tensor.dtype)
             made = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
@@ -75,7 +80,7 @@ class Emitter:
 
     def number(self, value: float) -> ir.Value:
         """Return a float32 number."""
-        return self.constant(np.float32(value).reshape(()))
+        return self.constant(np.array(value, np.float32))
 
     def places(self, size: int, column: bool = False) -> ir.Value:
         """Return 0, 1, … as float32, (size,) or (size, 1)."""
@@ -106,7 +111,7 @@ class Emitter:
         self._shapes[made] = list(shape)
         return made
 
-    def sum_last(self, value: ir.Value, name: str = "ranks") -> ir.Value:
+    def sum_last(self, value: ir.Value, name: str | None = None) -> ir.Value:
         """Return the sums of the last axis, which is gone then."""
         return self("ReduceSum", value, self.constant(np.array([-1], np.int64)), name=name, keepdims=0)
 

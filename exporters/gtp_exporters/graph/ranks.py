@@ -11,7 +11,7 @@ which are exact. Ids are float32 numbers on their way; only the trace outputs be
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -313,7 +313,7 @@ class _Ranks:
         inputs = [self._floats(value) if i in data and value else value for i, value in enumerate(node.inputs)]
         outputs = self.emit.many(node, inputs)
         for output, made in zip(node.outputs, outputs, strict=True):
-            self._put_ids(output, Ids(self.emit, shape_of(output), lambda made=made: made, images=self._images(node)))
+            self._put_ids(output, Ids(self.emit, shape_of(output), partial(_same, made), images=self._images(node)))
 
     def _images(self, node: ir.Node) -> tuple[Ids, int] | None:
         """Return the ids within the images where a node makes rows of a flattened batch of them.
@@ -365,17 +365,18 @@ class _Ranks:
             self.flags[output] = above if strict else self.emit("Sub", self.emit.number(1), above)
 
     def _one_hot(self, node: ir.Node) -> ir.Value | None:
-        """Return the matrix of ids where a node compares them with all places."""
-        for ids_input, constant in (node.inputs, node.inputs[::-1]):
-            ids = self.ids.get(ids_input) if ids_input is not None else None
+        """Return the matrix of ids where a node compares them, each in a row of its own, with all places."""
+        for column, constant in (node.inputs, node.inputs[::-1]):
             tensor = constant.const_value if constant is not None else None
-            if ids is None or tensor is None or ids.shape[-1:] != [1]:
+            producer = column.producer() if column is not None else None
+            source = producer.inputs[0] if producer is not None else None
+            ids = self.ids.get(source) if source is not None else None
+            if column not in self.ids or tensor is None or ids is None or ids.one_hot is None:
                 continue
             places = tensor.numpy()
-            if places.shape[-1:] == (places.size,) and (places.ravel() == np.arange(places.size)).all():
-                source = self.ids.get(ids_input.producer().inputs[0]) if ids_input.producer() else None
-                if source is not None and source.shape == ids.shape[:-1] and source.size == places.size:
-                    return source.one_hot
+            in_a_row = places.shape[-1:] == (ids.size,) == (places.size,) and (places.ravel() == range(ids.size)).all()
+            if in_a_row and shape_of(column) == [*ids.shape, 1]:
+                return ids.one_hot
         return None
 
     def _logic(self, node: ir.Node) -> None:
@@ -391,6 +392,10 @@ class _Ranks:
             raise self._refuse(node)
         else:
             self.flags[output] = emit("Mul", *values) if node.op_type == "And" else emit("Max", *values)
+
+
+def _same(value: ir.Value) -> ir.Value:
+    return value
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:

@@ -1,14 +1,11 @@
 """``quantize``: the float32 graphs of an export in, their int8 twins and what they were judged by out."""
 
-import os
-import shutil
-from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.draft import Draft
+from gtp_exporters.draft import Draft, linked
 from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import choose, probes_of
@@ -17,9 +14,8 @@ from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
 from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.deploy.signing import is_signed
-from gtp_runtime.errors import ManifestError, OutputError
+from gtp_runtime.errors import OutputError
 from gtp_runtime.manifest import (
-    FILE_NAME,
     REFERENCE_NAME,
     FileEntry,
     Manifest,
@@ -145,33 +141,6 @@ def _write(attempt: Attempt, place: Path, options: QuantizeOptions, images: int)
     )
     written = attempt.write(place).items()
     return [(name, replace(entry, quantization=info) if entry.inputs else entry) for name, entry in written]
-
-
-def linked(directory: Path, place: Path, without: Collection[str] = ()) -> None:
-    """Put the files of an export into another folder, without copying them where the file system can link.
-
-    Files that are there already, by the manifest there, stay.
-
-    Args:
-        directory: the artifact directory.
-        place: the other folder; other files of these names there are replaced.
-        without: names of files that are left out.
-
-    Raises:
-        ManifestError: no manifest, or a file is missing.
-    """
-    there = read_manifest(place).files if (place / FILE_NAME).exists() else {}
-    wanted = [name for name, entry in read_manifest(directory).files.items() if entry != there.get(name)]
-    for name in (*(name for name in wanted if name not in without), FILE_NAME):
-        if not (directory / name).is_file():
-            raise ManifestError(
-                f"no file {directory / name}, though the manifest lists it: copy it there, or export again"
-            )
-        (place / name).unlink(missing_ok=True)
-        try:
-            os.link(directory / name, place / name)
-        except OSError:
-            shutil.copy2(directory / name, place / name)
 
 
 def with_files(manifest: Manifest, files: dict[str, FileEntry], results: dict[str, Any]) -> Manifest:

@@ -127,7 +127,8 @@ def find_backend(file: Path, name: str = "auto") -> BackendSpec:
             return spec
     choices = "; ".join(f"{spec.name} ({', '.join(spec.suffixes)})" for spec in BACKENDS.values())
     problem = "no backend runs" if name == "auto" else f"backend {name!r} does not run"
-    raise InputError(f"{problem} {file.name}: there are {choices}")
+    runs = f"it runs {BACKENDS[name].runs}; " if name in BACKENDS else ""
+    raise InputError(f"{problem} {file.name}: {runs}there are {choices}")
 
 
 def make_options(spec: BackendSpec, given: Mapping[str, Any]) -> Any:

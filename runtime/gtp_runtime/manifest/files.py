@@ -9,7 +9,7 @@ from typing import BinaryIO
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
-from gtp_runtime.manifest.schema import MODEL_NAME, EngineInfo, FileEntry, Manifest
+from gtp_runtime.manifest.schema import MODEL_NAME, FileEntry, Manifest
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.opening import open_regular, read_regular
 
@@ -46,13 +46,13 @@ def check_file(path: Path, manifest: Manifest) -> None:
 
     Raises:
         ManifestError: it is missing, not listed, not a regular file, or its size or sha256 differs; its weights are not
-            a regular file beside it; it is an ONNX file that is damaged or names other files; it is an engine, and the
-            manifest lists another graph than the one that it was built from.
+            a regular file beside it; it is an ONNX file that is damaged or names other files; it is an engine or
+            a converted file, and the manifest lists another graph than the one that it was made from.
     """
     entry = manifest.listed(path.name)
     _check_hash(path, entry)
-    if entry.engine is not None:
-        _check_origin(path, entry.engine, manifest)
+    if entry.origin is not None:
+        _check_origin(path, entry, manifest)
     if entry.external_data is not None:
         _check_data(path, entry.external_data, manifest)
     if path.suffix == ".onnx":
@@ -62,12 +62,13 @@ def check_file(path: Path, manifest: Manifest) -> None:
             raise ManifestError(f"{path} cannot be used: {error}; export again") from error
 
 
-def _check_origin(path: Path, engine: EngineInfo, manifest: Manifest) -> None:
-    """An engine fits the graph that the manifest lists; the graph itself need not be there."""
-    if engine.onnx in manifest.files and manifest.files[engine.onnx].sha256 != engine.onnx_sha256:
-        raise ManifestError(
-            f"{path} was built from another {engine.onnx} than its manifest lists: gtp-export build-engine builds again"
-        )
+def _check_origin(path: Path, entry: FileEntry, manifest: Manifest) -> None:
+    """What was made from a graph fits the one that the manifest lists; the graph itself need not be there."""
+    assert entry.origin is not None
+    graph, sha256 = entry.origin
+    if graph in manifest.files and manifest.files[graph].sha256 != sha256:
+        again = "build-engine builds" if entry.engine else "convert makes it"
+        raise ManifestError(f"{path} was made from another {graph} than its manifest lists: gtp-export {again} again")
 
 
 def _check_data(path: Path, name: str, manifest: Manifest) -> None:

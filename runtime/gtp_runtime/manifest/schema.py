@@ -95,6 +95,27 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class ConversionInfo:
+    """How a file for another runtime was made from a graph.
+
+    Attributes:
+        to: the format: "litert" or "mnn".
+        converter: the program; ``version`` is its.
+        onnx: name of the graph; ``onnx_sha256`` is its hash.
+        rewrites: what was changed in the graph for the converter, by name.
+        seconds: time that it took.
+    """
+
+    to: Text
+    converter: Text
+    version: Text
+    onnx: Name
+    onnx_sha256: Text
+    rewrites: list[Text] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class QuantizationInfo:
     """How a graph was quantised.
 
@@ -135,6 +156,7 @@ class FileEntry:
         external_data: name of the file with the graph's weights, in the same directory; it has its own entry with the
             role "data". None if the graph contains its weights.
         quantization: how an int8 graph was quantised; None for other files.
+        conversion: how a file for another runtime was made from a graph; None for other files.
     """
 
     role: Text
@@ -149,6 +171,13 @@ class FileEntry:
     engine: EngineInfo | None = None
     external_data: Name | None = None
     quantization: QuantizationInfo | None = None
+    conversion: ConversionInfo | None = None
+
+    @property
+    def origin(self) -> tuple[str, str] | None:
+        """The graph that an engine or a converted file was made from, and its sha256; None for other files."""
+        made = self.engine or self.conversion
+        return None if made is None else (made.onnx, made.onnx_sha256)
 
     @property
     def answers(self) -> list[TensorSpec]:

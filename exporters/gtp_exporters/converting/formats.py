@@ -1,0 +1,119 @@
+"""The formats of other runtimes: one table, and an entry of it, beside a backend, is all that adding one takes."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from gtp_exporters.converting import half_tflite
+from gtp_exporters.converting.environment import Environment, run
+from gtp_exporters.errors import ConversionError
+from gtp_runtime.backends import litert, mnn
+from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.extras import Extra
+from gtp_runtime.messages import Progress
+
+ONNX2TF = Environment(
+    "onnx2tf",
+    "2.6.9",
+    ("onnx2tf==2.6.9", "ai-edge-quantizer==0.10.0"),
+    (
+        "absl-py==2.5.1",
+        "ai-edge-litert==2.3.0",
+        "flatbuffers==25.12.19",
+        "h5py==3.16.0",
+        "immutabledict==4.3.1",
+        "ml-dtypes==0.6.0",
+        "numpy==2.2.6",
+        "onnx==1.20.1",
+        "onnxoptimizer==0.4.2",
+        "onnxruntime==1.26.0",
+        "onnxscript==0.6.2",
+        "onnxsim==0.8.1",
+        "opencv-python-headless==4.13.0.92",
+        "protobuf==7.36.2",
+        "psutil==7.2.2",
+        "scipy==1.17.1",
+        "sne4onnx==2.0.1",
+        "sng4onnx==2.0.1",
+        "tqdm==4.70.1",
+    ),
+    "800 MB",
+)
+# MNN.tools.mnnconvert would install another package and report usage; the module below it does neither
+MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        suffix: of its files.
+        backend: the backend of the runtime that runs and proves them.
+        extra: what installs that.
+        converter: the program that makes them.
+        precisions: those that it writes, float32 first.
+        rewrites: of ``REWRITES``, by name.
+        convert: makes a file from a graph's, in a precision, and returns the converter's version. The graph's file
+            may be changed: it is a copy.
+        ready: installs the converter, or raises ``MissingPackageError``.
+    """
+
+    suffix: str
+    backend: str
+    extra: Extra
+    converter: str
+    precisions: tuple[str, ...]
+    rewrites: tuple[str, ...]
+    convert: Callable[[Path, Path, str], str]
+    ready: Callable[[Progress], object]
+
+
+def to_litert(graph: Path, target: Path, precision: str) -> str:
+    """Convert with onnx2tf: names, shapes and layouts stay; weights of fp16 are computed with in float32.
+
+    onnx2tf's own fp16 files have fp16 inputs, and choose tokens by fp16 scores.
+    """
+    work = target.with_name(f"{target.name}.work")
+    options = ["-o", str(work), "-kat", "images", "-n", "-nuo"]
+    run([str(ONNX2TF.python), "-m", "onnx2tf", "-i", str(graph), *options], graph.parent)
+    made = work / f"{graph.stem}_float32.tflite"
+    if not made.is_file():
+        raise ConversionError(f"onnx2tf wrote no {made.name}")
+    if precision == "fp16":
+        run([str(ONNX2TF.python), half_tflite.__file__, str(made), str(target)], graph.parent)
+    else:
+        made.replace(target)
+    return ONNX2TF.version
+
+
+def to_mnn(graph: Path, target: Path, precision: str) -> str:
+    """Convert with MNN's own converter; weights of fp16 are computed with in float32."""
+    options = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(target), "--bizCode", "gtp-export"]
+    half = ["--fp16"] if precision == "fp16" else []
+    run([sys.executable, "-c", MNN_CONVERT, *options, *half], graph.parent)
+    if not target.is_file():
+        raise ConversionError("MNN's converter wrote no file")
+    return version("MNN")
+
+
+def _check_mnn(progress: Progress) -> None:  # noqa: ARG001
+    if mnn.EXTRA.missing():
+        raise BackendMissingError(f"MNN is not installed: {mnn.EXTRA.command}")
+
+
+FORMATS: dict[str, Format] = {
+    "litert": Format(
+        ".tflite",
+        "litert",
+        litert.EXTRA,
+        "onnx2tf",
+        ("fp32", "fp16"),
+        ("Gemm of computed factors as MatMul and Add", "Clip from below as Max"),
+        to_litert,
+        ONNX2TF.ready,
+    ),
+    "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", ("fp32", "fp16"), ("Gelu by Erf",), to_mnn, _check_mnn),
+}

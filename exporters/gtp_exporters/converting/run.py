@@ -1,0 +1,171 @@
+"""``convert``: the float32 graphs of an export in, files for another runtime and what proves them out."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gtp_exporters.converting.formats import FORMATS, Format
+from gtp_exporters.converting.rewrites import rewritten
+from gtp_exporters.draft import Draft, linked
+from gtp_exporters.errors import LimitError
+from gtp_exporters.graph.check import infer_shapes
+from gtp_exporters.graph.files import read, save
+from gtp_exporters.proof import ParityFailedError, Proof, prove_files
+from gtp_runtime.deploy.signing import is_signed
+from gtp_runtime.errors import BackendMissingError, OutputError
+from gtp_runtime.manifest import (
+    REFERENCE_NAME,
+    ConversionInfo,
+    FileEntry,
+    Manifest,
+    check_file,
+    file_sha256,
+    read_manifest,
+    write_manifest,
+)
+from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.reference import read_reference
+from gtp_runtime.transaction import staged
+
+ROLES = ("dense", "model")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was made.
+
+    Attributes:
+        directory: the artifact directory.
+        files: entries by name, the dense baseline's first.
+        proof: parity and latency in the format's own runtime; None without a check.
+    """
+
+    directory: Path
+    files: dict[str, FileEntry]
+    proof: Proof | None
+
+
+def convert(
+    directory: Path | str,
+    to: str,
+    *,
+    precision: str = "fp32",
+    check: bool = True,
+    threads: int = 1,
+    progress: Progress = quiet,
+) -> Converted:
+    """Convert the graphs of an export, reduced and dense, to another runtime's format, and prove the files there.
+
+    They are put beside the graphs once they have passed the parity gates, in place of earlier ones of their names.
+
+    Args:
+        directory: the artifact directory.
+        to: a name of ``FORMATS``.
+        precision: of the weights: "fp32", or "fp16".
+        check: validate and time the files.
+        threads: threads for the check; 0 is all.
+        progress: told what is being done.
+
+    Raises:
+        LimitError: an unknown format or precision, or no float32 graph.
+        ManifestError: no export there, or files that are not what its manifest says.
+        BackendMissingError, MissingPackageError: the runtime or the converter is missing.
+        ConversionError: the converter failed.
+        ParityFailedError: the files answer otherwise; earlier ones are unchanged.
+        OutputError: the files cannot be written, or the directory is signed.
+    """
+    form, place = _format(to, precision), Path(directory)
+    names = _graphs(read_manifest(place), place)
+    if check and form.extra.missing():
+        raise BackendMissingError(
+            f"{', '.join(form.extra.missing())} is not installed, so the files could not be proven: "
+            f"{form.extra.command}; --no-check converts without proof"
+        )
+    if is_signed(place):
+        raise OutputError(f"{place} is signed, and new files would break its signature: convert before you sign")
+    form.ready(progress)
+    with staged(place) as staging:
+        linked(place, staging.path)
+        draft = _draft(staging.path, names)
+        files = {}
+        for name in names:
+            progress(f"converting {name} with {form.converter}")
+            files.update(_converted(draft, name, to, precision))
+        draft = draft.with_files(files)
+        proof = prove_files(draft, list(files), form.backend, threads, progress) if check else None
+        _check(proof, place)
+        with staging.locked():  # results may have been kept meanwhile
+            linked(place, staging.path, without=files)
+            measured = {} if proof is None else proof.results
+            write_manifest(listed(read_manifest(staging.path), files, measured), staging.path)
+            staging.commit()
+    return Converted(place, files, proof)
+
+
+def _format(to: str, precision: str) -> Format:
+    if to not in FORMATS:
+        raise LimitError(f"to={to!r} is unknown: choose one of {', '.join(FORMATS)}")
+    if precision not in FORMATS[to].precisions:
+        raise LimitError(f"{to} is not written in {precision}: choose one of {', '.join(FORMATS[to].precisions)}")
+    return FORMATS[to]
+
+
+def _graphs(manifest: Manifest, place: Path) -> list[str]:
+    """Return the names of the float32 graphs, the dense baseline first."""
+    graphs = {name: entry for name, entry in manifest.files.items() if name.endswith(".onnx")}
+    names = [name for role in ROLES for name, entry in graphs.items() if entry.role == role]
+    names = [name for name in names if graphs[name].precision == "fp32"]
+    if not any(graphs[name].role == "model" for name in names):
+        raise LimitError(f"{place} has no fp32 graph, and other files are made from one: export with --precision fp32")
+    return names
+
+
+def _draft(place: Path, names: list[str]) -> Draft:
+    manifest = read_manifest(place)
+    for name in (REFERENCE_NAME, *names):
+        check_file(place / name, manifest)
+    return Draft(place, manifest, read_reference(place / REFERENCE_NAME))
+
+
+def _converted(draft: Draft, name: str, to: str, precision: str) -> dict[str, FileEntry]:
+    """Convert a copy of a graph, in a folder of its own: converters change their input and write beside it."""
+    form, entry, start = FORMATS[to], draft.manifest.entry(name), time.perf_counter()
+    middle = "" if precision == "fp32" else f".{precision}"
+    target = draft.directory / f"{Path(name).stem}{middle}{form.suffix}"
+    graph = rewritten(infer_shapes(read(draft.directory / name, entry.external_data)), form.rewrites)
+    with TemporaryDirectory(prefix="gtp-export-") as work:
+        save(graph, Path(work) / name)
+        made = Path(work) / target.name
+        version = form.convert(Path(work) / name, made, precision)
+        target.unlink(missing_ok=True)
+        shutil.move(made, target)
+    seconds = round(time.perf_counter() - start, 2)
+    info = ConversionInfo(to, form.converter, version, name, entry.sha256, list(form.rewrites), seconds)
+    described = replace(entry, precision=precision, nodes=0, external_data=None, conversion=info)
+    return {target.name: replace(described, sha256=file_sha256(target), size=target.stat().st_size)}
+
+
+def _check(proof: Proof | None, place: Path) -> None:
+    if proof is not None and proof.parity is not None and not proof.parity.ok:
+        raise ParityFailedError(
+            f"the converted files failed their parity gates ({'; '.join(proof.parity.problems)}), so they were not put "
+            f"into {place}: nothing there was changed",
+            proof,
+        )
+
+
+def listed(manifest: Manifest, files: Mapping[str, FileEntry], measured: Mapping[str, dict[str, Any]]) -> Manifest:
+    """Return the manifest with converted files in place of earlier ones, and what was measured of them."""
+    kinds = dict.fromkeys((*manifest.results, *measured))
+    results = {
+        kind: {
+            **{name: result for name, result in manifest.results.get(kind, {}).items() if name not in files},
+            **measured.get(kind, {}),
+        }
+        for kind in kinds
+    }
+    return replace(manifest, files={**manifest.files, **files}, results=results)

@@ -1,0 +1,77 @@
+"""``gtp-export convert``: the graphs of an export as files for another runtime, proven there."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gtp_export import console
+from gtp_export.options import Json, one_of, option
+from gtp_export.running import MEASURED, THREADS
+from gtp_exporters.converting.formats import FORMATS
+from gtp_runtime.errors import GATE_FAILED
+
+if TYPE_CHECKING:
+    from gtp_exporters import Converted
+
+PRECISIONS = tuple(dict.fromkeys(name for form in FORMATS.values() for name in form.precisions))
+
+
+def convert(
+    directory: Annotated[Path, typer.Argument(help="An artifact directory with float32 graphs.", show_default=False)],
+    to: Annotated[
+        str, option("litert: .tflite files; mnn: .mnn files.", "--to", show_default=False, **one_of(FORMATS))
+    ],
+    precision: Annotated[
+        str, option("Of the weights; activations stay float32.", show_default=True, **one_of(PRECISIONS))
+    ] = "fp32",
+    check: Annotated[
+        bool, option("Validate and time the files before they replace earlier ones.", show_default=True)
+    ] = True,
+    threads: Annotated[int | None, option(THREADS, min=0)] = None,
+    json: Json = False,
+) -> None:
+    """Convert an export's graphs, reduced and dense, to files for LiteRT or MNN, and prove them in that runtime."""
+    if not directory.is_dir():
+        raise typer.BadParameter(f"{directory} is not a folder: give the directory of an export")
+    if threads is not None and not check:
+        raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
+    with console.progress("converting") as update:
+        from gtp_exporters import ParityFailedError
+        from gtp_exporters import convert as run
+
+        used = MEASURED if threads is None else threads
+        failed: ParityFailedError | None = None
+        try:
+            made = run(directory, to, precision=precision, check=check, threads=used, progress=update)
+        except ParityFailedError as error:
+            failed = error
+    if failed is not None:
+        console.err.print(f"error: {failed}", style="red", markup=False)
+        raise typer.Exit(GATE_FAILED)
+    if json:
+        proof = made.proof
+        console.emit(
+            {
+                "directory": str(made.directory),
+                "files": {name: asdict(entry) for name, entry in made.files.items()},
+                "parity": None if proof is None or proof.parity is None else proof.parity.to_dict(),
+                "latency": [] if proof is None else [result.to_dict() for result in proof.latency],
+            }
+        )
+    else:
+        _show(made, to, used)
+
+
+def _show(made: "Converted", to: str, threads: int) -> None:
+    from gtp_export.tables import latency_table, parity_lines
+
+    proof = made.proof
+    if proof is not None and proof.parity is not None:
+        used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
+        latency_table(proof.latency, f"{to}, {used}, batch {proof.latency[0].batch}")
+        parity_lines(proof.parity, "the reference's")
+    sizes = ", ".join(f"{name} ({entry.size / 1e6:.1f} MB)" for name, entry in made.files.items())
+    console.out.print(f"wrote {made.directory}: {sizes}", markup=False)
+    console.next_command("bench", made.directory / [*made.files][-1])

@@ -1,0 +1,193 @@
+"""Files for LiteRT and MNN: they answer as the graphs, keep the same tokens, and count only once that is proven."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from artifacts import ONE_OF_EACH, Command
+from test_ranks import graph_with, outputs
+
+import gtp_runtime
+from gtp_exporters import ConversionError, LimitError, ParityFailedError, convert
+from gtp_exporters.converting import environment
+from gtp_exporters.converting.environment import Environment
+from gtp_exporters.converting.formats import FORMATS, ONNX2TF
+from gtp_exporters.converting.rewrites import REWRITES, rewritten
+from gtp_exporters.errors import MissingPackageError
+from gtp_exporters.graph.emitter import Emitter
+from gtp_runtime import read_manifest
+from gtp_runtime.backends import BACKENDS, find_backend
+from gtp_runtime.errors import BackendMissingError, InputError, ManifestError, OutputError
+from gtp_runtime.extras import is_installed
+from gtp_runtime.loading import load_twin
+from gtp_runtime.manifest import SIGNATURE_NAME, write_manifest
+
+needs_mnn = pytest.mark.skipif(not is_installed("MNN"), reason="the extra mnn is not installed")
+needs_onnx2tf = pytest.mark.skipif(
+    not ONNX2TF.is_there, reason="gtp-export convert --to litert makes the converter's environment, which is not there"
+)
+needs_litert = pytest.mark.skipif(not is_installed("ai_edge_litert"), reason="the extra litert is not installed")
+
+
+@pytest.fixture
+def export(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An export that may be changed, whose files are timed for a moment."""
+    monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
+    return digits_copy
+
+
+def test_every_format_has_a_backend_that_runs_its_files() -> None:
+    for form in FORMATS.values():
+        assert find_backend(Path(f"model{form.suffix}")).name == form.backend
+        assert form.precisions[0] == "fp32" and set(form.rewrites) <= set(REWRITES)
+        assert form.extra in BACKENDS[form.backend].extras
+
+
+def test_rewrites_keep_the_answers() -> None:
+    graph = graph_with("measured")
+    images = np.random.default_rng(0).standard_normal(graph.graph.inputs[0].shape.numpy()).astype(np.float32)
+    changed = rewritten(graph, REWRITES)
+    assert not [node for node in changed.graph if node.op_type == "Gelu"]
+    assert all(node.inputs[1].is_initializer() for node in changed.graph if node.op_type == "Gemm")
+    for before, after in zip(outputs(graph, images), outputs(changed, images), strict=True):
+        np.testing.assert_allclose(before, after, rtol=0, atol=1e-5 * max(1, abs(before).max()))
+
+
+def test_a_gemm_in_both_turns_and_without_a_summand_is_rewritten() -> None:
+    left, right = (ir.Value(name=name, shape=ir.Shape([2, 3]), type=ir.TensorType(ir.DataType.FLOAT)) for name in "ab")
+    gemm = ir.node("Gemm", [left, right], {"transA": 1}, name="gemm")
+    gemm.outputs[0].name, gemm.outputs[0].shape = "product", ir.Shape([3, 3])
+    gemm.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([left, right], [gemm.outputs[0]], nodes=[gemm], opset_imports={"": 20}, name="products")
+    changed = rewritten(ir.Model(graph, ir_version=10), REWRITES)
+    assert [node.op_type for node in changed.graph] == ["Transpose", "MatMul"]
+    assert Emitter(changed.graph).number(1) is not None
+
+
+@needs_mnn
+def test_mnn_answers_as_the_graph(export: Path, command: Command) -> None:
+    ran = command("convert", export, "--to", "mnn", "--json")
+    made = json.loads(ran.out)
+    assert ran.code == 0 and [*made["files"]] == ["dense.mnn", "model.mnn"]
+    assert made["parity"]["ok"] and made["parity"]["kept_agreement"] == 1
+    manifest = read_manifest(export)
+    info = manifest.entry("model.mnn").conversion
+    assert info is not None and info.onnx_sha256 == manifest.entry("model.onnx").sha256
+    assert manifest.results["parity"]["dense.mnn"]["ok"] and manifest.results["latency"]["model.mnn"]["runs"]
+    with gtp_runtime.load(export, "mnn", threads=1) as ours, gtp_runtime.load(export, threads=1) as theirs:
+        images = ours.prepare(ours.reference().images[::90])
+        mine, expected = ours.run_all(images), theirs.run_all(images)
+        np.testing.assert_array_equal(mine["propagated"], expected["propagated"])
+        np.testing.assert_allclose(mine["logits"], expected["logits"], rtol=0, atol=1e-4)
+        twin = load_twin(ours)
+        assert twin is not None and twin.path.name == "dense.mnn"
+    assert "MNN" in command("inspect", export).out
+    assert command("predict", export / "model.mnn", ONE_OF_EACH[7], "--topk", "1").code == 0
+
+
+@needs_mnn
+def test_a_converted_file_is_of_its_graph(export: Path) -> None:
+    """A graph that is replaced by hand leaves the file behind."""
+    convert(export, "mnn", check=False)
+    manifest = read_manifest(export)
+    graph = replace(manifest.entry("model.onnx"), sha256="0" * 64)
+    write_manifest(replace(manifest, files={**manifest.files, "model.onnx": graph}), export)
+    with pytest.raises(ManifestError, match=r"model\.mnn"):
+        gtp_runtime.load(export / "model.mnn")
+
+
+@needs_mnn
+def test_a_damaged_file_is_refused(export: Path) -> None:
+    convert(export, "mnn", check=False)
+    file = export / "model.mnn"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ManifestError, match="sha256"):
+        gtp_runtime.load(file)
+
+
+@needs_mnn
+def test_files_that_answer_otherwise_are_not_kept(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (export / "model.json").read_bytes()
+    monkeypatch.setattr("gtp_exporters.converting.run.rewritten", scaled)
+    with pytest.raises(ParityFailedError, match=r"parity gates"):
+        convert(export, "mnn")
+    assert (export / "model.json").read_bytes() == before and not (export / "model.mnn").exists()
+
+
+def scaled(graph: ir.Model, names: Any) -> ir.Model:
+    """Return a graph whose answers are halved: what a converter that fails in silence may make."""
+    copy = graph.clone()
+    answers = copy.graph.outputs[0]
+    emit = Emitter(copy.graph, name="wrong")
+    half = ir.node("Mul", [answers, emit.number(0.5)], name="half")
+    half.outputs[0].name, half.outputs[0].shape, half.outputs[0].type = "halved", answers.shape, answers.type
+    copy.graph.append(half)
+    answers.name, half.outputs[0].name = "whole", answers.name
+    copy.graph.outputs[0] = half.outputs[0]
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int4_weights", "fp32, fp16")]
+)
+def test_an_unknown_format_or_precision_is_refused(digits: Path, to: str, precision: str, error: str) -> None:
+    with pytest.raises(LimitError, match=error):
+        convert(digits, to, precision=precision)
+
+
+def test_a_runtime_that_is_missing_is_named(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: module != "MNN")
+    with pytest.raises(BackendMissingError, match=r"\[mnn\]"):
+        convert(digits, "mnn")
+
+
+def test_a_signed_export_stays_as_it_is(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: True)
+    (digits_copy / SIGNATURE_NAME).write_bytes(b"signed")
+    with pytest.raises(OutputError, match="signed"):
+        convert(digits_copy, "mnn")
+
+
+def test_a_backend_without_its_file_says_what_it_runs(digits: Path) -> None:
+    with pytest.raises(InputError, match="convert --to litert"):
+        gtp_runtime.load(digits, "litert")
+
+
+def test_an_environment_that_cannot_be_made_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ran: list[list[str]] = []
+
+    def fail(arguments: list[str], directory: Path | None = None) -> None:
+        ran.append(arguments)
+        raise ConversionError("no network")
+
+    monkeypatch.setattr(environment, "run", fail)
+    own = Environment("converter", "1.0", ("converter==1.0",), (), "1 MB")
+    with pytest.raises(MissingPackageError, match="no network"):
+        own.ready(lambda *_: None)
+    assert "venv" in ran[0] and not own.is_there
+    assert not list(own.place.parent.iterdir())
+
+
+def test_a_program_that_fails_says_its_last_line() -> None:
+    import sys
+
+    with pytest.raises(ConversionError, match="too narrow"):
+        environment.run([sys.executable, "-c", "import sys; sys.exit('first\\ntoo narrow')"])
+
+
+@pytest.mark.full
+@needs_litert
+@needs_onnx2tf
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_litert_answers_as_the_graph(export: Path, precision: str) -> None:
+    before = (export / "model.onnx").read_bytes()
+    made = convert(export, "litert", precision=precision)
+    assert made.proof is not None and made.proof.parity is not None and made.proof.parity.ok
+    assert made.proof.parity.kept_agreement == 1 or precision == "fp16"
+    assert (export / "model.onnx").read_bytes() == before, "onnx2tf rewrites its input"
+    assert {entry.precision for entry in made.files.values()} == {precision}

@@ -13,14 +13,20 @@ from torch import Tensor
 
 from gtp_models import ConfigError, GTPConfig, Settings, apply, fit_schedule, make_plan, make_settings, remove
 from gtp_models.fitting import FittedSchedule, fit
-from gtp_models.fitting.distances import distance_for, divergence, divergence_by_class, squared_error
-from gtp_models.fitting.search import Curve, Curves
+from gtp_models.fitting.curves import Curve, Curves
+from gtp_models.fitting.distances import Judge, distance_for, divergence, divergence_by_class, squared_error
 from gtp_models.fitting.space import TimeCosts
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.plan import model_shape
 
 DEEP = {"img_size": 40, "depth": 5}  # 25 patches
 IMAGES = 8
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few schedules are measured: the models are small, and so is what there is to gain."""
+    monkeypatch.setattr("gtp_models.fitting.search.MEASURED", 10)
 
 
 def fitted(model: Any, settings: Settings | None = None, **options: Any) -> FittedSchedule:
@@ -56,8 +62,8 @@ def test_a_resumed_run_is_a_run(method: str, family: Any) -> None:
         expected = apply(model, settings)(images)
         dense = remove(model)(images)
         with SuffixRunner(model, settings, images) as runner:
-            none, chunks = (0,) * runner.depth, range(len(runner.chunks))
-            first = torch.cat([runner.run(none, chunk, keep=True) for chunk in chunks])
+            chunks = range(len(runner.chunks))
+            first = torch.cat([runner.dense(chunk) for chunk in chunks])
             resumed = torch.cat([runner.run(make_plan(model, settings).num_prop, chunk) for chunk in chunks])
         after = model(images)
     torch.testing.assert_close(first, dense, rtol=0, atol=1e-5)
@@ -86,9 +92,13 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
     assert fit_schedule(model, GTPConfig.measured(keep=0.7), images_for(model, IMAGES)) == base().settings
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_no_more_steps_than_asked_for(most: int) -> None:
-    assert 1 <= steps(fitted(tiny_vit(**DEEP), max_steps=most).settings.num_prop) <= most
+@pytest.mark.parametrize(("most", "usual"), [(1, None), (2, "safe:1+aligned"), (3, "safe:2+aligned")])
+def test_no_more_steps_than_asked_for(most: int, usual: str | None) -> None:
+    """What stays unless another is surely nearer has no more steps either."""
+    model = tiny_vit(**DEEP)
+    found = fitted(model, GTPConfig.measured(keep=0.7, schedule=f"fitted:{most}"))
+    assert 1 <= steps(found.settings.num_prop) <= most
+    assert (found.default is None) == (usual is None) and found.usual == (usual or "safe+aligned")
 
 
 def test_budgets_in_macs_and_tokens() -> None:
@@ -165,12 +175,40 @@ def test_what_cannot_be_fitted(images: int, keep: float) -> None:
 
 
 def test_curves_add_up_by_what_has_left_before() -> None:
-    curves = Curves([Curve(0, (4, 8, 16), (0.1, 0.4, 1.6)), Curve(2, (4, 16), (0.01, 0.04))])
+    curves = Curves([Curve(0, (4, 8, 16), (0.1, 0.4, 1.6)), Curve(2, (4, 16), (0.01, 0.04))], depth=3, tokens=25)
     assert curves.predicted((8, 0, 0)) == pytest.approx(0.4)
     assert curves.predicted((6, 0, 0)) == pytest.approx(0.1 * 1.5**2)
     assert curves.predicted((2, 0, 0)) == pytest.approx(0.1 * 0.5**2)
     assert curves.predicted((4, 0, 4)) == pytest.approx(0.1 + 0.02 - 0.01)
     assert curves.predicted((0, 0, 0)) == 0
+
+
+def test_measured_schedules_correct_the_predictions() -> None:
+    """A layer that costs four times what its curve says, and one schedule that shows nothing new."""
+    curves = Curves([Curve(0, (4, 8), (0.1, 0.2)), Curve(1, (4, 8), (0.1, 0.2))], depth=2, tokens=25)
+    measured = [((4, 0), 0.1), ((8, 0), 0.2), ((0, 4), 0.4), ((0, 8), 0.8)]
+    curves.learn(measured, 1e-6)
+    assert curves.predicted((0, 6)) > 2 * curves.predicted((6, 0))
+    assert curves.predicted((6, 0)) == pytest.approx(0.15, rel=0.25)
+    curves.learn([((4, 0), 0.1)], 1e-6)
+    assert curves.predicted((0, 4)) == pytest.approx(0.1, rel=0.1), "what was learned before is given again"
+    curves.learn([((4, 0), 0.0), ((0, 4), 0.0)], 1e-6)
+    assert 0 < curves.predicted((0, 4)) < 0.1
+
+
+def test_few_images_with_a_long_tail_do_not_decide() -> None:
+    """One image has most of the distance: what is nearer on all others is nearer, if it is so on average as well."""
+    scores = {(1,): torch.full((16,), 0.2), (2,): torch.full((16,), 0.1), (3,): torch.full((16,), 0.1)}
+    scores[1,][0], scores[2,][0], scores[3,][0] = 3.0, 2.9, 6.0
+
+    class Outputs:
+        def run(self, num_prop: tuple[int, ...], chunk: int) -> Tensor:
+            return scores[num_prop]
+
+    judge = Judge(Outputs(), [torch.zeros(16)], lambda dense, reduced: reduced)  # type: ignore[arg-type]
+    assert judge.surely_nearer((2,), (1,), [0], 2)
+    assert not judge.surely_nearer((3,), (1,), [0], 2)
+    assert judge.level((1,), [0]) < judge.mean((1,), [0])
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def _info(result: FittedSchedule, settings: Settings, origin: str) -> FittingInf
         measure=result.measure,
         distance=result.distance,
         error=result.error,
-        usual=usual_schedule(settings),
+        usual=result.usual,
         usual_distance=result.default,
         cost=result.cost,
         num_prop=[],

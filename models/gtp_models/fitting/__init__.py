@@ -2,11 +2,12 @@
 
 1. The dense model runs once; the states before each layer are kept, so that later only the layers behind the first
    step run (``suffix``).
-2. For each layer the distance from the dense model is measured when tokens leave in it alone (``search``).
-3. The curves predict the distance of any schedule of the budget (``space``); the best predictions are measured on
-   other images, and improved there step by step: a step in another layer, tokens from one step to another.
-4. The best few and the schedule that the settings ask for are measured on all images. The latter stays unless
-   the best is surely nearer: many schedules are tried on few images, so that the best looks better than it is.
+2. For each layer the distance from the dense model is measured when tokens leave in it alone.
+3. These curves predict the distance of any schedule of the budget (``curves``, ``space``). The best predictions are
+   measured in rounds, beginning with the schedule that the settings ask for; each round corrects the predictions
+   (``search``).
+4. The schedule that the settings ask for stays unless the best is surely nearer: many schedules are tried on few
+   images, so that the best looks better than it is.
 """
 
 import time
@@ -18,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtp_models.errors import ConfigError
+from gtp_models.fitting.curves import Curve
 from gtp_models.fitting.distances import Distance, Judge, distance_for
-from gtp_models.fitting.search import Curve, Search
+from gtp_models.fitting.search import Search
 from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.gtp.config import PRESETS
@@ -42,8 +44,9 @@ class FittedSchedule:
         cost: of the schedule, as a share of the dense model's: MACs, or time.
         distance: from the dense model on all images of the fitting, which chose it: on others it is somewhat larger.
         error: its standard error.
-        default: the distance of the schedule that the settings ask for, on the same images, which stays unless another
-            is nearer by ``SURE`` standard errors; None if it does not meet the budget.
+        usual: the schedule that stays unless another is surely nearer: the one that the settings ask for, or where it
+            has too many steps "safe:K" of fewer.
+        default: its distance on the same images; None if it does not meet the budget.
         measure: of the distance: "divergence" (nats), "squared_error" (a share), or the name of the caller's function.
         images: how many.
         seed: of the order of the images and of the search.
@@ -55,6 +58,7 @@ class FittedSchedule:
     cost: float
     distance: float
     error: float
+    usual: str
     default: float | None
     measure: str
     images: int
@@ -87,7 +91,8 @@ def fit(
     Args:
         model: as for ``apply``; it is not patched afterwards.
         settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave. Their
-            schedule, or the usual one of their form where it is "fitted", is measured as well.
+            schedule, or the usual one of their form where it is "fitted", is measured as well, and stays unless another
+            is surely nearer; where it has more than ``max_steps`` steps, "safe" of as many stands in for it.
         images: preprocessed, (N, 3, H, W) float32, of the kind that the model will see; 32 to 64 serve, all different.
         seed: the same seed gives the same schedule.
         max_steps: layers that may reduce, at most (default: K of the schedule "fitted:K", else as many as pay).
@@ -105,22 +110,19 @@ def fit(
     """
     if len(images) < 4:
         raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
-    deadline = time.monotonic() + seconds if seconds else float("inf")
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
     max_steps, given = max_steps or most_steps(settings.schedule), settings
     settings = settings.uncalibrated()
     if is_fitted(settings.schedule):
         settings = replace(settings, schedule=usual_schedule(settings))
     space = _space(model, settings, costs, max_steps)
-    asked = _asked(model, settings, space)
+    usual, asked = _asked(model, settings, space)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with SuffixRunner(model, settings, images[order], forward, restore) as runner:
         judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
-        count = max(1, min(len(every) // 4, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
-        first, others = every[:count], every[count : 5 * count]
-        search = Search(judge, space, first, others, seed=seed, deadline=deadline, progress=progress)
-        finalists = search.finalists(asked)
-        progress("measuring on all images")
-        best = min(finalists, key=lambda num_prop: search.value(num_prop, every))
+        count = max(1, min(len(every) // 2, CURVE_TOKENS // (len(runner.chunks[0]) * space.start)))
+        search = Search(judge, space, every[:count], every, seed=seed, deadline=deadline, progress=progress)
+        best = search.run(asked)
         default = judge.mean(asked[0], every) if asked else None
         if asked and not judge.surely_nearer(best, asked[0], every, SURE):
             best = asked[0]
@@ -130,6 +132,7 @@ def fit(
         cost=space.costs.backbone(best) / space.costs.dense,
         distance=scores.mean().item(),
         error=(scores.std() / len(scores) ** 0.5).item(),
+        usual=usual,
         default=default,
         measure=judge.distance.__name__,
         images=len(images),
@@ -146,10 +149,10 @@ def usual_schedule(settings: Settings) -> str:
 
 
 def _judge(runner: SuffixRunner, distance: Distance | None, progress: Progress) -> Judge:
-    none, dense = (0,) * runner.depth, []
+    dense = []
     for chunk in range(len(runner.chunks)):
         progress("running the dense model", chunk / len(runner.chunks))
-        dense.append(runner.run(none, chunk, keep=True))
+        dense.append(runner.dense(chunk))
     return Judge(runner, dense, distance or distance_for(runner.model, dense[0]))
 
 
@@ -166,15 +169,27 @@ def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int |
     return Space(settings, shape, costs, budget, tile, max_steps or shape.depth)
 
 
-def _asked(model: Any, settings: Settings, space: Space) -> list[Amounts]:
-    """Return the schedule that the settings ask for, within the budget; [] where it does not fit."""
+def _asked(model: Any, settings: Settings, space: Space) -> tuple[str, list[Amounts]]:
+    """Return the schedule that the settings ask for, or "safe" where that has too many steps, and its amounts within
+    the budget; [] where neither fits.
+    """
+    usual = settings.schedule or "even"
+    fewer = [f"safe:{space.steps - 1}+aligned"] if space.steps > 1 else []  # the last layer is one more
+    for schedule in (usual, *fewer):
+        num_prop = _within(model, replace(settings, schedule=schedule), space)
+        if num_prop is not None and steps_of(num_prop) <= space.steps:
+            return schedule, [num_prop]
+    return usual, []
+
+
+def _within(model: Any, settings: Settings, space: Space) -> Amounts | None:
+    """Return the amounts of a schedule within the budget; None where there are none near it."""
     for less in LESS:
         share = space.budget / space.costs.dense - less
         try:
-            scaled = replace(settings, num_prop=None, macs=None, keep=share, schedule=settings.schedule or "even")
-            num_prop = make_plan(model, scaled).num_prop
+            num_prop = make_plan(model, replace(settings, num_prop=None, macs=None, keep=share)).num_prop
         except ConfigError:
             continue
         if space.costs.backbone(num_prop) <= space.budget:
-            return [num_prop] if steps_of(num_prop) <= space.steps else []
-    return []
+            return num_prop
+    return None

@@ -13,7 +13,9 @@ from gtp_models.schedules import Amounts
 from gtp_runtime import accuracy
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of the dense and the reduced output of (B, …) images: (B,)
-CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first chunks to be given up
+CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first images to be given up
+FEWEST = 8  # images, at least
+POWER = 0.5  # of distances, whose tail is long: the mean of so few follows a handful of images
 
 
 def divergence(dense: Float[Tensor, "b classes"], reduced: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
@@ -30,7 +32,7 @@ def divergence_by_class(dense: Float[Tensor, "b classes"], reduced: Float[Tensor
 
 def _divergence(dense: Tensor, reduced: Tensor, activation: str) -> Tensor:
     expected, actual = (logits.detach().cpu().numpy() for logits in (dense, reduced))
-    return torch.from_numpy(accuracy.divergence(expected, actual, activation)).clamp(min=0)  # rounding falls below
+    return torch.from_numpy(accuracy.divergence(expected, actual, activation))
 
 
 def squared_error(dense: Float[Tensor, "b ..."], reduced: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
@@ -60,46 +62,42 @@ class Judge:
     def __init__(self, runner: SuffixRunner, dense: Sequence[Tensor], distance: Distance) -> None:
         self.runner, self.dense, self.distance = runner, dense, distance
         self.runs = 0  # of a schedule on a chunk
-        self.compared = 0  # schedules with another one
         self._scores: dict[tuple[Amounts, int], Tensor] = {}
 
     def scores(self, num_prop: Amounts, chunks: Sequence[int]) -> Float[Tensor, " images"]:
         """Return the distance of every image of some chunks."""
         return torch.cat([self._chunk(num_prop, chunk) for chunk in chunks])
 
-    def keep(self, num_prop: Amounts, chunks: Sequence[int]) -> None:
-        """Store the states of a schedule, from which schedules beside it start."""
-        for chunk in chunks:
-            self.runner.run(num_prop, chunk, keep=True)
-
-    def forget(self, num_prop: Amounts) -> None:
-        """Drop these states."""
-        self.runner.forget(num_prop)
-
     def mean(self, num_prop: Amounts, chunks: Sequence[int]) -> float:
         """Return the mean distance over some chunks."""
         return self.scores(num_prop, chunks).mean().item()
 
-    def beats(self, num_prop: Amounts, factor: float, other: Amounts, chunks: Sequence[int]) -> bool:
-        """Whether a schedule's mean distance times a factor is below another's; far behind, it is given up early."""
-        self.compared += 1
-        rivals = self.scores(other, chunks)
-        behind = torch.zeros(0, dtype=rivals.dtype)
-        for chunk in chunks:
+    def level(self, num_prop: Amounts, chunks: Sequence[int]) -> float:
+        """Return the typical distance over some chunks: a power mean, which few images do not rule."""
+        return (self.scores(num_prop, chunks) ** POWER).mean().item() ** (1 / POWER)
+
+    def raced(self, num_prop: Amounts, rival: Amounts, factor: float, chunks: Sequence[int]) -> Sequence[int]:
+        """Measure a schedule until its distances times a factor are clearly above a rival's; return those chunks."""
+        behind = torch.zeros(0, dtype=torch.float64)
+        for count, chunk in enumerate(chunks, 1):
             scores = factor * self._chunk(num_prop, chunk)
-            behind = torch.cat([behind, scores - rivals[len(behind) : len(behind) + len(scores)]])
-            if len(behind) > 1 and behind.mean() > CERTAIN * behind.std() / len(behind) ** 0.5:
-                return False
-        return bool(behind.mean() < 0)
+            behind = torch.cat([behind, scores**POWER - self._chunk(rival, chunk) ** POWER])
+            if len(behind) >= FEWEST and behind.mean() > CERTAIN * behind.std() / len(behind) ** 0.5:
+                return chunks[:count]
+        return chunks
 
     def surely_nearer(self, num_prop: Amounts, other: Amounts, chunks: Sequence[int], errors: float) -> bool:
-        """Whether a schedule is nearer to dense than another, by so many standard errors of the paired difference."""
-        nearer = self.scores(other, chunks) - self.scores(num_prop, chunks)
-        return bool(nearer.mean() > errors * nearer.std() / len(nearer) ** 0.5)
+        """Whether a schedule is nearer to dense than another on average, and typically so by so many standard errors of
+        the paired differences.
+        """
+        scores, others = self.scores(num_prop, chunks), self.scores(other, chunks)
+        nearer = others**POWER - scores**POWER
+        is_sure = nearer.mean() > errors * nearer.std() / len(nearer) ** 0.5
+        return bool(is_sure and scores.mean() < others.mean())
 
     def _chunk(self, num_prop: Amounts, chunk: int) -> Tensor:
         if (num_prop, chunk) not in self._scores:
             output = self.runner.run(num_prop, chunk)
-            self._scores[num_prop, chunk] = self.distance(self.dense[chunk], output).double().cpu()
+            self._scores[num_prop, chunk] = self.distance(self.dense[chunk], output).double().cpu().clamp(min=0)
             self.runs += 1
         return self._scores[num_prop, chunk]

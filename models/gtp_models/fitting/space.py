@@ -7,6 +7,7 @@ leave in each layer. The first step also takes what makes the number of tokens a
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 from gtp_models.errors import ConfigError
@@ -72,8 +73,14 @@ class Space:
     tile: int
     steps: int
     _costs: dict[Units, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _moves: dict[Units, set[Units]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
+    def joins(self) -> int:
+        """Tokens that a step adds."""
+        return self.settings.joins
+
+    @cached_property
     def start(self) -> int:
         """Tokens before the first layer."""
         return self.shape.patches + self.shape.num_prefix
@@ -81,7 +88,7 @@ class Space:
     def amounts(self, units: Units) -> Amounts:
         """Return the tokens that leave in each layer."""
         first = next((layer for layer, count in enumerate(units) if count), None)
-        extra = [self.settings.joins + (self.start % self.tile if layer == first else 0) for layer in range(len(units))]
+        extra = [self.joins + (self.start % self.tile if layer == first else 0) for layer in range(len(units))]
         return tuple(count * self.tile + more if count else 0 for count, more in zip(units, extra, strict=True))
 
     def cost(self, units: Units) -> float:
@@ -114,9 +121,12 @@ class Space:
         """Return the schedules beside this one: a step in another layer, units from one step to another, steps more
         or fewer; each then solved for the budget in each of its steps.
         """
-        changed = {units, *self._shifted(units), *self._without(units), *self._with(units), *self._traded(units)}
-        solved = {self.solved(other, layer) for other in changed for layer in _steps(other)}
-        return {other for other in solved if other and other != units and len(_steps(other)) <= self.steps}
+        if units not in self._moves:
+            changed = {units, *self._shifted(units), *self._without(units), *self._with(units), *self._traded(units)}
+            solved = {self.solved(other, layer) for other in changed for layer in _steps(other)}
+            fits = {other for other in solved if other and steps_of(other) <= self.steps}
+            self._moves[units] = fits - {units}
+        return self._moves[units]
 
     def _shifted(self, units: Units) -> Iterator[Units]:
         for step in _steps(units):
@@ -144,12 +154,12 @@ class Space:
 
     def units(self, amounts: Amounts) -> Units | None:
         """Return the units of a schedule; None where its numbers of tokens do not keep to the tile."""
-        units = tuple(max(0, amount - self.settings.joins) // self.tile for amount in amounts)
+        units = tuple(max(0, amount - self.joins) // self.tile for amount in amounts)
         return units if self.amounts(units) == amounts else None
 
-    def spare(self, units: Units) -> float:
+    def spare(self, num_prop: Amounts) -> float:
         """Return what a schedule leaves of the budget, as a share of the dense model's cost."""
-        return (self.budget - self.cost(units)) / self.costs.dense
+        return (self.budget - self.costs.backbone(num_prop)) / self.costs.dense
 
 
 def tile_for(tokens: int) -> int:

@@ -1,7 +1,6 @@
-"""Runs a method's schedules on the same images, each from the last state that it shares with an earlier one.
+"""Runs a method's schedules on the same images, each from the dense model's state before its first step.
 
-Schedules that agree before layer L have the same states there. So a schedule costs only the layers from its first
-difference on: from the dense model's states, or from those of a schedule that was kept.
+So a schedule costs only the layers from its first step on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from gtp_models.plan import make_plan
 from gtp_models.schedules import Amounts
 
 Forward = Callable[[Tensor], Tensor]
-MEMORY = 1 << 29  # bytes: of the states that are kept for one schedule
+MEMORY = 1 << 29  # bytes: of the states that are kept
 TOGETHER = 2048  # tokens that run together: their attention maps fit a CPU's caches
 PARTS = 4  # chunks that images are split into, at least
 
@@ -98,7 +97,7 @@ class SuffixRunner:
         stride = -(-self.depth * bytes_each // MEMORY)
         self._restore = Restore(plan.shape.grid) if restore else None
         self._keep = range(0, self.depth, stride)
-        self._stored: list[dict[Amounts, dict[int, Tokens]]] = [{} for _ in self.chunks]
+        self._stored: list[dict[int, Tokens]] = [{} for _ in self.chunks]  # by layer: the dense states before it
 
     def __enter__(self) -> "SuffixRunner":
         install(self.model, self._make)
@@ -109,29 +108,19 @@ class SuffixRunner:
         remove(self.model)
 
     @torch.inference_mode()
-    def run(self, num_prop: Amounts, chunk: int, *, keep: bool = False) -> Tensor:
-        """Return the output of a schedule for the images of a chunk; ``keep`` stores its states for later ones."""
-        blocks, stored = self.model.blocks, self._stored[chunk]
-        blocks.num_prop, blocks.keep = num_prop, self._keep if keep else ()
-        blocks.start, before = self._shared(num_prop, stored)
+    def dense(self, chunk: int) -> Tensor:
+        """Return the dense model's output for a chunk, and store its states, from which schedules start."""
+        blocks = self.model.blocks
+        blocks.num_prop, blocks.keep, blocks.start = (0,) * self.depth, self._keep, None
         outputs = self.forward(self.chunks[chunk])
-        if keep:
-            stored[num_prop] = before | blocks.kept
+        self._stored[chunk] = blocks.kept
         return outputs
 
-    def forget(self, num_prop: Amounts) -> None:
-        """Drop the stored states of a schedule."""
-        for stored in self._stored:
-            stored.pop(num_prop, None)
-
-    @staticmethod
-    def _shared(
-        num_prop: Amounts, stored: dict[Amounts, dict[int, Tokens]]
-    ) -> tuple[tuple[int, Tokens] | None, dict[int, Tokens]]:
-        """Return the last stored state that a schedule shares, with its layer, and all shared ones."""
-        shared = [
-            {layer: state for layer, state in states.items() if other[:layer] == num_prop[:layer]}
-            for other, states in stored.items()
-        ]
-        best = max(shared, key=lambda states: max(states, default=-1), default={})
-        return (max(best.items(), key=lambda item: item[0]) if best else None), best
+    @torch.inference_mode()
+    def run(self, num_prop: Amounts, chunk: int) -> Tensor:
+        """Return the output of a schedule for the images of a chunk."""
+        blocks, first = self.model.blocks, next((layer for layer, amount in enumerate(num_prop) if amount), self.depth)
+        last = max((layer for layer in self._stored[chunk] if layer <= first), default=None)
+        blocks.num_prop, blocks.keep = num_prop, ()
+        blocks.start = None if last is None else (last, self._stored[chunk][last])
+        return self.forward(self.chunks[chunk])

@@ -303,8 +303,8 @@ class FittingInfo:
         seed: of the search.
         measure: of distances: "divergence" (of class probabilities, nats) or "squared_error" (a share).
         distance, error: from the dense model on these images, and its standard error.
-        usual: the schedule that is used where nothing is fitted; ``usual_distance`` is that of it, on the same images,
-            None where it does not meet the budget.
+        usual: the schedule that is used where nothing is fitted, or "safe:K" for at most K + 1 steps;
+            ``usual_distance`` is that of it, on the same images, None where it does not meet the budget.
         cost: as a share of the dense model's MACs, or of its time for a budget of latency.
         num_prop: tokens that leave in each layer.
         runs: how many schedules were measured, each on a part of the images.

@@ -144,7 +144,7 @@ def _setting(value: object) -> str:
 
 
 LINES = (0.25, 0.5, 0.75)  # quantiles of the amounts that were measured: one line for each
-LEAST = 1e-12  # a distance that counts as none, as in ``gtp_models.fitting.search``
+LEAST = 1e-12  # a distance that counts as none, as in ``gtp_models.fitting.curves``
 UNITS = {"divergence": "divergence, nats", "squared_error": "squared error, share"}
 
 

@@ -27,7 +27,7 @@ from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
-from gtp_models.schedules import Amounts, Costs, is_fitted, most_steps
+from gtp_models.schedules import CLOSE, Amounts, Costs, is_fitted, most_steps
 from gtp_runtime.messages import Progress, quiet
 
 SURE = 2.0  # standard errors of the paired differences by which a schedule has to be nearer than the one asked for
@@ -90,9 +90,10 @@ def fit(
 
     Args:
         model: as for ``apply``; it is not patched afterwards.
-        settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave. Their
-            schedule, or the usual one of their form where it is "fitted", is measured as well, and stays unless another
-            is surely nearer; where it has more than ``max_steps`` steps, "safe" of as many stands in for it.
+        settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave; where
+            their schedule takes up to 1 % of the dense MACs more, so may the fitted one. This schedule, or the usual
+            one of their form where it is "fitted", is measured as well, and stays unless another is surely nearer;
+            where it has more than ``max_steps`` steps, "safe" of as many stands in for it.
         images: preprocessed, (N, 3, H, W) float32, of the kind that the model will see; 32 to 64 serve, all different.
         seed: the same seed gives the same schedule.
         max_steps: layers that may reduce, at most (default: K of the schedule "fitted:K", else as many as pay).
@@ -116,7 +117,8 @@ def fit(
     if is_fitted(settings.schedule):
         settings = replace(settings, schedule=usual_schedule(settings))
     space = _space(model, settings, costs, max_steps)
-    usual, asked = _asked(model, settings, space)
+    usual, asked = _asked(model, settings, space, CLOSE if costs is None else 0.0)
+    space = replace(space, budget=max([space.budget, *map(space.costs.backbone, asked)]))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with SuffixRunner(model, settings, images[order], forward, restore) as runner:
         judge, every = _judge(runner, distance, progress), range(len(runner.chunks))
@@ -169,27 +171,27 @@ def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int |
     return Space(settings, shape, costs, budget, tile, max_steps or shape.depth)
 
 
-def _asked(model: Any, settings: Settings, space: Space) -> tuple[str, list[Amounts]]:
+def _asked(model: Any, settings: Settings, space: Space, slack: float) -> tuple[str, list[Amounts]]:
     """Return the schedule that the settings ask for, or "safe" where that has too many steps, and its amounts within
-    the budget; [] where neither fits.
+    the budget and a share of the dense cost more; [] where neither fits.
     """
     usual = settings.schedule or "even"
     fewer = [f"safe:{space.steps - 1}+aligned"] if space.steps > 1 else []  # the last layer is one more
     for schedule in (usual, *fewer):
-        num_prop = _within(model, replace(settings, schedule=schedule), space)
+        num_prop = _within(model, replace(settings, schedule=schedule), space, slack)
         if num_prop is not None and steps_of(num_prop) <= space.steps:
             return schedule, [num_prop]
     return usual, []
 
 
-def _within(model: Any, settings: Settings, space: Space) -> Amounts | None:
-    """Return the amounts of a schedule within the budget; None where there are none near it."""
+def _within(model: Any, settings: Settings, space: Space, slack: float) -> Amounts | None:
+    """Return the amounts of a schedule within the budget and slack; None where there are none near it."""
     for less in LESS:
         share = space.budget / space.costs.dense - less
         try:
             num_prop = make_plan(model, replace(settings, num_prop=None, macs=None, keep=share)).num_prop
         except ConfigError:
             continue
-        if space.costs.backbone(num_prop) <= space.budget:
+        if space.costs.backbone(num_prop) <= space.budget + slack * space.costs.dense:
             return num_prop
     return None

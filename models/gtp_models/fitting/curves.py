@@ -30,7 +30,7 @@ class Curve:
     Attributes:
         layer: which, from 0.
         amounts: tokens that leave, ascending.
-        distances: from the dense model, a mean over images, one an amount.
+        distances: from the dense model, typical ones over images (``Judge.level``), one an amount.
     """
 
     layer: int

@@ -64,7 +64,7 @@ def test_the_share_that_stays_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(abs(share - 0.6) < 0.1 for share in shares)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, pytest.param(3, marks=pytest.mark.full)])
 def test_onnx_equals_eager_and_builds_for_tensorrt(batch: int) -> None:
     model = tiny_vit()
     apply(model, calibrated(model))

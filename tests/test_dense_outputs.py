@@ -73,7 +73,7 @@ def test_files_answer_as_pytorch(maps: Path) -> None:
     assert same["map_0"] > 0 and same["map_2"] > 0
 
 
-@pytest.mark.parametrize("method", ["tome", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
+@pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.full) for name in ("tome", *OTHERS)])
 def test_every_method(tmp_path: Path, method: str) -> None:
     manifest = exported(tmp_path / "out", "patches", settings_of(method, 2), check=True, dense=False)
     assert answers(manifest) == {"patches": [1, 16, 24]}

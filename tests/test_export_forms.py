@@ -23,11 +23,8 @@ FORMS: dict[str, Form] = {
     "dense": ({"num_prop": 0}, {}, 2),
     "mean": ({"propagation": "Mean"}, {}, 2),
     "prune": ({"propagation": "None", "graph": "None"}, {}, 1),
-    "sparse": ({"sparsity": 0.6}, {}, 2),
     "measured": (MEASURED, {}, 1),
     "gap": ({"graph": "Semantic"}, {"class_token": False, "global_pool": "avg", "fc_norm": False}, 2),
-    "registers": ({"graph": "Spatial"}, {"reg_tokens": 3}, 1),
-    "oblong": ({"token_scale": False}, {"img_size": (32, 48)}, 1),
     "normed": ({}, {"qk_norm": True, "scale_attn_norm": True, "init_values": 0.1}, 1),
 }
 FULL: dict[str, Form] = {
@@ -43,6 +40,9 @@ FULL: dict[str, Form] = {
         for batch in (1, 2)
     },
     **{f"sparse-{sparsity}": ({"sparsity": sparsity}, {}, 1) for sparsity in (0.05, 0.3, 0.9)},
+    "sparse": ({"sparsity": 0.6}, {}, 2),
+    "registers": ({"graph": "Spatial"}, {"reg_tokens": 3}, 1),
+    "oblong": ({"token_scale": False}, {"img_size": (32, 48)}, 1),
     "prune-batch": ({"propagation": "None"}, {"reg_tokens": 1}, 4),
     "measured-batch": (MEASURED, {"reg_tokens": 1}, 3),
     "measured-gap": (MEASURED, {"class_token": False, "global_pool": "avg"}, 2),
@@ -57,7 +57,14 @@ def model_and_graph(settings: dict[str, Any], model_args: dict[str, Any], batch:
     return model, graph_of(model, batch)
 
 
-@pytest.mark.parametrize("settings", [{"propagation": "None"}, {"propagation": "Mean"}, {"alpha": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"propagation": "None"},
+        *(pytest.param(value, marks=pytest.mark.full) for value in ({"propagation": "Mean"}, {"alpha": 0.0})),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_scales_that_stay_at_1_cost_nothing(settings: dict[str, Any], batch: int) -> None:
     """The logarithm of 1 would be added to every attention map."""
@@ -96,7 +103,7 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(overrides, id=name, marks=() if name in ("gated", "AIMv2's parts") else pytest.mark.full)
+        pytest.param(overrides, id=name, marks=() if name == "AIMv2's parts" else pytest.mark.full)
         for name, overrides in VARIANTS.items()
     ],
 )

@@ -34,7 +34,7 @@ POOLINGS: dict[str, dict[str, Any]] = {
     "max": {**GAP, "global_pool": "max"},
     "prr": {"global_pool": "prr"},
 }  # "token" is what the others of these tests have
-QUICK = 2
+QUICK = 1
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 
 

@@ -61,8 +61,17 @@ def test_a_still_scene_keeps_its_answers_as_the_measured_form(prefix: dict[str, 
     assert calibrate(remove(model), fixed(), [images]) == config, "however the images are divided"
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("family", ["ViT", "EVA-02", "DINOv3"])
+@pytest.mark.parametrize(
+    ("family", "batch"),
+    [
+        ("ViT", 1),
+        ("EVA-02", 2),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in (("ViT", 2), ("EVA-02", 1), ("DINOv3", 1), ("DINOv3", 2))
+        ),
+    ],
+)
 def test_onnx_equals_eager_without_ranking(family: str, batch: int) -> None:
     model = tiny_vit(reg_tokens=1) if family == "ViT" else tiny_eva(family)
     settings = calibrate(model, fixed(num_prop=(0, 4, 3)[-len(model.blocks) :]), [images_for(model, 4)])

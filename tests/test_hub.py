@@ -129,7 +129,9 @@ def test_what_is_given_needs_no_connection(caches: Path) -> None:
     assert hub.is_cached(PretrainedCfg(state_dict={"a": 1}))
 
 
-@pytest.mark.parametrize(("variable", "below"), [("HF_HUB_CACHE", ""), ("HF_HOME", "hub")])
+@pytest.mark.parametrize(
+    ("variable", "below"), [("HF_HOME", "hub"), pytest.param("HF_HUB_CACHE", "", marks=pytest.mark.full)]
+)
 def test_environment_variables_of_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, below: str
 ) -> None:

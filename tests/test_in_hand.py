@@ -19,7 +19,7 @@ ARGS: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth
 OPTIONS = ExportOptions(simplify=False, target="onnxruntime")
 
 
-@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("patched", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_a_timm_model_in_hand(tmp_path: Path, patched: bool) -> None:
     own = {"mean": (0.1, 0.2, 0.3)}
     module = timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=own, **ARGS).eval()

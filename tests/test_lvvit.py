@@ -216,7 +216,7 @@ def test_export(tmp_path: Path, weights: Path, name: str) -> None:
     assert parity.max_abs_fraction is not None and parity.max_abs_fraction < 1e-5
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.full)])
 def test_an_engine_builds(tmp_path: Path, weights: Path, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
     exported = export(

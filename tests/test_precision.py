@@ -66,8 +66,14 @@ def test_nothing_is_kept_where_no_token_leaves() -> None:
     assert kept == {"Add", "Cast", "Concat", "LayerNormalization", "Reshape", "Transpose"}
 
 
-@pytest.mark.parametrize("preset", ["paper", "measured"])
-@pytest.mark.parametrize("times", [0.9, 10])
+@pytest.mark.parametrize(
+    ("preset", "times"),
+    [
+        ("paper", 0.9),
+        ("measured", 10),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (("paper", 10), ("measured", 0.9))),
+    ],
+)
 def test_sums_that_fp16_cannot_hold_stay_fp32(preset: str, times: float) -> None:
     """What is added up between the layers is scaled to nearly fp16's largest number, where its squares overflow, or to
     10 times as much, where it does itself; tokens are merged by size.
@@ -84,8 +90,14 @@ def test_sums_that_fp16_cannot_hold_stay_fp32(preset: str, times: float) -> None
         assert np.abs(found - expected).max() <= 1.5e-2 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("preset", ["paper", "measured"])
-@pytest.mark.parametrize(("times", "finite"), [(0.9, True), (3, False)])
+@pytest.mark.parametrize(
+    ("preset", "times", "finite"),
+    [
+        ("measured", 0.9, True),
+        ("paper", 3, False),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (("paper", 0.9, True), ("measured", 3, False))),
+    ],
+)
 def test_attention_logits_up_to_the_largest_of_fp16(preset: str, times: float, finite: bool) -> None:
     model = tiny_vit()
     images = images_for(model, 2)
@@ -159,7 +171,7 @@ def on_openvino(graph: ir.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     return {output.any_name: value for output, value in compiled(images).items()}
 
 
-@pytest.mark.parametrize("settings", [*SETTINGS, {"sparsity": 0.5}])
+@pytest.mark.parametrize("settings", [*SETTINGS, pytest.param({"sparsity": 0.5}, marks=pytest.mark.full)])
 def test_fp16_answers_stay_near_for_every_image(settings: dict[str, Any]) -> None:
     check_answers(on_onnxruntime, settings, "fp16", limit=1.5e-2, agreeing=0.9)
 

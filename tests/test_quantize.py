@@ -145,7 +145,7 @@ def producers(node: ir.Node) -> list[str]:
     return [producer.op_type if (producer := value.producer()) else "" for value in factors]
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt", "openvino"])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", pytest.param("tensorrt", marks=pytest.mark.full)])
 def test_each_target_has_its_form(quantized: Callable[[str], Path], target: str) -> None:
     model = graph_of(quantized(target))
     check_static(model, target)
@@ -389,7 +389,7 @@ def test_calibration_images_are_read_a_few_at_a_time() -> None:
     assert len(read) == 3 * RUNS + 1
 
 
-@pytest.mark.parametrize("calibration", ["entropy", "percentile"])
+@pytest.mark.parametrize("calibration", ["percentile", pytest.param("entropy", marks=pytest.mark.full)])
 def test_batches_and_other_calibrations(tiny: Path, tmp_path: Path, calibration: str) -> None:
     """Three images a run, a part of the folder is held out, and weights share biases."""
     place = Path(shutil.copytree(tiny, tmp_path / "tiny"))

@@ -1,4 +1,7 @@
-"""Tracing made cheaper for tests: what torch makes anew for each trace, and traces of the same model, are made once."""
+"""Exports made cheaper for tests: what torch makes anew for each trace, and traces of the same model, are made once.
+
+Timing is short too: tests assert what is timed, not how long it takes.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +15,22 @@ from gtp_exporters.graph.trace import Traced, to_onnx
 
 LARGEST = 1 << 20  # values of a model whose trace is kept
 Trace = tuple[ir.Model, dict[str, int | None]]
+SHORT = {  # seconds of timing in an export's proof, in a choice, in a grid, in a search for float layers, to warm up
+    "gtp_exporters.proof.SECONDS": 0.05,
+    "gtp_exporters.measuring.choice.SECONDS": 0.1,
+    "gtp_exporters.measuring.latency.SECONDS": 0.02,
+    "gtp_exporters.quantizing.search.SECONDS": 0.1,
+    "gtp_runtime.latency.WARMUP_SECONDS": 2.0**-7,
+}
 _traces: dict[str, Trace] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _timing_is_short() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in SHORT.items():
+            patch.setattr(name, seconds)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

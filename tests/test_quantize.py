@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from gtp_exporters import ExportOptions, LimitError, QuantizationFailedError, Qu
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of
-from gtp_exporters.graph.structure import attention_logits, constant_products, deciding_nodes
+from gtp_exporters.graph.structure import Product, attention_logits, constant_products, deciding_nodes
 from gtp_exporters.measuring import gate
 from gtp_exporters.measuring.gate import judge
 from gtp_exporters.quantizing.calibration import RUNS
 from gtp_exporters.quantizing.calibration import _parts as handed_over
 from gtp_exporters.quantizing.images import choose, held_out, read_pixels
-from gtp_exporters.quantizing.search import fewest
+from gtp_exporters.quantizing.job import Attempt, Job
+from gtp_exporters.quantizing.search import fewest, worst
+from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime import load
 from gtp_runtime.errors import ImageError, InputError, ManifestError
 from gtp_runtime.images.folders import find_images
@@ -261,6 +263,31 @@ def test_as_few_as_pass_are_left_out() -> None:
         assert fewest("abcdefghijk", attempt, lambda count, needed=needed: count >= needed) == needed
     assert max(tried) == 11
     assert fewest("abc", attempt, lambda count: False) == 3
+
+
+def test_without_being_told_no_more_than_two_products_are_left_out() -> None:
+    layers = {"blocks.0.attn.qkv": 3, "blocks.0.mlp.fc2": 1, "blocks.1.attn.qkv": 3, "head": 1, "blocks.1.mlp.fc2": 1}
+    losses = [LayerLoss(name, 1 / place) for place, name in enumerate(layers, 1)]
+    products = [Product(f"{name}.{number}", name, ()) for name, count in layers.items() for number in range(count)]
+    assert worst(losses, products) == ["blocks.0.mlp.fc2", "head"]
+
+
+def test_the_judges_choose_no_layers(tiny_int8: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place, folder = tiny_int8
+    judged: list[tuple[str, int]] = []
+
+    def attempt(self: Job, kept: Collection[str]) -> Attempt:
+        judged.append((self.judges.origin, len(kept)))
+        return Attempt(self, self.source.model, tuple(kept), replace(passing, problems=[] if len(kept) > 1 else ["no"]))
+
+    passing = judge("file", *[{"logits": np.eye(3, dtype=np.float32)}] * 2, None, "here", [], 4, NOTHING)
+    monkeypatch.setattr(Job, "attempt", attempt)
+    monkeypatch.setattr(Job, "losses", lambda self, probes: [LayerLoss(name, 0.1) for name in self.source.labels])
+    options = QuantizeOptions("onnxruntime", folder, keep_fp32=("auto",))
+    quantize(place, options)
+    origin = judged[0][0]
+    assert [kept for where, kept in judged if where == origin] == [0, 0, 2, 2]
+    assert [kept for where, kept in judged if where != origin] == [1, 1, 2, 2]
 
 
 def judged(found: np.ndarray, twin: np.ndarray, name: str = "logits", **limits: float) -> gate.GateReport:

@@ -18,7 +18,8 @@ from gtp_runtime.reference import Reference
 FEWEST = 16  # images to measure ranges on
 FEWEST_JUDGES = 32  # images to judge on; fewer say too little of agreement
 MOST_JUDGES = 1024
-PROBES = 8  # images that the loss of each layer is measured on
+PROBES = 8  # calibration images that the loss of each layer is measured on
+TRIALS = 64  # calibration images that say how many layers stay float32
 HELD_OUT = 4  # one in so many images is held out to judge on where nothing else is there
 SYNTHETIC = "synthetic"
 
@@ -158,9 +159,9 @@ def _of_files(manifest: Manifest, folder: Path, paths: list[Path], origin: str, 
     )
 
 
-def probes_of(manifest: Manifest, paths: Sequence[Path]) -> np.ndarray:
-    """Read the images, (N, H, W, 3) uint8, that the loss of each layer is measured on."""
-    return read_pixels(manifest, spread(paths, PROBES))
+def some_of(manifest: Manifest, paths: Sequence[Path], count: int) -> np.ndarray:
+    """Read so many images at most, (N, H, W, 3) uint8, spread over the files."""
+    return read_pixels(manifest, spread(paths, count))
 
 
 def read_pixels(manifest: Manifest, paths: Sequence[Path]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
@@ -81,6 +81,10 @@ class Job:
         activation = self.manifest.model.activation
         report = judge(self.file, found, twin, labels, judges.origin, num_prop, tokens, self.limits, activation)
         return Attempt(self, graph, tuple(kept), report)
+
+    def on(self, pixels: np.ndarray) -> "Job":
+        """Return the same job that is judged on other (N, H, W, 3) uint8 images."""
+        return replace(self, judges=Judges(pixels, None, "calibration"), _twin=[])
 
     def opened(self, graph: ir.Model, threads: int | None = None) -> Callable[[np.ndarray], Outputs]:
         """Open a graph with the backend; the function that is returned runs one batch of inputs."""

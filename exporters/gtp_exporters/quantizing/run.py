@@ -8,7 +8,7 @@ from typing import Any
 from gtp_exporters.draft import Draft, linked
 from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.gate import GateReport
-from gtp_exporters.quantizing.images import choose, probes_of
+from gtp_exporters.quantizing.images import choose
 from gtp_exporters.quantizing.job import PRECISION, Attempt, calibrate, float_graphs, opened, own_images
 from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
@@ -121,7 +121,7 @@ def quantize_graphs(draft: Draft, options: QuantizeOptions, progress: Progress) 
         check_kept(jobs, options)
         for job in jobs:
             calibrate(job, used, options)
-        attempts, losses = search(jobs, options, probes_of(manifest, used))
+        attempts, losses = search(jobs, options, used)
         cost = cost_of(attempts[-1], judges)
         files = {name: entry for attempt in attempts for name, entry in _write(attempt, place, options, len(used))}
     reports = [attempt.report for attempt in attempts]

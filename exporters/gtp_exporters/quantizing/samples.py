@@ -14,7 +14,7 @@ from gtp_exporters.agreement import make_session
 from gtp_runtime.errors import ImageError
 
 ROWS = 7  # random rows of each image, beside the one with the largest value
-COUNTED = 128  # rows of each run whose covariance is measured, at least where there are as many: evenly over the tokens
+COUNTED = 64  # rows of each run whose covariance is measured, at least where there are as many: evenly over the tokens
 
 
 @dataclass

@@ -1,13 +1,16 @@
 """Finds the attempt that passes the gate: all layers in int8, or without those that lose most."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from gtp_exporters.errors import ExportError, LimitError
+from gtp_exporters.graph.structure import Product
 from gtp_exporters.measuring.gate import GateReport
-from gtp_exporters.quantizing.images import Judges
+from gtp_exporters.quantizing.images import PROBES, TRIALS, Judges, some_of
 from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.sensitivity import LayerLoss
@@ -15,7 +18,7 @@ from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.latency import in_turn
 
 SECONDS = 2.0  # of timing what the layers in float32 cost
-FEW = 2  # layers that stay float32 where the gate needs it and none are named
+FEW = 2  # products that stay float32 where the gate needs it and none are named
 SHOWN = 3  # layers that an error names
 Attempts = list[Attempt]
 T = TypeVar("T")
@@ -36,15 +39,16 @@ class QuantizationFailedError(ExportError):
         self.reports, self.losses = reports, losses
 
 
-def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) -> tuple[Attempts, list[LayerLoss]]:
+def search(jobs: Sequence[Job], options: QuantizeOptions, paths: Sequence[Path]) -> tuple[Attempts, list[LayerLoss]]:
     """Return an attempt for each graph, all with the same layers in float32, and what each layer loses alone.
 
-    Where all in int8 fail and no layers are named, the worst one or two stay float32; with "auto", as many as it takes.
+    Where all in int8 fail and no layers are named, the worst one or two products stay float32; with "auto", as many
+    layers as it takes. Which, and how many, is chosen on images that calibration saw: the judges only judge.
 
     Args:
         jobs: the dense baseline's first.
         options: which layers stay float32.
-        probes: (N, H, W, 3) uint8 images that calibration saw, to measure the loss of layers on.
+        paths: image files that calibration saw.
 
     Raises:
         QuantizationFailedError: the gate failed; names the layers that lose most.
@@ -54,14 +58,30 @@ def search(jobs: Sequence[Job], options: QuantizeOptions, probes: np.ndarray) ->
     if not options.gate or _pass(attempts):
         return attempts, []
     failing = next(attempt.job for attempt in reversed(attempts) if not attempt.report.ok)
-    losses = failing.losses(probes)
+    losses = failing.losses(some_of(failing.manifest, paths, PROBES))
     if named:
         raise _failed(attempts, losses)
-    ranked = [found.layer for found in losses][: None if options.automatic else FEW]
-    attempts = fewest(ranked, lambda chosen: attempt_all(jobs, chosen), _pass)
+    order = [layer.layer for layer in losses] if options.automatic else worst(losses, failing.source.products)
+    attempts = _with_fewest(jobs, order, some_of(failing.manifest, paths, TRIALS))
     if not _pass(attempts) or not any(attempt.products for attempt in attempts):
         raise _failed(attempts, losses)
     return attempts, losses
+
+
+def _with_fewest(jobs: Sequence[Job], order: Sequence[str], trials: np.ndarray) -> Attempts:
+    """Return the attempts with the fewest layers in float32: as many as the trial images need, more where judges do."""
+    trying = [job.on(trials) for job in jobs]
+    sure = max(0, len(fewest(order, lambda kept: attempt_all(trying, kept), _pass)[0].kept) - 1)
+    return fewest(order[sure:], lambda more: attempt_all(jobs, [*order[:sure], *more]), _pass)
+
+
+def worst(losses: Sequence[LayerLoss], products: Sequence[Product]) -> list[str]:
+    """Return the layers that lose most, the worst first, that together are no more than ``FEW`` products."""
+    sizes, chosen = Counter(product.label for product in products), list[str]()
+    for layer in losses:
+        if sum(sizes[name] for name in chosen) + sizes[layer.layer] <= FEW:
+            chosen.append(layer.layer)
+    return chosen
 
 
 def fewest(ranked: Sequence[str], attempt: Callable[[Collection[str]], T], passes: Callable[[T], bool]) -> T:

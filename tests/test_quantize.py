@@ -27,9 +27,10 @@ from gtp_exporters.quantizing.job import Attempt, Job
 from gtp_exporters.quantizing.search import fewest, worst
 from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime import load
+from gtp_runtime.accuracy import divergence
 from gtp_runtime.errors import ImageError, InputError, ManifestError
 from gtp_runtime.images.folders import find_images
-from gtp_runtime.manifest import read_manifest, twin
+from gtp_runtime.manifest import read_manifest, twin, update_manifest
 from gtp_runtime.precisions import PRECISIONS, GateLimits
 from gtp_runtime.reference import read_reference
 
@@ -317,6 +318,21 @@ def images(place: Path, count: int, *, alike: bool = False) -> Path:
     for index in range(count):
         shutil.copy(known[0 if alike else index % len(known)], place / f"{index}.png")
     return place
+
+
+@pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
+def test_several_labels_an_image_are_judged_by_class(tiny: Path, tmp_path: Path) -> None:
+    place, folder = Path(shutil.copytree(tiny, tmp_path / "labels")), images(tmp_path / "folder", 130)
+    sigmoid = replace(read_manifest(place).model, activation="sigmoid")
+    update_manifest(place, lambda manifest: replace(manifest, model=sigmoid))
+    made = quantize(place, QuantizeOptions("onnxruntime", folder, gate=False))
+    _, judges = choose(read_manifest(place), read_reference(place / "reference.npz"), folder, 512, None)
+    for report in made.reports:
+        exact, rounded = (load(place / name, threads=1) for name in (report.file.replace(".int8", ""), report.file))
+        assert rounded.manifest.model.activation == "sigmoid"
+        twin, logits = (run.logits(run.prepare(judges.pixels), range(len(judges.pixels))) for run in (exact, rounded))
+        assert report.divergence == pytest.approx(divergence(twin, logits, "sigmoid").mean(), rel=1e-3)
+        assert report.loss.agreement == pytest.approx(((twin > 0) == (logits > 0)).all(1).mean())
 
 
 def test_wrong_images_are_refused(digits_copy: Path, tmp_path: Path) -> None:

@@ -57,6 +57,23 @@ def test_rewrites_keep_the_answers() -> None:
         np.testing.assert_allclose(before, after, rtol=0, atol=1e-5 * max(1, abs(before).max()))
 
 
+def test_a_small_minimum_stays() -> None:
+    """A converter may take it for 0, by which lengths are divided."""
+    value = ir.Value(name="x", shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph = ir.Graph([value], [], nodes=[], opset_imports={"": 20}, name="clip")
+    small = ir.tensor(np.array(1e-24, np.float32), name="least")
+    least = ir.Value(name="least", shape=ir.Shape([]), type=value.type, const_value=small)
+    graph.register_initializer(least)
+    clip = ir.node("Clip", [value, least], name="clip")
+    clip.outputs[0].name, clip.outputs[0].shape, clip.outputs[0].type = "y", value.shape, value.type
+    graph.append(clip)
+    graph.outputs.append(clip.outputs[0])
+    changed = rewritten(ir.Model(graph, ir_version=10), REWRITES)
+    assert not {node.op_type for node in changed.graph} & {"Clip", "Max"}
+    numbers = np.array([0, 1, 3e-24, 1e-30], np.float32)
+    np.testing.assert_allclose(outputs(changed, numbers)[0], np.maximum(numbers, np.float32(1e-24)), rtol=1e-6)
+
+
 def test_a_gemm_in_both_turns_and_without_a_summand_is_rewritten() -> None:
     left, right = (ir.Value(name=name, shape=ir.Shape([2, 3]), type=ir.TensorType(ir.DataType.FLOAT)) for name in "ab")
     gemm = ir.node("Gemm", [left, right], {"transA": 1}, name="gemm")
@@ -65,7 +82,6 @@ def test_a_gemm_in_both_turns_and_without_a_summand_is_rewritten() -> None:
     graph = ir.Graph([left, right], [gemm.outputs[0]], nodes=[gemm], opset_imports={"": 20}, name="products")
     changed = rewritten(ir.Model(graph, ir_version=10), REWRITES)
     assert [node.op_type for node in changed.graph] == ["Transpose", "MatMul"]
-    assert Emitter(changed.graph).number(1) is not None
 
 
 @needs_mnn
@@ -132,7 +148,7 @@ def scaled(graph: ir.Model, names: Any) -> ir.Model:
 
 
 @pytest.mark.parametrize(
-    ("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int4_weights", "fp32, fp16")]
+    ("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int8_weights", "fp32, fp16")]
 )
 def test_an_unknown_format_or_precision_is_refused(digits: Path, to: str, precision: str, error: str) -> None:
     with pytest.raises(LimitError, match=error):
@@ -183,11 +199,11 @@ def test_a_program_that_fails_says_its_last_line() -> None:
 @pytest.mark.full
 @needs_litert
 @needs_onnx2tf
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", FORMATS["litert"].precisions)
 def test_litert_answers_as_the_graph(export: Path, precision: str) -> None:
     before = (export / "model.onnx").read_bytes()
     made = convert(export, "litert", precision=precision)
     assert made.proof is not None and made.proof.parity is not None and made.proof.parity.ok
-    assert made.proof.parity.kept_agreement == 1 or precision == "fp16"
+    assert made.proof.parity.kept_agreement == 1 or precision != "fp32"
     assert (export / "model.onnx").read_bytes() == before, "onnx2tf rewrites its input"
     assert {entry.precision for entry in made.files.values()} == {precision}

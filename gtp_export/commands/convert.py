@@ -24,7 +24,7 @@ def convert(
         str, option("litert: .tflite files; mnn: .mnn files.", "--to", show_default=False, **one_of(FORMATS))
     ],
     precision: Annotated[
-        str, option("Of the weights; activations stay float32.", show_default=True, **one_of(PRECISIONS))
+        str, option("Of the weights; int8_weights for litert alone.", show_default=True, **one_of(PRECISIONS))
     ] = "fp32",
     check: Annotated[
         bool, option("Validate and time the files before they replace earlier ones.", show_default=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from gtp_exporters.converting import half_tflite
+from gtp_exporters.converting import tflite_weights
 from gtp_exporters.converting.environment import Environment, run
 from gtp_exporters.errors import ConversionError
 from gtp_runtime.backends import litert, mnn
@@ -72,7 +72,7 @@ class Format:
 
 
 def to_litert(graph: Path, target: Path, precision: str) -> str:
-    """Convert with onnx2tf: names, shapes and layouts stay; weights of fp16 are computed with in float32.
+    """Convert with onnx2tf: names, shapes and layouts stay; ``tflite_weights`` makes the weights smaller.
 
     onnx2tf's own fp16 files have fp16 inputs, and choose tokens by fp16 scores.
     """
@@ -82,10 +82,10 @@ def to_litert(graph: Path, target: Path, precision: str) -> str:
     made = work / f"{graph.stem}_float32.tflite"
     if not made.is_file():
         raise ConversionError(f"onnx2tf wrote no {made.name}")
-    if precision == "fp16":
-        run([str(ONNX2TF.python), half_tflite.__file__, str(made), str(target)], graph.parent)
-    else:
+    if precision == "fp32":
         made.replace(target)
+    else:
+        run([str(ONNX2TF.python), tflite_weights.__file__, str(made), str(target), precision], graph.parent)
     return ONNX2TF.version
 
 
@@ -110,8 +110,8 @@ FORMATS: dict[str, Format] = {
         "litert",
         litert.EXTRA,
         "onnx2tf",
-        ("fp32", "fp16"),
-        ("Gemm of computed factors as MatMul and Add", "Clip from below as Max"),
+        ("fp32", "fp16", "int8_weights"),
+        ("Gemm of computed factors as MatMul and Add", "Clip from below by Relu"),
         to_litert,
         ONNX2TF.ready,
     ),

@@ -52,11 +52,14 @@ def _turned(emit: Emitter, node: ir.Node, name: str, value: ir.Value | None) -> 
 
 
 def clip_from_below(emit: Emitter, node: ir.Node) -> ir.Value | None:
-    """Write a Clip with a minimum alone as Max: onnx2tf makes RELU of a small minimum, and 0 is no divisor."""
+    """Write a Clip with a minimum alone as ``relu(x - minimum) + minimum``.
+
+    onnx2tf makes RELU of it, and of Max, where the minimum is small: the length of a token of zeros would be 0.
+    """
     value, least, *most = node.inputs
     if least is None or any(part is not None for part in most):
         return None
-    return emit("Max", value, least)
+    return emit("Add", emit("Relu", emit("Sub", value, least)), least)
 
 
 def gelu_by_erf(emit: Emitter, node: ir.Node) -> ir.Value | None:
@@ -70,6 +73,6 @@ def gelu_by_erf(emit: Emitter, node: ir.Node) -> ir.Value | None:
 
 REWRITES: dict[str, tuple[str, Callable[[Emitter, ir.Node], ir.Value | None]]] = {
     "Gemm of computed factors as MatMul and Add": ("Gemm", computed_gemm),
-    "Clip from below as Max": ("Clip", clip_from_below),
+    "Clip from below by Relu": ("Clip", clip_from_below),
     "Gelu by Erf": ("Gelu", gelu_by_erf),
 }

@@ -65,7 +65,7 @@ def convert(
     Args:
         directory: the artifact directory.
         to: a name of ``FORMATS``.
-        precision: of the weights: "fp32", or "fp16".
+        precision: of the weights: one that the format has.
         check: validate and time the files.
         threads: threads for the check; 0 is all.
         progress: told what is being done.

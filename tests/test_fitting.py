@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -129,6 +130,20 @@ def test_a_distance_and_an_output_of_the_callers() -> None:
     found = fitted(model, distance=largest, forward=lambda images: 2 * model(images))
     assert found.measure == "largest"
     assert found.distance == pytest.approx(2 * measured(model, found.settings, largest), rel=1e-3)
+
+
+def test_a_metric_of_the_callers() -> None:
+    model = tiny_vit(**DEEP)
+
+    def largest(dense: Any, reduced: Any, labels: Any) -> Any:
+        assert labels is None
+        return np.abs(dense["output"] - reduced["output"]).max(1)
+
+    found = fitted(model, metric=largest)
+    assert found.measure == "largest"
+    assert found.distance == pytest.approx(measured(model, found.settings, lambda one, two: (one - two).abs().amax(1)))
+    with pytest.raises(ConfigError):
+        fitted(model, metric=largest, distance=squared_error)
 
 
 def test_a_layer_that_costs_nothing_is_chosen() -> None:

@@ -1,5 +1,7 @@
 """The page of an artifact directory: complete, escaped, of one file, and listed by the manifest."""
 
+import base64
+import io
 import re
 import sys
 from dataclasses import replace
@@ -9,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifacts import DIGITS, SEVEN, Command
+from PIL import Image
 
 import gtp_runtime
 from gtp_exporters import write_report
 from gtp_exporters.errors import MissingPackageError
 from gtp_exporters.report.page import render
+from gtp_exporters.report.pictures import pictures_of
 from gtp_exporters.report.samples import Sample, make_map, samples_of_files, samples_of_pack
 from gtp_runtime import Manifest, Model, read_manifest
 from gtp_runtime.errors import OutputError
-from gtp_runtime.manifest import REFERENCE_NAME, file_sha256, write_manifest
+from gtp_runtime.manifest import REFERENCE_NAME, OutputInfo, file_sha256, write_manifest
 from gtp_runtime.reference import read_reference, write_reference
 from gtp_runtime.transaction import staged
 
@@ -83,6 +87,29 @@ def test_a_page_of_everything(digits_copy: Path) -> None:
     assert len(found.tags("image")) == 4, "one image for all its panels"
     assert len(found.tags("use")) == 4 * 7
     assert len([box for box in found.tags("svg") if box.get("class") == "box"]) == 2
+
+
+def picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_dense_outputs_are_pictures(digits: Path) -> None:
+    rng, manifest = np.random.default_rng(0), read_manifest(digits)
+    kinds = {"map": "map", "patches": "patches", "depth": "tensor", "mean": "tensor", "features": "features"}
+    manifest = replace(manifest, outputs={name: OutputInfo(kind) for name, kind in kinds.items()})
+    field = rng.normal(size=(24, 8, 8))
+    dense = {"map": field, "patches": field.reshape(24, 64).T, "depth": np.arange(400 * 300.0).reshape(400, 300)}
+    dense |= {"mean": np.ones(8), "features": np.ones(24)}
+    moved = field.copy()
+    moved[:, 2, 3] += 5
+    found = pictures_of(dense | {"map": moved}, dense, manifest)
+    assert [one.name for one in found] == ["map", "patches", "depth"]
+    first, second, depth = found
+    assert picture(first.dense).shape == (8, 8, 3) and first.dense == second.dense, "they are the same on the grid"
+    assert np.argwhere(picture(first.difference) > 0).tolist() == [[2, 3]] and first.most > 1
+    assert second.most == 0 and second.reduced == second.dense
+    grey = picture(depth.dense)
+    assert max(grey.shape) == 160 and grey[0, 0] == 0 and grey[-1, -1] == 255
 
 
 def test_a_page_is_one_file_without_scripts(digits: Path) -> None:

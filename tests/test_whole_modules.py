@@ -80,6 +80,8 @@ def test_names_shapes_and_macs_of_a_module(depth: Path) -> None:
     assert {spec.name: spec.shape for spec in entry.answers} == {"depth": [1, 32, 32], "mean": [1, 8]}
     assert [output.kind for output in manifest.outputs.values()] == ["tensor", "tensor"]
     assert manifest.model.name == "Depth" and manifest.is_dense
+    page = (depth / "report.html").read_text("utf-8")
+    assert "depth, dense" in page and "mean, dense" not in page
     decoder = 16 * 48 * 8 + 16 * 8 * 64
     vit = apply(tiny_vit(num_classes=0, reg_tokens=1), replace(MEASURED, num_prop=0))
     assert manifest.macs["dense"] - manifest.macs["head"] > 0

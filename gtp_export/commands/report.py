@@ -1,5 +1,6 @@
 """``gtp-export report``: a page that shows an export."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,7 @@ def report(
     running: RunOptions,
     json: Json = False,
 ) -> None:
-    """Write one page, report.html, that shows an export: parity, accuracy, latency, layers and token maps.
+    """Write one page, report.html, that shows an export: parity, accuracy, latency, layers, tokens and dense outputs.
 
     The page needs no network and no script. By default it shows images of the reference.
     """
@@ -59,5 +60,6 @@ def _samples(directory: Path, images: list[Path], data: Path | None, running: Ru
     paths = images if data is None else spread(find_images(data), SHOWN)
     if not paths:
         return None
-    with running.load(directory) as model:
-        return samples_of_files(model, paths)
+    with running.load(directory) as model, ExitStack() as stack:
+        twin = running.load_twin(model) if model.manifest.is_dense else None
+        return samples_of_files(model, paths, None if twin is None else stack.enter_context(twin))

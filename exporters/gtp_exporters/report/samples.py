@@ -2,14 +2,15 @@
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from gtp_exporters.report.pictures import Pictures, pictures_of
 from gtp_runtime import Manifest, Model
 from gtp_runtime.accuracy import as_classes
 from gtp_runtime.images.folders import spread
@@ -31,6 +32,7 @@ class Sample:
         left: for each layer the ids that leave, (P,).
         receivers: for each layer the ids into which they are merged, (P,); None for methods without a single receiver.
         facts: what is known of it, name and value: its class, the model's answer.
+        pictures: its dense outputs.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Sample:
     left: list[np.ndarray]
     receivers: list[np.ndarray] | None
     facts: dict[str, str]
+    pictures: list[Pictures] = field(default_factory=list)
 
 
 def samples_of_pack(pack: Reference, manifest: Manifest) -> list[Sample]:
@@ -46,8 +49,13 @@ def samples_of_pack(pack: Reference, manifest: Manifest) -> list[Sample]:
     return [_of_pack(pack, index, manifest) for index in chosen]
 
 
-def samples_of_files(model: Model, paths: Sequence[str | PathLike[str]]) -> list[Sample]:
+def samples_of_files(model: Model, paths: Sequence[str | PathLike[str]], dense: Model | None = None) -> list[Sample]:
     """Return images with their tokens as a loaded file says; without a trace output nothing is known of the tokens.
+
+    Args:
+        model: the file.
+        paths: of the images.
+        dense: the dense baseline, which dense outputs are shown beside.
 
     Raises:
         ImageError: an image that cannot be read.
@@ -58,6 +66,7 @@ def samples_of_files(model: Model, paths: Sequence[str | PathLike[str]]) -> list
     outputs = model.run_all(np.stack([model.prepare(image) for image in pixels]))
     answers = outputs[model.entry.outputs[0].name]
     check_answers(answers, list(paths), model.path.name)
+    twins = None if dense is None else dense.answers(np.stack([dense.prepare(image) for image in pixels]), list(paths))
     ends = np.cumsum(manifest.num_prop)[:-1]
     samples = []
     for index, path in enumerate(paths):
@@ -65,7 +74,8 @@ def samples_of_files(model: Model, paths: Sequence[str | PathLike[str]]) -> list
             np.split(outputs[name][index], ends) if name in outputs else None for name in ("propagated", "received_by")
         )
         facts = {} if manifest.gives_features else {"model": _best(answers[index], manifest)}
-        samples.append(Sample(Path(path).name, pixels[index], left or [], receivers, facts))
+        drawn = _drawn({spec.name: outputs[spec.name] for spec in model.entry.answers}, twins, index, manifest)
+        samples.append(Sample(Path(path).name, pixels[index], left or [], receivers, facts, drawn))
     return samples
 
 
@@ -85,7 +95,18 @@ def _of_pack(pack: Reference, index: int, manifest: Manifest) -> Sample:
             facts["dense"] = _best(pack.dense_answers[index], manifest)
     receivers = None if pack.received_by is None else [ids[index] for ids in pack.received_by]
     left = [ids[index] for ids in pack.propagated]
-    return Sample(f"image {index} of the reference", pack.images[index], left, receivers, facts)
+    drawn = _drawn(pack.outputs, pack.dense_outputs, index, manifest)
+    return Sample(f"image {index} of the reference", pack.images[index], left, receivers, facts, drawn)
+
+
+def _drawn(
+    outputs: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray] | None, index: int, manifest: Manifest
+) -> list[Pictures]:
+    """Draw the outputs (N, ...) of an image; none without the dense model's."""
+    if dense is None or not manifest.is_dense:
+        return []
+    one, twin = ({name: values[index] for name, values in each.items()} for each in (outputs, dense))
+    return pictures_of(one, twin, manifest)
 
 
 def _best(logits: np.ndarray, manifest: Manifest) -> str:

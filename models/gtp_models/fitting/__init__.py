@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gtp_models.errors import ConfigError
 from gtp_models.fitting.curves import Curve
-from gtp_models.fitting.distances import Distance, Judge, distance_for
+from gtp_models.fitting.distances import Distance, Judge, distance_by, distance_for
 from gtp_models.fitting.search import Search
 from gtp_models.fitting.space import Space, steps_of, tile_for
 from gtp_models.fitting.suffix import Forward, SuffixRunner
@@ -29,7 +29,9 @@ from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
 from gtp_models.schedules import CLOSE, Amounts, Costs, is_fitted, most_steps
 from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.metrics import Own
 
+OUTPUT = "output"  # its name for a metric of the user's
 SURE = 2.0  # standard errors of the paired differences by which a schedule has to be nearer than the one asked for
 CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
 LESS = (0.0, 0.005, 0.01, 0.02, 0.03)  # of the dense cost: to bring the schedule that was asked for within the budget
@@ -80,6 +82,7 @@ def fit(
     seed: int = 0,
     max_steps: int | None = None,
     distance: Distance | None = None,
+    metric: Own | None = None,
     forward: Forward | None = None,
     restore: bool = False,
     costs: Costs | None = None,
@@ -99,6 +102,8 @@ def fit(
         max_steps: layers that may reduce, at most (default: K of the schedule "fitted:K", else as many as pay).
         distance: from the dense and the reduced output of B images to (B,) numbers, 0 for equal ones (default: the
             divergence of class probabilities for logits, the relative squared error for other outputs).
+        metric: the same as a function of numpy arrays, as ``gtp_runtime.evaluate`` takes it: its outputs are named
+            "output". Give one of the two.
         forward: from images to the output, by the model: with a decoder behind it (default: the model itself).
         restore: as in ``apply``, for outputs of every patch.
         costs: what ``keep`` is a share of (default: MACs).
@@ -106,11 +111,16 @@ def fit(
         progress: called with the current task.
 
     Raises:
-        ConfigError: fewer than 4 images, or a budget that no schedule of these steps meets.
+        ConfigError: fewer than 4 images, both ``distance`` and ``metric``, or a budget that no schedule of these steps
+            meets.
         UnsupportedModelError: ``apply`` cannot patch the model.
     """
     if len(images) < 4:
         raise ConfigError(f"{len(images)} images do not show where tokens can leave: give at least 4, better 32")
+    if metric is not None:
+        if distance is not None:
+            raise ConfigError("distance and metric both say how far outputs are apart: give one of the two")
+        distance = distance_by(metric, OUTPUT)
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     max_steps, given = max_steps or most_steps(settings.schedule), settings
     settings = settings.uncalibrated()

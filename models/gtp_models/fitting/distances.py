@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtp_models.errors import ConfigError
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.heads import projects
 from gtp_models.schedules import Amounts
 from gtp_runtime import accuracy
+from gtp_runtime.metrics import Own, as_metric
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of the dense and the reduced output of (B, …) images: (B,)
 CERTAIN = 1.0  # standard errors by which a schedule has to be behind on the first images to be given up
@@ -39,6 +41,28 @@ def squared_error(dense: Float[Tensor, "b ..."], reduced: Float[Tensor, "b ..."]
     """Return the squared error as a share of the dense output's squares: of features, maps and other outputs."""
     dense, reduced = dense.double().flatten(1), reduced.double().flatten(1)
     return (reduced - dense).square().sum(1) / dense.square().sum(1).clamp(min=1e-30)
+
+
+def distance_by(own: Own, name: str) -> Distance:
+    """Return the distance that a metric of the user's says (``gtp_runtime.metrics.as_metric``).
+
+    Args:
+        own: gets the dense and the reduced output as numpy arrays by ``name``, and None for labels.
+        name: of the output.
+
+    Raises:
+        ConfigError: a metric of all images together, which says nothing of each image.
+    """
+    metric = as_metric(own)
+    if metric.combine is not None:
+        raise ConfigError(f"the metric {metric.name} is of all images together: a schedule is fitted image by image")
+
+    def distance(dense: Tensor, reduced: Tensor) -> Tensor:
+        left, right = ({name: output.detach().cpu().numpy()} for output in (dense, reduced))
+        return torch.from_numpy(metric.scores(left, right, None)[accuracy.DISTANCE])
+
+    distance.__name__ = metric.name
+    return distance
 
 
 def distance_for(model: Any, output: Tensor) -> Distance:

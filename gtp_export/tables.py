@@ -140,13 +140,11 @@ def describe_engine(info: "EngineInfo") -> str:
 def gate_lines(reports: "Sequence[GateReport]") -> None:
     """How quantised files compare with their float32 twins, a line a file, and the limits that they missed."""
     for report in reports:
-        drop = None if report.drop is None else f"{report.drop:.2f} points ± {number(report.drop_se)} below fp32"
+        drop = None if report.drop is None else f"{report.drop:.2f} ± {number(report.drop_se)} points below fp32"
         overlap = min((layer.overlap for layer in report.layers), default=None)
         parts = [
             None if report.flips is None else f"top-1 agrees on {percent(report.loss.agreement)}",
-            None
-            if drop is None
-            else f"top-1 {percent(report.loss.top1, 2)}, {drop} ± {number(report.drop_se)} below fp32",
+            None if drop is None else f"top-1 {percent(report.loss.top1, 2)}, {drop}",
             None if report.divergence is None else f"divergence {report.divergence:.2g} nats",
             f"cosine {report.cosine:.4f}",
             None if overlap is None else f"token overlap {overlap:.3f} at least",

@@ -161,7 +161,8 @@ def test_models_with_a_head(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.full
 def test_pose_whole(tmp_path: Path) -> None:
-    backbone = transformers.VitPoseBackboneConfig(**VIT, out_indices=[4])
+    sides = {"image_size": [32, 32], "patch_size": [8, 8]}
+    backbone = transformers.VitPoseBackboneConfig(**VIT | sides, out_indices=[4])
     module = made(transformers.VitPoseConfig(backbone_config=backbone, num_labels=3), "VitPoseForPoseEstimation")
     done = exported(module, tmp_path / "out")
     assert done.proof is not None and done.proof.parity is not None and done.proof.parity.ok

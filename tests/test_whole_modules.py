@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from helpers import noise_of, tiny_vit
 from torch import Tensor, nn
@@ -153,6 +154,18 @@ def test_modules_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="output"):
         exported(Segmenter(), tmp_path / "out", options=ExportOptions(output="map"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("samvit_base_patch16", "global blocks"), ("beit_base_patch16_224", "bias")]
+)
+def test_why_a_module_around_another_vit_is_refused(name: str, reason: str) -> None:
+    with torch.device("meta"):
+        module = nn.Sequential(timm.create_model(name, depth=3))
+    with pytest.raises(UnsupportedModelError, match=reason):
+        find_backbone(module)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        find_backbone(module, "0")
 
 
 def test_one_of_several_is_named() -> None:

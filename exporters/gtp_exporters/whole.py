@@ -20,8 +20,9 @@ from gtp_exporters.reference import ReferenceImages
 from gtp_exporters.subject import Subject, preprocessing_of
 from gtp_models.choosing import choose
 from gtp_models.errors import ConfigError, UnsupportedModelError
+from gtp_models.frame.families import why_not
 from gtp_models.frame.families.forms import FAMILIES
-from gtp_models.frame.families.transformers_layers import View, as_timm, why_not
+from gtp_models.frame.families.transformers_layers import View, as_timm
 from gtp_models.frame.patch import check_supported, remove, trace_tokens
 from gtp_models.methods.apply import apply
 from gtp_models.methods.settings import Settings
@@ -117,8 +118,9 @@ def _is_vit(part: Any) -> bool:
 
 
 def _none_in(parts: Mapping[str, nn.Module]) -> str:
-    reason = next(filter(None, map(why_not, parts.values())), "")
-    return "no ViT of timm or transformers that can be patched" + (f": {reason}" if reason else "")
+    reasons = ((type(part).__name__, why_not(part)) for part in parts.values())
+    name, reason = next((both for both in reasons if both[1]), ("", ""))
+    return "no ViT of timm or transformers that can be patched" + (f": {name} has {reason}" if reason else "")
 
 
 def _tops(module: nn.Module) -> list[str]:

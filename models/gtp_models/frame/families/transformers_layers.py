@@ -100,10 +100,10 @@ def is_transformers(part: Any) -> bool:
 
 
 def why_not(part: Any) -> str:
-    """Return why a module of transformers cannot be patched; nothing where no reason is known."""
-    name = type(part).__name__
-    start = next((start for start in REASONS if name.startswith(start)), None) if is_transformers(part) else None
-    return f"transformers' {name} has {REASONS[start]}" if start else ""
+    """Return what a module of transformers has that no patch can follow; nothing where no reason is known."""
+    if not is_transformers(part):
+        return ""
+    return next((reason for start, reason in REASONS.items() if type(part).__name__.startswith(start)), "")
 
 
 class Attention(nn.Module):

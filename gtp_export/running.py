@@ -2,21 +2,24 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
+import typer
 from rich.text import Text
 
 from gtp_export import console
 from gtp_export.options import one_of, option, with_options
 from gtp_runtime.backends import BACKENDS, find_backend
-from gtp_runtime.backends.onnxruntime import Provider as Providers
+from gtp_runtime.backends.onnxruntime import PROVIDERS, short_name
+from gtp_runtime.backends.openvino import DEVICES, MODES, device_name
 from gtp_runtime.backends.openvino import Compute as Computes
 from gtp_runtime.backends.spec import THREADS as THREADS_OPTION
-from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.backends.spec import read_pairs
+from gtp_runtime.errors import BackendMissingError, InputError
 from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
@@ -40,6 +43,18 @@ def _option(text: str, panel: str = PANEL, **given: Any) -> Any:
     return option(text, rich_help_panel=panel, **given)
 
 
+def _read(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a parser of an option's value, whose ``InputError`` is a usage error that names the option."""
+
+    def parse(value: Any) -> Any:
+        try:
+            return read(value)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse
+
+
 Backend = Annotated[
     str,
     _option(
@@ -55,7 +70,32 @@ Precision = Annotated[
 ]
 Threads = Annotated[int | None, _option(THREADS, min=0)]
 Provider = Annotated[
-    str | None, _option("Execution provider. For onnxruntime (default: cpu).", **one_of(get_args(Providers)))
+    str | None,
+    _option(
+        "Execution provider: cuda, openvino, qnn, … or ONNX Runtime's own name (doctor lists what is here). For "
+        "onnxruntime (default: cpu).",
+        parser=_read(short_name),
+        names=lambda: PROVIDERS,
+        metavar="NAME",
+    ),
+]
+ProviderOptions = Annotated[
+    Any,
+    _option(
+        "Options of the provider, as ONNX Runtime documents them: device_id=0,… For onnxruntime.",
+        parser=_read(lambda value: value if isinstance(value, dict) else read_pairs(value)),
+        metavar="NAME=VALUE,…",
+    ),
+]
+Device = Annotated[
+    str | None,
+    _option(
+        "Device: CPU, GPU, NPU, GPU.1, AUTO, AUTO:GPU,CPU, MULTI:GPU,CPU or HETERO:NPU,CPU (doctor lists "
+        "what is here). For openvino (default: CPU).",
+        parser=_read(device_name),
+        names=lambda: (*DEVICES, *MODES),
+        metavar="DEVICE",
+    ),
 ]
 Compute = Annotated[
     str | None, _option("Precision to compute in. For openvino (default: fp32).", **one_of(get_args(Computes)))
@@ -163,6 +203,8 @@ def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callab
         precision: Precision = None,
         threads: Threads = None,
         provider: Provider = None,
+        provider_options: ProviderOptions = None,
+        device: Device = None,
         compute: Compute = None,
         host_code: HostCode = None,
         keep_kernels: KeepKernels = None,
@@ -173,6 +215,8 @@ def takes_run_options(**defaults: Any) -> Callable[[Callable[..., None]], Callab
         given = given_options(
             threads=threads,
             provider=provider,
+            provider_options=provider_options,
+            device=device,
             compute=compute,
             host_code=host_code,
             keep_kernels=keep_kernels,
@@ -236,6 +280,20 @@ def show_fleet(fleet: "Fleet | None") -> None:
         console.note(f"note: lost during the run: {', '.join(report.lost)}; what they had was done again")
     for name, why in report.left_out.items():
         console.note(f"note: node {name} was left out: {why}")
+
+
+def placement_document(model: "Model") -> dict[str, Any]:
+    """Return what a JSON document says of where operators run: nothing where one device alone could run them."""
+    placement = model.placement()
+    return {} if placement is None else {"placement": placement.to_dict()}
+
+
+def show_placements(models: "Iterable[Model]") -> None:
+    """Print for each file how many operators run where, and which fell back, unless one device alone could run them."""
+    for model in models:
+        placement = model.placement()
+        if placement is not None:
+            console.out.print(f"{model.path.name} on {model.device}; {placement}", markup=False)
 
 
 class _RayLog(io.TextIOBase):

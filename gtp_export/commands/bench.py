@@ -10,7 +10,14 @@ import typer
 
 from gtp_export import console
 from gtp_export.options import Json, option
-from gtp_export.running import MEASURED, NOT_KEPT, RunOptions, takes_run_options
+from gtp_export.running import (
+    MEASURED,
+    NOT_KEPT,
+    RunOptions,
+    placement_document,
+    show_placements,
+    takes_run_options,
+)
 from gtp_export.values import milliseconds
 from gtp_export.values import seconds as read_seconds
 from gtp_runtime.errors import BUDGET_MISSED, GTPRuntimeError, InputError
@@ -113,12 +120,14 @@ def bench(
         ]
         pairs = zip(results, models, strict=True)
         documents = [
-            {**result.to_dict(), "backend": model.backend.name, "device": model.device} for result, model in pairs
+            {**result.to_dict(), "backend": model.backend.name, "device": model.device, **placement_document(model)}
+            for result, model in pairs
         ]
         console.emit({"settings": settings, "backends": backends, "files": documents})
     else:
         latency_table(results, _title(models))
         footprint_table(results)
+        show_placements(models)
         console.next_command("validate", models[-1].path)
     if not kept:
         console.note(NOT_KEPT)

@@ -24,6 +24,7 @@ def doctor(json: Json = False) -> None:
         "cpus": usable_cpus(),
         "packages": _packages(),
         "providers": _providers(),
+        "openvino": _openvino(),
         "tensorrt": _tensorrt(),
         "cuda": _cuda(),
         "device": {**describe_device(), "jetpack": jetpack()},
@@ -40,6 +41,7 @@ def _show(document: dict[str, Any]) -> None:
     console.out.print(f"Python {document['python']} at {sys.executable}, {machine}", markup=False)
     console.table("", ("package", "version"), [(name, found or "-") for name, found in document["packages"].items()])
     console.out.print(f"ONNX Runtime's providers: {', '.join(document['providers']) or '-'}", markup=False)
+    console.out.print(f"OpenVINO's devices: {', '.join(document['openvino']) or '-'}", markup=False)
     console.out.print(f"TensorRT: {document['tensorrt']}", markup=False)
     device = document["device"]
     gpu = f"{device['gpu']}, compute capability {device['compute_capability']}" if device["gpu"] else document["cuda"]
@@ -84,3 +86,15 @@ def _providers() -> list[str]:
         console.note(f"note: onnxruntime is installed but cannot be loaded: {first_line(error)}")
         return []
     return list(onnxruntime.get_available_providers())
+
+
+def _openvino() -> list[str]:
+    if not is_installed("openvino"):
+        return []
+    try:
+        import openvino
+
+        return list(openvino.Core().available_devices)
+    except (ImportError, RuntimeError) as error:
+        console.note(f"note: openvino is installed but cannot be loaded: {first_line(error)}")
+        return []

@@ -7,6 +7,7 @@ from gtp_export import console
 from gtp_export.options import Json, ModelPath
 from gtp_export.tables import curves_table, describe_engine, describe_fitting, describe_quantization
 from gtp_runtime import Manifest, errors, read_manifest
+from gtp_runtime.backends.placement import Placement
 from gtp_runtime.manifest import TensorSpec
 
 LONG = 80  # characters of a setting that are shown
@@ -94,6 +95,11 @@ def _files(manifest: Manifest) -> None:
             console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
         if entry.quantization is not None:
             console.out.print(f"{name}: {describe_quantization(entry.quantization)}", markup=False)
+    for kind in ("parity", "latency"):
+        for name, result in manifest.measured(kind).items():
+            if "placement" in result:
+                placement = Placement(result["placement"]["nodes"], result["placement"]["fell_back"])
+                console.out.print(f"{name}: {kind} on {result['device']}; {placement}", markup=False)
     for name, result in manifest.measured("quantization_failed").items():
         console.out.print(f"{name}: last attempt failed its gate: {'; '.join(result['problems']) or 'its twin did'}")
 

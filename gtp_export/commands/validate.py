@@ -25,7 +25,9 @@ from gtp_export.running import (
     fleet_document,
     fleet_scoring,
     joined_fleet,
+    placement_document,
     show_fleet,
+    show_placements,
     takes_run_options,
 )
 from gtp_export.values import finite
@@ -128,11 +130,12 @@ def validate(
     if json:
         document: dict[str, Any] = report.to_dict() | model.answered()
         document["accuracy"] = None if accuracy is None else accuracy.to_dict()
-        document |= fleet_document(fleet)
+        document |= fleet_document(fleet) | placement_document(model)
         document["ok"] = code == DONE
         console.emit(document)
     else:
         console.out.print(f"tested {model}", markup=False)
+        show_placements([model])
         parity_lines(report, reference)
         if accuracy is not None:
             accuracy_lines(accuracy, str(data))

@@ -17,6 +17,7 @@ from gtp_runtime import install as install_export
 from gtp_runtime import rollback as go_back
 from gtp_runtime.accuracy import metric_lines
 from gtp_runtime.backends import BACKENDS, find_backend
+from gtp_runtime.backends.spec import Pairs, read_pairs
 from gtp_runtime.errors import (
     BUDGET_MISSED,
     DONE,
@@ -25,6 +26,7 @@ from gtp_runtime.errors import (
     BackendMissingError,
     GTPRuntimeError,
     ImageError,
+    InputError,
     system_error,
 )
 from gtp_runtime.images.class_folders import ORDERS, folder_words
@@ -59,12 +61,12 @@ def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
     stored = model.record("parity", report.to_dict() | measured_by(model))
     if not given.json:
         origin = str(model.manifest.reference.get("images", "unknown"))
-        show(f"tested {model}", headline(report, origin), *details(report))
+        show(f"tested {model}", *_placed(model), headline(report, origin), *details(report))
         show(*(f"  gate: {problem}" for problem in report.problems))
     accuracy = None if given.data is None else _accuracy(model, given)
     if not stored:
         note(NOT_STORED)
-    document = report.to_dict() | model.answered() | {"accuracy": accuracy and accuracy.to_dict()}
+    document = report.to_dict() | model.answered() | {"accuracy": accuracy and accuracy.to_dict()} | _placement(model)
     return document, DONE if report.ok else GATE_FAILED
 
 
@@ -107,16 +109,26 @@ def bench(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]
     if not given.json:
         for timed, result in zip(models, results, strict=True):
             times = f"p50 {result.p50_ms:.2f} ms, p90 {result.p90_ms:.2f}, p99 {result.p99_ms:.2f}"
-            show(f"{timed}: {times}, ratio {result.ratio:.3f}")
+            show(f"{timed}: {times}, ratio {result.ratio:.3f}", *_placed(timed))
     if not stored:
         note(NOT_STORED)
     missed = given.budget_ms is not None and results[-1].p50_ms > given.budget_ms
     if missed:
         note(f"error: p50 {results[-1].p50_ms:.2f} ms is over the budget of {given.budget_ms:g} ms")
     pairs = zip(models, results, strict=True)
-    return {"files": [{**result.to_dict(), **timed.answered()} for timed, result in pairs]}, (
+    return {"files": [{**result.to_dict(), **timed.answered(), **_placement(timed)} for timed, result in pairs]}, (
         BUDGET_MISSED if missed else DONE
     )
+
+
+def _placement(model: Model) -> dict[str, Any]:
+    placement = model.placement()
+    return {} if placement is None else {"placement": placement.to_dict()}
+
+
+def _placed(model: Model) -> list[str]:
+    placement = model.placement()
+    return [] if placement is None else [f"  {placement}"]
 
 
 def selftest(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -270,7 +282,14 @@ def _kind(name: str) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kinds[0]) is Literal:
         return {"choices": tuple(dict.fromkeys(choice for kind in kinds for choice in get_args(kind)))}
-    return {"type": int}
+    return {"type": {str: str, Pairs: _pairs}.get(kinds[0], int)}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    try:
+        return read_pairs(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _flag(name: str) -> str:

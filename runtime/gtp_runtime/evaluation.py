@@ -37,6 +37,7 @@ CHUNK = 16  # images that are scored at once, at least
 FORMAT = "gtp-export evaluation 1"
 LARGEST = 1 << 20  # bytes of a checkpoint
 SECONDS = 10.0  # between two writings
+ANSWERED_BY = ("version", "provider", "provider_options", "device", "compute")  # what answers depend on
 
 
 @dataclass(frozen=True)
@@ -392,7 +393,7 @@ def _key(model: Model, dense: Model | None, images: str, question: Question) -> 
         name: [
             file.entry.sha256,
             file.backend.name,
-            *(str(file.backend.info.get(key)) for key in ("version", "provider", "compute")),
+            *(str(file.backend.info.get(key)) for key in ANSWERED_BY),
         ]
         for name, file in files.items()
     }

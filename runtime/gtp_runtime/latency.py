@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gtp_runtime.backends.placement import Placement
 from gtp_runtime.cpus import processor
 from gtp_runtime.errors import InputError
 from gtp_runtime.footprint import Footprint
@@ -175,6 +176,10 @@ class Timed(Protocol):
         """Return a callable that runs one batch."""
         ...
 
+    def placement(self) -> Placement | None:
+        """Return where the operators run; None where one device alone could run them."""
+        ...
+
     def stages(self) -> dict[str, float] | None:
         """Return median milliseconds of an engine's stages; None for other backends."""
         ...
@@ -221,9 +226,12 @@ def _check_batches(models: Sequence[Timed]) -> None:
 
 
 def measured_by(model: Timed) -> dict[str, Any]:
-    """Return on what and when a result was measured: "backend", "device", "processor" and "date" (UTC, ISO 8601)."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"backend": model.backend.name, "device": model.device, "processor": processor(), "date": now}
+    """Return on what and when a result was measured: "backend", "device", "processor" and "date" (UTC, ISO 8601), and
+    "placement" where operators may have fallen back (``Placement``).
+    """
+    now, placement = datetime.now(timezone.utc).isoformat(timespec="seconds"), model.placement()
+    where = {} if placement is None else {"placement": placement.to_dict()}
+    return {"backend": model.backend.name, "device": model.device, "processor": processor(), "date": now, **where}
 
 
 def record_latency(models: Sequence[Timed], results: Sequence[Latency]) -> bool:

@@ -78,8 +78,9 @@ def load(
         remember: a file that keeps the highest version accepted so far, so that no older one is accepted again.
         check_inputs: refuse inputs with NaN or infinite values; costs one pass over the input of each run.
         options: options of the backend; None is the default. onnxruntime: ``threads`` (0 for all), ``provider``
-            ("cpu", "cuda", "tensorrt"). openvino: ``threads``, ``compute`` ("fp32", "bf16"). tensorrt: ``host_code``
-            (let an engine run code of its own on the CPU; only for engines that you built).
+            ("cpu", "cuda", "openvino", …), ``provider_options`` (of that provider: {"device_id": "0"}). openvino:
+            ``threads``, ``compute`` ("fp32", "bf16", "fp16"), ``device`` ("CPU", "GPU", "NPU", "AUTO:GPU,CPU", …).
+            tensorrt: ``host_code`` (let an engine run code of its own on the CPU; only for engines that you built).
 
     Raises:
         InputError: no such backend, an option that it does not have, an invalid value, a precision with a file, or

@@ -14,6 +14,7 @@ import numpy as np
 
 from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
+from gtp_runtime.backends.placement import Placement
 from gtp_runtime.backends.spec import Deadline
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.deploy.watch import Stats, Watch
@@ -90,10 +91,22 @@ class Model:
 
     @property
     def device(self) -> str:
-        """What computes: "CPU", the name of the GPU of an engine, or an execution provider (cuda, tensorrt)."""
+        """What computes: "CPU", the name of the GPU of an engine, OpenVINO's device, or an execution provider."""
         info = self.backend.info
         provider = info.get("provider", "cpu")
-        return str(info.get("gpu") or ("CPU" if provider == "cpu" else provider))
+        return str(info.get("gpu") or info.get("device") or ("CPU" if provider == "cpu" else provider))
+
+    def placement(self) -> Placement | None:
+        """Return how many operators run where, and which fell back from the device that was asked for.
+
+        Returns:
+            None where one device alone could run them: a CPU, an engine.
+
+        Raises:
+            DeviceError: ONNX Runtime before 1.24 runs the file once to tell, and cannot.
+        """
+        placement = getattr(self.backend, "placement", None)
+        return None if placement is None else placement()
 
     def answered(self) -> dict[str, Any]:
         """Return what answers: "file", "backend", "device" and "fallback", as every result names them."""

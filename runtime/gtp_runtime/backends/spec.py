@@ -7,6 +7,7 @@ of a file are those that the manifest says.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -32,12 +33,13 @@ THREADS = {  # the metadata of an option that several backends have
 class Backend(Protocol):
     """A loaded file, ready to run; safe to share between threads.
 
-    A backend may have two more methods: ``run_within(inputs, deadline)``, where it can stop a run, and
-    ``stages(inputs)`` (see ``Latency.stages``).
+    A backend may have three more methods: ``run_within(inputs, deadline)``, where it can stop a run,
+    ``stages(inputs)`` (see ``Latency.stages``), and ``placement()``, where a device may leave operators to another: a
+    ``Placement``, or None where only one device could run them.
     """
 
     name: str
-    info: dict[str, Any]  # version, threads, provider: what a measurement depends on
+    info: dict[str, Any]  # version, threads, provider, device: what a measurement depends on
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once: arrays by input name in, arrays by output name out."""
@@ -72,7 +74,7 @@ class BackendSpec:
         default_for: those of them for which "auto" takes it.
         extras: pip extras that let it run, each alone.
         options: a frozen dataclass; a field is an option of ``load`` and of the command line, its type is ``int``,
-            ``bool`` or a ``Literal`` of strings, and its metadata has a "help" in words.
+            ``bool``, ``str``, a ``Literal`` of strings or ``Pairs``, and its metadata has a "help" in words.
         open: opens a file whose sha256 was checked: (path, its entry of the manifest, options).
         trusting: returns the options for a signed directory, with what nobody signed switched off.
         attempts: how "auto" tries it for a directory's files that it is the default for.
@@ -154,8 +156,35 @@ def _check(name: str, value: Any, kind: Any) -> None:
     elif kind is bool:
         if not isinstance(value, bool):
             raise InputError(f"{name}={value!r}: give True or False")
+    elif kind is str:
+        if not isinstance(value, str):
+            raise InputError(f"{name}={value!r}: give a name")
+    elif kind == Pairs:
+        check_pairs(name, value)
     elif isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name}={value!r}: give a whole number")
+
+
+Pairs = Mapping[str, str]
+_PAIR = re.compile(r"([^=,\s]+)=([^,]*)")
+
+
+def read_pairs(text: str) -> dict[str, str]:
+    """Return the pairs of ``device_id=0,trt_fp16_enable=1``: values have no commas.
+
+    Raises:
+        InputError: not written so.
+    """
+    pairs = [_PAIR.fullmatch(part.strip()) for part in text.split(",")]
+    if None in pairs:
+        raise InputError(f"{text!r}: give NAME=VALUE, and several with commas between them")
+    return {pair[1]: pair[2] for pair in pairs if pair}
+
+
+def check_pairs(name: str, value: Any) -> None:
+    """Raise ``InputError`` unless the value of an option maps texts to texts."""
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in (*value, *value.values())):
+        raise InputError(f"{name}={value!r}: give a dict of texts, like {{'device_id': '0'}}")
 
 
 def check_threads(threads: int) -> None:

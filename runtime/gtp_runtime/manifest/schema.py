@@ -429,7 +429,21 @@ class Manifest:
         return [layer.num_prop for layer in self.layers]
 
 
-class LatencyResult(TypedDict):
+class PlacementResult(TypedDict):
+    """Where operators ran; see ``gtp_runtime.backends.placement.Placement``."""
+
+    nodes: dict[str, int]
+    fell_back: dict[str, int]
+
+
+class Measured(TypedDict, total=False):
+    """On what a result was measured; see ``gtp_runtime.latency.measured_by``."""
+
+    device: str
+    placement: PlacementResult
+
+
+class LatencyResult(Measured):
     """What is read of ``results.latency``; see ``gtp_runtime.latency.Latency``."""
 
     batch: int
@@ -443,7 +457,7 @@ class LatencyResult(TypedDict):
     quantiles_ms: Annotated[list[float], Meta(min_length=21, max_length=21)] | None
 
 
-class ParityResult(TypedDict):
+class ParityResult(Measured):
     """What is read of ``results.parity``; see ``gtp_runtime.parity.Parity``."""
 
     ok: bool

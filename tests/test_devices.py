@@ -13,8 +13,8 @@ from gtp_runtime import read_manifest
 from gtp_runtime.backends import openvino
 from gtp_runtime.backends.onnxruntime import PROVIDERS, OnnxRuntimeOptions, short_name
 from gtp_runtime.backends.openvino import OpenVinoOptions, check_devices, listed_devices
-from gtp_runtime.backends.placement import Placement, place
 from gtp_runtime.errors import BackendMissingError, DeviceError, InputError
+from gtp_runtime.placement import Placement, place
 
 TAKES_NOTHING = "azure"  # of PyPI's onnxruntime: it is there, and leaves every operator of a ViT to the CPU
 
@@ -126,9 +126,9 @@ def test_what_falls_back_is_recorded(digits: Path) -> None:
 
 
 def test_an_older_onnxruntime_tells_it_in_a_profile(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
+    from onnxruntime.capi.onnxruntime_inference_collection import Session
 
-    monkeypatch.delattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    monkeypatch.delattr(Session, "get_provider_graph_assignment_info")
     with gtp_runtime.load(digits, provider=TAKES_NOTHING) as model:
         placement = model.placement()
     assert placement is not None and placement.nodes.keys() == {"cpu"}

@@ -7,8 +7,8 @@ from gtp_export import console
 from gtp_export.options import Json, ModelPath
 from gtp_export.tables import curves_table, describe_engine, describe_fitting, describe_quantization
 from gtp_runtime import Manifest, errors, read_manifest
-from gtp_runtime.backends.placement import Placement
 from gtp_runtime.manifest import TensorSpec
+from gtp_runtime.placement import Placement
 
 LONG = 80  # characters of a setting that are shown
 

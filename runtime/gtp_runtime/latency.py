@@ -13,12 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gtp_runtime.backends.placement import Placement
 from gtp_runtime.cpus import processor
 from gtp_runtime.errors import InputError
 from gtp_runtime.footprint import Footprint
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.placement import Placement
 
 MIN_RUNS = 10
 WARMUP_SECONDS = 0.2

@@ -14,7 +14,6 @@ import numpy as np
 
 from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
-from gtp_runtime.backends.placement import Placement
 from gtp_runtime.backends.spec import Deadline
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.deploy.watch import Stats, Watch
@@ -30,6 +29,7 @@ from gtp_runtime.errors import (
 from gtp_runtime.images.decoding import ImageLike
 from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
 from gtp_runtime.messages import Progress, quiet
+from gtp_runtime.placement import Placement
 from gtp_runtime.prediction import (
     Answer,
     Prediction,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.backends.placement import Placement, place
 from gtp_runtime.backends.spec import (
     BACKENDS,
     THREADS,
@@ -28,6 +27,7 @@ from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import named_in_utf8
+from gtp_runtime.placement import Placement, place
 
 EXTRA = Extra("onnxruntime", {"onnxruntime": "onnxruntime"})
 PROVIDERS = {  # as ONNX Runtime names them, its own names for what it can be built with

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gtp_runtime.backends.placement import Placement, place
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Deadline, Tensor, check_tensors, check_threads
 from gtp_runtime.cpus import threads_of
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, ManifestError
@@ -18,6 +17,7 @@ from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import one_line
 from gtp_runtime.opening import named_in_utf8
+from gtp_runtime.placement import Placement, place
 
 EXTRA = Extra("openvino", {"openvino": "openvino"})
 Compute = Literal["fp32", "bf16", "fp16"]

@@ -430,7 +430,7 @@ class Manifest:
 
 
 class PlacementResult(TypedDict):
-    """Where operators ran; see ``gtp_runtime.backends.placement.Placement``."""
+    """Where operators ran; see ``gtp_runtime.placement.Placement``."""
 
     nodes: dict[str, int]
     fell_back: dict[str, int]

@@ -52,6 +52,7 @@ COMMANDS = (
     Entry("tune", COMPARE, "Search for settings within a limit.", "tune digits -o build/tuned --max-drop 1"),
     Entry("install", DEPLOY, "Install an export, proven, in one step.", "install build/deit_s /srv/model"),
     Entry("triton", DEPLOY, "Write a repository for Triton.", "triton build/deit_s -o repository"),
+    Entry("web", DEPLOY, "Write a site that runs an export in a browser.", "web build/deit_s -o site"),
     Entry("keygen", DEPLOY, "Make a key pair that signs exports.", "keygen release", "signing"),
     Entry("sign", DEPLOY, "Sign an export.", "sign build/deit_s --key release.key", "signing"),
     Entry(

@@ -38,6 +38,7 @@ switch_telemetry_off()
 
 if TYPE_CHECKING:
     from gtp_runtime.accuracy import Accuracy as Accuracy
+    from gtp_runtime.accuracy import Metric as Metric
     from gtp_runtime.deploy.install import Installed as Installed
     from gtp_runtime.deploy.install import install as install
     from gtp_runtime.deploy.install import rollback as rollback
@@ -66,6 +67,7 @@ _HOMES = {  # the module that each name is imported from
     "Installed": "deploy.install",
     "Latency": "latency",
     "Manifest": "manifest",
+    "Metric": "accuracy",
     "Model": "model",
     "Parity": "parity",
     "Prediction": "prediction",

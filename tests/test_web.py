@@ -1,5 +1,6 @@
 """The site of an export: what is written, that no text of a manifest is markup, and that a browser proves parity."""
 
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from artifacts import SEVEN, Command
 from browser import CAMERA, CHROMIUM, WEBGPU, Page, browser, served
+from PIL import Image
 
 from gtp_exporters import web
 from gtp_exporters.errors import LimitError, MissingPackageError
@@ -277,6 +279,29 @@ def test_the_page_preprocesses_as_the_runtime(tmp_path: Path) -> None:
         assert np.abs(pixels - expected).max() <= (0 if preprocessing.antialias else 1), preprocessing
         input_ = np.array(answer["input"], np.float32).reshape(3, *expected.shape[:2])
         assert np.array_equal(input_, preprocessing.normalise(pixels.astype(np.uint8)))
+
+
+STRIP = """
+import { withoutExif } from "./images.js";
+console.log(JSON.stringify(given.map((bytes) => Array.from(withoutExif(Uint8Array.from(bytes))))));
+"""
+
+
+@needs_node
+def test_the_page_reads_a_photo_as_it_is_stored(tmp_path: Path) -> None:
+    """Browsers turn images by their Exif, and the manifest may say that the runtime does not."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    files = [io.BytesIO() for _ in range(3)]
+    picture.save(files[0], "JPEG", exif=exif, dpi=(72, 72))
+    picture.save(files[1], "JPEG", dpi=(72, 72))
+    picture.save(files[2], "PNG", exif=exif)
+    damaged = files[0].getvalue()[:30]
+    contents = [*(file.getvalue() for file in files), damaged, b""]
+    turned, plain, png, cut, nothing = map(bytes, run_node(tmp_path, STRIP, [list(content) for content in contents]))
+    assert turned == plain == contents[1] and png == contents[2] and nothing == b""
+    assert len(cut) <= len(damaged)
 
 
 COMPARE = """

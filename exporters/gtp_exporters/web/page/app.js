@@ -1,7 +1,7 @@
 // The page. Texts of site.json come from a model's manifest: they are only ever set as text, never as markup.
 
 import { drawPanels, panelsOf } from "./drawing.js";
-import { fromRGBA, pixels, prepare } from "./images.js";
+import { fromRGBA, pixels, prepare, withoutExif } from "./images.js";
 import { argmax, compare, probabilities } from "./parity.js";
 
 const TOP = 5;
@@ -259,9 +259,9 @@ function read(source, width, height) {
   return fromRGBA(width, height, context.getImageData(0, 0, width, height).data);
 }
 
-export async function readFile(file, preprocessing) {
-  const imageOrientation = preprocessing.exif ? "from-image" : "none";
-  const bitmap = await createImageBitmap(file, { imageOrientation, colorSpaceConversion: "none", premultiplyAlpha: "none" });
+async function readFile(file, preprocessing) {
+  const content = preprocessing.exif ? file : new Blob([withoutExif(new Uint8Array(await file.arrayBuffer()))]);
+  const bitmap = await createImageBitmap(content, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   return pixels(read(bitmap, bitmap.width, bitmap.height), preprocessing);
 }
 

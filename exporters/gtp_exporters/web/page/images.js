@@ -25,6 +25,28 @@ export function roundEven(value) {
   return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
 }
 
+// Return the bytes of a JPEG file without its Exif segments, and others as they are: browsers turn an image as its Exif
+// says, whatever they are asked for. Segments are a marker, 0xff and its kind, a length of two bytes, and content.
+export function withoutExif(bytes) {
+  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return bytes;
+  const parts = [bytes.subarray(0, 2)];
+  let at = 2;
+  while (at + 10 < bytes.length && bytes[at] === 0xff && bytes[at + 1] !== 0xda) { // up to the start of the scan
+    const end = at + 2 + bytes[at + 2] * 256 + bytes[at + 3];
+    const name = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    if (bytes[at + 1] !== 0xe1 || name !== "Exif") parts.push(bytes.subarray(at, end));
+    at = end;
+  }
+  parts.push(bytes.subarray(at));
+  const result = new Uint8Array(parts.reduce((total, part) => total + part.length, 0));
+  let to = 0;
+  for (const part of parts) {
+    result.set(part, to);
+    to += part.length;
+  }
+  return result;
+}
+
 // An image is {width, height, data}, data with three bytes a pixel.
 export function fromRGBA(width, height, rgba) {
   const data = new Uint8Array(width * height * 3);

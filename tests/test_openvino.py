@@ -6,12 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
 import pytest
 from artifacts import ONE_OF_EACH, SEVEN, Command
 from test_cli import LATENCY, PARITY, document
 
 import gtp_runtime
+from gtp_exporters.graph.describe import write_graph
 from gtp_runtime import Model, read_manifest
+from gtp_runtime.backends import find_backend
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.precisions import PRECISIONS
@@ -28,6 +33,24 @@ def on_openvino(digits: Path) -> Model:
 
 def check_close(logits: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(logits - expected).max() < PRECISIONS["fp32"].parity.error * np.abs(expected).max()
+
+
+def test_outputs_have_the_names_of_the_graph(tmp_path: Path) -> None:
+    """OpenVINO leaves out a Cast to the type that it has already, and then knows its output by two names."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+    two (float[1,6] images) => (float[1,6] logits, int32[1,4] propagated) <int64[1] k = {2}> {
+    logits = Neg(images)
+    smallest, first = TopK(logits, k)
+    largest, second = TopK(images, k)
+    all = Concat<axis = 1>(first, second)
+    propagated = Cast<to = 6>(all) }"""
+    graph = ir.from_proto(onnx.parser.parse_model(text))
+    entry = write_graph(tmp_path / "model.onnx", graph, "model", "fp32", "gtp", 1)["model.onnx"]
+    backend = find_backend(tmp_path / "model.onnx", "openvino")
+    run = backend.open(tmp_path / "model.onnx", entry, backend.options(threads=1))
+    answers = run.run({"images": np.arange(6, dtype=np.float32)[None]})
+    assert list(answers) == ["logits", "propagated"]
+    assert answers["propagated"].tolist() == [[0, 1, 5, 4]] and answers["logits"].tolist() == [[0, -1, -2, -3, -4, -5]]
 
 
 def test_answers_as_onnxruntime_does(on_openvino: Model, model: Model) -> None:

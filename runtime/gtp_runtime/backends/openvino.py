@@ -2,7 +2,7 @@
 
 import queue
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +114,12 @@ class OpenVinoBackend:
                 f"OpenVINO computes in {', '.join(others)} on {options.device} of this machine, not in "
                 f"{options.compute}: use another --compute"
             )
-        check_tensors(path, map(_tensor, self._compiled.inputs), map(_tensor, self._compiled.outputs), entry)
+        listed = {spec.name for spec in (*entry.inputs, *entry.outputs)}
+        inputs, outputs = (
+            [_tensor(port, listed) for port in ports] for ports in (self._compiled.inputs, self._compiled.outputs)
+        )
+        check_tensors(path, inputs, outputs, entry)
+        self._outputs = [name for name, *_ in outputs]
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._name = path.name
         self.info: dict[str, Any] = {
@@ -149,7 +154,7 @@ class OpenVinoBackend:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; thread-safe."""
         with self._request() as request:
-            return _by_name(request.infer(dict(inputs), share_inputs=True))
+            return self._by_name(request.infer(dict(inputs), share_inputs=True))
 
     def run_within(self, inputs: Mapping[str, np.ndarray], deadline: Deadline) -> dict[str, np.ndarray]:
         """Run once, and stop between two operators when the deadline is over.
@@ -162,11 +167,14 @@ class OpenVinoBackend:
         with self._request() as request:
             request.start_async(given, share_inputs=True)
             if request.wait_for(milliseconds):
-                return _by_name(request.results)
+                return self._by_name(request.results)
             request.cancel()
             with suppress(RuntimeError):  # which says that it was cancelled
                 request.wait()
             raise deadline.missed()
+
+    def _by_name(self, results: Any) -> dict[str, np.ndarray]:
+        return {name: np.array(results[index]) for index, name in enumerate(self._outputs)}
 
     def close(self) -> None:
         """Free the model."""
@@ -239,10 +247,6 @@ def _placed(core: Any, model: Any, device: str) -> Placement:
     return place(operators, listed_devices(device)[0])
 
 
-def _by_name(results: Any) -> dict[str, np.ndarray]:
-    return {output.any_name: np.array(value) for output, value in results.items()}
-
-
 def _import() -> Any:
     try:
         import openvino
@@ -251,9 +255,11 @@ def _import() -> Any:
     return openvino
 
 
-def _tensor(port: Any) -> Tensor:
+def _tensor(port: Any, listed: Collection[str]) -> Tensor:
+    """Describe a port. A Cast that does nothing is left out, and its output then has the name of its input as well."""
+    name = next((name for name in port.names if name in listed), port.any_name)
     shape = list(port.shape) if port.partial_shape.is_static else [str(port.partial_shape)]
-    return port.any_name, shape, port.element_type.to_dtype().name
+    return name, shape, port.element_type.to_dtype().name
 
 
 BACKENDS.add(

@@ -55,6 +55,15 @@ def latency_table(results: "Sequence[Latency]", title: str) -> None:
         )
 
 
+def conditions_lines(results: "Sequence[Latency]") -> None:
+    """Show what the device did while files were timed in one run, and the energy of an image where it was counted."""
+    conditions = next((result.conditions for result in results if result.conditions is not None), None)
+    if energy := [f"{result.file} {number(result.joules, 4)}" for result in results if result.joules is not None]:
+        console.out.print(f"joules per image: {', '.join(energy)}", markup=False)
+    for text in [] if conditions is None else conditions.lines:
+        console.note(text)
+
+
 def footprint_table(results: "Sequence[Latency]") -> None:
     """Show size, peak memory and cold start of each file, where they were measured."""
     rows = [(result.file, result.footprint) for result in results if result.footprint is not None]

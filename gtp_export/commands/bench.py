@@ -96,7 +96,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency in interleaved runs, relative to the first file; then size, peak memory and cold start."""
-    from gtp_export.tables import footprint_table, latency_table
+    from gtp_export.tables import conditions_lines, footprint_table, latency_table
     from gtp_runtime import benchmark
     from gtp_runtime.latency import record_latency
 
@@ -126,6 +126,7 @@ def bench(
         console.emit({"settings": settings, "backends": backends, "files": documents})
     else:
         latency_table(results, _title(models))
+        conditions_lines(results)
         footprint_table(results)
         show_placements(models)
         console.next_command("validate", models[-1].path)

@@ -110,6 +110,9 @@ def bench(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], int]
         for timed, result in zip(models, results, strict=True):
             times = f"p50 {result.p50_ms:.2f} ms, p90 {result.p90_ms:.2f}, p99 {result.p99_ms:.2f}"
             show(f"{timed}: {times}, ratio {result.ratio:.3f}", *_placed(timed))
+        energy = [f"{result.file}: {result.joules:.4g} J per image" for result in results if result.joules is not None]
+        conditions = results[0].conditions
+        show(*energy, *(conditions.lines if conditions else []))
     if not stored:
         note(NOT_STORED)
     missed = given.budget_ms is not None and results[-1].p50_ms > given.budget_ms

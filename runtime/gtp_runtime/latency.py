@@ -19,6 +19,7 @@ from gtp_runtime.footprint import Footprint
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.placement import Placement
+from gtp_runtime.sensors import Conditions, Sensors
 
 MIN_RUNS = 10
 WARMUP_SECONDS = 0.2
@@ -46,6 +47,10 @@ class Latency:
             "enqueue"; None for other files.
         quantiles_ms: the distribution: the times that 0, 5, 10, ..., 100 % of the runs do not exceed.
         footprint: size, peak memory and cold start; None if not measured.
+        joules: energy for one image, in joules, of all that the counter covers: a processor package (RAPL), a Jetson
+            module (INA3221); None where none can be read.
+        conditions: temperatures, clocks and throttling while all files were timed; its ``problems`` say why the run is
+            not valid. None if not measured.
     """
 
     file: str
@@ -65,6 +70,8 @@ class Latency:
     stages: dict[str, float] | None = None
     quantiles_ms: list[float] | None = None
     footprint: Footprint | None = None
+    joules: float | None = None
+    conditions: Conditions | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -104,6 +111,7 @@ def in_turn(
     seconds: float,
     progress: Progress = quiet,
     rounds: int = MIN_RUNS,
+    sensors: Sensors | None = None,
 ) -> list[list[float]]:
     """Time callables in interleaved runs, about ``seconds`` in total after a warm-up; return the seconds of each run.
 
@@ -112,6 +120,7 @@ def in_turn(
         seconds: timing of all together, 0 or more.
         progress: called with "benchmarking" and the share done.
         rounds: minimum number of runs of each, even if ``seconds`` is exceeded; 1 or more.
+        sensors: are read between the runs.
 
     Raises:
         InputError: nothing to time, or an invalid value of ``seconds`` or ``rounds``.
@@ -124,10 +133,14 @@ def in_turn(
     times: list[list[float]] = [[] for _ in runs]
     start = time.perf_counter()
     while len(times[0]) < rounds or time.perf_counter() - start < seconds:
-        for run, taken in zip(runs, times, strict=True):
+        for index, (run, taken) in enumerate(zip(runs, times, strict=True)):
+            if sensors is not None:
+                sensors.before()
             before = time.perf_counter()
             run()
             taken.append(time.perf_counter() - before)
+            if sensors is not None:
+                sensors.after(index, taken[-1])
         progress("benchmarking", min(1.0, (time.perf_counter() - start) / seconds) if seconds else 1.0)
     return times
 
@@ -207,9 +220,19 @@ def benchmark(
     if not all(isinstance(model, Timed) for model in models):
         raise InputError("benchmark takes loaded models: load each file with gtp_runtime.load(path)")
     _check_batches(models)
-    times = in_turn([model.timed() for model in models], seconds, progress, rounds)
+    sensors = Sensors(len(models))
+    times = in_turn([model.timed() for model in models], seconds, progress, rounds, sensors)
     results = [summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)]
-    results = [replace(result, stages=model.stages()) for result, model in zip(results, models, strict=True)]
+    conditions, energy = sensors.conditions(), sensors.joules()
+    results = [
+        replace(
+            result,
+            stages=model.stages(),
+            joules=None if joules is None else joules / (result.runs * result.batch),
+            conditions=conditions,
+        )
+        for result, model, joules in zip(results, models, energy, strict=True)
+    ]
     entries = [model.entry for model in models]
     return against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
 

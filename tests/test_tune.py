@@ -16,6 +16,7 @@ import pytest
 from artifacts import DIGITS, SEVEN, TINY, Command, python
 
 from gtp_exporters.errors import LimitError
+from gtp_exporters.fitting import images_of
 from gtp_exporters.measuring.accuracy import Job, Judge, answer_shard, forget_pixels
 from gtp_exporters.measuring.candidate import Candidate, Running
 from gtp_exporters.measuring.choice import Limit, TuneOptions, beating, finalists, first_that_holds
@@ -614,6 +615,15 @@ def test_a_trial_draws_layers_and_amounts() -> None:
 def test_a_search_starts_from_the_fitted_plan(unexported: Clock, tmp_path: Path) -> None:
     found = search_digits(tmp_path / "found", Limit(max_drop=100), trials=1)
     assert list(found.results[2].num_prop) == FITTED_PLAN
+
+
+def test_images_that_cannot_be_read_are_not_fitted_on(tmp_path: Path) -> None:
+    subject = subject_of(Source(TINY, "random"))
+    images = find_image_set(tiny_images(tmp_path / "images"), manifest_of(subject))
+    assert len(images_of(subject, images, "a folder").images) == len(images) - 2
+    broken = images.part(np.array([index for index in range(len(images)) if "broken" in images.name(index)]))
+    with pytest.raises(ConfigError):
+        images_of(subject, broken, "a folder")
 
 
 def test_without_a_fitted_plan_a_search_says_so(

@@ -200,9 +200,9 @@ def test_a_provider_whose_device_refuses(digits: Path) -> None:
 
     ort: Any = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=fail)
     with pytest.raises(DeviceError, match=r"CUDAExecutionProvider .*out of memory more"):
-        backend._session(ort, digits / "model.onnx", "CUDAExecutionProvider", 0)
+        backend._session(ort, digits / "model.onnx", SimpleNamespace(), OnnxRuntimeOptions(1, "cuda"))
     with pytest.raises(ManifestError, match="ONNX Runtime"):
-        backend._session(ort, digits / "model.onnx", "CPUExecutionProvider", 0)
+        backend._session(ort, digits / "model.onnx", SimpleNamespace(), OnnxRuntimeOptions(1))
 
 
 def test_commands_take_what_suits_a_directory(command: Command, engine: Path, opened: list[str]) -> None:

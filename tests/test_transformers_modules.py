@@ -123,7 +123,7 @@ def depth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(module: nn.Module, place: Path, **given: Any) -> Any:
-    options = {"settings": MEASURED, "preprocessing": PLAIN, "report": False} | given
+    options: dict[str, Any] = {"settings": MEASURED, "preprocessing": PLAIN, "report": False} | given
     return export_module(module, images(), place, **options)
 
 

@@ -58,7 +58,7 @@ def family_of(model: Any) -> Family:
         if family.holds(model):
             return family
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: gtp-export supports {', '.join(FAMILIES)}; "
+        f"{type(model).__name__} cannot be patched: gtp-export supports timm's {' and '.join(FAMILIES)}; "
         "gtp-export models lists the recipes"
     )
 

@@ -16,6 +16,7 @@ from gtp_models import ConfigError, GTPConfig, Settings, apply, fit_schedule, ma
 from gtp_models.fitting import FittedSchedule, fit
 from gtp_models.fitting.curves import Curve, Curves
 from gtp_models.fitting.distances import Judge, distance_for, divergence, divergence_by_class, squared_error
+from gtp_models.fitting.search import Search
 from gtp_models.fitting.space import TimeCosts
 from gtp_models.fitting.suffix import SuffixRunner
 from gtp_models.plan import model_shape
@@ -175,6 +176,15 @@ def test_the_usual_schedule_stays_unless_another_is_surely_nearer(monkeypatch: p
 
 def test_time_ends_the_search() -> None:
     assert fitted(tiny_vit(**DEEP), seconds=1e-9).runs < base().runs
+
+
+def test_layers_without_a_curve_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time was up before they were measured, and a little is left for schedules."""
+    curves = Search._measured_curves
+    monkeypatch.setattr(Search, "_measured_curves", lambda search: list(curves(search))[1:3])
+    found = fitted(tiny_vit(**DEEP), GTPConfig.measured(keep=0.8), max_steps=1)
+    assert [curve.layer for curve in found.curves] == [1, 2]
+    assert {layer for layer, amount in enumerate(found.settings.num_prop) if amount} <= {1, 2}  # type: ignore[arg-type]
 
 
 def test_progress_is_reported() -> None:

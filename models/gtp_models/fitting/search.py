@@ -84,7 +84,7 @@ class Search:
             most = self.space.alone(layer)
             counts = sorted({max(1, round(most * share)) for share in POINTS}) if most else []
             schedules = [self.space.amounts((0,) * layer + (count,) + (0,) * (depth - layer - 1)) for count in counts]
-            if schedules and not self._is_over():
+            if schedules and not self._is_over():  # a layer without a curve is not searched
                 distances = tuple(self.judge.level(num_prop, self.first) for num_prop in schedules)
                 yield Curve(layer, tuple(num_prop[layer] for num_prop in schedules), distances)
 
@@ -122,7 +122,7 @@ class Search:
     def _climb(self, units: Units, space: Space, values: dict[Units, float]) -> None:
         """Go from a schedule to the best prediction beside it until none is better; ``values`` gets all predictions."""
         while True:
-            beside = {units, *space.moves(units)}
+            beside = {units, *filter(self.predictions.covers, space.moves(units))}
             for other in beside - values.keys():
                 values[other] = self.predictions.predicted(space.amounts(other)) * _dearer(other)
             best = min(beside, key=lambda other: (values[other], other))

@@ -104,7 +104,10 @@ def parity_lines(parity: "Parity", images: str) -> None:
 
 def accuracy_lines(accuracy: "Accuracy", folder: str) -> None:
     """Show accuracy on a folder compared with the dense baseline, with standard errors where known."""
-    console.table(f"accuracy on {accuracy.images} images of {folder}", *_accuracy_table(accuracy))
+    if accuracy.top1 is None and accuracy.measures:
+        console.out.print(f"measured on {accuracy.images} images of {folder}", markup=False)
+    else:
+        console.table(f"accuracy on {accuracy.images} images of {folder}", *_accuracy_table(accuracy))
     if words := folder_words(accuracy.class_order, accuracy.class_folders):
         console.out.print(words, markup=False)
     if accuracy.top1_drop is not None:

@@ -47,6 +47,7 @@ COMMANDS = (
     Entry("predict", PROVE, "Classify images.", "predict build/deit_s cat.jpg"),
     Entry("embed", PROVE, "Write the features of images to a file.", "embed build/dinov2_s photos -o features.npz"),
     Entry("inspect", PROVE, "Show what an export is.", "inspect build/deit_s"),
+    Entry("check", PROVE, "Check what a target takes of an export.", "check build/deit_s --target qnn"),
     Entry("report", PROVE, "Write a page that shows an export.", "report build/deit_s --images cat.jpg"),
     Entry("compare", COMPARE, "Compare methods with the dense model.", "compare deit_s --data imagenet/val"),
     Entry("tune", COMPARE, "Search for settings within a limit.", "tune digits -o build/tuned --max-drop 1"),

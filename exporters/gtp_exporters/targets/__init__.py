@@ -1,0 +1,1 @@
+"""What runtimes and compilers take of ONNX, by their documentation: facts (``operators``) and reading (``reading``)."""

@@ -83,6 +83,12 @@ def test_a_type_that_no_source_names_is_unknown(target: str, verdict: str) -> No
     assert only(toy("Relu"), target).verdict == YES
 
 
+def test_integers_as_data() -> None:
+    graph = toy("Equal", kind=TensorProto.INT64, both=True)
+    assert (only(graph, "webgpu").verdict, only(graph, "tensorrt").verdict) == (NO, YES)
+    assert only(toy("Equal", both=True), "webgpu").verdict == YES
+
+
 def test_the_factors_of_a_product() -> None:
     constant, summand = np.zeros((4, 4), np.float32), np.zeros(4, np.float32)
     weights, computed = toy("Gemm", constant, summand), toy("Gemm", summand, both=True)
@@ -140,7 +146,6 @@ def test_operators_beyond_the_lists() -> None:
     [
         ("webnn", "TopK", NO, ("--form", "ranks")),
         ("coreml", "TopK", NO, ("--form", "ranks-arithmetic")),
-        ("webgpu", "Equal", NO, ("--form", "ranks")),
         ("nnapi", "LayerNormalization", NO, ("--form", "ranks-arithmetic", "--no-trace")),
         ("rknn", "Gelu", UNKNOWN, ("--form", "ranks-arithmetic")),
     ],

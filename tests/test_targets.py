@@ -193,6 +193,22 @@ def test_a_graph_that_is_no_export(command: Command, tmp_path: Path) -> None:
     assert command("check", tmp_path / "own.onnx", "--target", "coreml").code == 0
 
 
+def test_a_dynamic_graph_has_no_other_form() -> None:
+    reading = read_graph(toy("TopK", np.array([3], np.int64), shape=("n", 8)), "coreml")
+    assert (reading.counts[NO], reading.better) == (1, None)
+
+
+def test_a_constant_that_a_node_gives() -> None:
+    graph = toy("TopK", np.array([MAX_TOPK + 1], np.int64), shape=(1, MAX_TOPK + 1))
+    value = graph.graph.node(0).inputs[1]
+    assert value is not None and value.const_value is not None
+    constant = ir.node("Constant", [], {"value": value.const_value}, name="k")
+    graph.graph.insert_before(graph.graph.node(0), constant)
+    graph.graph.node(1).replace_input_with(1, constant.outputs[0])
+    assert verdicts(read_graph(graph, "tensorrt")) == {"Constant": {YES}, "TopK": {NO}}
+    assert verdicts(read_graph(graph, "openvino-npu"))["TopK"] == {LIMITED}
+
+
 def test_wrong_input(command: Command, digits_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.onnx").write_bytes(b"no graph")
     (tmp_path / "model.engine").write_bytes(b"")

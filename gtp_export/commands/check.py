@@ -87,8 +87,14 @@ def _graph(reading: "Reading", outcome: str) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         console.out.print(f"{outcome}: {', '.join(names[:SHOWN])}{more}", markup=False)
-    for text in dict.fromkeys(row.instead for row in reading.rows if row.verdict == NO and row.instead):
+    for text in _instead([reading]):
         console.out.print(f"instead: {text}", markup=False)
+
+
+def _instead(readings: "list[Reading]") -> list[str]:
+    """Return what avoids nodes that are not taken, beside another form."""
+    rows = [row for reading in readings for row in reading.rows if row.verdict == NO and row.instead]
+    return list(dict.fromkeys(row.instead for row in rows))
 
 
 def _next(found: "Check", path: Path) -> None:
@@ -102,7 +108,9 @@ def _next(found: "Check", path: Path) -> None:
         )
     if better:
         return
-    if failed:
+    if instead := _instead(failed):
+        console.out.print(f"next: {'; '.join(instead)}", markup=False)
+    elif failed:
         on_cpu = TARGETS[found.target].outcome == ON_CPU
         rest = "measure there what they cost" if on_cpu else "a newer version may take them"
         console.out.print(f"next: no form of ours has fewer such nodes: {rest}, or choose another target")

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.convenience import get_const_tensor
 
 from gtp_exporters.errors import LimitError, StaticCheckError
 from gtp_exporters.graph.check import TENSORRT_OPERATORS, infer_shapes
 from gtp_exporters.graph.files import read, without_unused
-from gtp_exporters.graph.ranks import to_form
+from gtp_exporters.graph.ranks import fits, to_form
 from gtp_exporters.options import FORMS, MAX_TOPK
 from gtp_exporters.targets.operators import NO, TARGETS, UNKNOWN, VERDICTS, YES, Limit, Target
 from gtp_runtime.errors import ManifestError
@@ -39,12 +41,12 @@ def _rank(value: ir.Value | None) -> int:
 
 
 def _is_computed(value: ir.Value | None) -> bool:
-    return value is not None and not value.is_initializer()
+    return value is not None and get_const_tensor(value) is None
 
 
 def _constant(value: ir.Value | None) -> np.ndarray:
     """Return the numbers of a constant; none where it is computed."""
-    tensor = None if value is None else value.const_value
+    tensor = None if value is None else get_const_tensor(value)
     return np.zeros(0) if tensor is None else tensor.numpy()
 
 
@@ -306,25 +308,25 @@ def _better(graph: ir.Model, target: str, now: Mapping[str, int]) -> Way | None:
 
 def _forms(graph: ir.Model) -> Iterator[tuple[tuple[str, ...], ir.Model]]:
     """Yield the other forms of a graph that can be written, with and without trace outputs, and their options."""
+    if any(map(_is_dynamic, graph.graph)):
+        return  # no export of ours
     graph = _renamed(graph)
     bare = _without_traces(graph)
-    kept = [] if bare is None else [(("--no-trace",), bare)]
-    for options, base in [((), graph), *kept]:
-        for form in FORMS:
-            if form == FORMS[0]:
-                yield from [(options, base)] if options else []
-                continue
-            try:
+    if bare is not None:
+        yield ("--no-trace",), bare
+    for form in FORMS[1:]:
+        for options, base in [((), graph), *([] if bare is None else [(("--no-trace",), bare)])]:
+            if all(fits(node, form) for node in base.graph):
+                continue  # it has no node that this form would write otherwise
+            with suppress(ValueError, StaticCheckError):  # a LimitError too: this graph has no such form
                 yield ("--form", form, *options), to_form(base, form)
-            except (LimitError, StaticCheckError):  # this graph has no such form
-                continue
 
 
 def _renamed(graph: ir.Model) -> ir.Model:
     """Return a graph in which no name is one that another form gives: it may be in such a form already."""
     copy = graph.clone()
     values = [*copy.graph.initializers.values(), *(value for node in copy.graph for value in node.outputs)]
-    for index, value in enumerate(value for value in values if not value.is_graph_output()):
+    for index, value in enumerate(value for value in values if value.name and not value.is_graph_output()):
         value.name = f"value.{index}"
     return copy
 

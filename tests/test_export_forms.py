@@ -100,6 +100,14 @@ def test_onnx_equals_eager_in_every_form(form: str) -> None:
     check_form(*FULL[form])
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnx_equals_eager_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """As with many tokens."""
+    monkeypatch.setattr("gtp_models.methods.gtp.selections.BLOCK", 4)
+    check_form(MEASURED, {"reg_tokens": 1}, batch)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

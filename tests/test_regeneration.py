@@ -13,6 +13,7 @@ from gtp_models.frame.attention import AttentionOutput
 from gtp_models.frame.tokens import Tokens
 from gtp_models.frame.trace import Layer
 from gtp_models.methods.gtp.blocks import GTPBlocks
+from gtp_models.methods.gtp.selections import compared_pairs, row_blocks
 from gtp_models.methods.settings import ModelShape
 
 LEAVING = 5
@@ -204,3 +205,24 @@ def test_presets_take_amounts_in_each_form() -> None:
     assert plans[0].ratio == pytest.approx(0.8, abs=0.02)
     assert make_plan(model, GTPConfig.paper(num_prop=1)).num_prop == (1,) * 6
     assert make_plan(model, GTPConfig.measured(num_prop=(0, 0, 2, 0, 0, 0))).num_prop == (0, 0, 2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("block", [3, 4, 5])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("num_prefix", [0, 1, 3])
+def test_many_tokens_are_compared_in_blocks_of_rows(
+    monkeypatch: pytest.MonkeyPatch, batch: int, num_prefix: int, block: int
+) -> None:
+    x, sizes = random_tokens(batch, num_prefix)
+    count = x.shape[1]
+    whole = layer(x, sizes, num_prefix)
+    assert compared_pairs(count) == count**2, "few tokens are one block"
+    monkeypatch.setattr("gtp_models.methods.gtp.selections.BLOCK", block)
+    rows = row_blocks(count)
+    assert [first for first, _ in rows] == [0, *(end for _, end in rows[:-1])] and rows[-1][1] == count
+    assert len(rows) > 1 and all(end - first >= block for first, end in rows)
+    assert compared_pairs(count) < 0.8 * count**2
+    after = layer(x, sizes, num_prefix)
+    assert after.left is not None and whole.left is not None
+    torch.testing.assert_close(after.left, whole.left)
+    torch.testing.assert_close(after.tokens.x, whole.tokens.x)

@@ -20,6 +20,7 @@ from gtp_runtime.registry import Registry
 
 HeadScores = Float[Tensor, "*batch heads tokens"]
 Reduce = Callable[[Tensor], Tensor]
+BLOCK = 256  # rows of tokens that are compared with those before them at once, at least
 SELECTIONS: Registry[Selection] = Registry("selection", ConfigError)
 
 
@@ -84,10 +85,34 @@ def regeneration_cost(state: State) -> Scores:
     times the number of patches that it stands for: (1 - largest cosine) * size. Of two near-equal tokens one stays:
     only earlier tokens count.
     """
-    similarity = state.directions @ state.directions.mT
-    mask = earlier_tokens(state.tokens.count, state.tokens.num_prefix).to(similarity)
-    cost = 1 - (similarity + mask).amax(-1)
+    cost = 1 - nearest_before(state.directions, state.tokens.num_prefix)
     return cost if state.tokens.scale is None else cost * state.tokens.scale.squeeze(-2)
+
+
+def nearest_before(directions: Float[Tensor, "*batch tokens dim"], num_prefix: int) -> Float[Tensor, "*batch tokens"]:
+    """Return each token's largest similarity to the image tokens before it, block by block of rows.
+
+    What stands behind a block's last row is not compared: with many tokens that is nearly half of the products.
+    """
+    count = directions.shape[-2]
+    mask = earlier_tokens(count, num_prefix).to(directions)
+    parts = []
+    for first, end in row_blocks(count):
+        similarity = directions[..., first:end, :] @ directions[..., :end, :].mT
+        parts.append((similarity + mask[first:end, :end]).amax(-1))
+    return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def row_blocks(tokens: int) -> list[tuple[int, int]]:
+    """Return the first and the end of each block of rows: one for few tokens, else ``BLOCK`` rows or more each."""
+    blocks = max(1, tokens // BLOCK)
+    ends = [tokens * (block + 1) // blocks for block in range(blocks)]
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def compared_pairs(tokens: int) -> int:
+    """Return how many pairs of tokens ``nearest_before`` compares."""
+    return sum((end - first) * end for first, end in row_blocks(tokens))
 
 
 def earlier_tokens(tokens: int, num_prefix: int) -> Float[Tensor, "tokens tokens"]:
@@ -169,7 +194,7 @@ for entry in (
         regeneration_cost,
         needs="tokens",
         held=1,
-        macs=lambda layer: layer.tokens**2 * sketch_size(layer.model.dim),
+        macs=lambda layer: compared_pairs(layer.tokens) * sketch_size(layer.model.dim),
     ),
     Selection(
         "Fixed",

@@ -58,7 +58,7 @@ def test_refused(read: Callable[[Any], object], text: str) -> None:
         ["export", "deit_s", "--preset", "own"],
         ["export", "deit_s", "--schedule", "steep"],
         ["export", "deit_s", "--precision", "fp9"],
-        ["export", "deit_s", "--target", "coreml"],
+        ["export", "deit_s", "--target", "ncnn"],
         ["export", "deit_s", "--threads", "x"],
         ["calibrate", "deit", "-o", "x.yaml", "--sparsity", "0.5"],
         ["export", "deit_s", "--keep", "70"],

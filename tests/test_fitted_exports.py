@@ -17,7 +17,7 @@ from gtp_exporters.measuring.latency import BlockTimes, measure_costs
 from gtp_exporters.report.page import plot_fitting
 from gtp_exporters.subject import make_subject
 from gtp_models import ConfigError, GTPConfig, Plan, Recipe, Settings, load_recipe, make_plan
-from gtp_models.schedules import check_schedule, is_fitted, most_steps
+from gtp_models.schedules import CLOSE, check_schedule, is_fitted, most_steps
 from gtp_runtime import read_manifest
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 7}
@@ -102,7 +102,8 @@ def test_a_schedule_is_fitted(method: str, overrides: dict[str, Any], folder: Pa
     assert info.budget == {"keep": 0.6}
     assert info.usual_distance is None or info.distance <= info.usual_distance
     assert {curve.layer for curve in info.curves} == {0, 1, 2}
-    assert info.cost == pytest.approx(make_plan(subject.model, fitted.settings).ratio) and info.cost <= 0.6
+    assert info.cost == pytest.approx(make_plan(subject.model, fitted.settings).ratio)
+    assert info.cost <= 0.6 + CLOSE, "as much as the usual schedule may take"
     if method == "gtp":  # tome merges at most half of a layer's tokens: too few for one step
         one = fit_settings(subject, replace(settings, schedule="fitted:1"), images).info
         assert (sum(map(bool, one.num_prop)), one.schedule) == (1, "fitted:1")

@@ -479,7 +479,7 @@ def test_features_and_maps_are_compared_by_their_own_metrics(small: Path, tmp_pa
     maps = compare(str(small), tmp_path / "two", options=CompareOptions(**given))
     assert [row.loss.top1 for row in maps.rows if row.loss] == [None, None]
     assert "furthest, steps" in plot_comparison(maps) and maps.rows[1].distance > 0
-    document = json.loads((tmp_path / "two" / "compare.json").read_text())
+    document = json.loads((tmp_path / "two" / "compare.json").read_text("utf-8"))
     assert document["rows"][1]["metric"] == "furthest" and "correlation of map_1" in document["rows"][1]["measures"]
 
 

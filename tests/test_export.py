@@ -110,7 +110,7 @@ def test_wrong_options_are_refused() -> None:
     with pytest.raises(LimitError, match="batch=0"):
         ExportOptions(batch=0)
     with pytest.raises(LimitError, match="tensorrt, onnxruntime, openvino"):
-        ExportOptions(target="coreml")
+        ExportOptions(target="ncnn")
 
 
 def test_the_default_target_is_the_command_lines() -> None:

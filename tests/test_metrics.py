@@ -242,7 +242,7 @@ def test_features_of_labelled_images(command: Command, features: Path, labelled:
 
 def test_labels_of_a_file_are_classes_too(features: Path, labelled: Path, tmp_path: Path) -> None:
     lines = [f"{path.relative_to(labelled)},{path.parent.name}" for path in labelled.rglob("*.png")]
-    (tmp_path / "labels.csv").write_text("image,label\n" + "\n".join(lines))
+    (tmp_path / "labels.csv").write_text("image,label\n" + "\n".join(lines), "utf-8")
     with gtp_runtime.load(features) as model, gtp_runtime.load(features / "dense.onnx") as dense:
         one, other = (
             gtp_runtime.evaluate(model, dense, labelled, labels=file) for file in (tmp_path / "labels.csv", None)

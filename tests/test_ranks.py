@@ -162,5 +162,5 @@ def test_the_manifest_says_the_form(command: Command, tmp_path: Path) -> None:
     place = tmp_path / "export"
     made = command("export", "digits", "--form", "ranks", "--no-check", "--no-report", "-o", str(place))
     assert made.code == 0
-    assert json.loads((place / "model.json").read_text())["form"] == "ranks"
+    assert json.loads((place / "model.json").read_text("utf-8"))["form"] == "ranks"
     assert "form ranks" in command("inspect", str(place)).out

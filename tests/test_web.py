@@ -156,7 +156,7 @@ def test_npm_fetches_the_package(digits: Path, package: Path, tmp_path: Path, mo
     npm(tmp_path / "bin", f'echo "$@" > {tmp_path}/asked; cp {archive} ./onnxruntime-web.tgz')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert "ort/ort.wasm.min.mjs" in write_site(digits, tmp_path / "site").files
-    asked = (tmp_path / "asked").read_text().split()
+    asked = (tmp_path / "asked").read_text("utf-8").split()
     assert asked[:2] == ["pack", f"onnxruntime-web@{ort.VERSION}"] and "--ignore-scripts" in asked
 
 

@@ -62,12 +62,18 @@ class Metric:
     def _numbers(self, dense: Outputs, outputs: Outputs, truth: np.ndarray | None, count: int) -> np.ndarray:
         values = np.asarray(self.measure(dense, outputs, truth), np.float64)
         values = np.full(count, values) if not values.ndim else values
-        if len(values) != count or values.ndim != (1 if self.combine is None else 2) or not np.isfinite(values).all():
+        fits = len(values) == count and values.ndim == (1 if self.combine is None else 2)
+        if not fits or (_is_finite(outputs) and not np.isfinite(values).all()):
             raise InputError(
                 f"the metric {self.name} gives {values.shape} for {count} images, or numbers that are not finite: "
                 "return one finite number, or one for each image"
             )
         return values
+
+
+def _is_finite(outputs: Outputs) -> bool:
+    """Whether all numbers are finite; what is measured of others is not either."""
+    return all(bool(np.isfinite(values).all()) for values in outputs.values())
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,14 @@ def export(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     values["files"]["model.engine"] = {**values["files"]["model.onnx"], "engine": ENGINE}
     values["results"] = {"parity": {"model.onnx": {"ok": True}}, "latency": {"model.onnx": {"p50_ms": 1.0}}}
     (directory / "model.json").write_text(json.dumps(values), encoding="utf-8")
-    monkeypatch.setattr(onnxruntime, "_session", functools.lru_cache(onnxruntime._session))
+    opening, sessions = onnxruntime._session, {}
+
+    def opened(ort: Any, path: Path, *others: Any) -> Any:
+        if path not in sessions:
+            sessions[path] = opening(ort, path, *others)
+        return sessions[path]
+
+    monkeypatch.setattr(onnxruntime, "_session", opened)
     monkeypatch.setattr(files, "scan", functools.lru_cache(files.scan))
     monkeypatch.setattr(console.Verbosity, "quiet", True)
     return directory

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Tensor, check_tensors, check_threads
-from gtp_runtime.cpus import threads_of
+from gtp_runtime.cpus import threads_of, usable_cpus
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry
@@ -17,7 +17,6 @@ from gtp_runtime.messages import one_line
 from gtp_runtime.opening import named_in_utf8
 
 EXTRA = Extra("litert", {"ai_edge_litert": "ai-edge-litert"})
-EVERY = -1  # LiteRT's number of threads for all
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class LiteRTBackend:
         litert, version = _import()
         try:
             with named_in_utf8(path) as place:
-                interpreter = litert.Interpreter(str(place), num_threads=threads_of(options.threads) or EVERY)
+                interpreter = litert.Interpreter(str(place), num_threads=threads_of(options.threads) or usable_cpus())
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ManifestError(f"LiteRT cannot load {path}: {one_line(error)}") from error

@@ -39,6 +39,7 @@ def fresh(place: Path) -> Path:
     return place / "bin" / "python"
 
 
+@pytest.mark.full
 def test_a_device_without_an_index_installs_and_runs_it(digits_copy: Path, tmp_path: Path) -> None:
     build = (sys.executable, ROOT / "bundle" / "bundling.py")
     said = run(*build, "--extras", "onnxruntime,sign", "--outdir", tmp_path, cwd=tmp_path)

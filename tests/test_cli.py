@@ -174,6 +174,7 @@ def test_bench_fails_over_the_budget(command: Command, digits_copy: Path) -> Non
 
 
 @pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
+@pytest.mark.full
 def test_baselines(command: Command, monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
     monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     recipe = tmp_path / "tiny.yaml"

@@ -17,7 +17,7 @@ from gtp_export.options import with_options
 from gtp_runtime.errors import FAILED, MISSING, GTPError, system_error
 
 EPILOG = (
-    "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed; "
+    "Exit codes: 0 done; 1 failed; 2 usage error; 3 a parity or accuracy gate failed, or a target refuses a node; "
     "4 a requirement is missing (weights, backend, device); 5 a latency budget was missed."
 )
 ENTRIES = {entry.name: entry for entry in COMMANDS}

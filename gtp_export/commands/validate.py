@@ -194,10 +194,10 @@ def _images(
     max_drop: float | None,
     truth: dict[str, Any],
 ) -> "ImageSet":
-    from gtp_runtime.question import LOGITS, ask, find_images
+    from gtp_runtime.question import LOGITS, ask, images_for
 
     question, _ = ask(model.manifest, **truth)
-    images = find_images(data, model.manifest, question, labels, class_order)
+    images = images_for(data, model.manifest, question, labels, class_order)
     is_known = question.kind == LOGITS or (question.has_classes and images.classes is not None)
     if max_drop is not None and not is_known:
         raise typer.BadParameter(

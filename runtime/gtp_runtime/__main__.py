@@ -35,7 +35,7 @@ from gtp_runtime.loading import file_for, load_twin
 from gtp_runtime.manifest import find_graph
 from gtp_runtime.messages import JsonHandler, one_line, percent, visible, write_line
 from gtp_runtime.parity import details, headline
-from gtp_runtime.question import ask, find_images
+from gtp_runtime.question import ask, images_for
 
 DESCRIPTION = (
     "Run files that gtp-export wrote. Exit codes: 0 done; 1 failed; 2 usage; 3 parity failed; 4 missing; 5 too slow."
@@ -73,7 +73,7 @@ def validate(model: Model, given: argparse.Namespace) -> tuple[dict[str, Any], i
 def _accuracy(model: Model, given: argparse.Namespace) -> Accuracy:
     truth = {name: getattr(given, name) for name in TRUTH}
     question, _ = ask(model.manifest, **truth)
-    images = find_images(given.data, model.manifest, question, given.labels, given.class_order)
+    images = images_for(given.data, model.manifest, question, given.labels, given.class_order)
     with ExitStack() as stack:
         accuracy = evaluate(model, _dense_of(model, given, stack), images, **truth)
     model.record("accuracy", accuracy.to_dict() | {"data": one_line(images.folder.resolve().name)} | measured_by(model))

@@ -29,7 +29,7 @@ from gtp_runtime.model import Model
 from gtp_runtime.neighbours import MOST, Gallery
 from gtp_runtime.opening import read_regular
 from gtp_runtime.prediction import count_workers, read_ahead
-from gtp_runtime.question import Question, ask, check_dense, find_images, question_about, score
+from gtp_runtime.question import Question, ask, check_dense, images_for, question_about, score
 
 Inputs = list[np.ndarray]  # one image, preprocessed for each file; then its truth, where that is of each pixel
 Part = list[tuple[int, "Inputs | ImageError"]]
@@ -292,7 +292,7 @@ def evaluate(
     """
     asked, targets = ask(model.manifest, metric=metric, classes_from=classes_from, masks=masks, depths=depths)
     check_dense(dense is not None or model.entry.role == "dense", asked, metric)
-    images = data if isinstance(data, ImageSet) else find_images(data, model.manifest, asked, labels, class_order)
+    images = data if isinstance(data, ImageSet) else images_for(data, model.manifest, asked, labels, class_order)
     kept = None if resume is None else [resume]
     reading: Any = {"strict": strict, "workers": workers, "scoring": scoring, "question": asked, "targets": targets}
     return evaluate_each([model], dense, images, progress, resume=kept, **reading)[0]
@@ -316,7 +316,7 @@ def evaluate_each(
     Args:
         models: the files, one or more.
         dense: the dense baseline of all; it runs once for each image, and once more for those of a reference set.
-        images: what ``find_images`` found.
+        images: what ``images_for`` found.
         progress, strict, workers, scoring: as for ``evaluate``.
         resume: for each of ``models`` a file of its own, as for ``evaluate``.
         question: what is measured (default: by the outputs of the first file).

@@ -196,7 +196,7 @@ def check_dense(has_dense: bool, question: Question, metric: Own | None) -> None
         )
 
 
-def find_images(
+def images_for(
     folder: str | PathLike[str],
     manifest: Manifest,
     question: Question,

@@ -39,7 +39,7 @@ from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.messages import Progress, one_line, option_words, quiet
-from gtp_runtime.question import ask, find_images
+from gtp_runtime.question import ask, images_for
 
 
 def compare(
@@ -159,7 +159,7 @@ class _Grid:
         subject = self.graphs.subject
         manifest = manifest_of(subject)
         self.question, _ = ask(manifest, metric=options.metric, classes_from=options.classes_from)
-        images = find_images(self.folder, manifest, self.question, options.labels)
+        images = images_for(self.folder, manifest, self.question, options.labels)
         self.images: ImageSet = images if options.limit is None else images.spread(options.limit)
         skipped = self._check_runnings()
         backends = sorted({running.backend for running in self.runnings})

@@ -41,7 +41,7 @@ from gtp_runtime.images.folders import ImageSet, image_names
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.manifest import WORK_NAME
 from gtp_runtime.messages import Progress, one_line, quiet
-from gtp_runtime.question import LOGITS, Question, ask, find_images
+from gtp_runtime.question import LOGITS, Question, ask, images_for
 from gtp_runtime.transaction import refuse
 
 STORE = "tune.jsonl"
@@ -162,7 +162,7 @@ class _Tuning:
         options, subject = self.options, self.graphs.subject
         manifest = manifest_of(subject)
         asked, _ = ask(manifest, metric=options.metric, classes_from=options.classes_from)
-        images = find_images(self.folder, manifest, asked, options.labels)
+        images = images_for(self.folder, manifest, asked, options.labels)
         _check_limit(options.limit, asked, images)
         folders = folder_words(images.class_order, images.class_folders)
         self.notes = [folders] if folders else []

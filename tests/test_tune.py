@@ -596,7 +596,7 @@ class Said:
         return float(self.parameters[name])
 
 
-@pytest.mark.parametrize("fitted", [(0, 9, 0, 12, 0, 20), (5, 0, 0, 0, 0, 0), (5, 7, 1, 0, 0, 30)])
+@pytest.mark.parametrize("fitted", [(0, 9, 0, 12, 0, 20), (5, 0, 0, 0, 0, 0), (5, 7, 1, 0, 0, 30), (9, 0, 8, 4, 0, 40)])
 def test_the_first_trial_is_the_fitted_plan_and_others_are_scaled(fitted: tuple[int, ...]) -> None:
     space = make_space(SHAPE, 8, ("fp32",), fitted)
     plans = [space.propose(Said(start)).settings for start in space.starts()]

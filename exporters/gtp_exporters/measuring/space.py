@@ -77,6 +77,11 @@ class Space:
             precision = trial.suggest_categorical("precision", self.precisions)
         return Proposal(GTPConfig.preset(preset, **values), precision)
 
+    @property
+    def most(self) -> float:
+        """The largest share of the patches that a trial may remove: no less than the fitted plan does."""
+        return max(MOST, sum(self.fitted or ()) / self.shape.patches)
+
     def starts(self) -> list[dict[str, Any]]:
         """Return parameters to begin with: the fitted plan, and both presets in layers that they are meant for."""
         return [*self._fitted_starts(), *self._spread_starts()]
@@ -84,11 +89,11 @@ class Space:
     def _fitted_starts(self) -> list[dict[str, Any]]:
         if self.fitted is None:
             return []
-        start, total = self.shape.patches + self.shape.num_prefix, sum(self.fitted)
+        start, share = self.shape.patches + self.shape.num_prefix, sum(self.fitted) / self.shape.patches
         tiles = [tile for tile in self.alignments if rounded(self.fitted, start, tile) == self.fitted]
         layers = {_layer_name(layer): amount for layer, amount in enumerate(self.fitted)}
         return [
-            self._start("measured", min(MOST, scale * total / self.shape.patches))
+            self._start("measured", min(self.most, scale * share))
             | {"placement": "each", "alignment": max(tiles, default=1)}
             | layers
             for scale in SCALES
@@ -123,7 +128,7 @@ class Space:
         }
 
     def _amounts(self, trial: Suggests) -> Amounts:
-        removed = trial.suggest_float("removed", 0.05, MOST) * self.shape.patches
+        removed = trial.suggest_float("removed", 0.05, self.most) * self.shape.patches
         is_each = trial.suggest_categorical("placement", PLACEMENTS) == "each"
         amounts = spread(self._each(trial) if is_each else self._spread(trial), removed)
         multiple = trial.suggest_categorical("alignment", self.alignments)

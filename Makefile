@@ -29,12 +29,13 @@ setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmar
 setup-export:  ## create .venv for exports alone, without Ray, TensorRT-RTX, OpenVINO and the tests' tools
 	$(MAKE) setup SETUP_EXTRAS=export
 
-# The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all.
+# The pinned CPU build of torch first, so that nothing later pulls in the CUDA one; one constraints file for all. Python
+# compiles what it imports: compiling all that is installed takes longer.
 $(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "installing gtp-export[$(SETUP_EXTRAS)] into $(VENV): all of it takes about 2.4 GB; make setup-export takes less"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) install --quiet --constraint constraints.txt --editable ./runtime --editable '.[$(SETUP_EXTRAS)]'
+	$(PIP) install --quiet --no-compile --retries 1 --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ./runtime --editable '.[$(SETUP_EXTRAS)]'
 	touch $@
 
 export: $(STAMP)  ## export MODEL (digits) [WEIGHTS=auto|pretrained|random|FILE PRESET=paper|measured NUM_PROP=8 OUT=DIR ARGS=...]

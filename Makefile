@@ -22,7 +22,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: setup setup-export quick-test export validate bench test test-full test-timm fuzz soak lint gpu-check wheel bundle test-arm64 clean help
 
 # What `make setup` installs beside the runtime; the rest of the extras is in pyproject.toml.
-SETUP_EXTRAS ?= export,tune,dev,openvino,tensorrt-rtx,litert,mnn,sign,ray
+SETUP_EXTRAS ?= export,tune,dev,openvino,tensorrt-rtx,litert,mnn,qnn,sign,ray
 
 setup: $(STAMP)  ## create .venv with everything for exports, tests and benchmarks: about 2.4 GB on the disk
 

@@ -90,11 +90,24 @@ def prove(draft: Draft, threads: int, progress: Progress) -> Proof:
         return replace(_prove(models, progress, _too_large(draft, threads)), backend=backend)
 
 
-def prove_files(draft: Draft, names: Sequence[str], backend: str, threads: int, progress: Progress) -> Proof:
-    """Validate and time files of an export, the dense baseline first, with one backend."""
+def prove_files(
+    draft: Draft, names: Sequence[str], backend: str, threads: int, progress: Progress, images: int | None = None
+) -> Proof:
+    """Validate and time files of an export, the dense baseline first, with one backend.
+
+    Args:
+        draft: the export.
+        names: of the files.
+        backend: that runs them.
+        threads: 0 for all.
+        progress: told what is being done.
+        images: of the parity pack, that many, for a simulator, which is not timed; None for all.
+    """
+    if images is not None:
+        draft = replace(draft, reference=draft.reference.sample(images))
     with ExitStack() as stack:
         models = [stack.enter_context(_Written.open(draft, name, backend, threads)) for name in names]
-        return replace(_prove(models, progress, []), backend=backend)
+        return replace(_prove(models, progress, [], timed=images is None), backend=backend)
 
 
 class _Written(Model):
@@ -106,7 +119,7 @@ class _Written(Model):
     def open(cls, draft: Draft, name: str, backend: str, threads: int) -> "_Written":
         path = draft.directory / name
         spec = find_backend(path, backend)
-        options = make_options(spec, {"threads": threads})
+        options = make_options(spec, {"threads": threads} if "threads" in spec.option_names else {})
         model = cls(path, draft.manifest, spec.open(path, draft.manifest.entry(name), options), options)
         model._reference = draft.reference
         return model
@@ -164,16 +177,16 @@ def _too_large(draft: Draft, threads: int) -> list[str]:
     return [f"fp16 ends at 65,504, and {', '.join(layers[:SHOWN])}: use bf16"] if layers else []
 
 
-def _prove(models: Sequence[Model], progress: Progress, problems: list[str]) -> Proof:
+def _prove(models: Sequence[Model], progress: Progress, problems: list[str], timed: bool = True) -> Proof:
     reports = [model.validate(progress) for model in models]
-    latency = benchmark(models, SECONDS, progress)
+    latency = benchmark(models, SECONDS, progress) if timed else []
     names = [model.path.name for model in models]
     results = {
         "parity": {
             name: report.to_dict() | measured_by(model)
             for name, report, model in zip(names, reports, models, strict=True)
         },
-        "latency": dict(zip(names, latency_records(models, latency), strict=True)),
+        "latency": dict(zip(names, latency_records(models, latency), strict=True)) if timed else {},
     }
     others = [
         f"{_called(model)}: {problem}"
@@ -181,7 +194,7 @@ def _prove(models: Sequence[Model], progress: Progress, problems: list[str]) -> 
         for problem in report.problems
     ]
     parity = replace(reports[-1], problems=[*problems, *reports[-1].problems, *others])
-    named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=True)]
+    named = [replace(result, file=model.path.name) for model, result in zip(models, latency, strict=timed)]
     return Proof(parity, named, results=results)
 
 

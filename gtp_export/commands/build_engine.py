@@ -1,4 +1,4 @@
-"""``gtp-export build-engine``: a TensorRT engine from an exported graph."""
+"""``gtp-export build-engine``: a TensorRT engine from an exported graph, or contexts for Qualcomm's NPU."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gtp_export import console
-from gtp_export.options import GraphPath, Json
+from gtp_export.commands.convert import make
+from gtp_export.options import GraphPath, Json, one_of, option
+from gtp_export.running import MEASURED
+from gtp_exporters.converting.qnn import SOCS
 from gtp_runtime.backends.tensorrt.flavor import MODULES, find_flavor
 from gtp_runtime.precisions import converted_names
 
 if TYPE_CHECKING:
     from gtp_exporters import Engine
+
+QNN = "qnn"
 
 
 def build_engine(
@@ -39,9 +44,14 @@ def build_engine(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Compute capabilities to build for without a GPU, with TensorRT-RTX: sm86,sm89 (default: this GPU).",
+            help="What to build for without the device: compute capabilities with TensorRT-RTX, sm86,sm89, or qnn, "
+            "Qualcomm's NPU (default: this GPU).",
             show_default=False,
         ),
+    ] = None,
+    soc: Annotated[
+        str | None,
+        option("With --target qnn: the SoC.", **one_of(SOCS)),
     ] = None,
     workspace: Annotated[
         int | None,
@@ -70,11 +80,16 @@ def build_engine(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Build a TensorRT engine from an exported graph; needs neither torch nor timm."""
+    """Build a TensorRT engine from an exported graph, or contexts for Qualcomm's NPU; needs neither torch nor timm."""
     from gtp_exporters import EngineOptions
     from gtp_exporters import build_engine as run
 
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
+    if QNN in targets or soc is not None:
+        others = {"-o": output, "--precision": precision, "--workspace": workspace, "--opt-level": opt_level}
+        others |= {"--timing-cache": timing_cache, "--key": key, "--trusted-key": trusted_key}
+        _build_contexts(path, targets, soc, [name for name, value in others.items() if value is not None], json)
+        return
     wanted = "rtx" if targets and flavor == "auto" else flavor
     if timing_cache is not None and find_flavor(wanted).name == "rtx":
         raise typer.BadParameter("--timing-cache has no effect with TensorRT-RTX, which keeps none: leave it out")
@@ -94,6 +109,19 @@ def build_engine(
         console.emit({"path": str(engine.path), **asdict(engine.entry)})
     else:
         _show(engine)
+
+
+def _build_contexts(path: Path, targets: tuple[str, ...], soc: str | None, others: list[str], json: bool) -> None:
+    """Build a context of the reduced graph and one of the dense baseline, and prove them."""
+    if targets != (QNN,) or soc is None:
+        raise typer.BadParameter(f"--target {QNN} and --soc go together: --target {QNN} --soc {next(iter(SOCS))}")
+    if others:
+        raise typer.BadParameter(f"{', '.join(others)}: not for --target {QNN}: leave it out")
+    if not path.is_dir():
+        raise typer.BadParameter(
+            f"{path} is no folder: --target {QNN} takes the directory of an export, for both graphs"
+        )
+    make(path, QNN, MEASURED, json, soc=soc)
 
 
 def default_timing_cache() -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +15,14 @@ from gtp_runtime.errors import GATE_FAILED
 if TYPE_CHECKING:
     from gtp_exporters import Converted
 
-PRECISIONS = tuple(dict.fromkeys(name for form in FORMATS.values() for name in form.precisions))
+ANYWHERE = {name: form for name, form in FORMATS.items() if not form.socs}  # build-engine compiles for one SoC
+PRECISIONS = tuple(dict.fromkeys(name for form in ANYWHERE.values() for name in form.precisions))
 
 
 def convert(
     directory: Annotated[Path, typer.Argument(help="An artifact directory with float32 graphs.", show_default=False)],
     to: Annotated[
-        str, option("litert: .tflite files; mnn: .mnn files.", "--to", show_default=False, **one_of(FORMATS))
+        str, option("litert: .tflite files; mnn: .mnn files.", "--to", show_default=False, **one_of(ANYWHERE))
     ],
     precision: Annotated[
         str, option("Of the weights; int8_weights for litert alone.", show_default=True, **one_of(PRECISIONS))
@@ -37,14 +38,22 @@ def convert(
         raise typer.BadParameter(f"{directory} is not a folder: give the directory of an export")
     if threads is not None and not check:
         raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
+    make(directory, to, MEASURED if threads is None else threads, json, precision=precision, check=check)
+
+
+def make(directory: Path, to: str, threads: int, json: bool, **options: Any) -> None:
+    """Convert, and print what was made; ``options`` are those of ``gtp_exporters.convert``.
+
+    Raises:
+        typer.Exit: with the code of a gate that failed.
+    """
     with console.progress("converting") as update:
         from gtp_exporters import ParityFailedError
         from gtp_exporters import convert as run
 
-        used = MEASURED if threads is None else threads
         failed: ParityFailedError | None = None
         try:
-            made = run(directory, to, precision=precision, check=check, threads=used, progress=update)
+            made = run(directory, to, threads=threads, progress=update, **options)
         except ParityFailedError as error:
             failed = error
     if failed is not None:
@@ -61,7 +70,7 @@ def convert(
             }
         )
     else:
-        _show(made, to, used)
+        _show(made, to, threads)
 
 
 def _show(made: "Converted", to: str, threads: int) -> None:
@@ -70,7 +79,8 @@ def _show(made: "Converted", to: str, threads: int) -> None:
     proof = made.proof
     if proof is not None and proof.parity is not None:
         used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
-        latency_table(proof.latency, f"{to}, {used}, batch {proof.latency[0].batch}")
+        if proof.latency:
+            latency_table(proof.latency, f"{to}, {used}, batch {proof.latency[0].batch}")
         parity_lines(proof.parity, "the reference's")
     sizes = ", ".join(f"{name} ({entry.size / 1e6:.1f} MB)" for name, entry in made.files.items())
     console.out.print(f"wrote {made.directory}: {sizes}", markup=False)

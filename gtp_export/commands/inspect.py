@@ -90,7 +90,8 @@ def _files(manifest: Manifest) -> None:
     console.table("", ("file", "MB", "method", "precision", "nodes", "parity", "inputs → outputs"), rows)
     for name, entry in manifest.files.items():
         if (made := entry.conversion) is not None:
-            console.out.print(f"{name}: made from {made.onnx} by {made.converter} {made.version}", markup=False)
+            soc = f" for {made.soc}" if made.soc else ""
+            console.out.print(f"{name}: made from {made.onnx} by {made.converter} {made.version}{soc}", markup=False)
         if entry.engine is not None:
             console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
         if entry.quantization is not None:

@@ -223,7 +223,7 @@ def benchmark(
     sensors = Sensors(len(models))
     times = in_turn([model.timed() for model in models], seconds, progress, rounds, sensors)
     results = [summarise(str(model.path), model.batch, taken) for model, taken in zip(models, times, strict=True)]
-    conditions, energy = sensors.conditions(), sensors.joules()
+    conditions, energy = _told_of_simulators(sensors.conditions(), models), sensors.joules()
     results = [
         replace(
             result,
@@ -235,6 +235,12 @@ def benchmark(
     ]
     entries = [model.entry for model in models]
     return against_first(results, [entry.macs for entry in entries], [entry.method for entry in entries])
+
+
+def _told_of_simulators(conditions: Conditions, models: Sequence[Timed]) -> Conditions:
+    simulated = [model.path.name for model in models if model.backend.info.get("simulated")]
+    problems = [f"this machine simulates the device of {name}" for name in simulated]
+    return replace(conditions, problems=[*conditions.problems, *problems])
 
 
 def _check_batches(models: Sequence[Timed]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -71,6 +71,27 @@ class Reference:
     def dense_answers(self) -> np.ndarray | None:
         """The first output of the dense model."""
         return None if self.dense_outputs is None else self.dense_outputs[self.output]
+
+    def sample(self, count: int) -> "Reference":
+        """Return the part of it for so many of its images, evenly spaced; all of it where it has no more."""
+        places = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
+
+        def per_layer(values: list[np.ndarray] | None) -> Any:
+            return None if values is None else [layer[places] for layer in values]
+
+        def by_name(values: Mapping[str, np.ndarray] | None) -> Any:
+            return None if values is None else {name: each[places] for name, each in values.items()}
+
+        return Reference(
+            images=self.images[places],
+            outputs=by_name(self.outputs),
+            dense_outputs=by_name(self.dense_outputs),
+            labels=None if self.labels is None else self.labels[places],
+            kept=per_layer(self.kept),
+            propagated=per_layer(self.propagated),
+            gap=per_layer(self.gap),
+            received_by=per_layer(self.received_by),
+        )
 
 
 def read_reference(path: Path) -> Reference:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gtp_exporters.converting import tflite_weights
 from gtp_exporters.converting.environment import Environment, run
+from gtp_exporters.converting.qnn import SOCS, to_qnn
 from gtp_exporters.errors import ConversionError
-from gtp_runtime.backends import litert, mnn
+from gtp_runtime.backends import litert, mnn, qnn
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.extras import Extra
 from gtp_runtime.messages import Progress
@@ -54,11 +55,15 @@ class Format:
         backend: the backend of the runtime that runs and proves them.
         extra: what installs that.
         converter: the program that makes them.
-        precisions: those that it writes, float32 first.
+        precisions: those that it writes, the default first.
         rewrites: of ``REWRITES``, by name.
         convert: makes a file from a graph's, in a precision, and returns the converter's version. The graph's file
             may be changed: it is a copy.
         ready: installs the converter, or raises ``MissingPackageError``.
+        socs: the SoCs that it is compiled for, one for each file; none where its files run on any. ``convert`` takes
+            the name as ``soc`` then.
+        images: of the parity pack, that prove a file where a simulator runs it: it takes seconds for each, and times
+            that mean nothing; None for all.
     """
 
     suffix: str
@@ -67,8 +72,10 @@ class Format:
     converter: str
     precisions: tuple[str, ...]
     rewrites: tuple[str, ...]
-    convert: Callable[[Path, Path, str], str]
+    convert: Callable[..., str]
     ready: Callable[[Progress], object]
+    socs: tuple[str, ...] = ()
+    images: int | None = None
 
 
 def to_litert(graph: Path, target: Path, precision: str) -> str:
@@ -99,6 +106,11 @@ def to_mnn(graph: Path, target: Path, precision: str) -> str:
     return version("MNN")
 
 
+def _check_qnn(progress: Progress) -> None:  # noqa: ARG001
+    if qnn.EXTRA.missing():
+        raise BackendMissingError(f"{', '.join(qnn.EXTRA.missing())} is not installed: {qnn.EXTRA.command}")
+
+
 def _check_mnn(progress: Progress) -> None:  # noqa: ARG001
     if mnn.EXTRA.missing():
         raise BackendMissingError(f"MNN is not installed: {mnn.EXTRA.command}")
@@ -114,6 +126,18 @@ FORMATS: dict[str, Format] = {
         ("Gemm of computed factors as MatMul and Add", "Clip from below by Relu"),
         to_litert,
         ONNX2TF.ready,
+    ),
+    "qnn": Format(
+        ".qnn",
+        "qnn",
+        qnn.EXTRA,
+        "onnxruntime-qnn",
+        ("fp16",),
+        ("Norm of a scaled token",),
+        to_qnn,
+        _check_qnn,
+        socs=tuple(SOCS),
+        images=16 if qnn.is_simulated() else None,
     ),
     "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", ("fp32", "fp16"), ("Gelu by Erf",), to_mnn, _check_mnn),
 }

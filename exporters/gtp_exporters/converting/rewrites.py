@@ -14,6 +14,7 @@ from gtp_exporters.graph.emitter import Emitter
 from gtp_exporters.graph.files import without_unused
 
 log = logging.getLogger(__name__)
+SMALLEST = 1e-4  # a divisor that is normal in fp16
 
 
 def rewritten(model: ir.Model, names: Iterable[str]) -> ir.Model:
@@ -71,8 +72,36 @@ def gelu_by_erf(emit: Emitter, node: ir.Node) -> ir.Value | None:
     return emit("Mul", emit("Mul", value, emit.number(0.5)), emit("Add", error, emit.number(1)))
 
 
+def scaled_norm(emit: Emitter, node: ir.Node) -> ir.Value | None:
+    """Write the norm of a token as ``m |x / m|`` with m = max|x|: in fp16 the squares of a norm of 256 overflow.
+
+    The sum of squares is between 1 and the number of channels then, so a minimum that fp16 takes for 0 is 1e-4 there.
+    """
+    total = _source(node.inputs[0], "Clip") or node
+    squares = _source(total.inputs[0], "ReduceSum")
+    product = None if squares is None else _source(squares.inputs[0], "Mul")
+    if squares is None or product is None or product.inputs[0] is not product.inputs[1]:
+        return None
+    if "keepdims" in squares.attributes and not squares.attributes["keepdims"].as_int():
+        return None
+    token, axes = product.inputs[0], squares.inputs[1]
+    largest = emit("Max", emit.extreme_last(emit("Abs", token), True), emit.number(SMALLEST))
+    scaled = emit("Div", token, largest)
+    length = emit("ReduceSum", emit("Mul", scaled, scaled), axes, keepdims=1)
+    if total is not node:
+        length = emit("Max", length, emit.number(SMALLEST))
+    return emit("Mul", emit("Sqrt", length), largest)
+
+
+def _source(value: ir.Value | None, kind: str) -> ir.Node | None:
+    """Return the node that made a value, if it is of this kind."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == kind else None
+
+
 REWRITES: dict[str, tuple[str, Callable[[Emitter, ir.Node], ir.Value | None]]] = {
     "Gemm of computed factors as MatMul and Add": ("Gemm", computed_gemm),
     "Clip from below by Relu": ("Clip", clip_from_below),
     "Gelu by Erf": ("Gelu", gelu_by_erf),
+    "Norm of a scaled token": ("Sqrt", scaled_norm),
 }

@@ -53,7 +53,8 @@ def convert(
     directory: Path | str,
     to: str,
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
+    soc: str | None = None,
     check: bool = True,
     threads: int = 1,
     progress: Progress = quiet,
@@ -65,20 +66,22 @@ def convert(
     Args:
         directory: the artifact directory.
         to: a name of ``FORMATS``.
-        precision: of the weights: one that the format has.
+        precision: one that the format has; default: its first.
+        soc: the SoC that files are compiled for, where the format is for one ("SM8550").
         check: validate and time the files.
         threads: threads for the check; 0 is all.
         progress: told what is being done.
 
     Raises:
-        LimitError: an unknown format or precision, or no float32 graph.
+        LimitError: an unknown format, precision or SoC, or no float32 graph.
         ManifestError: no export there, or files that are not what its manifest says.
         BackendMissingError, MissingPackageError: the runtime or the converter is missing.
         ConversionError: the converter failed.
         ParityFailedError: the files answer otherwise; earlier ones are unchanged.
         OutputError: the files cannot be written, or the directory is signed.
     """
-    form, place = _format(to, precision), Path(directory)
+    form, place = _format(to), Path(directory)
+    precision, soc = _precision(to, form, precision), _soc(to, form, soc)
     names = _graphs(read_manifest(place), place)
     if check and form.extra.missing():
         raise BackendMissingError(
@@ -94,9 +97,9 @@ def convert(
         files = {}
         for name in names:
             progress(f"converting {name} with {form.converter}")
-            files.update(_converted(draft, name, to, precision))
+            files.update(_converted(draft, name, to, precision, soc))
         draft = draft.with_files(files)
-        proof = prove_files(draft, list(files), form.backend, threads, progress) if check else None
+        proof = prove_files(draft, list(files), form.backend, threads, progress, form.images) if check else None
         _check(proof, place)
         with staging.locked():  # results may have been kept meanwhile
             linked(place, staging.path, without=files)
@@ -106,12 +109,27 @@ def convert(
     return Converted(place, files, proof)
 
 
-def _format(to: str, precision: str) -> Format:
+def _format(to: str) -> Format:
     if to not in FORMATS:
         raise LimitError(f"to={to!r} is unknown: choose one of {', '.join(FORMATS)}")
-    if precision not in FORMATS[to].precisions:
-        raise LimitError(f"{to} is not written in {precision}: choose one of {', '.join(FORMATS[to].precisions)}")
     return FORMATS[to]
+
+
+def _precision(to: str, form: Format, precision: str | None) -> str:
+    if precision is not None and precision not in form.precisions:
+        raise LimitError(f"{to} is not written in {precision}: choose one of {', '.join(form.precisions)}")
+    return precision or form.precisions[0]
+
+
+def _soc(to: str, form: Format, soc: str | None) -> str | None:
+    if not form.socs:
+        if soc is not None:
+            raise LimitError(f"soc={soc!r}: {to} files run on any SoC: leave it out")
+        return None
+    if (soc or "").upper() not in form.socs:
+        problem = f"a {form.suffix} file is made for one SoC" if soc is None else f"soc={soc!r} is unknown"
+        raise LimitError(f"{problem}: choose one of {', '.join(form.socs)}")
+    return str(soc).upper()
 
 
 def _graphs(manifest: Manifest, place: Path) -> list[str]:
@@ -131,7 +149,7 @@ def _draft(place: Path, names: list[str]) -> Draft:
     return Draft(place, manifest, read_reference(place / REFERENCE_NAME))
 
 
-def _converted(draft: Draft, name: str, to: str, precision: str) -> dict[str, FileEntry]:
+def _converted(draft: Draft, name: str, to: str, precision: str, soc: str | None) -> dict[str, FileEntry]:
     """Convert a copy of a graph, in a folder of its own: converters change their input and write beside it."""
     form, entry, start = FORMATS[to], draft.manifest.entry(name), time.perf_counter()
     middle = "" if precision == "fp32" else f".{precision}"
@@ -140,11 +158,11 @@ def _converted(draft: Draft, name: str, to: str, precision: str) -> dict[str, Fi
     with TemporaryDirectory(prefix="gtp-export-") as work:
         save(graph, Path(work) / name)
         made = Path(work) / target.name
-        version = form.convert(Path(work) / name, made, precision)
+        version = form.convert(Path(work) / name, made, precision, **({"soc": soc} if soc else {}))
         target.unlink(missing_ok=True)
         shutil.move(made, target)
     seconds = round(time.perf_counter() - start, 2)
-    info = ConversionInfo(to, form.converter, version, name, entry.sha256, list(form.rewrites), seconds)
+    info = ConversionInfo(to, form.converter, version, name, entry.sha256, list(form.rewrites), seconds, soc or "")
     described = replace(entry, precision=precision, nodes=0, external_data=None, conversion=info)
     return {target.name: replace(described, sha256=file_sha256(target), size=target.stat().st_size)}
 

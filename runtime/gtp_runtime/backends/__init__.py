@@ -1,6 +1,6 @@
 """The backends that run files: a module or folder each, which imports its engine when it opens a file."""
 
-from gtp_runtime.backends import litert, mnn, onnxruntime, openvino, tensorrt
+from gtp_runtime.backends import litert, mnn, onnxruntime, openvino, qnn, tensorrt
 from gtp_runtime.backends.spec import BACKENDS, Attempt, Backend, BackendSpec, find_backend, make_options
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "mnn",
     "onnxruntime",
     "openvino",
+    "qnn",
     "tensorrt",
 ]

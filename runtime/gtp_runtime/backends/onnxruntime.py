@@ -120,7 +120,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, path: Path, entry: FileEntry, options: OnnxRuntimeOptions) -> None:
-        ort = _import()
+        ort = import_onnxruntime()
         provider = _provider(ort, options.provider)
         self._ort, self._path, self._name, self._entry, self._options = ort, path, path.name, entry, options
         self._session: Any = _session(ort, path, _settings(ort, options), options)
@@ -128,7 +128,7 @@ class OnnxRuntimeBackend:
             raise BackendMissingError(f"{provider} did not start: a library or a device that it needs is missing here")
         self._placement = _recorded(self._session, options.provider)
         given, made = self._session.get_inputs(), self._session.get_outputs()
-        check_tensors(path, map(_tensor, given), map(_tensor, made), entry)
+        check_tensors(path, map(tensor_of, given), map(tensor_of, made), entry)
         self._outputs = [output.name for output in made]
         self.info: dict[str, Any] = {
             "version": ort.__version__,
@@ -187,7 +187,8 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _import() -> Any:
+def import_onnxruntime() -> Any:
+    """Return the module onnxruntime. Raises ``BackendMissingError`` where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -258,7 +259,8 @@ def _session(ort: Any, path: Path, settings: Any, options: OnnxRuntimeOptions) -
         raise ManifestError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
 
 
-def _tensor(value: Any) -> Tensor:
+def tensor_of(value: Any) -> Tensor:
+    """Return name, shape and numpy's name of the type of an input or output of a session."""
     kind = value.type.removeprefix("tensor(").removesuffix(")")
     return value.name, list(value.shape), {"float": "float32", "double": "float64"}.get(kind, kind)
 

@@ -99,11 +99,12 @@ class ConversionInfo:
     """How a file for another runtime was made from a graph.
 
     Attributes:
-        to: the format: "litert" or "mnn".
+        to: the format: "litert", "mnn", "qnn".
         converter: the program; ``version`` is its.
         onnx: name of the graph; ``onnx_sha256`` is its hash.
         rewrites: what was changed in the graph for the converter, by name.
         seconds: time that it took.
+        soc: the SoC that it was compiled for; empty where it runs on any.
     """
 
     to: Text
@@ -113,6 +114,7 @@ class ConversionInfo:
     onnx_sha256: Text
     rewrites: list[Text] = field(default_factory=list)
     seconds: float = 0.0
+    soc: Text = ""
 
 
 @dataclass(frozen=True)

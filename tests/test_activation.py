@@ -65,6 +65,7 @@ def exported(place: Path, recipe: Any, **changes: Any) -> Model:
     return load(place, threads=1)
 
 
+@pytest.mark.full
 def test_one_logit_end_to_end(command: Command, tmp_path: Path) -> None:
     recipe = replace(TINY, model_args=TINY.model_args | {"num_classes": 1})
     model = exported(tmp_path / "out", recipe, labels=["defect"])

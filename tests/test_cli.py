@@ -78,6 +78,7 @@ def test_export(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "tracing model.onnx" in ran.err
 
 
+@pytest.mark.full
 def test_export_for_people(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gtp_exporters.proof.SECONDS", 0.1)
     shutil.copytree(DIGITS / "images" / "3", tmp_path / "images" / "3")

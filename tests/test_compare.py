@@ -566,6 +566,7 @@ def test_the_command_shows_tables_and_the_next_one(command: Command) -> None:
     assert Path("build/digits-compare/compare.svg").exists()
 
 
+@pytest.mark.full
 def test_calibration_images_are_for_those_that_need_them(tmp_path: Path) -> None:
     """A recipe without calibration images of its own: the folder goes to int8, and not to the float32 baseline."""
     recipe = replace(load_recipe("digits"), calibration=None)

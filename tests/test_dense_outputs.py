@@ -79,6 +79,7 @@ def test_every_method(tmp_path: Path, method: str) -> None:
     assert answers(manifest) == {"patches": [1, 16, 24]}
 
 
+@pytest.mark.full
 def test_batches_and_pixels(tmp_path: Path) -> None:
     manifest = exported(tmp_path / "out", "map", check=True, batch=2, input="uint8")
     assert answers(manifest) == {"map": [2, 24, 4, 4]}

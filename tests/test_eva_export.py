@@ -76,9 +76,8 @@ def check_export(name: str, directory: Path, batch: int) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(
-    "name", ["PE", *(pytest.param(name, marks=pytest.mark.full) for name in RECIPES if name != "PE")]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", RECIPES)
 def test_exports_and_is_at_parity(tmp_path: Path, name: str) -> None:
     check_export(name, tmp_path / "tiny", 1)
 

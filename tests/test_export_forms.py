@@ -57,15 +57,13 @@ def model_and_graph(settings: dict[str, Any], model_args: dict[str, Any], batch:
     return model, graph_of(model, batch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"propagation": "None"},
-        *(pytest.param(value, marks=pytest.mark.full) for value in ({"propagation": "Mean"}, {"alpha": 0.0})),
-    ],
+    [{"propagation": "None"}, {"propagation": "Mean"}, {"alpha": 0.0}],
     ids=str,
 )
-@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.full)])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_scales_that_stay_at_1_cost_nothing(settings: dict[str, Any], batch: int) -> None:
     """The logarithm of 1 would be added to every attention map."""
     scaled, plain = (

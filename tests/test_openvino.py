@@ -133,6 +133,7 @@ def test_what_it_refuses(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> 
         gtp_runtime.load(digits_copy, "openvino")
 
 
+@pytest.mark.full
 def test_commands(command: Command, digits_copy: Path) -> None:
     found = document(command("validate", digits_copy, "--backend", "openvino", "--json"))
     assert found.keys() >= PARITY

@@ -227,7 +227,7 @@ def no_constant(name: str) -> Any:
     raise AssertionError(f"{name} is no JSON")
 
 
-@pytest.mark.parametrize("cause", ["weights", "graphs"])
+@pytest.mark.parametrize("cause", ["weights", pytest.param("graphs", marks=pytest.mark.full)])
 def test_the_command_exits_with_3(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, broken: Path, cause: str
 ) -> None:
@@ -299,11 +299,12 @@ def _large_gates(state: dict[str, Any]) -> None:
     state["blocks.1.mlp.fc2.weight"] *= 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("recipe", "enlarge", "place"),
     [
         (TINY, _large_norms, "blocks.1.mlp.fc1"),
-        pytest.param(SWIGLU, _large_gates, "blocks.1.mlp", marks=pytest.mark.full),
+        (SWIGLU, _large_gates, "blocks.1.mlp"),
     ],
     ids=["norm", "gate"],
 )

@@ -444,12 +444,14 @@ def test_batches_and_other_calibrations(tiny: Path, tmp_path: Path, calibration:
     assert made.reports[1].cosine > 0.9
 
 
+@pytest.mark.full
 def test_it_needs_no_torch(digits_copy: Path) -> None:
     code = "from gtp_exporters import QuantizeOptions as O, quantize; quantize(sys.argv[1], O('onnxruntime'))"
     ran = python(f"{code}; print([name for name in ('torch', 'timm') if name in sys.modules])", str(digits_copy))
     assert ran.last == "[]", ran.err
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 def test_an_export_can_be_quantised_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, place = images(tmp_path / "images", 130), tmp_path / "made"

@@ -405,10 +405,10 @@ def test_a_browser_proves_parity(digits: Path, model: Model, real_package: Path,
         assert state(page, "done") == "wasm"
         assert 0.1 < float(state(page, "ratio")) < 2
         page.choose("#file", SEVEN)
-        page.wait("document.documentElement.dataset.image === '000.png'")
+        page.wait("document.documentElement?.dataset.image === '000.png'")
         assert state(page, "best") == str(model.predict(SEVEN)[0].index)
         page.value("document.getElementById('camera').click()")
-        page.wait("document.documentElement.dataset.image === 'Camera'")
+        page.wait("document.documentElement?.dataset.image === 'Camera'")
         page.value("document.getElementById('camera').click()")
         assert page.complaints() == []
         assert all(asked.startswith((address, "data:", "blob:")) for asked in page.addresses())
@@ -435,7 +435,7 @@ def test_a_browser_finds_what_differs(digits: Path, real_package: Path, tmp_path
         graph = site / "model" / "model.onnx"
         graph.write_bytes(graph.read_bytes()[:-1] + b"\xff")
         page.call("Page.reload")
-        page.wait("document.documentElement.dataset.parity === 'error'")
+        page.wait("document.documentElement?.dataset.parity === 'error'")
         assert "model.onnx" in page.value("document.getElementById('status').textContent")
 
 
@@ -454,5 +454,5 @@ def test_webgpu_proves_parity(digits: Path, real_package: Path, tmp_path: Path) 
         if not page.value("navigator.gpu?.requestAdapter().then(Boolean) ?? false"):
             pytest.skip("this Chromium has no WebGPU, not even in software")
         page.value("document.querySelector('input[value=webgpu]').click()")
-        page.wait("document.documentElement.dataset.done === 'webgpu'")
+        page.wait("document.documentElement?.dataset.done === 'webgpu'")
         assert state(page, "parity") == "ok"

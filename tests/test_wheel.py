@@ -48,6 +48,7 @@ def device(wheel: Path, tmp_path: Path) -> Path:
     return programs
 
 
+@pytest.mark.full
 def test_the_wheel_works_on_a_device(device: Path, wheel: Path, digits_copy: Path, tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     data = [path for path in (ROOT / "models").rglob("*") if path.suffix in (".yaml", ".safetensors", ".png")]

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,6 +231,21 @@ def test_results_without_a_distribution_and_in_another_form(digits: Path) -> Non
     assert "Not known: " in render(manifest, []), "which tokens left"
     del result["p99_ms"]
     assert "threads 2" not in render(manifest, []), "left out"
+
+
+def test_what_the_device_did_is_shown_once(digits: Path) -> None:
+    manifest = read_manifest(digits)
+    heat: dict[str, Any] = {"celsius": {"cpu": 81.0}, "mhz": {}, "problems": ["it was <throttled>"], "missing": []}
+    beside: dict[str, Any] = {"conditions": heat, "joules": 0.25, "device": "GPU"}
+    beside["placement"] = {"nodes": {"cuda": 9, "cpu": 2}, "fell_back": {"TopK": 2}}
+    times: dict[str, Any] = {f"p{share}_ms": float(share) for share in (50, 90, 95, 99)}
+    times |= {"batch": 1, "runs": 10, "throughput": 1.0, "ratio": 1.0, "quantiles_ms": None}
+    latency = {name: times | beside for name in ("dense.onnx", "model.onnx")}
+    page = render(replace(manifest, results={"latency": latency}), [])
+    assert page.count("cpu 81 °C") == page.count("it was &lt;throttled&gt;") == 1 < page.count("TopK 2") == len(latency)
+    assert "model.onnx: 0.25 joules" in page
+    latency["model.onnx"]["conditions"] = {"celsius": "hot"}
+    assert "model.onnx: 0.25 joules" not in render(replace(manifest, results={"latency": latency}), []), "left out"
 
 
 def dense_of(manifest: Manifest) -> Manifest:

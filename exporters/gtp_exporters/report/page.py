@@ -2,7 +2,7 @@
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 from gtp_exporters.report.drawing import HEIGHT, WIDTH, Axis, Mark, Panel, draw, make_environment
 from gtp_exporters.report.samples import Sample, make_map
 from gtp_runtime.manifest import CurveInfo, FittingInfo, Manifest
+from gtp_runtime.placement import Placement
+from gtp_runtime.sensors import Conditions
 
 TEMPLATE = "report.html.jinja"
 LONG = 60  # letters of a setting that are shown
@@ -33,6 +35,7 @@ def render(manifest: Manifest, samples: list[Sample]) -> str:
         parity=manifest.measured("parity"),
         accuracy=manifest.measured("accuracy"),
         latency=_boxes(manifest),
+        conditions=_conditions(manifest),
         precisions=_precisions(manifest),
         ratio=_ratio(manifest),
         layers=_layers(manifest),
@@ -75,6 +78,20 @@ def _boxes(manifest: Manifest) -> list[Box]:
         return Box(name, result, backend, *(100 * time / longest for time in times))
 
     return [box(name, result) for name, result in measured.items()]
+
+
+def _conditions(manifest: Manifest) -> list[str]:
+    """Return what the devices did while files were timed, and where operators ran, a line each."""
+    lines: dict[str, None] = {}
+    for name, result in manifest.measured("latency").items():
+        if (joules := result.get("joules")) is not None:
+            lines[f"{name}: {joules:.4g} joules an image"] = None
+        if (placement := result.get("placement")) is not None:
+            where = Placement(placement["nodes"], placement["fell_back"])
+            lines[f"{name} on {result.get('device', 'its device')}; {where}"] = None
+        if (read := result.get("conditions")) is not None:
+            lines |= dict.fromkeys(Conditions(**{field.name: read[field.name] for field in fields(Conditions)}).lines)
+    return list(lines)
 
 
 def _precisions(manifest: Manifest) -> list[dict[str, Any]]:

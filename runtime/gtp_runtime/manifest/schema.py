@@ -445,7 +445,23 @@ class Measured(TypedDict, total=False):
     placement: PlacementResult
 
 
-class LatencyResult(Measured):
+class ConditionsResult(TypedDict):
+    """What a device did while files were timed; see ``gtp_runtime.sensors.Conditions``."""
+
+    celsius: dict[str, float]
+    mhz: dict[str, tuple[float, float]]
+    problems: list[str]
+    missing: list[str]
+
+
+class Watched(Measured, total=False):
+    """What was read beside the times."""
+
+    conditions: ConditionsResult | None
+    joules: float | None
+
+
+class LatencyResult(Watched):
     """What is read of ``results.latency``; see ``gtp_runtime.latency.Latency``."""
 
     batch: int

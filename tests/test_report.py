@@ -240,7 +240,7 @@ def test_what_the_device_did_is_shown_once(digits: Path) -> None:
     beside["placement"] = {"nodes": {"cuda": 9, "cpu": 2}, "fell_back": {"TopK": 2}}
     times: dict[str, Any] = {f"p{share}_ms": float(share) for share in (50, 90, 95, 99)}
     times |= {"batch": 1, "runs": 10, "throughput": 1.0, "ratio": 1.0, "quantiles_ms": None}
-    latency = {name: times | beside for name in ("dense.onnx", "model.onnx")}
+    latency = {"dense.onnx": times | beside, "model.onnx": times | beside}
     page = render(replace(manifest, results={"latency": latency}), [])
     assert page.count("cpu 81 °C") == page.count("it was &lt;throttled&gt;") == 1 < page.count("TopK 2") == len(latency)
     assert "model.onnx: 0.25 joules" in page

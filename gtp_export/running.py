@@ -35,7 +35,7 @@ NOT_KEPT = (
     "note: the result was not stored in the manifest: it is signed or cannot be written, or the file was replaced "
     "during the run (-v shows which)"
 )
-THREADS = f"{THREADS_OPTION['help']}. For litert, mnn, onnxruntime, openvino."
+THREADS = f"{THREADS_OPTION['help']}. For executorch, litert, mnn, onnxruntime, openvino."
 MEASURED = 1  # threads where latency is measured, as ``THREADS`` says
 
 

@@ -1,6 +1,8 @@
-"""Files for LiteRT and MNN: they answer as the graphs, keep the same tokens, and count only once that is proven."""
+"""Files for other runtimes: they answer as the graphs, keep the same tokens, and count only once that is proven."""
 
 import json
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ from artifacts import ONE_OF_EACH, Command
 from test_ranks import graph_with, outputs
 
 import gtp_runtime
-from gtp_exporters import ConversionError, LimitError, ParityFailedError, convert
+from gtp_exporters import ConversionError, LimitError, ParityFailedError, QuantizationFailedError, convert
 from gtp_exporters.converting import environment
 from gtp_exporters.converting.environment import Environment
 from gtp_exporters.converting.formats import FORMATS, ONNX2TF
 from gtp_exporters.converting.rewrites import REWRITES, rewritten
 from gtp_exporters.errors import MissingPackageError
 from gtp_exporters.graph.emitter import Emitter
+from gtp_exporters.graph.files import read, save
 from gtp_runtime import read_manifest
 from gtp_runtime.backends import BACKENDS, find_backend
-from gtp_runtime.errors import BackendMissingError, InputError, ManifestError, OutputError
-from gtp_runtime.extras import is_installed
+from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError, OutputError
+from gtp_runtime.extras import Extra, is_installed
 from gtp_runtime.loading import load_twin
 from gtp_runtime.manifest import SIGNATURE_NAME, write_manifest
 
@@ -31,6 +34,9 @@ needs_onnx2tf = pytest.mark.skipif(
     not ONNX2TF.is_there, reason="gtp-export convert --to litert makes the converter's environment, which is not there"
 )
 needs_litert = pytest.mark.skipif(not is_installed("ai_edge_litert"), reason="the extra litert is not installed")
+
+needs_executorch = pytest.mark.skipif(not is_installed("executorch"), reason="the extra executorch is not installed")
+needs_coremltools = pytest.mark.skipif(not is_installed("coremltools"), reason="the extra coreml is not installed")
 
 
 @pytest.fixture
@@ -42,9 +48,11 @@ def export(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_format_has_a_backend_that_runs_its_files() -> None:
     for form in FORMATS.values():
-        assert find_backend(Path(f"model{form.suffix}")).name == form.backend
         assert set(form.rewrites) <= set(REWRITES)
-        assert form.extra in BACKENDS[form.backend].extras
+        if form.backend is not None:
+            assert find_backend(Path(f"model{form.suffix}")).name == form.backend
+            assert form.extra in BACKENDS[form.backend].extras
+    assert {name for name, form in FORMATS.items() if form.backend is None} == {"coreml"}
 
 
 def test_rewrites_keep_the_answers() -> None:
@@ -174,10 +182,69 @@ def test_an_unknown_format_or_precision_is_refused(digits: Path, to: str, precis
         convert(digits, to, precision=precision)
 
 
+def copy_in_int8(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Model], ir.Model]) -> list[np.ndarray]:
+    """Add a format "copy", whose files are graphs that are changed; return what its ranges were measured on."""
+    measured = []
+
+    def write(graph: Path, target: Path, precision: str, inputs: Path) -> str:
+        measured.append(np.load(inputs))
+        save(change(read(graph)), target)
+        return "1.0"
+
+    made = replace(FORMATS["mnn"], suffix=".copy.onnx", backend="onnxruntime", extra=Extra("export", {}), convert=write)
+    made = replace(made, precisions=("fp32", "int8"), rewrites=(), ready=lambda progress: None)
+    monkeypatch.setitem(FORMATS, "copy", made)
+    return measured
+
+
+def test_int8_that_fails_its_gate_is_not_kept(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = copy_in_int8(monkeypatch, lambda graph: scaled(graph, ()))
+    before = (export / "model.json").read_bytes()
+    with pytest.raises(QuantizationFailedError) as failure:
+        convert(export, "copy", precision="int8")
+    assert failure.value.exit_code == 3 and [report.ok for report in failure.value.reports] == [False, False]
+    assert (export / "model.json").read_bytes() == before and not (export / "model.int8.copy.onnx").exists()
+    assert [inputs.shape[1:] for inputs in measured] == [(1, 3, 32, 32)] * 2
+
+
+@pytest.mark.full
+def test_int8_that_passes_its_gate_is_listed_with_it(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_in_int8(monkeypatch, lambda graph: graph)
+    made = convert(export, "copy", precision="int8")
+    assert made.proof is not None and made.proof.parity is not None and made.proof.parity.ok
+    results = read_manifest(export).results["quantization"]
+    assert results["model.int8.copy.onnx"]["ok"] and results["model.int8.copy.onnx"]["agreement"] == 1
+
+
+@pytest.mark.parametrize("wrong", [{"calib_data": Path("images")}, {"precision": "int8", "check": False}])
+def test_images_are_for_int8_and_int8_is_judged(digits: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(LimitError):
+        convert(digits, "litert", **wrong)
+
+
 def test_a_runtime_that_is_missing_is_named(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gtp_runtime.extras.is_installed", lambda module: module != "MNN")
     with pytest.raises(BackendMissingError, match=r"\[mnn\]"):
         convert(digits, "mnn")
+
+
+def test_files_that_nothing_here_runs_are_listed_without_results(
+    export: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    def write(graph: Path, target: Path, precision: str) -> str:
+        target.write_bytes(graph.read_bytes())
+        return "9.0"
+
+    made = replace(FORMATS["coreml"], convert=write, ready=lambda progress: None)
+    monkeypatch.setitem(FORMATS, "coreml", made)
+    ran = command("convert", export, "--to", "coreml", "--precision", "fp16", "--json")
+    assert ran.code == 0 and json.loads(ran.out)["parity"] is None
+    manifest, name = read_manifest(export), "model.fp16.mlpackage.zip"
+    assert manifest.entry(name).precision == "fp16" and manifest.entry(name).conversion is not None
+    assert not [kind for kind, results in manifest.results.items() if name in results]
+    assert f"{name}: made from model.onnx by coremltools 9.0; not proven" in command("inspect", export).out
+    assert command("predict", export / name, ONE_OF_EACH[7]).code == 2
+    assert command("convert", export, "--to", "coreml", "--threads", "1").code == 2
 
 
 def test_a_signed_export_stays_as_it_is(digits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,5 +291,47 @@ def test_litert_answers_as_the_graph(export: Path, precision: str) -> None:
     made = convert(export, "litert", precision=precision)
     assert made.proof is not None and made.proof.parity is not None and made.proof.parity.ok
     assert made.proof.parity.kept_agreement == 1 or precision != "fp32"
+    assert [report.ok for report in made.reports] == ([True, True] if precision == "int8" else [])
     assert (export / "model.onnx").read_bytes() == before, "onnx2tf rewrites its input"
     assert {entry.precision for entry in made.files.values()} == {precision}
+
+
+@pytest.mark.full
+@needs_executorch
+def test_executorch_in_int8_passes_the_gate(export: Path) -> None:
+    assert all(report.ok for report in convert(export, "executorch", precision="int8").reports)
+
+
+@pytest.mark.full
+@needs_executorch
+def test_executorch_answers_as_the_graph(export: Path) -> None:
+    made = convert(export, "executorch")
+    assert made.proof is not None and made.proof.parity is not None and made.proof.parity.ok
+    assert made.proof.parity.kept_agreement == 1
+    with gtp_runtime.load(export, "executorch", threads=1) as ours:
+        with pytest.raises(InputError, match="threads"):
+            gtp_runtime.load(export / "dense.pte", threads=2)
+        twin = load_twin(ours)
+        assert twin is not None and twin.path.name == "dense.pte"
+        twin.close()
+    with pytest.raises(GTPRuntimeError, match="closed"):
+        ours.run_all(ours.prepare(ours.reference().images[:1]))
+    file = export / "model.pte"
+    entry, options = read_manifest(export).entry(file.name), BACKENDS["executorch"].options(threads=1)
+    file.write_bytes(b"no program")
+    with pytest.raises(ManifestError, match=r"model\.pte"):
+        BACKENDS["executorch"].open(file, entry, options)
+
+
+@pytest.mark.full
+@needs_coremltools
+@pytest.mark.parametrize("precision", FORMATS["coreml"].precisions)
+def test_an_ml_program_has_the_weights_in_their_type(export: Path, precision: str) -> None:
+    files = convert(export, "coreml", precision=precision).files
+    sizes = []
+    for name in files:
+        with zipfile.ZipFile(export / name) as archive:
+            sizes += [info.file_size for info in archive.infolist() if info.filename.endswith("weight.bin")]
+    graphs = [read_manifest(export).entry(name).size for name in ("dense.onnx", "model.onnx")]
+    expected = [size * (0.5 if precision == "fp16" else 1) for size in graphs]
+    np.testing.assert_allclose(sizes, expected, rtol=0.15)

@@ -40,7 +40,7 @@ COMMANDS = (
     Entry("export", MAKE, "Export a model to static ONNX, proven and timed.", "export deit_s --keep 0.74"),
     Entry("quantize", MAKE, "Add int8 graphs that are close to fp32.", "quantize build/deit_s --target onnxruntime"),
     Entry("build-engine", MAKE, "Build a TensorRT engine, or files for Qualcomm's NPU.", "build-engine build/deit_s"),
-    Entry("convert", MAKE, "Make files for LiteRT or MNN.", "convert build/deit_s --to litert"),
+    Entry("convert", MAKE, "Make files for LiteRT, ExecuTorch, MNN, …", "convert build/deit_s --to litert"),
     Entry("calibrate", MAKE, "Write a recipe with calibrated thresholds.", "calibrate digits -o s.yaml --sparsity 0.5"),
     Entry("validate", PROVE, "Prove that a file answers as its model.", "validate build/deit_s --data imagenet/val"),
     Entry("bench", PROVE, "Measure latency, size, memory and cold start.", "bench build/deit_s --budget-ms p99:20"),

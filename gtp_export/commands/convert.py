@@ -22,23 +22,37 @@ PRECISIONS = tuple(dict.fromkeys(name for form in ANYWHERE.values() for name in 
 def convert(
     directory: Annotated[Path, typer.Argument(help="An artifact directory with float32 graphs.", show_default=False)],
     to: Annotated[
-        str, option("litert: .tflite files; mnn: .mnn files.", "--to", show_default=False, **one_of(ANYWHERE))
+        str, option("The format; coreml's files are not proven here.", "--to", show_default=False, **one_of(ANYWHERE))
     ],
     precision: Annotated[
-        str, option("Of the weights; int8_weights for litert alone.", show_default=True, **one_of(PRECISIONS))
+        str,
+        option(
+            "Of the weights. litert has all; mnn, coreml: fp32, fp16; executorch: fp32, int8.",
+            show_default=True,
+            **one_of(PRECISIONS),
+        ),
     ] = "fp32",
+    calib_data: Annotated[
+        Path | None, option("For int8: a folder of calibration images (default: the recipe's own).")
+    ] = None,
+    data: Annotated[
+        Path | None, option("For int8: other images for its gate (default: as for quantize).", "--data")
+    ] = None,
     check: Annotated[
         bool, option("Validate and time the files before they replace earlier ones.", show_default=True)
     ] = True,
     threads: Annotated[int | None, option(THREADS, min=0)] = None,
     json: Json = False,
 ) -> None:
-    """Convert an export's graphs, reduced and dense, to files for LiteRT or MNN, and prove them in that runtime."""
+    """Convert an export's graphs, reduced and dense, to files for another runtime, and prove them there."""
     if not directory.is_dir():
         raise typer.BadParameter(f"{directory} is not a folder: give the directory of an export")
-    if threads is not None and not check:
-        raise typer.BadParameter("--threads has no effect with --no-check: leave one out")
-    make(directory, to, MEASURED if threads is None else threads, json, precision=precision, check=check)
+    provable = to not in FORMATS or FORMATS[to].backend is not None
+    if threads is not None and not (check and provable):
+        reason = "--no-check" if provable else f"--to {to}, whose files do not run here"
+        raise typer.BadParameter(f"--threads has no effect with {reason}: leave it out")
+    used = MEASURED if threads is None else threads
+    make(directory, to, used, json, precision=precision, check=check, calib_data=calib_data, data=data)
 
 
 def make(directory: Path, to: str, threads: int, json: bool, **options: Any) -> None:
@@ -48,13 +62,13 @@ def make(directory: Path, to: str, threads: int, json: bool, **options: Any) -> 
         typer.Exit: with the code of a gate that failed.
     """
     with console.progress("converting") as update:
-        from gtp_exporters import ParityFailedError
+        from gtp_exporters import ParityFailedError, QuantizationFailedError
         from gtp_exporters import convert as run
 
-        failed: ParityFailedError | None = None
+        failed: ParityFailedError | QuantizationFailedError | None = None
         try:
             made = run(directory, to, threads=threads, progress=update, **options)
-        except ParityFailedError as error:
+        except (ParityFailedError, QuantizationFailedError) as error:
             failed = error
     if failed is not None:
         console.err.print(f"error: {failed}", style="red", markup=False)
@@ -67,6 +81,7 @@ def make(directory: Path, to: str, threads: int, json: bool, **options: Any) -> 
                 "files": {name: asdict(entry) for name, entry in made.files.items()},
                 "parity": None if proof is None or proof.parity is None else proof.parity.to_dict(),
                 "latency": [] if proof is None else [result.to_dict() for result in proof.latency],
+                "gate": [report.to_dict() for report in made.reports],
             }
         )
     else:
@@ -74,9 +89,10 @@ def make(directory: Path, to: str, threads: int, json: bool, **options: Any) -> 
 
 
 def _show(made: "Converted", to: str, threads: int) -> None:
-    from gtp_export.tables import latency_table, parity_lines
+    from gtp_export.tables import gate_lines, latency_table, parity_lines
 
     proof = made.proof
+    gate_lines(made.reports)
     if proof is not None and proof.parity is not None:
         used = f"{threads or 'all'} thread{'s' if threads != 1 else ''}"
         if proof.latency:
@@ -84,4 +100,8 @@ def _show(made: "Converted", to: str, threads: int) -> None:
         parity_lines(proof.parity, "the reference's")
     sizes = ", ".join(f"{name} ({entry.size / 1e6:.1f} MB)" for name, entry in made.files.items())
     console.out.print(f"wrote {made.directory}: {sizes}", markup=False)
-    console.next_command("bench", made.directory / [*made.files][-1])
+    if FORMATS[to].backend is None:
+        console.note(f"{to} files do not run here, so they are not proven: {', '.join(made.files)}")
+        console.next_command("inspect", made.directory)
+    else:
+        console.next_command("bench", made.directory / [*made.files][-1])

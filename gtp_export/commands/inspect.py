@@ -91,7 +91,9 @@ def _files(manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         if (made := entry.conversion) is not None:
             soc = f" for {made.soc}" if made.soc else ""
-            console.out.print(f"{name}: made from {made.onnx} by {made.converter} {made.version}{soc}", markup=False)
+            what = f"{name}: made from {made.onnx} by {made.converter} {made.version}{soc}"
+            proven = "" if name in manifest.measured("parity") else "; not proven"
+            console.out.print(f"{what}{proven}", markup=False)
         if entry.engine is not None:
             console.out.print(f"{name}: {describe_engine(entry.engine)}", markup=False)
         if entry.quantization is not None:

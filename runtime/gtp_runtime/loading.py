@@ -195,7 +195,7 @@ def file_for(graph: Path, path: "str | os.PathLike[str]", backend: str) -> Path:
 
 
 def _missing(file: Path) -> ManifestError:
-    if file.suffix in (".mnn", ".tflite"):
+    if file.suffix in (".mnn", ".pte", ".tflite"):
         return ManifestError(f"no file {file}: gtp-export convert {file.parent} makes it")
     if file.suffix != ".engine":
         return ManifestError(f"no file {file}: gtp-export export MODEL writes one")

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,18 +90,33 @@ class Environment:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def run(command: list[str], directory: Path | None = None) -> None:
+def run_ours(module: str, *arguments: str) -> None:
+    """Run a module of ours as a program, in this Python and with its path.
+
+    Raises:
+        ConversionError: as ``run``.
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    run([sys.executable, "-m", module, *arguments], settings={"PYTHONPATH": path})
+
+
+def run(command: list[str], directory: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
     """Run a program; nothing of this process's Python path reaches it.
+
+    Args:
+        command: the program and its arguments.
+        directory: where it runs.
+        settings: environment variables that it has beside those of this process.
 
     Raises:
         ConversionError: it fails: its last line says why.
     """
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         done = subprocess.run(
             command,
             cwd=directory,
-            env=settings,
+            env={**ours, **(settings or {})},
             capture_output=True,
             text=True,
             errors="replace",

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gtp_exporters.converting import tflite_weights
-from gtp_exporters.converting.environment import Environment, run
+from gtp_exporters.converting.environment import Environment, run, run_ours
 from gtp_exporters.converting.qnn import SOCS, to_qnn
 from gtp_exporters.errors import ConversionError
-from gtp_runtime.backends import litert, mnn, qnn
+from gtp_runtime.backends import executorch, litert, mnn, qnn
 from gtp_runtime.errors import BackendMissingError
 from gtp_runtime.extras import Extra
 from gtp_runtime.messages import Progress
@@ -42,6 +42,7 @@ ONNX2TF = Environment(
     ),
     "800 MB",
 )
+COREML = Extra("coreml", {"coremltools": "coremltools", "torch": "torch"})
 # MNN.tools.mnnconvert would install another package and report usage; the module below it does neither
 MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
@@ -52,13 +53,13 @@ class Format:
 
     Attributes:
         suffix: of its files.
-        backend: the backend of the runtime that runs and proves them.
-        extra: what installs that.
+        backend: the backend of the runtime that runs and proves them; None where nothing here does.
+        extra: what installs that, or the converter.
         converter: the program that makes them.
         precisions: those that it writes, the default first.
         rewrites: of ``REWRITES``, by name.
         convert: makes a file from a graph's, in a precision, and returns the converter's version. The graph's file
-            may be changed: it is a copy.
+            may be changed: it is a copy. For int8 it takes a file of ``inputs`` (``Calibration.write``).
         ready: installs the converter, or raises ``MissingPackageError``.
         socs: the SoCs that it is compiled for, one for each file; none where its files run on any. ``convert`` takes
             the name as ``soc`` then.
@@ -67,7 +68,7 @@ class Format:
     """
 
     suffix: str
-    backend: str
+    backend: str | None
     extra: Extra
     converter: str
     precisions: tuple[str, ...]
@@ -78,7 +79,7 @@ class Format:
     images: int | None = None
 
 
-def to_litert(graph: Path, target: Path, precision: str) -> str:
+def to_litert(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:
     """Convert with onnx2tf: names, shapes and layouts stay; ``tflite_weights`` makes the weights smaller.
 
     onnx2tf's own fp16 files have fp16 inputs, and choose tokens by fp16 scores.
@@ -92,7 +93,8 @@ def to_litert(graph: Path, target: Path, precision: str) -> str:
     if precision == "fp32":
         made.replace(target)
     else:
-        run([str(ONNX2TF.python), tflite_weights.__file__, str(made), str(target), precision], graph.parent)
+        measured = [] if inputs is None else [str(inputs)]
+        run([str(ONNX2TF.python), tflite_weights.__file__, str(made), str(target), precision, *measured], graph.parent)
     return ONNX2TF.version
 
 
@@ -106,14 +108,27 @@ def to_mnn(graph: Path, target: Path, precision: str) -> str:
     return version("MNN")
 
 
-def _check_qnn(progress: Progress) -> None:  # noqa: ARG001
-    if qnn.EXTRA.missing():
-        raise BackendMissingError(f"{', '.join(qnn.EXTRA.missing())} is not installed: {qnn.EXTRA.command}")
+def to_executorch(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:  # noqa: ARG001
+    """Convert with ExecuTorch's own exporter, from a PyTorch module of the graph's nodes (``torch_graph``)."""
+    measured = [] if inputs is None else [str(inputs)]
+    run_ours("gtp_exporters.converting.executorch_file", str(graph), str(target), *measured)
+    return version("executorch")
 
 
-def _check_mnn(progress: Progress) -> None:  # noqa: ARG001
-    if mnn.EXTRA.missing():
-        raise BackendMissingError(f"MNN is not installed: {mnn.EXTRA.command}")
+def to_coreml(graph: Path, target: Path, precision: str) -> str:
+    """Convert with coremltools, as ``to_executorch``."""
+    run_ours("gtp_exporters.converting.coreml_file", str(graph), str(target), precision)
+    return version("coremltools")
+
+
+def _installed(extra: Extra) -> Callable[[Progress], None]:
+    """Return a check of a converter that comes with an extra."""
+
+    def check(progress: Progress) -> None:  # noqa: ARG001
+        if extra.missing():
+            raise BackendMissingError(f"{', '.join(extra.missing())} is not installed: {extra.command}")
+
+    return check
 
 
 FORMATS: dict[str, Format] = {
@@ -122,7 +137,7 @@ FORMATS: dict[str, Format] = {
         "litert",
         litert.EXTRA,
         "onnx2tf",
-        ("fp32", "fp16", "int8_weights"),
+        ("fp32", "fp16", "int8_weights", "int8"),
         ("Gemm of computed factors as MatMul and Add", "Clip from below by Relu"),
         to_litert,
         ONNX2TF.ready,
@@ -135,9 +150,22 @@ FORMATS: dict[str, Format] = {
         ("fp16",),
         ("Norm of a scaled token",),
         to_qnn,
-        _check_qnn,
+        _installed(qnn.EXTRA),
         socs=tuple(SOCS),
         images=16 if qnn.is_simulated() else None,
     ),
-    "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", ("fp32", "fp16"), ("Gelu by Erf",), to_mnn, _check_mnn),
+    "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", ("fp32", "fp16"), ("Gelu by Erf",), to_mnn, _installed(mnn.EXTRA)),
+    "executorch": Format(
+        ".pte",
+        "executorch",
+        executorch.EXTRA,
+        "ExecuTorch",
+        ("fp32", "int8"),
+        (),
+        to_executorch,
+        _installed(executorch.EXTRA),
+    ),
+    "coreml": Format(
+        ".mlpackage.zip", None, COREML, "coremltools", ("fp32", "fp16"), (), to_coreml, _installed(COREML)
+    ),
 }

@@ -3,18 +3,21 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from gtp_exporters.converting.formats import FORMATS, Format
+from gtp_exporters.converting.int8 import Calibration, check_gate
 from gtp_exporters.converting.rewrites import rewritten
 from gtp_exporters.draft import Draft, linked
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.files import read, save
+from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.proof import ParityFailedError, Proof, prove_files
+from gtp_exporters.quantizing.job import PRECISION
 from gtp_runtime.deploy.signing import is_signed
 from gtp_runtime.errors import BackendMissingError, OutputError
 from gtp_runtime.manifest import (
@@ -41,12 +44,14 @@ class Converted:
     Attributes:
         directory: the artifact directory.
         files: entries by name, the dense baseline's first.
-        proof: parity and latency in the format's own runtime; None without a check.
+        proof: parity and latency in the format's own runtime; None without a check, or where nothing here runs it.
+        reports: how int8 files were judged beside float32; empty for others.
     """
 
     directory: Path
     files: dict[str, FileEntry]
     proof: Proof | None
+    reports: list[GateReport] = field(default_factory=list)
 
 
 def convert(
@@ -56,34 +61,43 @@ def convert(
     precision: str | None = None,
     soc: str | None = None,
     check: bool = True,
+    calib_data: Path | None = None,
+    data: Path | None = None,
     threads: int = 1,
     progress: Progress = quiet,
 ) -> Converted:
     """Convert the graphs of an export, reduced and dense, to another runtime's format, and prove the files there.
 
     They are put beside the graphs once they have passed the parity gates, in place of earlier ones of their names.
+    Core ML runs on Apple's systems alone: its files are not proven, and have no results in the manifest.
 
     Args:
         directory: the artifact directory.
         to: a name of ``FORMATS``.
-        precision: one that the format has; default: its first.
+        precision: one that the format has; default: its first. int8 has a gate as ``quantize`` has.
         soc: the SoC that files are compiled for, where the format is for one ("SM8550").
-        check: validate and time the files.
+        check: validate and time the files, where a backend runs them.
+        calib_data: for int8, a folder of images to measure ranges on (default: the recipe's own).
+        data: for int8, a folder of images that the gate judges on (default: as for ``quantize``).
         threads: threads for the check; 0 is all.
         progress: told what is being done.
 
     Raises:
-        LimitError: an unknown format, precision or SoC, or no float32 graph.
+        LimitError: an unknown format, precision or SoC, no float32 graph, images for another precision than int8, or
+            int8 without a check.
         ManifestError: no export there, or files that are not what its manifest says.
         BackendMissingError, MissingPackageError: the runtime or the converter is missing.
         ConversionError: the converter failed.
+        ImageError: too few images for int8, or one that cannot be read.
+        QuantizationFailedError: int8 misses its gate; earlier files are unchanged.
         ParityFailedError: the files answer otherwise; earlier ones are unchanged.
         OutputError: the files cannot be written, or the directory is signed.
     """
     form, place = _format(to), Path(directory)
     precision, soc = _precision(to, form, precision), _soc(to, form, soc)
+    _check_images(precision, check, calib_data, data)
     names = _graphs(read_manifest(place), place)
-    if check and form.extra.missing():
+    if check and form.backend and form.extra.missing():
         raise BackendMissingError(
             f"{', '.join(form.extra.missing())} is not installed, so the files could not be proven: "
             f"{form.extra.command}; --no-check converts without proof"
@@ -94,19 +108,26 @@ def convert(
     with staged(place) as staging:
         linked(place, staging.path)
         draft = _draft(staging.path, names)
+        images = Calibration.of(draft, calib_data, data) if precision == PRECISION else None
         files = {}
         for name in names:
             progress(f"converting {name} with {form.converter}")
-            files.update(_converted(draft, name, to, precision, soc))
+            files.update(_converted(draft, name, to, precision, soc, images))
         draft = draft.with_files(files)
-        proof = prove_files(draft, list(files), form.backend, threads, progress, form.images) if check else None
+        reports, proof = [], None
+        if images and form.backend:
+            reports = check_gate(draft, list(files), images, form.backend, threads, progress)
+        if check and form.backend:
+            proof = prove_files(draft, list(files), form.backend, threads, progress, form.images)
         _check(proof, place)
         with staging.locked():  # results may have been kept meanwhile
             linked(place, staging.path, without=files)
             measured = {} if proof is None else proof.results
+            if reports:
+                measured = {**measured, "quantization": {report.file: report.to_dict() for report in reports}}
             write_manifest(listed(read_manifest(staging.path), files, measured), staging.path)
             staging.commit()
-    return Converted(place, files, proof)
+    return Converted(place, files, proof, reports)
 
 
 def _format(to: str) -> Format:
@@ -132,6 +153,13 @@ def _soc(to: str, form: Format, soc: str | None) -> str | None:
     return str(soc).upper()
 
 
+def _check_images(precision: str, check: bool, *folders: Path | None) -> None:
+    if precision != PRECISION and any(folder is not None for folder in folders):
+        raise LimitError(f"images to measure ranges and to judge on have no effect in {precision}: leave them out")
+    if precision == PRECISION and not check:
+        raise LimitError(f"{PRECISION} is judged beside float32, so it has no form without a check")
+
+
 def _graphs(manifest: Manifest, place: Path) -> list[str]:
     """Return the names of the float32 graphs, the dense baseline first."""
     graphs = {name: entry for name, entry in manifest.files.items() if name.endswith(".onnx")}
@@ -149,7 +177,9 @@ def _draft(place: Path, names: list[str]) -> Draft:
     return Draft(place, manifest, read_reference(place / REFERENCE_NAME))
 
 
-def _converted(draft: Draft, name: str, to: str, precision: str, soc: str | None) -> dict[str, FileEntry]:
+def _converted(
+    draft: Draft, name: str, to: str, precision: str, soc: str | None, images: Calibration | None
+) -> dict[str, FileEntry]:
     """Convert a copy of a graph, in a folder of its own: converters change their input and write beside it."""
     form, entry, start = FORMATS[to], draft.manifest.entry(name), time.perf_counter()
     middle = "" if precision == "fp32" else f".{precision}"
@@ -158,7 +188,10 @@ def _converted(draft: Draft, name: str, to: str, precision: str, soc: str | None
     with TemporaryDirectory(prefix="gtp-export-") as work:
         save(graph, Path(work) / name)
         made = Path(work) / target.name
-        version = form.convert(Path(work) / name, made, precision, **({"soc": soc} if soc else {}))
+        more: dict[str, Any] = {"soc": soc} if soc else {}
+        if images is not None:
+            more["inputs"] = images.write(draft, entry, Path(work) / "inputs.npy")
+        version = form.convert(Path(work) / name, made, precision, **more)
         target.unlink(missing_ok=True)
         shutil.move(made, target)
     seconds = round(time.perf_counter() - start, 2)

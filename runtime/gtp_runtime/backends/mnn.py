@@ -1,16 +1,14 @@
 """MNN on CPUs: phones, Arm boards, and x86 as well."""
 
-import os
-import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gtp_runtime.backends.native import printing_to
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Tensor, check_tensors, check_threads
 from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
@@ -108,26 +106,13 @@ class MNNBackend:
 
 def _import() -> Any:
     try:
-        with stdout_to_stderr():  # MNN says there what the CPU has when it is imported
+        with printing_to(1, 2):  # MNN says there what the CPU has when it is imported
             import MNN
             import MNN.expr
             import MNN.nn
     except ImportError as error:
         raise BackendMissingError(f"MNN is not installed: {EXTRA.command}") from error
     return MNN
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Within, what native code prints goes to stderr: stdout may hold one JSON document."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _listed(spec: TensorSpec) -> Tensor:

@@ -99,7 +99,7 @@ class ConversionInfo:
     """How a file for another runtime was made from a graph.
 
     Attributes:
-        to: the format: "litert", "mnn", "qnn".
+        to: the format: "litert", "mnn", "executorch", "coreml", "qnn".
         converter: the program; ``version`` is its.
         onnx: name of the graph; ``onnx_sha256`` is its hash.
         rewrites: what was changed in the graph for the converter, by name.

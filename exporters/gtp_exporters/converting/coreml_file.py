@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import coremltools
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -24,7 +23,7 @@ from gtp_exporters.graph.emitter import shape_of
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import to_precision
 
-SYSTEM = coremltools.target.iOS18  # and macOS 15: what Gather and TopK of 32-bit ids need
+SYSTEM = "iOS18"  # and macOS 15
 Tensor = tuple[str, list[int], str]  # name, shape, numpy's name of its type
 
 
@@ -34,13 +33,15 @@ def write(graph: Path, target: Path, precision: str) -> None:
     Raises:
         ConversionError: what was made has other inputs or outputs than the graph.
     """
+    import coremltools
+
     model = to_precision(infer_shapes(read(graph)), precision)
     inputs, outputs = _tensors(model.graph.inputs), _tensors(model.graph.outputs)
     program: Any = torch.export.export(TorchGraph(model).eval(), (example(model),)).run_decompositions({})
     made = coremltools.convert(
         program,
         convert_to="mlprogram",
-        minimum_deployment_target=SYSTEM,
+        minimum_deployment_target=coremltools.target[SYSTEM],
         compute_precision=coremltools.precision.FLOAT32,  # each value has the type that the graph gives it
         inputs=[coremltools.TensorType(name, shape, np.dtype(kind).type) for name, shape, kind in inputs],
         outputs=[coremltools.TensorType(name, dtype=np.dtype(kind).type) for name, _, kind in outputs],
@@ -59,6 +60,8 @@ def check(package: Path, inputs: list[Tensor], outputs: list[Tensor]) -> None:
     Raises:
         ConversionError: others.
     """
+    import coremltools
+
     about = coremltools.models.MLModel(str(package), skip_model_load=True).get_spec().description
     for expected, features in ((inputs, about.input), (outputs, about.output)):
         actual = {feature.name: _described(feature.type.multiArrayType) for feature in features}

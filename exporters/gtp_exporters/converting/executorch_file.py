@@ -9,11 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-from executorch.exir import to_edge_transform_and_lower
 from torch import Tensor, nn
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from gtp_exporters.converting.torch_graph import TorchGraph, example
 from gtp_exporters.graph.files import read
@@ -21,6 +17,9 @@ from gtp_exporters.graph.files import read
 
 def write(graph: Path, target: Path, inputs: Path | None = None) -> None:
     """Write a file; products with weights stay whole, for which XNNPACK has kernels."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
     model = read(graph)
     module, images = TorchGraph(model).eval(), example(model)
     program: Any = torch.export.export(module if inputs is None else _int8(module, images, inputs), (images,))
@@ -31,8 +30,11 @@ def write(graph: Path, target: Path, inputs: Path | None = None) -> None:
 
 def _int8(module: nn.Module, images: Tensor, inputs: Path) -> nn.Module:
     """Return a module whose products with weights have both factors quantised: weights a scale for each channel."""
-    ranges = get_symmetric_quantization_config(is_per_channel=True)
-    quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, ranges)
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    ranges = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    quantizer = xnnpack_quantizer.XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, ranges)
     measured = prepare_pt2e(torch.export.export(module, (images,)).module(), quantizer)
     with torch.no_grad():
         for values in np.load(inputs):

@@ -132,6 +132,14 @@ def test_mnn_answers_as_the_graph(export: Path, command: Command) -> None:
     assert command("predict", export / "model.mnn", ONE_OF_EACH[7], "--topk", "1").code == 0
 
 
+@pytest.mark.full
+@needs_mnn
+@pytest.mark.parametrize("precision", FORMATS["mnn"].precisions[1:])
+def test_mnn_answers_with_small_weights_too(export: Path, precision: str) -> None:
+    proof = convert(export, "mnn", precision=precision).proof
+    assert proof is not None and proof.parity is not None and proof.parity.ok
+
+
 @needs_mnn
 def test_a_converted_file_is_of_its_graph(export: Path) -> None:
     """A graph that is replaced by hand leaves the file behind."""
@@ -174,9 +182,7 @@ def scaled(graph: ir.Model, names: Any) -> ir.Model:
     return copy
 
 
-@pytest.mark.parametrize(
-    ("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int8_weights", "fp32, fp16")]
-)
+@pytest.mark.parametrize(("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int8", "fp32, fp16")])
 def test_an_unknown_format_or_precision_is_refused(digits: Path, to: str, precision: str, error: str) -> None:
     with pytest.raises(LimitError, match=error):
         convert(digits, to, precision=precision)

@@ -45,6 +45,7 @@ ONNX2TF = Environment(
 COREML = Extra("coreml", {"coremltools": "coremltools", "torch": "torch"})
 # MNN.tools.mnnconvert would install another package and report usage; the module below it does neither
 MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+MNN_WEIGHTS = {"fp32": [], "fp16": ["--fp16"], "int8_weights": ["--weightQuantBits", "8"]}
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,9 @@ def to_litert(graph: Path, target: Path, precision: str, inputs: Path | None = N
 
 
 def to_mnn(graph: Path, target: Path, precision: str) -> str:
-    """Convert with MNN's own converter; weights of fp16 are computed with in float32."""
+    """Convert with MNN's own converter; small weights are computed with in float32."""
     options = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(target), "--bizCode", "gtp-export"]
-    half = ["--fp16"] if precision == "fp16" else []
-    run([sys.executable, "-c", MNN_CONVERT, *options, *half], graph.parent)
+    run([sys.executable, "-c", MNN_CONVERT, *options, *MNN_WEIGHTS[precision]], graph.parent)
     if not target.is_file():
         raise ConversionError("MNN's converter wrote no file")
     return version("MNN")
@@ -154,7 +154,7 @@ FORMATS: dict[str, Format] = {
         socs=tuple(SOCS),
         images=16 if qnn.is_simulated() else None,
     ),
-    "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", ("fp32", "fp16"), ("Gelu by Erf",), to_mnn, _installed(mnn.EXTRA)),
+    "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", (*MNN_WEIGHTS,), ("Gelu by Erf",), to_mnn, _installed(mnn.EXTRA)),
     "executorch": Format(
         ".pte",
         "executorch",

@@ -21,10 +21,14 @@ PACKAGES = (
     "python3.11 python3.11-minimal libpython3.11-stdlib libpython3.11-minimal libc6 libstdc++6 libgcc-s1 zlib1g "
     "libssl3 libffi8 libexpat1 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1"
 ).split()
-ONNXRUNTIME = "1.22.1"  # 1.32 crashes in the emulation as it is imported
+VERSIONS = {
+    "onnxruntime": "1.22.1",  # 1.32 crashes in the emulation as it is imported
+    "ai-edge-litert": "2.1.2",  # 2.3.0 as it makes an interpreter
+}
 PRESETS = ("paper", "measured")
 DIGITS = Path(__file__).parents[1] / "models" / "gtp_models" / "digits" / "images"
 GTP_EXPORT = (sys.executable, "-m", "gtp_export")
+LITERT_PRECISIONS = ("fp32", "int8_weights")
 IMAGES = 4  # of each class: emulation is slow
 
 
@@ -108,17 +112,18 @@ def _apt(place: Path, *arguments: str) -> None:
         raise SkippedError(f"Debian 12's arm64 packages cannot be downloaded: {said}")
 
 
-def make_bundle(place: Path) -> Path:
-    """Make the aarch64 bundle.
+def make_bundle(place: Path, extras: str) -> Path:
+    """Make the aarch64 bundle with these runtimes.
 
     Raises:
         SkippedError: the wheels cannot be downloaded.
     """
-    pins = [line for line in PINNED.read_text("utf-8").splitlines() if not line.startswith("onnxruntime==")]
+    pins = [line for line in PINNED.read_text("utf-8").splitlines() if line.partition("==")[0] not in VERSIONS]
+    pins += [f"{name}=={version}" for name, version in VERSIONS.items()]
     constraints = place / "constraints.txt"
-    constraints.write_text("\n".join([*pins, f"onnxruntime=={ONNXRUNTIME}", ""]), encoding="utf-8")
+    constraints.write_text("\n".join([*pins, ""]), encoding="utf-8")
     try:
-        return make("aarch64", PYTHON, "onnxruntime", [constraints], place)
+        return make("aarch64", PYTHON, extras, [constraints], place)
     except TargetError as error:
         raise SkippedError(str(error)) from error
 
@@ -135,6 +140,18 @@ def export(place: Path, preset: str) -> Path:
     _run([*GTP_EXPORT, "export", "digits", "--preset", preset, "--data", images, "-o", directory, *options])
     _run([*GTP_EXPORT, "quantize", directory, "--target", "onnxruntime", "--data", DIGITS, "--quiet"])
     return directory
+
+
+def convert(directory: Path) -> None:
+    """Make LiteRT files of an export; it was not checked here, so the emulated device alone proves them."""
+    for precision in LITERT_PRECISIONS:
+        _run([*GTP_EXPORT, "convert", directory, "--to", "litert", "--precision", precision, "--no-check", "--quiet"])
+
+
+def check_litert(emulator: Emulator, directory: Path) -> None:
+    """Prove LiteRT files, reduced and dense, on the emulated device. Raises ``FailedError``."""
+    for file in sorted(directory.glob("*.tflite")):
+        emulator.run("-m", "gtp_runtime", "validate", file, "--threads", 1)
 
 
 def check(emulator: Emulator, directories: "list[Path]") -> None:
@@ -159,12 +176,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", type=Path, default=Path("build/arm64"), help="folder for all that is made")
     parser.add_argument("--preset", choices=PRESETS, help="one preset alone, which takes half of the time")
+    parser.add_argument("--litert", action="store_true", help="prove LiteRT files there as well")
     options = parser.parse_args()
     place = options.place.resolve()
     place.mkdir(parents=True, exist_ok=True)
     try:
         root = unpack_system(place)
-        bundle = make_bundle(place)
+        bundle = make_bundle(place, "onnxruntime,litert" if options.litert else "onnxruntime")
     except SkippedError as why:
         print(f"skipped: {why}")
         return 0
@@ -173,11 +191,16 @@ def main() -> int:
     try:
         emulator.run(bundle, "--quiet", "--no-compile", "--root-user-action=ignore", "--target", emulator.site)
         presets = [options.preset] if options.preset else PRESETS
-        check(emulator, [export(place, preset) for preset in presets])
+        directories = [export(place, preset) for preset in presets]
+        check(emulator, directories)
+        for directory in directories if options.litert else []:
+            convert(directory)
+            check_litert(emulator, directory)
     except FailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"ok on an emulated {CPU} with ONNX Runtime {ONNXRUNTIME}")
+    litert = f" and LiteRT {VERSIONS['ai-edge-litert']}" if options.litert else ""
+    print(f"ok on an emulated {CPU} with ONNX Runtime {VERSIONS['onnxruntime']}{litert}")
     return 0
 
 

@@ -59,6 +59,19 @@ def test_weights_share_no_memory(graph: ir.Model) -> None:
     assert all(weight.is_contiguous() for weight in weights)
 
 
+def test_whole_numbers_are_divided_and_expanded_as_such() -> None:
+    value = ir.Value(name="x", shape=ir.Shape([2, 1]), type=ir.TensorType(ir.DataType.INT64))
+    three, shape = (
+        ir.Value(name=name, const_value=ir.tensor(np.array(numbers), name=name))
+        for name, numbers in (("three", 3), ("shape", [2, 2]))
+    )
+    parts = ir.node("Div", [value, three], name="parts")
+    wide = ir.node("Expand", [parts.outputs[0], shape], name="wide")
+    graph = ir.Graph([value], wide.outputs, nodes=[parts, wide], initializers=[three, shape], name="whole")
+    (answers,) = TorchGraph(ir.Model(graph, ir_version=10))(torch.tensor([[7], [-7]]))
+    assert answers.tolist() == [[2, 2], [-2, -2]]
+
+
 def test_an_operator_without_a_form_is_refused_by_name() -> None:
     value = ir.Value(name="x", shape=ir.Shape([2, 3]), type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node("Einsum", [value], {"equation": "ij->ji"}, name="layer.3")

@@ -16,11 +16,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from gtp_exporters.converting.torch_graph import TorchGraph, example
+from gtp_exporters.converting.torch_graph import TorchGraph, example, read_graph
 from gtp_exporters.errors import ConversionError
-from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.emitter import shape_of
-from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import to_precision
 
 SYSTEM = "iOS18"  # and macOS 15
@@ -35,7 +33,7 @@ def write(graph: Path, target: Path, precision: str) -> None:
     """
     import coremltools
 
-    model = to_precision(infer_shapes(read(graph)), precision)
+    model = to_precision(read_graph(graph), precision)
     inputs, outputs = _tensors(model.graph.inputs), _tensors(model.graph.outputs)
     program: Any = torch.export.export(TorchGraph(model).eval(), (example(model),)).run_decompositions({})
     made = coremltools.convert(

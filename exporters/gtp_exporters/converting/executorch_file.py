@@ -1,6 +1,8 @@
 """A program that writes a .pte file of a graph, for ExecuTorch with XNNPACK: what it prints stays out of ours.
 
-python -m gtp_exporters.converting.executorch_file GRAPH.onnx TARGET.pte
+    python -m gtp_exporters.converting.executorch_file GRAPH.onnx TARGET.pte [INPUTS.npy]
+
+With inputs, (runs, batch, ...), products with weights are int8, by ranges measured on them.
 """
 
 import sys
@@ -11,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gtp_exporters.converting.torch_graph import TorchGraph, example
-from gtp_exporters.graph.files import read
+from gtp_exporters.converting.torch_graph import TorchGraph, example, read_graph
 
 
 def write(graph: Path, target: Path, inputs: Path | None = None) -> None:
@@ -20,7 +21,7 @@ def write(graph: Path, target: Path, inputs: Path | None = None) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    model = read(graph)
+    model = read_graph(graph)
     module, images = TorchGraph(model).eval(), example(model)
     program: Any = torch.export.export(module if inputs is None else _int8(module, images, inputs), (images,))
     made = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()

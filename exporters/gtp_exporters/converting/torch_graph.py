@@ -6,6 +6,7 @@ reads from tensors (shapes, axes, sizes) is read once, here. A test holds every 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtp_exporters.errors import ConversionError
+from gtp_exporters.graph.check import infer_shapes
+from gtp_exporters.graph.files import DATA_SUFFIX, read
 
 KINDS = {
     ir.DataType.FLOAT: torch.float32,
@@ -95,6 +98,12 @@ class TorchGraph(nn.Module):
             results = (made,) if isinstance(made, Tensor) else made
             values |= zip(node.outputs, results, strict=True)
         return tuple(values[name] for name in self._answers)
+
+
+def read_graph(path: Path) -> ir.Model:
+    """Read a graph that ``save`` wrote, its weights beside it where they are many, with inferred shapes."""
+    data = path.name + DATA_SUFFIX
+    return infer_shapes(read(path, data if path.with_name(data).exists() else None))
 
 
 def example(model: ir.Model) -> Tensor:
@@ -178,6 +187,14 @@ def _gather(node: Node, inputs: Inputs) -> Tensor:
     return picked if ids.ndim == 1 else picked.unflatten(axis % values.ndim, ids.shape)
 
 
+def _div(left: Tensor, right: Tensor) -> Tensor:
+    return torch.div(left, right, rounding_mode=None if left.is_floating_point() else "trunc")
+
+
+def _expand(node: Node, inputs: Inputs) -> Tensor:
+    return inputs[0].expand(np.broadcast_shapes(inputs[0].shape, tuple(node.numbers(1) or [])))
+
+
 def _slice(node: Node, inputs: Inputs) -> Tensor:
     values, starts, ends = inputs[0], node.numbers(1) or [], node.numbers(2) or []
     steps = node.numbers(4) or [1] * len(starts)
@@ -239,7 +256,7 @@ PLAIN: Mapping[str, Callable[..., Any]] = {
     "Add": torch.add,
     "And": torch.logical_and,
     "Cos": torch.cos,
-    "Div": torch.div,
+    "Div": _div,
     "Equal": torch.eq,
     "Erf": torch.erf,
     "Exp": torch.exp,
@@ -273,7 +290,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Clip": _clip,
     "Concat": lambda node, inputs: torch.cat(list(inputs), node("axis")),
     "Conv": _conv,
-    "Expand": lambda node, inputs: inputs[0] * torch.ones(node.numbers(1) or []),
+    "Expand": _expand,
     "Gather": _gather,
     "GatherElements": lambda node, inputs: inputs[0].gather(node("axis", 0), inputs[1].long()),
     "Gelu": lambda node, inputs: F.gelu(inputs[0], approximate=node("approximate", "none")),

@@ -13,13 +13,13 @@ from weakref import WeakSet
 
 import numpy as np
 
-from gtp_runtime.backends.native import printing_to
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Tensor, check_tensors, check_threads
 from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry, TensorSpec
 from gtp_runtime.messages import one_line
+from gtp_runtime.native import printing_to
 from gtp_runtime.opening import named_in_utf8
 
 EXTRA = Extra("executorch", {"executorch": "executorch", "torch": "torch"})
@@ -66,6 +66,7 @@ class ExecuTorchBackend:
                 self._program: Any = runtime.Runtime.get().load_program(place)  # a method does not keep it
                 self._method: Any = self._program.load_method(METHOD)
         except (RuntimeError, ValueError, KeyError) as error:
+            _OPEN.discard(self)
             raise ManifestError(f"ExecuTorch cannot load {path}: {one_line(error)}") from error
         self._inputs, self._outputs = ([spec.name for spec in specs] for specs in (entry.inputs, entry.outputs))
         self._turn, self._name = threading.Lock(), path.name

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gtp_runtime.backends.native import printing_to
 from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Tensor, check_tensors, check_threads
 from gtp_runtime.cpus import usable_cpus
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, ManifestError
 from gtp_runtime.extras import Extra
 from gtp_runtime.manifest import FileEntry, TensorSpec
 from gtp_runtime.messages import one_line
+from gtp_runtime.native import printing_to
 from gtp_runtime.opening import named_in_utf8
 
 EXTRA = Extra("mnn", {"MNN": "MNN"})

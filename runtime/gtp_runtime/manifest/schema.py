@@ -6,12 +6,13 @@ is refused when somebody asks for it (``Manifest.entry``), and hides no other fi
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, ValidationError, convert
+from msgspec import Meta
 
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
+from gtp_runtime.manifest.results import is_whole
 from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
@@ -413,7 +414,7 @@ class Manifest:
         """Return the results of a kind, by file name: those that hold all that ``RESULTS`` names. Others, of another
         version or damaged, are left out.
         """
-        return {name: result for name, result in self.results.get(kind, {}).items() if _is_whole(result, kind)}
+        return {name: result for name, result in self.results.get(kind, {}).items() if is_whole(result, kind)}
 
     @property
     def gives_features(self) -> bool:
@@ -429,107 +430,3 @@ class Manifest:
     def num_prop(self) -> list[int]:
         """Number of tokens removed in each layer."""
         return [layer.num_prop for layer in self.layers]
-
-
-class PlacementResult(TypedDict):
-    """Where operators ran; see ``gtp_runtime.placement.Placement``."""
-
-    nodes: dict[str, int]
-    fell_back: dict[str, int]
-
-
-class Measured(TypedDict, total=False):
-    """On what a result was measured; see ``gtp_runtime.latency.measured_by``."""
-
-    device: str
-    placement: PlacementResult
-
-
-class ConditionsResult(TypedDict):
-    """What a device did while files were timed; see ``gtp_runtime.sensors.Conditions``."""
-
-    celsius: dict[str, float]
-    mhz: dict[str, tuple[float, float]]
-    problems: list[str]
-    missing: list[str]
-
-
-class Watched(Measured, total=False):
-    """What was read beside the times."""
-
-    conditions: ConditionsResult | None
-    joules: float | None
-
-
-class LatencyResult(Watched):
-    """What is read of ``results.latency``; see ``gtp_runtime.latency.Latency``."""
-
-    batch: int
-    runs: int
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    throughput: float
-    ratio: float
-    quantiles_ms: Annotated[list[float], Meta(min_length=21, max_length=21)] | None
-
-
-class ParityResult(Measured):
-    """What is read of ``results.parity``; see ``gtp_runtime.parity.Parity``."""
-
-    ok: bool
-    images: int
-    problems: list[str]
-    top1: float | None
-    dense_top1: float | None
-    top1_agreement: float | None
-    kept_agreement: float | None
-    max_abs_fraction_all: float | None
-    cosine: float | None
-
-
-class AccuracyResult(TypedDict):
-    """What is read of ``results.accuracy``; see ``gtp_runtime.accuracy.Accuracy``."""
-
-    images: int
-    data: str
-    unreadable: int
-    top1: float | None
-    top1_se: float | None
-    top5: float | None
-    dense_top1: float | None
-    top1_drop: float | None
-    top1_drop_se: float | None
-    agreement: float | None
-    divergence: float | None
-
-
-class GateResult(TypedDict):
-    """What is read of ``results.quantization``; see ``gtp_exporters.measuring.gate.GateReport``."""
-
-    ok: bool
-    images: int
-
-
-class FailedGate(TypedDict):
-    """What is read of ``results.quantization_failed``."""
-
-    problems: list[str]
-
-
-RESULTS: dict[str, Any] = {
-    "latency": LatencyResult,
-    "parity": ParityResult,
-    "accuracy": AccuracyResult,
-    "quantization": GateResult,
-    "quantization_failed": FailedGate,
-}
-
-
-def _is_whole(result: Any, kind: str) -> bool:
-    try:
-        convert(result, RESULTS[kind])
-    except ValidationError:
-        return False
-    return True

@@ -80,10 +80,15 @@ def abilities() -> list[Ability]:
 
 
 def extra_of(module: str) -> Extra | None:
-    """Return the extra that installs a top-level module: the smallest one."""
+    """Return the extra that installs a top-level module: the one that names it first, and of those the smallest."""
     extras = [extra for ability in abilities() for extra in ability.extras]
-    candidates = [extra for extra in extras if module in {name.partition(".")[0] for name in extra.packages}]
-    return min(candidates, key=lambda extra: len(extra.packages), default=None)
+    modules = [[name.partition(".")[0] for name in extra.packages] for extra in extras]
+    candidates = [
+        (names.index(module), len(names), extra)
+        for names, extra in zip(modules, extras, strict=True)
+        if module in names
+    ]
+    return min(candidates, key=lambda candidate: candidate[:2], default=(0, 0, None))[2]
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:

@@ -1,5 +1,6 @@
 """The files of an export: graphs, reference and manifest."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,6 +69,7 @@ def draft(
     written = writer.write(MODEL_NAME, "model", plan, reference)
     files, notes = written.files, written.notes
     remove(subject.model)
+    gc.collect()  # the graph refers to itself and holds its weights
     if options.dense:
         dense = subject.plan(make_settings("dense"))
         apply(subject.model, dense)

@@ -13,10 +13,12 @@ from PIL import Image
 from gtp_exporters import ExportOptions, LimitError, export
 from gtp_exporters.fitting import MOST, OWN, default_settings, fit_settings, fitting_images
 from gtp_exporters.measuring import latency
+from gtp_exporters.measuring.comparison import Budget, choose
 from gtp_exporters.measuring.latency import BlockTimes, measure_costs
 from gtp_exporters.report.page import plot_fitting
 from gtp_exporters.subject import make_subject
 from gtp_models import ConfigError, GTPConfig, Plan, Recipe, Settings, load_recipe, make_plan
+from gtp_models.fitting import usual_schedule
 from gtp_models.schedules import CLOSE, check_schedule, is_fitted, most_steps
 from gtp_runtime import read_manifest
 
@@ -228,3 +230,14 @@ def test_the_command(command: Command, folder: Path, tmp_path: Path) -> None:
     shown = command("inspect", place).out
     assert "fitted" in shown and folder.name in shown
     assert "data:image/svg+xml" in (place / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("output", "schedule"), [("logits", "safe+aligned"), ("map", "inner+aligned")])
+def test_the_usual_schedule_is_of_what_is_put_out(output: str, schedule: str) -> None:
+    recipe = replace(load_recipe("digits"), calibration=None)
+    options = ExportOptions(output=output)
+    assert default_settings(recipe, options, preset="measured", keep=0.7).schedule == schedule
+    assert default_settings(recipe, options, preset="measured", keep=0.7, schedule="steps:2").schedule == "steps:2"
+    assert default_settings(recipe, options, preset="paper", num_prop=4).schedule is None
+    assert usual_schedule(GTPConfig.measured(keep=0.7, schedule="fitted"), restore=output == "map") == schedule
+    assert choose("measured", recipe, Budget(keep=0.7), output).settings(recipe, Budget(keep=0.7)).schedule == schedule

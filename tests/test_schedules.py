@@ -115,6 +115,13 @@ def test_safe_scales_with_the_depth(depth: int, layers: list[int]) -> None:
         assert max(steps) - min(steps) <= 1 and last == round(2 * sum(steps) / len(steps))
 
 
+def test_inner_is_safe_without_the_last_layer() -> None:
+    for count in ("", ":3"):
+        assert [*reducing(12, f"inner{count}")] == [*reducing(12, f"safe{count}")][:-1]
+    with pytest.raises(ConfigError, match="inner:9.*12 layers.*inner:8"):
+        reducing(12, "inner:9")
+
+
 def test_safe_takes_its_number_of_steps_and_tiles() -> None:
     assert list(reducing(12, "safe:3")) == [2, 5, 9, 11]
     amounts = reducing(12, "safe+aligned:4")

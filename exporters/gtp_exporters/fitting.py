@@ -16,6 +16,7 @@ from gtp_exporters.subject import Subject
 from gtp_models.errors import ConfigError
 from gtp_models.fitting import FittedSchedule, fit, usual_schedule
 from gtp_models.fitting.distances import Distance, divergence, divergence_by_class, squared_error
+from gtp_models.heads import DENSE
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.schedules import FITTED, Costs, is_fitted
@@ -45,6 +46,28 @@ class Fitted:
     info: FittingInfo
 
 
+def usual_settings(
+    recipe: Recipe, output: str, method: str = "gtp", preset: str | None = None, **overrides: Any
+) -> Settings:
+    """Return a recipe's settings; where nobody says where tokens leave and every patch is put out, in "inner" layers.
+
+    Args:
+        recipe: the model.
+        output: as ``ExportOptions`` takes it.
+        method, preset, overrides: as ``Recipe.settings`` takes them.
+
+    Raises:
+        ConfigError: as ``Recipe.settings``.
+    """
+    settings = recipe.settings(method, preset, **overrides)
+    if output not in DENSE or not recipe.leaves_schedule_open(method, preset, overrides):
+        return settings
+    usual = usual_schedule(settings, restore=True)
+    return (
+        settings if usual == settings.schedule else recipe.settings(method, preset, **overrides | {"schedule": usual})
+    )
+
+
 def default_settings(
     recipe: Recipe, options: ExportOptions, method: str = "gtp", preset: str | None = None, **overrides: Any
 ) -> Settings:
@@ -62,7 +85,7 @@ def default_settings(
     is_open = has_images and recipe.leaves_schedule_open(method, preset, overrides)
     if overrides.get("schedule") is None and (is_open or options.fits):
         overrides["schedule"] = FITTED
-    return recipe.settings(method, preset, **overrides)
+    return usual_settings(recipe, options.output, method, preset, **overrides)
 
 
 def check_fits(settings: Settings, options: ExportOptions) -> None:

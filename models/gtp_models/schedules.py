@@ -7,9 +7,10 @@ from typing import Protocol
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import ModelShape, Settings
 
-KINDS = "even, early, late, every:K, steps:K, safe[:K], at:L,L, aligned:M, fitted[:K]"
+KINDS = "even, early, late, every:K, steps:K, safe[:K], inner[:K], at:L,L, aligned:M, fitted[:K]"
+INNER = "inner+aligned"  # the usual schedule for outputs of every patch
 FITTED = "fitted"  # the kind that is found by measuring, ``gtp_models.fitting``
-SAFE = 5  # steps of "safe" before the last layer
+SAFE = 5  # steps of "safe" before the last layer, and of "inner"
 AT_LAST = 2  # times as many tokens as in a step before, in the last layer of "safe"
 EVERYWHERE = ("even", "early", "late")
 TILES = (16, 8, 4)  # token counts that are multiples of these suit the tiles of runtimes
@@ -39,7 +40,8 @@ def resolve(settings: Settings, shape: ModelShape, costs: Costs) -> Amounts:
     ``schedule`` is "even" (as evenly as whole tokens allow), "early" or "late" (linearly more in the first or last
     layers), "every:K" (only in every K-th layer), "steps:K" (in K layers, spread over the first two thirds),
     "safe:K" (in K layers, 5 by default, spread from a sixth to three quarters of the depth, and twice as many in the
-    last one), or "at:1,5" (only in these layers). "aligned:M", alone or after another ("steps:2+aligned:16"),
+    last one), "inner:K" (as "safe:K" without the last one, for outputs of every patch), or "at:1,5" (only in these
+    layers). "aligned:M", alone or after another ("steps:2+aligned:16"),
     rounds the tokens of each layer, prefix tokens included, to a multiple of M from the first reduction on.
     "+aligned" chooses M: the largest of 16, 8 and 4 that meets the budget within 1 % of the dense model's MACs and
     is at most 1/12 of the tokens; if none does, it does not round. "fitted" and "fitted:K" (at most K steps) stand
@@ -164,7 +166,7 @@ def _parsed(text: str) -> tuple[str, int | None]:
     numbers = rest.split(",") if name == "at" else [rest]
     right = kind in EVERYWHERE or (name in ("every", "steps") and _positive(rest))
     optional = _positive(rest or "1") and not kind.endswith(":")  # K may be left out
-    right = right or (name == "safe" and optional) or (name == FITTED and not plus and optional)
+    right = right or (name in ("safe", "inner") and optional) or (name == FITTED and not plus and optional)
     right = right or (name == "at" and all(part.isdecimal() for part in numbers))
     word, _, multiple = aligned.partition(":")
     if not right or (plus and not (word == "aligned" and _positive(multiple or str(TILES[0])))):
@@ -182,8 +184,8 @@ def _weights(kind: str, depth: int) -> list[int]:
     layers = range(depth)
     if name in EVERYWHERE:
         return {"even": [1] * depth, "early": list(range(depth, 0, -1)), "late": list(range(1, depth + 1))}[name]
-    if name == "safe":
-        reducing = safe_steps(int(rest) if rest else None, depth)
+    if name in ("safe", "inner"):
+        reducing = safe_steps(int(rest) if rest else None, depth, name)
         return [int(layer in reducing) for layer in layers]
     reducing = [int(part) for part in rest.split(",")]
     if name == "every":
@@ -208,11 +210,12 @@ def steps(count: int, depth: int) -> list[int]:
     return [1 + int(step * 2 * depth / (3 * count)) for step in range(count)]
 
 
-def safe_steps(count: int | None, depth: int) -> list[int]:
-    """Return the layers of ``safe:K`` before the last one, from a sixth to three quarters of the depth.
+def safe_steps(count: int | None, depth: int, name: str = "safe") -> list[int]:
+    """Return the layers of ``inner:K``, and of ``safe:K`` before the last one: a sixth to three quarters of the depth.
 
     On four trained models the measured form loses less there than token merging in every layer, at .745 and at .6 of
     the MACs: a ViT-S, whose first layers can spare few tokens, .040 and .129 nats, where merging loses .090 and .227.
+    Where every patch is read, a step in the last layer costs most: see ``benchmarks/results/fitting.md``.
 
     Raises:
         ConfigError: more steps than there are such layers.
@@ -221,7 +224,9 @@ def safe_steps(count: int | None, depth: int) -> list[int]:
     first = min(max(1, depth // 6), last)
     most = last - first + 1
     if count is not None and count > most:
-        raise ConfigError(f"safe:{count}: a model of {depth} layers takes at most safe:{most}; every:1 reduces in all")
+        raise ConfigError(
+            f"{name}:{count}: a model of {depth} layers takes at most {name}:{most}; every:1 reduces in all"
+        )
     count = min(SAFE, most) if count is None else count
     return [first + int(step * (last - first) / max(1, count - 1)) for step in range(count)]
 

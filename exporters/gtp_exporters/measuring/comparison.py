@@ -9,11 +9,12 @@ from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.candidate import DENSE, PLAIN
 from gtp_exporters.measuring.result import Result
 from gtp_models.errors import ConfigError
+from gtp_models.heads import DENSE as PATCHES
 from gtp_models.methods import METHODS, make_settings
 from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings, is_number
 from gtp_models.recipes import Recipe
-from gtp_models.schedules import FITTED, is_fitted
+from gtp_models.schedules import FITTED, INNER, is_fitted
 from gtp_runtime.latency import check_duration
 from gtp_runtime.messages import option_words
 from gtp_runtime.metrics import Own
@@ -95,12 +96,14 @@ def check_names(names: Sequence[str]) -> None:
         raise LimitError(f"methods={', '.join(unknown)} cannot be chosen{extra}; choose from {', '.join(known)}")
 
 
-def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
-    """Return what a name means for a recipe and a budget.
+def choose(name: str, recipe: Recipe, budget: Budget, output: str = "auto") -> Choice:
+    """Return what a name means for a recipe, a budget and an output, as ``ExportOptions`` takes it.
 
     Raises:
         ConfigError: the recipe has no published settings for this budget.
     """
+    if name == "measured" and output in PATCHES:
+        return Choice(GTP, name, {"schedule": INNER})
     if name in PRESETS:
         return Choice(GTP, name)
     if name == "prune":
@@ -109,7 +112,7 @@ def choose(name: str, recipe: Recipe, budget: Budget) -> Choice:
         method, preset = FITTED_NAMES[name]
         return Choice(method, preset, {"schedule": FITTED})
     if name == "tome-2":
-        return Choice("tome", None, {"schedule": PRESETS["measured"]["schedule"]})
+        return Choice("tome", None, {"schedule": INNER if output in PATCHES else PRESETS["measured"]["schedule"]})
     return Choice(GTP, "paper", published_settings(recipe, budget)) if name == PUBLISHED else Choice(name)
 
 
@@ -229,7 +232,9 @@ class Cases:
         return [case for case in self.others if case.budget == budget]
 
 
-def plan_cases(recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequence[Budget]) -> Cases:
+def plan_cases(
+    recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequence[Budget], output: str = "auto"
+) -> Cases:
     """Plan every method at every budget.
 
     Args:
@@ -237,6 +242,7 @@ def plan_cases(recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequen
         model: its timm model, which may be on the meta device.
         names: methods, as ``check_names`` takes them.
         budgets: what they may spend.
+        output: what the model gives, as ``ExportOptions`` takes it.
 
     Raises:
         ConfigError: nothing fits.
@@ -251,10 +257,12 @@ def plan_cases(recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequen
     for budget in dict.fromkeys(budgets):
         for name in names:
             try:
-                choice = choose(name, recipe, budget)
+                choice = choose(name, recipe, budget, output)
                 settings = choice.settings(recipe, budget)
                 unfitted = settings if is_fitted(settings.schedule) else None
-                usual = replace(settings, schedule=usual_schedule(settings)) if unfitted else settings
+                usual = (
+                    replace(settings, schedule=usual_schedule(settings, output in PATCHES)) if unfitted else settings
+                )
                 plan = make_plan(model, usual)
             except ConfigError as error:
                 skipped.append(Skipped(f"{name} at {budget.label}", str(error)))

@@ -82,7 +82,7 @@ def compare(
     runnings = make_runnings(options.backends, options.precisions, options.backend_options, {"threads": 1})
     folder = _images(recipe, options)
     source = Source(recipe, weights, seed, output=options.output, layers=options.layers)
-    cases = plan_cases(recipe, source.outline(), names, options.budgets)
+    cases = plan_cases(recipe, source.outline(), names, options.budgets, options.output)
     _check_calibration(recipe, options, cases, runnings)
     forget()
     with working(directory, "compare") as place:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.errors import ExportError, LimitError
-from gtp_exporters.fitting import fit_settings, images_of
+from gtp_exporters.fitting import fit_settings, images_of, usual_settings
 from gtp_exporters.measuring.accuracy import Judge, forget_pixels
 from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
 from gtp_exporters.measuring.choice import (
@@ -169,7 +169,7 @@ class _Tuning:
         self.split = split(images, options.images, options.seed)
         key = self._key(images) | {"measured": [*asked.key, options.output, list(options.layers)]}
         self.store = Store(self.output / STORE, key)
-        settings = self.source.recipe.settings()
+        settings = usual_settings(self.source.recipe, options.output)
         if settings.needs_calibration:
             assert isinstance(settings, GTPConfig)
             switches = self.graphs.source.recipe.switches

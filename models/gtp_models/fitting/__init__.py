@@ -27,7 +27,7 @@ from gtp_models.fitting.suffix import Forward, SuffixRunner
 from gtp_models.methods.gtp.config import PRESETS
 from gtp_models.methods.settings import Settings
 from gtp_models.plan import ModelCosts, make_plan, model_shape
-from gtp_models.schedules import CLOSE, Amounts, Costs, is_fitted, most_steps
+from gtp_models.schedules import CLOSE, INNER, Amounts, Costs, is_fitted, most_steps
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.metrics import Own
 
@@ -96,7 +96,7 @@ def fit(
         settings: of any method, with the budget: ``keep``, ``macs``, or the MACs that ``num_prop`` would leave; where
             their schedule takes up to 1 % of the dense MACs more, so may the fitted one. This schedule, or the usual
             one of their form where it is "fitted", is measured as well, and stays unless another is surely nearer;
-            where it has more than ``max_steps`` steps, "safe" of as many stands in for it.
+            where it has more than ``max_steps`` steps, "safe" (with ``restore``, "inner") of as many stands in for it.
         images: preprocessed, (N, 3, H, W) float32, of the kind that the model will see; 32 to 64 serve, all different.
         seed: the same seed gives the same schedule.
         max_steps: layers that may reduce, at most (default: K of the schedule "fitted:K", else as many as pay).
@@ -125,9 +125,9 @@ def fit(
     max_steps, given = max_steps or most_steps(settings.schedule), settings
     settings = settings.uncalibrated()
     if is_fitted(settings.schedule):
-        settings = replace(settings, schedule=usual_schedule(settings))
+        settings = replace(settings, schedule=usual_schedule(settings, restore))
     space = _space(model, settings, costs, max_steps)
-    usual, asked = _asked(model, settings, space, CLOSE if costs is None else 0.0)
+    usual, asked = _asked(model, settings, space, CLOSE if costs is None else 0.0, restore)
     space = replace(space, budget=max([space.budget, *map(space.costs.backbone, asked)]))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with SuffixRunner(model, settings, images[order], forward, restore) as runner:
@@ -154,10 +154,16 @@ def fit(
     )
 
 
-def usual_schedule(settings: Settings) -> str:
-    """Return the schedule that settings have where nothing is fitted: that of GTP's preset, else "even"."""
+def usual_schedule(settings: Settings, restore: bool = False) -> str:
+    """Return the schedule that settings have where nothing is fitted: that of GTP's preset, else "even".
+
+    Args:
+        settings: of any method.
+        restore: for outputs of every patch.
+    """
     preset = PRESETS.get(settings.uncalibrated().described().get("preset", ""), {})
-    return str(preset.get("schedule", "even"))
+    schedule = str(preset.get("schedule", "even"))
+    return INNER if restore and schedule.startswith("safe") else schedule
 
 
 def _judge(runner: SuffixRunner, distance: Distance | None, progress: Progress) -> Judge:
@@ -181,12 +187,13 @@ def _space(model: Any, settings: Settings, costs: Costs | None, max_steps: int |
     return Space(settings, shape, costs, budget, tile, max_steps or shape.depth)
 
 
-def _asked(model: Any, settings: Settings, space: Space, slack: float) -> tuple[str, list[Amounts]]:
-    """Return the schedule that the settings ask for, or "safe" where that has too many steps, and its amounts within
-    the budget and a share of the dense cost more; [] where neither fits.
+def _asked(model: Any, settings: Settings, space: Space, slack: float, restore: bool) -> tuple[str, list[Amounts]]:
+    """Return the schedule that the settings ask for, or "safe" ("inner" for outputs of every patch) where that has too
+    many steps, and its amounts within the budget and a share of the dense cost more; [] where neither fits.
     """
     usual = settings.schedule or "even"
-    fewer = [f"safe:{space.steps - 1}+aligned"] if space.steps > 1 else []  # the last layer is one more
+    safe = [f"safe:{space.steps - 1}+aligned"] if space.steps > 1 else []  # the last layer is one more
+    fewer = [f"inner:{space.steps}+aligned"] if restore else safe
     for schedule in (usual, *fewer):
         num_prop = _within(model, replace(settings, schedule=schedule), space, slack)
         if num_prop is not None and steps_of(num_prop) <= space.steps:

@@ -113,7 +113,8 @@ class Clock:
         for amount in amounts:
             tokens -= amount
             left.append(tokens / 65)
-        return sum(left) / len(left) if left else 1.0
+        share = sum(left) / len(left) if left else 1.0
+        return share * (self.int8 if ".int8." in path.name else 1)
 
 
 def refusal() -> GateReport:

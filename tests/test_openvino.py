@@ -11,17 +11,24 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from artifacts import ONE_OF_EACH, SEVEN, Command
+from helpers import images_for, tiny_vit
+from onnx_graphs import graph_of
 from test_cli import LATENCY, PARITY, document
+from test_export_forms import MEASURED
 
 import gtp_runtime
+from gtp_exporters.agreement import make_session
 from gtp_exporters.graph.describe import write_graph
+from gtp_exporters.graph.files import save
+from gtp_models.methods.apply import apply
+from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.backends import find_backend
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.precisions import PRECISIONS
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 NO_NODE = b"\x08\x08\x3a\x02\x0a\x00"  # an ONNX file with a node that is none
 
@@ -146,3 +153,17 @@ def test_commands(command: Command, digits_copy: Path) -> None:
     assert read_manifest(digits_copy).results["latency"]["model.onnx"]["compute"] == "fp32"
     assert "openvino" in command("bench", digits_copy, "--backend", "openvino", "--no-footprint", "--seconds", "0").out
     assert command("validate", digits_copy, "--backend", "openvino", "--compute", "int8").code == 2
+
+
+def test_scores_of_several_images_are_added_to_right(tmp_path: Path) -> None:
+    """OpenVINO adds the bonus of the prefix tokens within the reduction of the scores: whose axis must not be gone."""
+    model = tiny_vit(depth=2)
+    apply(model, GTPConfig(num_prop=3, **MEASURED))
+    graph = graph_of(model, 3)
+    save(graph, tmp_path / "model.onnx")
+    images = images_for(model, 3).numpy()
+    compiled = openvino.Core().compile_model(str(tmp_path / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits, *left = make_session(graph).run(None, {"images": images})
+    check_close(compiled(images)[0], logits)
+    for index, ids in enumerate(left, 1):
+        np.testing.assert_array_equal(compiled(images)[index], ids)

@@ -190,8 +190,37 @@ def _scaled(op: Any, value: ir.Value, factor: np.ndarray, name: str) -> ir.Value
     return op.initializer(ir.tensor(value.const_value.numpy() * factor, name=name), name=name)
 
 
+class KeepAxis(RewriteRuleClassBase):  # type: ignore[misc]
+    """Where there are several images, reduce an axis to length 1, and squeeze it out in a step of its own.
+
+    OpenVINO (2026.4, CPUs) adds a vector that follows a reduction within it. Where the axis is gone there, it adds
+    other entries than those that belong: wrong scores.
+    """
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__(f"axis of {reduction}")
+        self.reduction = reduction
+
+    def pattern(self, op: Any, values: Any, axes: Any) -> Any:
+        return getattr(op, self.reduction)(values, axes, keepdims=0, _outputs=["reduced"])
+
+    def check(self, context: Any, values: ir.Value, axes: ir.Value, **_: Any) -> bool:  # noqa: ARG002
+        node = values.producer()
+        graph = None if node is None else node.graph
+        shape = None if graph is None else graph.inputs[0].shape
+        return axes.is_initializer() and shape is not None and shape[0] != 1
+
+    def rewrite(self, op: Any, values: ir.Value, axes: ir.Value, reduced: ir.Value) -> Any:
+        kept = getattr(op, self.reduction)(values, axes, keepdims=1, _outputs=[f"{reduced.name}_kept"])
+        return op.Squeeze(kept, axes, _outputs=[reduced.name])
+
+
 RULES = {
     "split the keys' transpose": RewriteRuleSet([SplitKeyTranspose.rule()]),
+    **{
+        f"keep the axis of {reduction}": RewriteRuleSet([KeepAxis.rule(reduction)])
+        for reduction in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
+    },
     **{
         f"fold {scaling} into {product}": RewriteRuleSet([FoldScale.rule(product, scaling)], commute=True)
         for product in ("Gemm", "MatMul")

@@ -22,4 +22,5 @@ from gtp_models.recipes import load_recipe as load_recipe
 from gtp_models.recipes import recipe_names as recipe_names
 from gtp_models.weights import build_model as build_model
 from gtp_runtime.loading import load as load
+from gtp_runtime.manifest.schema import BatchRange as BatchRange
 from gtp_runtime.model import Model as Model

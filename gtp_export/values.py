@@ -5,6 +5,8 @@ import re
 
 import typer
 
+from gtp_runtime.manifest import BatchRange
+
 SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 TIMES = "20ms, 300s, 5m, 5min or 2h"
 MACS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -92,6 +94,22 @@ def layers(value: "str | tuple[int, ...]") -> tuple[int, ...]:
     if min(chosen) < 0 or sorted({*chosen}) != [*chosen]:
         raise typer.BadParameter(f"{value!r}: give layers from 0, ascending, each once, like 2,5,8,11.")
     return chosen
+
+
+def batch(value: "str | int | BatchRange") -> "int | BatchRange":
+    """Return the images of a run of "8", or the range of "1..16"."""
+    if not isinstance(value, str):
+        return value
+    first, *rest = value.split("..")
+    try:
+        sizes = [int(part) for part in (first, *rest)]
+        if len(sizes) == 2 and sizes[0] != sizes[1]:
+            return BatchRange(*sizes)
+    except ValueError:
+        sizes = []
+    if len(sizes) != 1 or sizes[0] < 1:
+        raise typer.BadParameter(f"{value!r} is no batch: give the images of a run, like 8, or a range, like 1..16.")
+    return sizes[0]
 
 
 def image_size(value: "str | tuple[int, int]") -> tuple[int, int]:

@@ -91,18 +91,22 @@ class FakeCuda:
             self.queue.pop(0)()
 
     def _write(self, memory: int, array: np.ndarray) -> None:
-        self.memory[memory][:] = array.tobytes()
+        self.memory[memory][: array.nbytes] = array.tobytes()
 
     def _read(self, array: np.ndarray, memory: int) -> None:
-        array[...] = np.frombuffer(bytes(self.memory[memory]), array.dtype).reshape(array.shape)
+        array[...] = np.frombuffer(bytes(self.memory[memory][: array.nbytes]), array.dtype).reshape(array.shape)
 
 
 class FakeEngine:
-    """Computes class c = sum of the image + c; ``refuse`` names the call that returns None or False."""
+    """Computes class c = sum of the image + c; ``refuse`` names the call that returns None or False.
+
+    A first axis of -1 is as long as ``set_input_shape`` says.
+    """
 
     def __init__(self, cuda: FakeCuda, shapes: dict[str, tuple[int, ...]], refuse: str) -> None:
         self.cuda, self.shapes, self.refuse = cuda, shapes, refuse
         self.addresses: dict[str, int] = {}
+        self.images = abs(shapes["images"][0])
         self.num_io_tensors = len(shapes)
 
     def get_tensor_name(self, index: int) -> str:
@@ -129,6 +133,11 @@ class FakeEngine:
         self.addresses[name] = address
         return self.refuse != "bind"
 
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.shapes[name] == (-1, *shape[1:])
+        self.images = shape[0]
+        return self.refuse != "shape"
+
     def execute_async_v3(self, stream: int) -> bool:
         self.cuda.log.append("execute")
         self.cuda.queue.append(self._add)
@@ -136,8 +145,10 @@ class FakeEngine:
 
     def _add(self) -> None:
         images, logits = (self.cuda.memory[self.addresses[name]] for name in ("images", "logits"))
-        total = np.frombuffer(bytes(images), np.float32).sum()
-        logits[:] = (total + np.arange(len(logits) // 4, dtype=np.float32)).tobytes()
+        pixels, classes = (int(np.prod(self.shapes[name][1:])) for name in ("images", "logits"))
+        totals = np.frombuffer(bytes(images), np.float32).reshape(-1, pixels)[: self.images].sum(1, keepdims=True)
+        answers = (totals + np.arange(classes, dtype=np.float32)).tobytes()
+        logits[: len(answers)] = answers
 
 
 def fake_trt(cuda: FakeCuda, shapes: dict[str, tuple[int, ...]], version: str = "10.3.0", refuse: str = "") -> Any:

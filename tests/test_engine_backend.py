@@ -30,6 +30,7 @@ from gtp_runtime.errors import (
 )
 from gtp_runtime.images.preprocessing import Preprocessing
 from gtp_runtime.manifest import (
+    BatchRange,
     EngineInfo,
     FileEntry,
     Manifest,
@@ -53,18 +54,25 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Write an artifact directory with an engine, put fakes in the way and load it."""
 
     def run(
-        info: EngineInfo = INFO, version: str = "10.3.0", refuse: str = "", sm: str = "8.7", **load_args: Any
+        info: EngineInfo = INFO,
+        version: str = "10.3.0",
+        refuse: str = "",
+        sm: str = "8.7",
+        batch: BatchRange | None = None,
+        **load_args: Any,
     ) -> Any:
         path = tmp_path / "model.engine"
         path.write_bytes(b"plan")
-        specs = [TensorSpec(name, list(shape), "float32") for name, shape in SHAPES.items()]
+        most, free = (1, 1) if batch is None else (batch.max, -1)
+        specs = [TensorSpec(name, [most, *shape[1:]], "float32") for name, shape in SHAPES.items()]
+        shapes = {name: (free, *shape[1:]) for name, shape in SHAPES.items()}
         entry = FileEntry(
-            "model", file_sha256(path), 4, "gtp", "fp16", inputs=specs[:1], outputs=specs[1:], engine=info
+            "model", file_sha256(path), 4, "gtp", "fp16", inputs=specs[:1], outputs=specs[1:], engine=info, batch=batch
         )
         model, weights = ModelInfo("tiny", "", "", 5, 1, [2, 2]), WeightsInfo("file", "", "")
         write_manifest(Manifest(model, weights, "gtp", {}, [], {}, PREPROCESSING, {"model.engine": entry}), tmp_path)
         cuda = FakeCuda(sm)
-        module = fake_trt(cuda, SHAPES, version, refuse)
+        module = fake_trt(cuda, shapes, version, refuse)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
         monkeypatch.setattr("gtp_runtime.backends.tensorrt.backend.find_cuda", lambda: cuda)
@@ -84,6 +92,30 @@ def test_it_runs_in_order_and_answers(start: Start) -> None:
     assert model.fake_cuda.depth == 0
     assert model.backend.info["flavor"] == "tensorrt"
     assert model.backend.info["settings"]["cuda_graph"] is False
+
+
+def test_a_range_of_batches_takes_any_number_in_it(start: Start) -> None:
+    model = start(batch=BatchRange(2, 4))
+    for count in (4, 2, 3, 4):
+        images = np.arange(count, dtype=np.float32)[:, None, None, None].repeat(48, 1).reshape(count, 3, 4, 4)
+        np.testing.assert_array_equal(model.run(images), 48 * np.arange(count)[:, None] + np.arange(5))
+    for count in (1, 5):
+        with pytest.raises(InputError, match=r"2\.\.4"):
+            model.run(np.zeros((count, 3, 4, 4), np.float32))
+    images = np.ones((9, 3, 4, 4), np.float32)
+    np.testing.assert_array_equal(model.run_all(images)["logits"], np.tile(48 + np.arange(5), (9, 1)))
+    assert model.batch == 2 and model.sample().shape == (2, 3, 4, 4)
+
+
+def test_an_engine_that_refuses_a_batch(start: Start) -> None:
+    with pytest.raises(DeviceError, match="take 2 images"):
+        start(batch=BatchRange(1, 4), refuse="shape").run(np.zeros((2, 3, 4, 4), np.float32))
+
+
+def test_an_engine_of_fixed_shape_is_no_range(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fake_tensorrt.FakeEngine.get_tensor_shape", lambda self, name: (4, *SHAPES[name][1:]))
+    with pytest.raises(ManifestError, match="batch"):
+        start(batch=BatchRange(1, 4))
 
 
 def test_stages_are_what_the_events_say(start: Start) -> None:

@@ -25,7 +25,7 @@ from gtp_exporters.triton import TritonOptions, write_repository
 from gtp_exporters.triton.models import Word, pbtxt
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.errors import BackendMissingError, ManifestError, OutputError
-from gtp_runtime.manifest import EngineInfo, FileEntry, file_sha256, write_manifest
+from gtp_runtime.manifest import BatchRange, EngineInfo, FileEntry, file_sha256, write_manifest
 
 
 def config_of(folder: Path) -> Any:
@@ -294,3 +294,54 @@ def test_the_command(command: Command, digits: Path, tmp_path: Path) -> None:
     assert ran.code == 1 and "is there already" in ran.error
     ran = command("triton", digits, "-o", repository, "--name", "x", "--cuda-graphs")
     assert ran.code == 2
+
+
+@pytest.fixture
+def ranged(digits_copy: Path) -> Path:
+    """An export in name: its graphs are said to take 1 to 8 images."""
+    manifest = read_manifest(digits_copy)
+    files = {name: taking(entry, BatchRange(1, 8)) for name, entry in manifest.files.items()}
+    write_manifest(replace(manifest, files=files), digits_copy)
+    return digits_copy
+
+
+def taking(entry: FileEntry, batch: BatchRange) -> FileEntry:
+    if not entry.inputs:
+        return entry
+    inputs, outputs = (
+        [replace(spec, shape=[batch.max, *spec.shape[1:]]) for spec in specs] for specs in (entry.inputs, entry.outputs)
+    )
+    return replace(entry, inputs=inputs, outputs=outputs, batch=batch)
+
+
+def test_a_range_of_batches_is_batched_by_triton(ranged: Path, tmp_path: Path) -> None:
+    (folder,) = write_repository([ranged], tmp_path / "repo", TritonOptions(max_delay_us=200))
+    config = config_of(folder)
+    assert (config.backend, config.max_batch_size) == ("onnxruntime", 8)
+    assert [list(spec.dims) for spec in (*config.input, *config.output)] == [[3, 32, 32], [10], [36]]
+    assert config.HasField("dynamic_batching")
+    assert config.dynamic_batching.max_queue_delay_microseconds == 200
+    request_for(config, {"images": np.zeros((5, 3, 32, 32), np.float32)})
+
+
+def test_an_engine_for_a_range_records_a_few_graphs(engine: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(engine.parent)
+    entry = taking(manifest.entry(engine.name), BatchRange(1, 8))
+    write_manifest(replace(manifest, files=manifest.files | {engine.name: entry}), engine.parent)
+    config = config_of(write_repository([engine], tmp_path / "repo")[0])
+    graphs = config.optimization.cuda.graph_spec
+    assert [(graph.batch_size, list(graph.input["images"].dim)) for graph in graphs] == [
+        (size, [3, 32, 32]) for size in (8, 4, 1)
+    ]
+
+
+def test_ranges_that_triton_does_not_take(ranged: Path, digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match="fixed shapes"):
+        write_repository([ranged], tmp_path / "repo", TritonOptions(backend="openvino"))
+    with pytest.raises(LimitError, match="alone"):
+        write_repository([digits, ranged], tmp_path / "repo")
+    manifest = read_manifest(ranged)
+    files = {name: taking(entry, BatchRange(2, 8)) for name, entry in manifest.files.items()}
+    write_manifest(replace(manifest, files=files), ranged)
+    with pytest.raises(LimitError, match="one image"):
+        write_repository([ranged], tmp_path / "repo")

@@ -9,6 +9,7 @@ from artifacts import ROOT, python
 
 from gtp_export import cli, values
 from gtp_export.commands.bench import Budget, read_budget
+from gtp_runtime.manifest import BatchRange
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ def test_macs() -> None:
         *((values.macs, text) for text in ("3.4GM", "2", "0.7", "few", "-3G", "")),
         (read_budget, "p98:20"),
         (values.num_prop, "4,,4"),
+        *((values.batch, text) for text in ("16..1", "8..8", "0..4", "1..", "1..2..3", "x", "0", "-1", "1.5")),
         (values.image_size, "8x8x8"),
         (values.schedule, "steep"),
     ],
@@ -118,3 +120,8 @@ def test_every_command_has_an_example_that_parses(name: str) -> None:
     assert command == name
     assert cli.command(name).make_context(name, arguments) is not None
     assert (ROOT / "gtp_export" / "commands" / f"{cli.ENTRIES[name].module}.py").exists()
+
+
+def test_a_batch_is_a_number_or_a_range() -> None:
+    assert values.batch("8") == values.batch(8) == 8
+    assert values.batch("1..16") == BatchRange(1, 16) and str(BatchRange(1, 16)) == "1..16"

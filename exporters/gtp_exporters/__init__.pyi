@@ -23,3 +23,4 @@ from gtp_exporters.tensorrt.engine import Engine as Engine
 from gtp_exporters.tensorrt.engine import build_engine as build_engine
 from gtp_exporters.whole import export_module as export_module
 from gtp_runtime.errors import OutputError as OutputError
+from gtp_runtime.manifest.schema import BatchRange as BatchRange

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from gtp_exporters.agreement import Known
 from gtp_exporters.draft import Draft
 from gtp_exporters.float_twin import keep_float
+from gtp_exporters.graph.batch import TRACED, free_batch
 from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.describe import describe, strip, tool_versions, write_graph
 from gtp_exporters.graph.precision import to_precision
@@ -120,6 +122,15 @@ class Written:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """A traced and simplified graph, the layer of each tensor that a module made, and remarks for users."""
+
+    graph: ir.Model
+    layers: dict[str, int | None]
+    notes: list[str]
+
+
 class _Graphs:
     """Traces, simplifies, checks and writes graphs."""
 
@@ -132,24 +143,36 @@ class _Graphs:
         self.progress(f"tracing {name}")
         pixels = (subject.preprocessing.mean, subject.preprocessing.std) if options.input == "uint8" else None
         traced = Traced(subject.model, options.trace, pixels, subject.outputs)
-        with without_collection():
-            graph, layers = to_onnx(traced, options.batch, options.opset)
-        note = None
-        if options.simplify:
-            self.progress(f"simplifying {name}")
-            graph, note = simplify(graph, self._known(reference, traced.output_names, role))
+        sizes = (options.batch,) if isinstance(options.batch, int) else TRACED
+        drawn = [self._drawn(name, role, traced, size, reference) for size in sizes]
         self.progress(f"checking {name}")
+        graphs, layers, notes = [infer_shapes(each.graph) for each in drawn], drawn[0].layers, drawn[0].notes
         if role == "dense" or not options.dense:
-            keep_float(graph, self.directory / name, options.converted)
-        graph = to_form(to_precision(infer_shapes(graph), options.converted), options.chosen_form)
+            keep_float(self._one(graphs), self.directory / name, options.converted)
+        graph = self._one([to_form(to_precision(each, options.converted), options.chosen_form) for each in graphs])
         check_static(graph, options.target)
         nodes = nodes_per_layer(graph, layers, len(plan.layers)) if role == "model" else []
         strip(graph)
         describe(graph, subject.built, plan.settings)
-        files = write_graph(self.directory / name, graph, role, options.converted, plan.settings.name, plan.backbone)
-        return Written(files, nodes, [f"{name}: {note}"] if note else [])
+        what = (role, options.converted, plan.settings.name, plan.backbone, options.batch_range)
+        return Written(write_graph(self.directory / name, graph, *what), nodes, notes)
 
-    def _known(self, reference: Reference, names: list[str], role: str) -> Known:
+    def _drawn(self, name: str, role: str, traced: Traced, images: int, reference: Reference) -> _Drawn:
+        """Trace and simplify the graph for a number of images."""
+        with without_collection():
+            graph, layers = to_onnx(traced, images, self.options.opset)
+        if not self.options.simplify:
+            return _Drawn(graph, layers, [])
+        self.progress(f"simplifying {name}")
+        graph, note = simplify(graph, self._known(reference, traced.output_names, role, images))
+        return _Drawn(graph, layers, [f"{name}: {note}"] if note else [])
+
+    def _one(self, graphs: list[ir.Model]) -> ir.Model:
+        """Return the one graph, or that of a range, which is made of two."""
+        batches = self.options.batch_range
+        return graphs[0] if batches is None else free_batch(graphs[0], graphs[1], batches.max)
+
+    def _known(self, reference: Reference, names: list[str], role: str, batch: int) -> Known:
         answers = reference.dense_outputs if role == "dense" else reference.outputs
         assert answers is not None
         outputs = dict(answers)
@@ -158,7 +181,7 @@ class _Graphs:
                 outputs[name] = np.concatenate(layers, axis=1)
         images = reference.images
         inputs = images if self.options.input == "uint8" else self.subject.preprocessing.normalise(images)
-        return Known.of(inputs, outputs, self.options.batch)
+        return Known.of(inputs, outputs, batch)
 
 
 def _manifest(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gtp_exporters.errors import LimitError
 from gtp_runtime.errors import ManifestError
 from gtp_runtime.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
 from gtp_runtime.precisions import PRECISIONS
@@ -45,6 +46,20 @@ class Draft:
     def with_results(self, results: dict[str, dict[str, Any]]) -> "Draft":
         """Return it with more that was measured: by kind, then by file."""
         return replace(self, manifest=replace(self.manifest, results={**self.manifest.results, **results}))
+
+
+def check_fixed(entry: FileEntry, task: str) -> None:
+    """Raise ``LimitError`` where a graph takes a range of batches, which ``task`` cannot.
+
+    Args:
+        entry: of the graph.
+        task: what needs one number of images: "int8".
+    """
+    if entry.batch is not None:
+        raise LimitError(
+            f"{task} needs graphs for one number of images, and these take {entry.batch}: export them with "
+            f"--batch {entry.batch.min}, or another number"
+        )
 
 
 def linked(directory: Path, place: Path, without: Collection[str] = ()) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gtp_exporters.errors import LimitError
 from gtp_models.heads import DENSE, OUTPUTS
 from gtp_models.methods.settings import is_int, is_number
+from gtp_runtime.manifest import BatchRange
 from gtp_runtime.precisions import PRECISIONS, TARGETS, WITHOUT_SORT, Precision
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class ExportOptions:
     """Options of an export.
 
     Attributes:
-        batch: images per run, at least 1.
+        batch: images per run, at least 1; or a range, ``BatchRange(1, 16)``: one graph whose first axis is free.
         opset: ONNX opset, 18 to 23.
         simplify: run onnxsim.
         dense: write the dense baseline as well.
@@ -53,7 +54,7 @@ class ExportOptions:
         LimitError: a value that is not allowed.
     """
 
-    batch: int = 1
+    batch: int | BatchRange = 1
     opset: int = 20
     simplify: bool = True
     dense: bool = True
@@ -70,8 +71,7 @@ class ExportOptions:
     form: str | None = None
 
     def __post_init__(self) -> None:
-        if not is_int(self.batch) or self.batch < 1:
-            raise LimitError(f"batch={self.batch!r}: give a whole number of at least 1")
+        self._check_batch()
         choices = {"target": (*TARGETS, *WITHOUT_SORT), "form": (None, *FORMS), "input": INPUTS, "output": OUTPUTS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -89,6 +89,23 @@ class ExportOptions:
         check_precision(self.precision, self.target)
         check_opset(self.opset)
 
+    def _check_batch(self) -> None:
+        if not isinstance(self.batch, BatchRange):
+            if not is_int(self.batch) or self.batch < 1:
+                raise LimitError(f"batch={self.batch!r}: give a whole number of at least 1, or a range like 1..16")
+            return
+        fixed = {
+            f"--target {self.target}": self.target in WITHOUT_SORT,
+            f"--precision {self.precision}": self.precision in PRECISIONS and self.calibrated,
+            "--latency": self.latency is not None,
+        }
+        if self.batch.min == self.batch.max:
+            raise LimitError(f"a range of one number: give --batch {self.batch.max}")
+        if wanting := [what for what, wants in fixed.items() if wants]:
+            raise LimitError(
+                f"{wanting[0]} needs one number of images, not {self.batch}: give --batch {self.batch.min}"
+            )
+
     def _check_layers(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         ascending = all(is_int(layer) and layer >= 0 for layer in self.layers) and sorted({*self.layers}) == [
@@ -98,6 +115,11 @@ class ExportOptions:
             raise LimitError(f"layers={self.layers!r}: give whole numbers from 0, ascending, each once")
         if self.layers and self.output not in DENSE:
             raise LimitError(f"layers are of {' and '.join(DENSE)}: give --output map, or leave --layers out")
+
+    @property
+    def batch_range(self) -> BatchRange | None:
+        """The range of images per run; None for one number."""
+        return self.batch if isinstance(self.batch, BatchRange) else None
 
     @property
     def fits(self) -> bool:

@@ -73,6 +73,10 @@ def bench(
             metavar="TIME",
         ),
     ] = 3.0,
+    batch: Annotated[
+        int | None,
+        option("Images per run, of files that take a range of batches (default: the fewest).", "-b", "--batch", min=1),
+    ] = None,
     budget_ms: Annotated[
         Budget | None,
         option(
@@ -103,6 +107,9 @@ def bench(
     files = _with_twin(paths, running)
     with ExitStack() as stack:
         models = [stack.enter_context(running.load_file(path)) for path in files]
+        if batch is not None:
+            for model in models:
+                model.use_batch(batch)
         dense = [model.entry.role == "dense" for model in models]
         if must_beat_dense and len(set(dense)) < 2:
             raise InputError("--must-beat-dense needs a dense file and another: give dense.onnx as well")

@@ -61,6 +61,10 @@ def build_engine(
         int | None,
         typer.Option(help="Builder optimization level, 0 to 5 (default: TensorRT's, 3).", show_default=False),
     ] = None,
+    opt_batch: Annotated[
+        int | None,
+        option("With a range of batches: the images per run to choose kernels for (default: the most).", min=1),
+    ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
@@ -87,13 +91,13 @@ def build_engine(
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
     if QNN in targets or soc is not None:
         others = {"-o": output, "--precision": precision, "--workspace": workspace, "--opt-level": opt_level}
-        others |= {"--timing-cache": timing_cache, "--key": key, "--trusted-key": trusted_key}
+        others |= {"--opt-batch": opt_batch, "--timing-cache": timing_cache, "--key": key, "--trusted-key": trusted_key}
         _build_contexts(path, targets, soc, [name for name, value in others.items() if value is not None], json)
         return
     wanted = "rtx" if targets and flavor == "auto" else flavor
     if timing_cache is not None and find_flavor(wanted).name == "rtx":
         raise typer.BadParameter("--timing-cache has no effect with TensorRT-RTX, which keeps none: leave it out")
-    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets)
+    options = EngineOptions(workspace, opt_level, timing_cache or default_timing_cache(), targets, opt_batch)
     with console.progress("building") as update:
         engine = run(
             path,

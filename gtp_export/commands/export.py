@@ -91,7 +91,17 @@ def export(
     seed: Annotated[
         int | None, _option(IMAGES, "Seed of random weights, and of the search of a fitted schedule (default: 0).")
     ] = None,
-    batch: Annotated[int, _option(GRAPHS, "Images per run.", "-b", "--batch", min=1)] = 1,
+    batch: Annotated[
+        Any,
+        _option(
+            GRAPHS,
+            "Images per run: 8; or a range, 1..16: one graph that takes any number in it (default: 1).",
+            "-b",
+            "--batch",
+            parser=values.batch,
+            metavar="N|A..B",
+        ),
+    ] = 1,
     target: Annotated[
         str,
         _option(

@@ -7,7 +7,7 @@ from gtp_export import console
 from gtp_export.options import Json, ModelPath
 from gtp_export.tables import curves_table, describe_engine, describe_fitting, describe_quantization
 from gtp_runtime import Manifest, errors, read_manifest
-from gtp_runtime.manifest import TensorSpec
+from gtp_runtime.manifest import FileEntry, TensorSpec
 from gtp_runtime.placement import Placement
 
 LONG = 80  # characters of a setting that are shown
@@ -39,8 +39,15 @@ def _summary(manifest: Manifest, directory: Path) -> None:
     settings = ", ".join(f"{name} {_short(value)}" for name, value in manifest.settings.items() if value is not None)
     described = f"method {manifest.method}{f': {settings}' if settings else ''}"
     console.out.print(
-        f"{described}; opset {manifest.opset}, target {manifest.target}, form {manifest.form}", markup=False
+        f"{described}; opset {manifest.opset}, target {manifest.target}, form {manifest.form}, "
+        f"batch {_batches(manifest)}",
+        markup=False,
     )
+
+
+def _batches(manifest: Manifest) -> str:
+    """How many images a run of the graphs takes: "1", "1..16"."""
+    return ", ".join(dict.fromkeys(str(entry.batches) for entry in manifest.files.values() if entry.inputs)) or "-"
 
 
 def _short(value: object) -> str:
@@ -83,7 +90,7 @@ def _files(manifest: Manifest) -> None:
             (entry.precision or "-") + (" (unknown here)" if entry.unknown else ""),
             str(entry.nodes or "-"),
             _proven(manifest, name),
-            f"{_shapes(entry.inputs)} → {_shapes(entry.outputs)}" if entry.inputs else "-",
+            f"{_shapes(entry, entry.inputs)} → {_shapes(entry, entry.outputs)}" if entry.inputs else "-",
         )
         for name, entry in manifest.files.items()
     ]
@@ -112,5 +119,8 @@ def _proven(manifest: Manifest, name: str) -> str:
     return "-" if result is None else "ok" if result["ok"] else "FAILED"
 
 
-def _shapes(specs: list[TensorSpec]) -> str:
-    return ", ".join(f"{spec.name} {spec.dtype}{spec.shape}" for spec in specs)
+def _shapes(entry: FileEntry, specs: list[TensorSpec]) -> str:
+    """The shapes of inputs or outputs; a free first axis as its range: [1..16, 3, 224, 224]."""
+    return ", ".join(
+        f"{spec.name} {spec.dtype}[{', '.join(map(str, [entry.batches, *spec.shape[1:]]))}]" for spec in specs
+    )

@@ -35,7 +35,7 @@ def triton(
     max_delay: Annotated[
         int | None,
         typer.Option(
-            help="With several batch sizes: microseconds to wait for more requests (default: 1000).",
+            help="With a range of batches or several: microseconds to wait for more requests (default: 1000).",
             min=0,
             show_default=False,
         ),

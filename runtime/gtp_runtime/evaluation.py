@@ -72,7 +72,7 @@ class Job:
     @property
     def chunk(self) -> int:
         """Images that are scored at once: sums over them are the same wherever the chunks are scored."""
-        batch = max(file.batch for file in self.all_files)
+        batch = max(file.batches.max for file in self.all_files)
         return -(-CHUNK // batch) * batch
 
 

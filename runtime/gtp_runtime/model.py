@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ import numpy as np
 from gtp_runtime import latency, parity
 from gtp_runtime.backends import Backend
 from gtp_runtime.backends.spec import Deadline
-from gtp_runtime.deploy.signing import is_signed
+from gtp_runtime.batches import runs, worst_outputs
 from gtp_runtime.deploy.watch import Stats, Watch
 from gtp_runtime.errors import (
     DeadlineError,
@@ -27,7 +26,7 @@ from gtp_runtime.errors import (
     SelfTestError,
 )
 from gtp_runtime.images.decoding import ImageLike
-from gtp_runtime.manifest import REFERENCE_NAME, FileEntry, Manifest, check_file, update_manifest
+from gtp_runtime.manifest import REFERENCE_NAME, BatchRange, FileEntry, Manifest, check_file
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.placement import Placement
 from gtp_runtime.prediction import (
@@ -40,6 +39,7 @@ from gtp_runtime.prediction import (
     count_workers,
     predict_each,
 )
+from gtp_runtime.recording import record
 from gtp_runtime.reference import Reference, check_fits, read_reference
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Model:
         self.path, self.manifest, self.backend, self.options = path, manifest, backend, options
         self.entry: FileEntry = manifest.entry(path.name)
         self._check_inputs, self._process, self._watch = check_inputs, os.getpid(), Watch(str(path))
+        self._batch = self.batches.min
 
     def __enter__(self: Self) -> Self:
         return self
@@ -122,9 +123,24 @@ class Model:
         return f"{self.path.name} with {self.backend.name} {version}".rstrip() + f" on {self.device}"
 
     @property
+    def batches(self) -> BatchRange:
+        """How many images a run takes, from the fewest to the most; one number, unless exported with a range."""
+        return self.entry.batches
+
+    @property
     def batch(self) -> int:
-        """Images per run."""
-        return self.entry.inputs[0].shape[0]
+        """Images of a run that is timed: the fewest, unless ``use_batch`` chose others."""
+        return self._batch
+
+    def use_batch(self, images: int) -> None:
+        """Choose how many images a run has that is timed (``benchmark``, ``sample``).
+
+        Raises:
+            InputError: a run does not take that many.
+        """
+        if isinstance(images, bool) or not isinstance(images, int) or images not in self.batches:
+            raise InputError(f"batch={images!r}: a run of {self.path.name} takes {self.batches} images")
+        self._batch = images
 
     def run(self, images: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """Run one batch: (B, 3, H, W) float32 preprocessed pixels to (B, classes) float32 logits, or to
@@ -172,9 +188,11 @@ class Model:
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         images, spec = np.asarray(images), self.entry.inputs[0]
-        if list(images.shape) != spec.shape or images.dtype != np.dtype(spec.dtype):
+        fits = images.ndim == len(spec.shape) and len(images) in self.batches and [*images.shape[1:]] == spec.shape[1:]
+        if not fits or images.dtype != np.dtype(spec.dtype):
+            takes = f"({', '.join(map(str, [self.batches, *spec.shape[1:]]))})"
             raise InputError(
-                f"{self.path.name} takes {tuple(spec.shape)} {spec.dtype}, this is {images.shape} {images.dtype}: "
+                f"{self.path.name} takes {takes} {spec.dtype}, this is {images.shape} {images.dtype}: "
                 "model.preprocess(image) makes one image's input; predict() and run_all() fill batches"
             )
         if self._check_inputs and not np.isfinite(images).all():
@@ -190,20 +208,19 @@ class Model:
         *,
         timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """Run any number (N > 0) of preprocessed images, batch by batch; the last batch is filled up with zeros.
+        """Run any number (N > 0) of preprocessed images, batch by batch; the last batch is filled up with zeros where a
+        run takes more images.
 
         ``progress`` is told the task and the share done; ``timeout`` is for all batches together.
         """
         deadline = None if timeout is None else Deadline(timeout)
         if np.ndim(images) == 0 or not len(images):
             raise InputError("no images: give at least one")
-        images, parts = np.asarray(images), []
-        for start in range(0, len(images), self.batch):
-            part = images[start : start + self.batch]
-            missing = self.batch - len(part)
-            padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
-            parts.append({name: value[: len(part)] for name, value in self._outputs(padded, deadline).items()})
-            progress(task, min(1.0, (start + self.batch) / len(images)))
+        images, parts, done = np.asarray(images), [], 0
+        for batch, count in runs(images, self.batches):
+            parts.append({name: value[:count] for name, value in self._outputs(batch, deadline).items()})
+            done += count
+            progress(task, done / len(images))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def preprocess(self, image: ImageLike, *, exif: bool | None = None) -> np.ndarray:
@@ -284,7 +301,9 @@ class Model:
         def classify(pixels: np.ndarray, names: list[ImageLike]) -> list[list[Prediction]]:
             return self._best(self.logits(pixels, names), topk)
 
-        return predict_each(images, partial(self.preprocess, exif=exif), classify, self.batch, count_workers(workers))
+        return predict_each(
+            images, partial(self.preprocess, exif=exif), classify, self.batches.max, count_workers(workers)
+        )
 
     def features(
         self,
@@ -332,7 +351,9 @@ class Model:
             outputs = self.answers(pixels, names)
             return [{name: values[row] for name, values in outputs.items()} for row in range(len(pixels))]
 
-        return predict_each(images, partial(self.preprocess, exif=exif), embed, self.batch, count_workers(workers))
+        return predict_each(
+            images, partial(self.preprocess, exif=exif), embed, self.batches.max, count_workers(workers)
+        )
 
     def _check_features(self, allow_random: bool) -> None:
         if not self.manifest.gives_features:
@@ -400,7 +421,11 @@ class Model:
         expected = reference.dense_outputs if dense else reference.outputs
         if expected is None:
             raise ManifestError(f"{REFERENCE_NAME} has no outputs of the dense model: export again")
-        outputs = self.run_all(self.prepare(reference.images), progress, "validating")
+        images = self.prepare(reference.images)
+        if self.entry.batch is None:
+            outputs = self.run_all(images, progress, "validating")
+        else:
+            outputs = worst_outputs(self.outputs, images, self.batches, expected, progress)
         return parity.compare(
             {name: outputs[name] for name in expected},
             expected,
@@ -472,37 +497,11 @@ class Model:
             images = self.reference().images
             chosen = images[np.arange(self.batch) % len(images)]
             return self.prepare(chosen)
-        return (np.random.default_rng(0).random(spec.shape) * 255).astype(spec.dtype)
+        return (np.random.default_rng(0).random((self.batch, *spec.shape[1:])) * 255).astype(spec.dtype)
 
     def record(self, kind: str, result: dict[str, Any]) -> bool:
         """Store a result ("parity", "latency") in the manifest; see ``record``."""
         return record(self.path, self.entry.sha256, kind, result)
-
-
-def record(path: Path, sha256: str, kind: str, result: dict[str, Any]) -> bool:
-    """Store a result ("parity", "latency") of the file with this sha256 in its manifest.
-
-    Returns:
-        False if the directory is signed, the manifest cannot be written, or it lists another file of this name by now;
-        the log has the reason.
-    """
-    if is_signed(path.parent):
-        log.info("%s of %s is not stored: the manifest is signed", kind, path)
-        return False
-
-    def added(current: Manifest) -> Manifest:
-        if current.entry(path.name).sha256 != sha256:
-            raise ManifestError(f"{path} was replaced since it was loaded")
-        results = {name: dict(files) for name, files in current.results.items()}
-        results.setdefault(kind, {})[path.name] = result
-        return replace(current, results=results)
-
-    try:
-        update_manifest(path.parent, added)
-    except (OSError, ManifestError) as error:
-        log.info("%s of %s is not stored: %s", kind, path, error)
-        return False
-    return True
 
 
 def _kept_sets(outputs: dict[str, np.ndarray], reference: Reference) -> parity.KeptSets | None:

@@ -11,7 +11,7 @@ from typing import Any
 from gtp_exporters.converting.formats import FORMATS, Format
 from gtp_exporters.converting.int8 import Calibration, check_gate
 from gtp_exporters.converting.rewrites import rewritten
-from gtp_exporters.draft import Draft, linked
+from gtp_exporters.draft import Draft, check_fixed, linked
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.files import read, save
@@ -83,8 +83,8 @@ def convert(
         progress: told what is being done.
 
     Raises:
-        LimitError: an unknown format, precision or SoC, no float32 graph, images for another precision than int8, or
-            int8 without a check.
+        LimitError: an unknown format, precision or SoC, no float32 graph, a range of batches, images
+            for another precision than int8, or int8 without a check.
         ManifestError: no export there, or files that are not what its manifest says.
         BackendMissingError, MissingPackageError: the runtime or the converter is missing.
         ConversionError: the converter failed.
@@ -96,7 +96,7 @@ def convert(
     form, place = _format(to), Path(directory)
     precision, soc = _precision(to, form, precision), _soc(to, form, soc)
     _check_images(precision, check, calib_data, data)
-    names = _graphs(read_manifest(place), place)
+    names = _graphs(read_manifest(place), place, to)
     if check and form.backend and form.extra.missing():
         raise BackendMissingError(
             f"{', '.join(form.extra.missing())} is not installed, so the files could not be proven: "
@@ -160,13 +160,15 @@ def _check_images(precision: str, check: bool, *folders: Path | None) -> None:
         raise LimitError(f"{PRECISION} is judged beside float32, so it has no form without a check")
 
 
-def _graphs(manifest: Manifest, place: Path) -> list[str]:
+def _graphs(manifest: Manifest, place: Path, to: str) -> list[str]:
     """Return the names of the float32 graphs, the dense baseline first."""
     graphs = {name: entry for name, entry in manifest.files.items() if name.endswith(".onnx")}
     names = [name for role in ROLES for name, entry in graphs.items() if entry.role == role]
     names = [name for name in names if graphs[name].precision == "fp32"]
     if not any(graphs[name].role == "model" for name in names):
         raise LimitError(f"{place} has no fp32 graph, and other files are made from one: export with --precision fp32")
+    for name in names:
+        check_fixed(graphs[name], f"{to}'s converter")
     return names
 
 

@@ -1,4 +1,7 @@
-"""The strict check of every graph we call exportable: fixed shapes, and only what the target takes."""
+"""The strict check of every graph we call exportable: fixed shapes, and only what the target takes.
+
+One axis may be free: the first, where the input calls it "batch".
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -8,6 +11,8 @@ import onnx_ir as ir
 from gtp_exporters.errors import StaticCheckError
 from gtp_exporters.graph.files import restore, skeleton
 from gtp_exporters.options import MAX_TOPK, OPSETS
+
+BATCH = "batch"  # name of the free axis
 
 # Sizes or control flow that depend on data, or operators that TensorRT's parser refuses in some form.
 FORBIDDEN = frozenset("Compress GatherND If Loop NonZero Range Scan ScatterElements ScatterND Shape Unique".split())
@@ -63,15 +68,36 @@ def problems(model: ir.Model, target: str) -> Iterator[str]:
     """Yield what does not fit, a line a finding."""
     own = OWN_OPERATORS.get(target, {})
     yield from _opset_problems(model, own)
+    free = is_free(model)
     for value in (*model.graph.inputs, *model.graph.outputs):
-        yield from _shape_problems(value, "graph")
+        yield from _shape_problems(value, "graph", free)
+        if free and value.shape is not None and not _is_batch(value):
+            yield f"graph: the first axis of {value.name!r} is not {BATCH!r}, and another one's is"
     for node in model.graph:
         who = f"{node.op_type} {node.name or node.outputs[0].name!r}"
-        yield from _operator_problems(node, who, target)
+        if not (free and _counts_images(node)):
+            yield from _operator_problems(node, who, target)
         if node.op_type == "TopK":
             yield from _topk_problems(node, who, target)
         for value in node.outputs:
-            yield from _shape_problems(value, who)
+            yield from _shape_problems(value, who, free)
+
+
+def is_free(model: ir.Model) -> bool:
+    """Whether a graph takes any number of images: the first axis of an input is free and called "batch"."""
+    return any(_is_batch(value) for value in model.graph.inputs)
+
+
+def _is_batch(value: ir.Value) -> bool:
+    first = value.shape[0] if value.shape else None
+    return isinstance(first, ir.SymbolicDim) and first.value == BATCH
+
+
+def _counts_images(node: ir.Node) -> bool:
+    """Whether a node gives the number of images of the input, and nothing else of its shape."""
+    bounds = {name: node.attributes[name].as_int() for name in ("start", "end") if name in node.attributes}
+    value = node.inputs[0] if node.op_type == "Shape" else None
+    return value is not None and value.is_graph_input() and bounds == {"start": 0, "end": 1}
 
 
 def _opset_problems(model: ir.Model, own: Mapping[str, Collection[str]]) -> Iterator[str]:
@@ -103,12 +129,12 @@ def _topk_problems(node: ir.Node, who: str, target: str) -> Iterator[str]:
         yield f"{who}: k is {k}, TensorRT's limit is {MAX_TOPK}: fewer tokens, sparsity 1.0, or another --target"
 
 
-def _shape_problems(value: ir.Value, who: str) -> Iterator[str]:
+def _shape_problems(value: ir.Value, who: str, free: bool) -> Iterator[str]:
     if not value.name:  # an optional output that the node does not give
         return
     if value.shape is None:
         yield f"{who}: the shape of {value.name!r} is unknown"
         return
     shape = [size if isinstance(size, int) else -1 for size in value.shape]
-    if any(size <= 0 for size in shape):
+    if any(size <= 0 for size in shape[free and shape[:1] == [-1] :]):
         yield f"{who}: {value.name!r} has a dynamic or empty axis: {shape}"

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from gtp_exporters.graph.files import save
-from gtp_runtime.manifest import FileEntry, TensorSpec, file_sha256
+from gtp_runtime.manifest import BatchRange, FileEntry, TensorSpec, file_sha256
 
 if TYPE_CHECKING:
     from gtp_models.methods.settings import Settings
@@ -44,8 +44,23 @@ def describe(model: ir.Model, built: "BuiltModel", settings: "Settings") -> None
     model.metadata_props.update(essentials)
 
 
-def write_graph(path: Path, model: ir.Model, role: str, precision: str, method: str, macs: int) -> dict[str, FileEntry]:
-    """Save a graph and return the manifest's entries by file name: the graph's, and that of its weights beside it."""
+def write_graph(
+    path: Path,
+    model: ir.Model,
+    role: str,
+    precision: str,
+    method: str,
+    macs: int,
+    batch: BatchRange | None = None,
+) -> dict[str, FileEntry]:
+    """Save a graph and return the manifest's entries by file name: the graph's, and that of its weights beside it.
+
+    Args:
+        path: of the graph.
+        model: the graph.
+        role, precision, method, macs: as in ``FileEntry``.
+        batch: how many images a run takes, where the first axis is free.
+    """
     external = save(model, path)
     entry = FileEntry(
         role,
@@ -55,9 +70,10 @@ def write_graph(path: Path, model: ir.Model, role: str, precision: str, method: 
         precision=precision,
         macs=macs,
         nodes=len(model.graph),
-        inputs=[_spec(value) for value in model.graph.inputs],
-        outputs=[_spec(value) for value in model.graph.outputs],
+        inputs=[_spec(value, batch) for value in model.graph.inputs],
+        outputs=[_spec(value, batch) for value in model.graph.outputs],
         external_data=external,
+        batch=batch,
     )
     if external is None:
         return {path.name: entry}
@@ -65,9 +81,11 @@ def write_graph(path: Path, model: ir.Model, role: str, precision: str, method: 
     return {path.name: entry, external: FileEntry("data", file_sha256(data), data.stat().st_size)}
 
 
-def _spec(value: ir.Value) -> TensorSpec:
+def _spec(value: ir.Value, batch: BatchRange | None) -> TensorSpec:
     assert value.name is not None and value.shape is not None and value.dtype is not None
-    return TensorSpec(value.name, [int(size) for size in value.shape.numpy()], value.dtype.numpy().name)
+    first = [] if batch is None else [batch.max]
+    sizes = [size for size in value.shape[len(first) :] if isinstance(size, int)]
+    return TensorSpec(value.name, first + sizes, value.dtype.numpy().name)
 
 
 def tool_versions() -> dict[str, str]:

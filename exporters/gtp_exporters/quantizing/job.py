@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
+from gtp_exporters.draft import check_fixed
 from gtp_exporters.errors import LimitError
 from gtp_exporters.graph.check import infer_shapes
 from gtp_exporters.graph.describe import write_graph
@@ -161,7 +162,7 @@ def float_graphs(manifest: Manifest) -> list[str]:
     """Return the names of the float32 graphs, the dense baseline's first.
 
     Raises:
-        LimitError: there is none.
+        LimitError: there is none, or it takes a range of batches.
     """
     graphs = {
         name: entry
@@ -174,6 +175,8 @@ def float_graphs(manifest: Manifest) -> list[str]:
         raise LimitError(
             f"int8 is made from a float32 graph, and those there are {there}: export with --precision fp32"
         )
+    for name in names:
+        check_fixed(graphs[name], "int8")
     return sorted(names, key=lambda name: manifest.files[name].role)
 
 

@@ -21,6 +21,7 @@ from gtp_exporters.graph import files as graphs
 from gtp_exporters.options import MAX_TOPK
 from gtp_runtime.atomic import write_bytes
 from gtp_runtime.backends.tensorrt.flavor import Flavor, make_logger
+from gtp_runtime.manifest import BatchRange
 from gtp_runtime.messages import Progress
 
 OPT_LEVELS = range(6)
@@ -44,12 +45,15 @@ class EngineOptions:
         opt_level: builder optimization level, 0 to 5 (default: TensorRT's, 3).
         timing_cache: a file with kernel timings, reused by later builds; full TensorRT only.
         targets: compute capabilities to build for ahead of time, ("sm86", …); RTX only.
+        opt_batch: for a graph that takes a range of batches, the images of a run that kernels are chosen for (default:
+            the most).
     """
 
     workspace: int | None = None
     opt_level: int | None = None
     timing_cache: Path | None = None
     targets: tuple[str, ...] = ()
+    opt_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in OPT_LEVELS:
@@ -67,8 +71,17 @@ class BuiltEngine:
     seconds: float
 
 
-def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Progress) -> BuiltEngine:
+def build(
+    flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Progress, batch: BatchRange | None = None
+) -> BuiltEngine:
     """Build an ONNX model.
+
+    Args:
+        flavor: the TensorRT that builds.
+        model: the graph.
+        options: how to build.
+        progress: called with the running phase and the share done.
+        batch: how many images a run takes, where the first axis is free.
 
     Raises:
         EngineError: TensorRT cannot parse or build it.
@@ -83,6 +96,8 @@ def build(flavor: Flavor, model: ir.Model, options: EngineOptions, progress: Pro
     _configure(flavor, config, options)
     cache = _load_timing_cache(flavor, config, options.timing_cache)
     parsed = parse(flavor, builder, model, logger)
+    if batch is not None:
+        _add_profile(builder, config, parsed.network, batch, options.opt_batch or batch.max)
     start = time.perf_counter()
     with stoppable() as stop:
         _monitor = watch(flavor.trt, config, progress, stop)
@@ -117,6 +132,25 @@ def _set_targets(flavor: Flavor, config: Any, targets: tuple[str, ...]) -> None:
     for index, name in enumerate(targets):
         if not config.set_compute_capability(known[name], index):
             raise EngineError(f"TensorRT-RTX refuses the target {name}")
+
+
+def check_batch(batch: BatchRange | None, opt_batch: int | None) -> None:
+    """Raise ``LimitError`` for an ``opt_batch`` that a graph with this range, or with one number, does not take."""
+    if opt_batch is None:
+        return
+    if batch is None:
+        raise LimitError("opt_batch is for graphs that take a range of batches: leave it out, or export with -b 1..16")
+    if opt_batch not in batch:
+        raise LimitError(f"opt_batch={opt_batch}: the graph takes {batch} images")
+
+
+def _add_profile(builder: Any, config: Any, network: Any, batch: BatchRange, best: int) -> None:
+    """Say which numbers of images the first axis stands for, and which one kernels are chosen for."""
+    profile, images = builder.create_optimization_profile(), network.get_input(0)
+    shapes = [(size, *tuple(images.shape)[1:]) for size in (batch.min, best, batch.max)]
+    profile.set_shape(images.name, *shapes)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"TensorRT refuses batches of {batch}, best {best}")
 
 
 def _load_timing_cache(flavor: Flavor, config: Any, path: Path | None) -> Any:

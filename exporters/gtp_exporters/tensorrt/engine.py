@@ -12,7 +12,7 @@ from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.files import read
 from gtp_exporters.graph.precision import precision_of, to_precision
 from gtp_exporters.options import check_precision
-from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, inspect_plan
+from gtp_exporters.tensorrt.building import BuiltEngine, EngineOptions, build, check_batch, inspect_plan
 from gtp_runtime.atomic import flush, held, replacing, restoring
 from gtp_runtime.backends.tensorrt.cuda import describe_device, jetpack
 from gtp_runtime.backends.tensorrt.flavor import Flavor, find_flavor
@@ -81,9 +81,11 @@ def build_engine(
         raise LimitError(f"{source} is not a graph: an engine is built from a .onnx file")
     target = _place(source, output)
     tensorrt, options = find_flavor(flavor), options or EngineOptions()
+    batch = manifest.entry(source.name).batch
+    check_batch(batch, options.opt_batch)
     graph = _prepare(read(source, manifest.entry(source.name).external_data), precision, progress)
     progress(f"parsing with {tensorrt.name} {tensorrt.version}")
-    built = build(tensorrt, graph, options, progress)
+    built = build(tensorrt, graph, options, progress, batch)
     info = _info(tensorrt, source, manifest, built, options)
     entry = _entry(manifest.entry(source.name), precision_of(graph), info)
     written = Engine(target, _write(target, built.plan, entry, info))
@@ -139,6 +141,7 @@ def _info(flavor: Flavor, source: Path, manifest: Manifest, built: BuiltEngine, 
     memory, inspector = inspect_plan(flavor, built.plan)
     cache = options.timing_cache
     given: dict[str, Any] = {"workspace": options.workspace, "opt_level": options.opt_level}
+    given |= {} if options.opt_batch is None else {"opt_batch": options.opt_batch}
     return EngineInfo(
         flavor=flavor.name,
         version=flavor.version,

@@ -1,8 +1,8 @@
 """A Triton Inference Server model repository from artifact directories.
 
-Exports are static: one graph takes one number of images. So each becomes a model of Triton's without batching
-(``max_batch_size: 0``), and Triton's dynamic batcher is used only where the same model was exported for several
-numbers of images: then a front model gathers requests and hands them to the graph that fits.
+An export for a range of batches becomes a model that Triton's dynamic batcher gathers requests for. One for a number
+of images takes no other: it becomes a model without batching (``max_batch_size: 0``). Where the same model was exported
+for several numbers, a front model gathers requests and hands them to the graph that fits.
 """
 
 import shutil

@@ -37,8 +37,8 @@ class TritonOptions:
         instances: copies of the model that run side by side.
         kind: where they run: "auto", "gpu" or "cpu".
         cuda_graphs: whether the GPU's work is recorded once and replayed; None: for engines.
-        max_delay_us: microseconds that the front model waits for more requests; None: 1000. Only where there are
-            several numbers of images.
+        max_delay_us: microseconds that Triton waits for more requests of a batch; None: 1000. Only where there are
+            several numbers of images, or a range of them.
 
     Raises:
         LimitError: a value that is not allowed.
@@ -119,8 +119,13 @@ class Source:
 
     @property
     def batch(self) -> int:
-        """Images a run."""
-        return self.entry.inputs[0].shape[0]
+        """Images a run, the most of a range."""
+        return self.entry.batches.max
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a run takes any number of images up to ``batch``."""
+        return self.entry.batch is not None
 
 
 def find_sources(paths: Sequence[Path], options: TritonOptions) -> list[Source]:
@@ -131,8 +136,11 @@ def find_sources(paths: Sequence[Path], options: TritonOptions) -> list[Source]:
     """
     sources = sorted((_source(path, options) for path in paths), key=lambda source: source.batch)
     _check_one_model(sources)
-    if len(sources) == 1 and options.max_delay_us is not None:
-        raise LimitError("a delay is for requests that are batched: give exports for several numbers of images (-b)")
+    if len(sources) == 1 and not sources[0].is_free and options.max_delay_us is not None:
+        raise LimitError(
+            "a delay is for requests that are batched: give an export for a range of batches (-b 1..16), or several "
+            "for other numbers of images"
+        )
     return sources
 
 
@@ -161,11 +169,17 @@ def _backend(file: Path, entry: FileEntry, options: TritonOptions) -> str:
         raise LimitError("Triton records CUDA graphs of engines alone: give a .engine file, or leave them out")
     if is_engine and options.kind == "cpu":
         raise LimitError("an engine runs on a GPU: leave out kind cpu")
+    if entry.batch is not None and entry.batch.min > 1:
+        raise LimitError(f"Triton's batches begin with one image, and {file.name} takes {entry.batch}: export -b 1..N")
+    if entry.batch is not None and backend == "openvino":
+        raise LimitError("Triton's OpenVINO backend takes fixed shapes alone: use onnxruntime, or export -b 8")
     return backend
 
 
 def _check_one_model(sources: list[Source]) -> None:
     first = sources[0]
+    if len(sources) > 1 and (free := next((source for source in sources if source.is_free), None)):
+        raise LimitError(f"{free.path} takes {free.entry.batch} images and is a model by itself: give it alone")
     for other in sources[1:]:
         for what, value in (("weights", lambda of: of.manifest.weights.sha256), ("settings", _what_it_does)):
             if value(other) != value(first):
@@ -196,20 +210,30 @@ def write_model(source: Source, folder: Path, options: TritonOptions) -> None:
     values: dict[str, Any] = {
         "name": folder.name,
         "backend": source.backend,
-        "max_batch_size": 0,  # shapes are whole: the graph takes this number of images and no other
-        "input": tensors(source.entry.inputs),
-        "output": tensors(source.entry.outputs, write_labels(source.manifest, folder)),
+        # 0: shapes are whole, and the graph takes this number of images and no other
+        "max_batch_size": source.batch if source.is_free else 0,
+        "input": tensors(source.entry.inputs, without_batch=source.is_free),
+        "output": tensors(source.entry.outputs, write_labels(source.manifest, folder), without_batch=source.is_free),
         "instance_group": instance_group(options),
     }
+    if source.is_free:
+        values["dynamic_batching"] = {"max_queue_delay_microseconds": delay_of(options)}
     if source.backend == "tensorrt" and options.cuda_graphs is not False:
-        values["optimization"] = {"cuda": {"graphs": True, "graph_spec": [_graph_of(source)]}}
+        values["optimization"] = {"cuda": {"graphs": True, "graph_spec": _graphs_of(source)}}
     (folder / "config.pbtxt").write_text(pbtxt(values), "ascii")
 
 
-def _graph_of(source: Source) -> dict[str, Any]:
-    """Return the one shape for which a CUDA graph is recorded."""
-    inputs = [{"key": spec.name, "value": {"dim": spec.shape}} for spec in source.entry.inputs]
-    return {"batch_size": 0, "input": inputs}
+def delay_of(options: TritonOptions) -> int:
+    """Return the microseconds that Triton waits for more requests."""
+    return DELAY_US if options.max_delay_us is None else options.max_delay_us
+
+
+def _graphs_of(source: Source) -> list[dict[str, Any]]:
+    """Return the shapes for which a CUDA graph is recorded: the one there is, or those that stand for a range."""
+    first = 1 if source.is_free else 0
+    inputs = [{"key": spec.name, "value": {"dim": spec.shape[first:]}} for spec in source.entry.inputs]
+    sizes = source.entry.batches.sizes if source.is_free else [0]
+    return [{"batch_size": size, "input": inputs} for size in sizes]
 
 
 def write_labels(manifest: Manifest, folder: Path) -> str | None:
@@ -272,7 +296,7 @@ def write_front(sources: list[Source], names: list[str], folder: Path, options: 
         "instance_group": [{"count": options.instances, "kind": Word("KIND_CPU")}],  # it only cuts and joins arrays
         "dynamic_batching": {
             "preferred_batch_size": batches,
-            "max_queue_delay_microseconds": DELAY_US if options.max_delay_us is None else options.max_delay_us,
+            "max_queue_delay_microseconds": delay_of(options),
         },
         "parameters": [
             {"key": f"model_{batch}", "value": {"string_value": name}}

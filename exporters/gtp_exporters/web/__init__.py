@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gtp_exporters.draft import check_fixed
 from gtp_exporters.errors import LimitError
 from gtp_exporters.web import ort
 from gtp_exporters.web.facts import graph_facts, join, model_facts, pack_arrays
@@ -81,7 +82,8 @@ def write_site(path: Path, output: Path, options: SiteOptions | None = None, pre
 
     Raises:
         ManifestError: a file is missing or not what its manifest says.
-        LimitError: a file that no browser runs: an engine, a graph that is too large; another onnxruntime-web.
+        LimitError: a file that no browser runs: an engine, a graph that is too large or for a range of batches; another
+            onnxruntime-web.
         MissingPackageError: npm is not installed, or cannot fetch onnxruntime-web.
         OutputError: the folder holds other files, or cannot be written.
     """
@@ -113,6 +115,7 @@ def _graphs(file: Path, manifest: Manifest, dense: bool) -> dict[str, Path]:
     paths = {"model": file} | ({"dense": baseline} if baseline is not None and baseline.suffix == ".onnx" else {})
     for graph in paths.values():
         check_file(graph, manifest)
+        check_fixed(manifest.entry(graph.name), "the page")
     return paths
 
 

@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gtp_runtime.backends.spec import BACKENDS, THREADS, BackendSpec, Deadline, Tensor, check_tensors, check_threads
+from gtp_runtime.backends.spec import (
+    BACKENDS,
+    BATCH,
+    THREADS,
+    BackendSpec,
+    Deadline,
+    Tensor,
+    check_tensors,
+    check_threads,
+)
 from gtp_runtime.cpus import threads_of
 from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.extras import Extra
@@ -101,6 +110,8 @@ class OpenVinoBackend:
         check_devices(options.device, list(core.available_devices))
         model = _read(core, path)
         try:
+            if entry.batch is not None:
+                _bound(openvino, model, entry)
             self._compiled: Any = core.compile_model(model, options.device, _settings(options))
             self._placement = _placed(core, model, options.device) if options.device.startswith("HETERO") else None
             used = _precisions(self._compiled)
@@ -208,6 +219,14 @@ def _read(core: Any, path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
+def _bound(openvino: Any, model: Any, entry: FileEntry) -> None:
+    """Tell OpenVINO the range of a free first axis: an NPU needs it, and memory is planned by it."""
+    assert entry.batch is not None
+    first = openvino.Dimension(entry.batch.min, entry.batch.max)
+    shapes = {spec.name: openvino.PartialShape([first, *spec.shape[1:]]) for spec in entry.inputs}
+    model.reshape(shapes)
+
+
 def _unreadable(path: Path, error: RuntimeError) -> ManifestError:
     return ManifestError(f"OpenVINO cannot load {path}: {one_line(error)}")
 
@@ -258,8 +277,16 @@ def _import() -> Any:
 def _tensor(port: Any, listed: Collection[str]) -> Tensor:
     """Describe a port. A Cast that does nothing is left out, and its output then has the name of its input as well."""
     name = next((name for name in port.names if name in listed), port.any_name)
-    shape = list(port.shape) if port.partial_shape.is_static else [str(port.partial_shape)]
-    return name, shape, port.element_type.to_dtype().name
+    return name, _shape(port.partial_shape), port.element_type.to_dtype().name
+
+
+def _shape(partial: Any) -> list[Any]:
+    """Return the shape of a port; where more than the first axis is free, OpenVINO's words for it."""
+    sizes = list(partial) if partial.rank.is_static else []
+    if not sizes or any(size.is_dynamic for size in sizes[1:]):
+        return [] if partial.is_static else [str(partial)]
+    first, *rest = sizes
+    return [BATCH if first.is_dynamic else first.get_length(), *(size.get_length() for size in rest)]
 
 
 BACKENDS.add(

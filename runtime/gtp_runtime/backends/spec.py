@@ -231,6 +231,7 @@ class Deadline:
 
 
 Tensor = tuple[str, list[Any], str]  # name, shape, numpy dtype name
+BATCH = "batch"  # of a shape: the first axis is free, whatever an engine calls it
 ROLES = ("model", "dense")
 
 
@@ -239,14 +240,16 @@ def check_tensors(path: Path, inputs: Iterable[Tensor], outputs: Iterable[Tensor
 
     Args:
         path: the file, for the message.
-        inputs, outputs: what the engine found; TensorRT's inputs and outputs may come together as ``inputs``.
+        inputs, outputs: what the engine found; TensorRT's inputs and outputs may come together as ``inputs``. A free
+            first axis is ``BATCH``.
         entry: what the manifest says.
 
     Raises:
         ManifestError: they differ; names what does.
     """
     tensors = {name: (shape, dtype) for name, shape, dtype in (*inputs, *outputs)}
-    listing = {spec.name: (spec.shape, spec.dtype) for spec in (*entry.inputs, *entry.outputs)}
+    first = [] if entry.batch is None else [BATCH]
+    listing = {spec.name: ([*first, *spec.shape[len(first) :]], spec.dtype) for spec in (*entry.inputs, *entry.outputs)}
     for name in dict.fromkeys((*tensors, *listing)):
         if tensors.get(name) != listing.get(name):
             raise ManifestError(

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from gtp_runtime import atomic
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.reading import is_plain, read_manifest
-from gtp_runtime.manifest.schema import MODEL_NAME, FileEntry, Manifest
+from gtp_runtime.manifest.schema import MODEL_NAME, BatchRange, FileEntry, Manifest
 from gtp_runtime.onnx_scan import ScanError, scan
 from gtp_runtime.opening import open_regular, read_regular
 
@@ -190,5 +190,5 @@ def find_graph(path: Path, precision: str | None = None) -> Path:
     return path / names[0]
 
 
-def _batch(entry: FileEntry) -> int | None:
-    return entry.inputs[0].shape[0] if entry.inputs else None
+def _batch(entry: FileEntry) -> BatchRange | None:
+    return entry.batches if entry.inputs else None

@@ -108,6 +108,8 @@ def _contradictions(manifest: Manifest, values: Any) -> Iterator[str]:
         yield f"reference.images is {_shown(images)}, not text"
     for name, entry in manifest.files.items():
         for spec in (*entry.inputs, *entry.outputs):
+            if entry.batch is not None and spec.shape[0] != entry.batch.max:
+                yield f"files.{name} takes a batch of {entry.batch}, and {spec.name} has a shape for {spec.shape[0]}"
             if _bytes(spec) > MOST_BYTES:
                 yield f"files.{name} has a tensor {spec.name} of {spec.shape}, more than {MOST_BYTES} bytes"
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from gtp_runtime.errors import ManifestError
+from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.images.preprocessing import MAX_SIDE, Preprocessing
 from gtp_runtime.manifest.results import is_whole
 from gtp_runtime.messages import one_line
 from gtp_runtime.precisions import PRECISIONS
 
-SCHEMA_VERSION = "2.3"
+SCHEMA_VERSION = "2.4"
 FILE_NAME = "model.json"
 WORK_NAME = ".gtp-export"  # the hidden folder of an artifact directory in which an export is written
 MODEL_NAME = "model.onnx"
@@ -49,8 +49,38 @@ Axis = Annotated[int, Meta(ge=1, lt=MOST_BYTES)]
 
 
 @dataclass(frozen=True)
+class BatchRange:
+    """How many images a run takes, from the fewest to the most.
+
+    Raises:
+        InputError: ``min`` below 1, or above ``max``.
+    """
+
+    min: Axis
+    max: Axis
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(size, int) and not isinstance(size, bool) for size in (self.min, self.max))
+        if not whole or not 1 <= self.min <= self.max:
+            raise InputError(
+                f"a batch of {self.min}..{self.max}: give the fewest images of a run, at least 1, and the most: 1..16"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.min}..{self.max}" if self.min < self.max else str(self.max)
+
+    def __contains__(self, images: int) -> bool:
+        return self.min <= images <= self.max
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of images that stand for all: the most, a middle one and the fewest, each once."""
+        return list(dict.fromkeys([self.max, (self.min + self.max) // 2, self.min]))
+
+
+@dataclass(frozen=True)
 class TensorSpec:
-    """An input or output: its name, static shape and numpy dtype name."""
+    """An input or output: its name, shape and numpy dtype name; of a range of batches the largest shape."""
 
     name: Text
     shape: Annotated[list[Axis], Meta(min_length=1, max_length=8)]
@@ -71,7 +101,7 @@ class EngineInfo:
             built it (RTX: for Ampere and later).
         jetpack: Jetson Linux release, if it was built on a Jetson.
         onnx: name of the graph that it was built from; ``onnx_sha256`` is its hash.
-        options: workspace, opt_level, timing_cache as given.
+        options: workspace, opt_level, timing_cache, opt_batch as given.
         build_seconds: time that the builder took.
         layers: number of layers of the parsed network.
         device_memory: device memory that a run needs, in bytes.
@@ -160,6 +190,7 @@ class FileEntry:
             role "data". None if the graph contains its weights.
         quantization: how an int8 graph was quantised; None for other files.
         conversion: how a file for another runtime was made from a graph; None for other files.
+        batch: how many images a run takes, where the first axis is free; None where it is fixed, as shapes say.
     """
 
     role: Text
@@ -175,6 +206,13 @@ class FileEntry:
     external_data: Name | None = None
     quantization: QuantizationInfo | None = None
     conversion: ConversionInfo | None = None
+    batch: BatchRange | None = None
+
+    @property
+    def batches(self) -> BatchRange:
+        """How many images a run takes, of a file with inputs."""
+        size = self.inputs[0].shape[0]
+        return BatchRange(size, size) if self.batch is None else self.batch
 
     @property
     def origin(self) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime import atomic
-from gtp_runtime.backends.spec import BACKENDS, Attempt, BackendSpec, Tensor, check_tensors
+from gtp_runtime.backends.spec import BACKENDS, BATCH, Attempt, BackendSpec, Tensor, check_tensors
 from gtp_runtime.backends.tensorrt.cuda import Buffers, Cuda, find_cuda
 from gtp_runtime.backends.tensorrt.flavor import Flavor, check_device, check_version, find_flavor, make_logger
 from gtp_runtime.errors import DeviceError, GTPRuntimeError, ManifestError
@@ -140,10 +140,12 @@ class TensorRTBackend:
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             kind = self._engine.get_tensor_dtype(name).name
-            yield name, list(self._engine.get_tensor_shape(name)), DTYPES.get(kind, kind)
+            first, *rest = self._engine.get_tensor_shape(name)
+            yield name, [BATCH if first == -1 else first, *rest], DTYPES.get(kind, kind)
 
     def _allocate(self, path: Path, entry: FileEntry) -> None:
         check_tensors(path, self._tensors(), (), entry)
+        self._shapes = None if entry.batch is None else {spec.name: spec.shape[1:] for spec in entry.inputs}
         specs = [*entry.inputs, *entry.outputs]
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
@@ -157,7 +159,8 @@ class TensorRTBackend:
         with self._lock, self._context():
             buffers = self._open_buffers()
             self._enqueue(buffers, inputs)
-            return {name: buffers.host[name].copy() for name in self._outputs}
+            images = len(inputs[self._inputs[0]])
+            return {name: buffers.host[name][:images].copy() for name in self._outputs}
 
     def stages(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Run once and return milliseconds by trtexec's definitions: ``h2d``, ``compute`` (between events), ``d2h`` on
@@ -176,17 +179,21 @@ class TensorRTBackend:
 
     def _enqueue(self, buffers: Buffers, inputs: Mapping[str, np.ndarray]) -> float:
         """Ask for one run and wait for it; milliseconds that asking for the computation took."""
+        images = len(inputs[self._inputs[0]])
         for name in self._inputs:
-            np.copyto(buffers.host[name], inputs[name])
+            np.copyto(buffers.host[name][:images], inputs[name])
+        for name, rest in (self._shapes or {}).items():
+            if not self._execution.set_input_shape(name, (images, *rest)):
+                raise DeviceError(self._refusal(f"take {images} images"))
         buffers.mark(0)
-        buffers.upload(self._inputs)
+        buffers.upload(self._inputs, images)
         buffers.mark(1)
         start = time.perf_counter()
         if not self._execution.execute_async_v3(self._cuda.handle(buffers.stream)):
             raise DeviceError(self._refusal("run the engine"))
         enqueue = (time.perf_counter() - start) * 1e3
         buffers.mark(2)
-        buffers.download(self._outputs)
+        buffers.download(self._outputs, images)
         buffers.mark(3)
         self._cuda.wait(buffers.stream)
         return enqueue

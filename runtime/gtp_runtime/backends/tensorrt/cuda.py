@@ -172,15 +172,15 @@ class Buffers:
         pairs = zip(self.marks, self.marks[1:], strict=False)
         return [self._cuda.milliseconds(start, end) for start, end in pairs]
 
-    def upload(self, names: Sequence[str]) -> None:
-        """Copy tensors to the device, in the stream's order."""
+    def upload(self, names: Sequence[str], images: int) -> None:
+        """Copy the first images of tensors to the device, in the stream's order."""
         for name in names:
-            self._cuda.upload(self.device[name], self.host[name], self.stream)
+            self._cuda.upload(self.device[name], self.host[name][:images], self.stream)
 
-    def download(self, names: Sequence[str]) -> None:
-        """Copy tensors from the device, in the stream's order."""
+    def download(self, names: Sequence[str], images: int) -> None:
+        """Copy the first images of tensors from the device, in the stream's order."""
         for name in names:
-            self._cuda.download(self.host[name], self.device[name], self.stream)
+            self._cuda.download(self.host[name][:images], self.device[name], self.stream)
 
     def free(self) -> None:
         """Free everything; again is no error."""

@@ -168,3 +168,10 @@ def test_other_nodes_are_refused() -> None:
     second.graph.append(ir.node("Abs", [second.graph.outputs[0]]))
     with pytest.raises(LimitError, match="nodes"):
         free_batch(first, second, MOST)
+
+
+@pytest.mark.full
+def test_images_in_another_axis_within_the_graph() -> None:
+    """Attention pooling splits keys and values in front of the images."""
+    traced = Traced(patched(MEASURED, global_pool="map"), True)
+    check_answers(free(traced), traced)

@@ -111,10 +111,13 @@ class _Free:
             shape, twin = shape_of(value), shape_of(other)
             if shape == twin:
                 continue
-            if len(shape) != len(twin) or shape[1:] != twin[1:] or not self._grows(shape[0], twin[0]):
+            axes = [axis for axis, (size, other) in enumerate(zip(shape, twin, strict=False)) if size != other]
+            if len(shape) != len(twin) or len(axes) != 1 or not self._grows(shape[axes[0]], twin[axes[0]]):
                 raise _refusal(f"{who} gives {shape} for {self.sizes[0]} images and {twin} for {self.sizes[1]}")
-            name = BATCH if shape[0] == self.sizes[0] else None
-            self.free[value] = ir.Shape([ir.SymbolicDim(name), *shape[1:]])
+            name = BATCH if shape[axes[0]] == self.sizes[0] else None
+            sizes: list[int | ir.SymbolicDim] = [*shape]
+            sizes[axes[0]] = ir.SymbolicDim(name)
+            self.free[value] = ir.Shape(sizes)
 
     def _grows(self, size: int, other: int) -> bool:
         """Whether a size is a multiple of the number of images, by the same factor in both graphs."""

@@ -1,6 +1,7 @@
 """The strict check of every graph we call exportable: fixed shapes, and only what the target takes.
 
-One axis may be free: the first, where the input calls it "batch".
+One axis may be free: the first of inputs and outputs, where the input calls it "batch". Within the graph the images may
+be in another axis.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -136,5 +137,6 @@ def _shape_problems(value: ir.Value, who: str, free: bool) -> Iterator[str]:
         yield f"{who}: the shape of {value.name!r} is unknown"
         return
     shape = [size if isinstance(size, int) else -1 for size in value.shape]
-    if any(size <= 0 for size in shape[free and shape[:1] == [-1] :]):
+    allowed = int(free and (who != "graph" or shape[:1] == [-1]))
+    if 0 in shape or shape.count(-1) > allowed:
         yield f"{who}: {value.name!r} has a dynamic or empty axis: {shape}"

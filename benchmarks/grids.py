@@ -89,9 +89,9 @@ class Choice:
         """Methods at a share of the MACs, whose accuracy is held against their latency."""
         return [
             ("measured", GTPConfig.measured(keep=keep)),
-            ("measured-3", GTPConfig.measured(keep=keep, schedule="steps:3+aligned")),
+            ("two-steps", GTPConfig.measured(keep=keep, schedule="steps:2+aligned")),
             ("tome", make_settings("tome", keep=keep)),
-            ("tome-2", make_settings("tome", keep=keep, schedule="steps:2+aligned")),
+            ("tome-2", make_settings("tome", keep=keep, schedule="safe+aligned")),
             ("paper", self.paper(keep=keep)),
             ("prune", self.paper(keep=keep, graph="None", propagation="None")),
             ("drop", make_settings("drop", keep=keep)),

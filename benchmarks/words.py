@@ -54,10 +54,10 @@ dense baseline: interleaved runs in one process, one thread, batch 1. *Divergenc
 the dense model's class probabilities to those of the reduced model, in nats: the mean over all test images, in eager
 PyTorch. Lower is closer to the dense model. No model is retrained, and settings are the same for all models.
 
-*measured* is `--preset measured`, which removes tokens in two layers, and *measured-3* does so in three. *tome* is
-token merging as published, in every layer, and *tome-2* is token merging in the layers of *measured*. *paper* is
-`--preset paper`, *prune* is the paper's selection without propagation, and *drop* slices off the last tokens, all in
-every layer. Methods are measured at the same MACs budgets, if they can meet them. Plots and tables show each method at
+*measured* is `--preset measured`, the default, which removes tokens in up to six layers, and *two-steps* does so in two
+(`--schedule steps:2+aligned`, the earlier default). *tome* is token merging as published, in every layer, and *tome-2*
+is token merging in the layers of *measured*. *paper* is `--preset paper`, *prune* is the paper's selection without
+propagation, and *drop* slices off the last tokens, all in every layer. Methods are measured at the same MACs budgets, if they can meet them. Plots and tables show each method at
 its measured latency. The tables interpolate between two measured points: the logarithm of the divergence, and top-1,
 linear in latency. A dash means that a method has no point on one side of this latency. In models as small as these, a
 method that removes tokens in every layer may never become that fast, or not faster than the dense model at all. The

@@ -33,7 +33,7 @@ from gtp_runtime.metrics import Own
 
 OUTPUT = "output"  # its name for a metric of the user's
 SURE = 2.0  # standard errors of the paired differences by which a schedule has to be nearer than the one asked for
-CURVE_TOKENS = 6144  # of all images of the curves together: 24 images of 256 patches
+CURVE_TOKENS = 4096  # of all images of the curves together: 16 images of 256 patches
 LESS = (0.0, 0.005, 0.01, 0.02, 0.03)  # of the dense cost: to bring the schedule that was asked for within the budget
 
 

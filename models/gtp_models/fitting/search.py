@@ -17,13 +17,13 @@ from gtp_models.schedules import CLOSE, Amounts
 from gtp_runtime.messages import Progress
 
 PAYS = 0.05  # share of the distance that another step has to save: what its selection costs would buy about as much
-POINTS = (1 / 8, 1 / 4, 1 / 2, 1)  # of what meets the budget in a layer alone: the points of its curve
+POINTS = (1 / 4, 1 / 2, 1)  # of what meets the budget in a layer alone: the points of its curve
 STARTS = 12  # random schedules from which the predictions are searched, first
 AGAIN = 4  # in every round after it
 BATCH = 4  # schedules that are measured in a round
 APART = 2  # units by which they differ, at least
 PATIENCE = 3  # rounds without a better schedule, after which the search ends
-MEASURED = 40  # schedules, at most
+MEASURED = 32  # schedules, at most
 FLOOR = 0.01  # of the best distance: smaller differences teach nothing
 
 

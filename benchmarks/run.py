@@ -32,7 +32,7 @@ from gtp_exporters.measuring.store import Store
 from gtp_models import ConfigError, load_recipe
 from gtp_models.weights import outline
 from gtp_runtime.atomic import write_bytes
-from gtp_runtime.errors import RandomWeightsWarning
+from gtp_runtime.errors import DeviceError, RandomWeightsWarning
 
 RESULTS = Path(__file__).parent / "results"
 PATHS = {"data": "DIR", "calib_data": "DIR", "weights": "FILE"}  # whose values a page does not show
@@ -127,7 +127,7 @@ def measure(grid: Grid, bench: Bench, name: str, store: Store, options: argparse
 def _rows(bench: Bench, part: str, cases: Sequence[Case], running: Running) -> list[Any]:
     try:
         return PARTS[part](bench, cases, running)
-    except ConfigError as error:
+    except (ConfigError, DeviceError) as error:  # a precision that this machine lacks
         print(f"skipped {part}: {error}", flush=True)
         return []
 

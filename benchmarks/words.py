@@ -57,11 +57,12 @@ PyTorch. Lower is closer to the dense model. No model is retrained, and settings
 *measured* is `--preset measured`, the default, which removes tokens in up to six layers, and *two-steps* does so in two
 (`--schedule steps:2+aligned`, the earlier default). *tome* is token merging as published, in every layer, and *tome-2*
 is token merging in the layers of *measured*. *paper* is `--preset paper`, *prune* is the paper's selection without
-propagation, and *drop* slices off the last tokens, all in every layer. Methods are measured at the same MACs budgets, if they can meet them. Plots and tables show each method at
-its measured latency. The tables interpolate between two measured points: the logarithm of the divergence, and top-1,
-linear in latency. A dash means that a method has no point on one side of this latency. In models as small as these, a
-method that removes tokens in every layer may never become that fast, or not faster than the dense model at all. The
-tables are for shares of 0.9, 0.75, 0.6 and 0.5, and leave out those that no method reaches.
+propagation, and *drop* slices off the last tokens, all in every layer. Methods are measured at the same MACs budgets,
+if they can meet them. Plots and tables show each method at its measured latency. The tables interpolate between two
+measured points: the logarithm of the divergence, and top-1, linear in latency. A dash means that a method has no point
+on one side of this latency. In models as small as these, a method that removes tokens in every layer may never become
+that fast, or not faster than the dense model at all. The tables are for shares of 0.9, 0.75, 0.6 and 0.5, and leave out
+those that no method reaches.
 To compare machines, use ratios, not milliseconds. All points are in [{data}]({data}).
 """
 RESULTS_LIMITS = """\

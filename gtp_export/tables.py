@@ -195,9 +195,10 @@ def describe_quantization(info: "QuantizationInfo") -> str:
     """How a graph was quantised, in a line."""
     kept = f"; fp32: {', '.join(info.kept_fp32)}" if info.kept_fp32 else ""
     selection = ", those that decide which tokens leave as well" if info.selection else ""
+    bits = "" if info.weight_bits == 8 else f"; weights in {info.weight_bits} bits"
     return (
         f"for {info.target}, {info.products} products in int8{selection}, {info.activations} activations, "
-        f"{info.calibration} on {info.images} images{kept}"
+        f"{info.calibration} on {info.images} images{bits}{kept}"
     )
 
 

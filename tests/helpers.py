@@ -1,6 +1,7 @@
 """What several test files share."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,6 +18,16 @@ from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
 from gtp_models.recipes import Recipe
 from gtp_models.weights import build_model
+
+
+@cache
+def openvino_has(capability: str) -> bool:
+    """Whether OpenVINO is installed, and says this of the CPU: "BF16"."""
+    try:
+        import openvino
+    except ImportError:
+        return False
+    return capability in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def gated_vit(**arguments: Any) -> VisionTransformer:

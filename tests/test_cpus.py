@@ -49,6 +49,22 @@ def test_quotas(tmp_path: Path, own: str, files: dict[str, str], expected: int) 
     assert cpus.usable_cpus(tmp_path / "groups", tmp_path / "own") == expected
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("flags\t\t: fpu sse4_1 avx2 avx512f", True),
+        ("flags\t\t: fpu avx2 avx_vnni", False),
+        ("flags\t\t: fpu avx512f avx512_vnni", False),
+        ("Features\t: fp asimd asimddp", False),
+        ("", False),
+    ],
+)
+def test_x86_cpus_without_vnni_saturate(tmp_path: Path, listed: str, expected: bool) -> None:
+    put(tmp_path / "cpuinfo", listed)
+    assert cpus.saturates_int8(tmp_path / "cpuinfo") is expected
+    assert cpus.saturates_int8(tmp_path / "missing") is False
+
+
 def test_all_threads_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "_quotas", lambda groups, own: iter([2.5]))
     assert [cpus.threads_of(threads) for threads in (0, 1, 8)] == [3, 1, 8]

@@ -11,7 +11,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from artifacts import ONE_OF_EACH, SEVEN, Command
-from helpers import images_for, tiny_vit
+from helpers import images_for, openvino_has, tiny_vit
 from onnx_graphs import graph_of
 from test_cli import LATENCY, PARITY, document
 from test_export_forms import MEASURED
@@ -24,7 +24,7 @@ from gtp_models.methods.apply import apply
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_runtime import Model, read_manifest
 from gtp_runtime.backends import find_backend
-from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError
+from gtp_runtime.errors import BackendMissingError, DeviceError, GTPRuntimeError, InputError, ManifestError
 from gtp_runtime.manifest import file_sha256, write_manifest
 from gtp_runtime.precisions import PRECISIONS
 
@@ -108,12 +108,19 @@ def test_answers_and_inputs_are_the_callers(on_openvino: Model) -> None:
     assert np.array_equal(on_openvino.run(scattered), before)
 
 
+@pytest.mark.skipif(not openvino_has("BF16"), reason="this CPU has no bf16")
 def test_bf16_runs(digits: Path) -> None:
     with gtp_runtime.load(digits, "openvino", compute="bf16") as loaded:
         assert np.isfinite(loaded.run(loaded.sample())).all()
         parity = loaded.validate()
         assert (parity.precision, parity.ok) == ("bf16", True), parity.problems
         assert loaded.backend.info["compute"] == "bf16"
+
+
+@pytest.mark.skipif(openvino_has("BF16"), reason="this CPU has bf16")
+def test_a_precision_that_the_cpu_lacks_is_refused(digits: Path) -> None:
+    with pytest.raises(DeviceError, match="compute"):
+        gtp_runtime.load(digits, "openvino", compute="bf16")
 
 
 def test_closes(digits: Path) -> None:

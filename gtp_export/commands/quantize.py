@@ -57,6 +57,16 @@ def quantize(
         bool,
         typer.Option("--quantize-selection", help="Also quantise the products of token selection."),
     ] = False,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits of int8 weights: 8, or 7 for devices whose x86 CPU has no VNNI, where products saturate "
+            "(default: what this CPU needs).",
+            min=7,
+            max=8,
+            show_default=False,
+        ),
+    ] = None,
     gate: Annotated[
         bool, typer.Option(help="Fail (exit code 3) if int8 misses a limit; the figures are stored anyway.")
     ] = True,
@@ -86,6 +96,7 @@ def quantize(
             gate,
             threads or 0,
             class_order,
+            weight_bits,
         )
         failed: QuantizationFailedError | None = None
         try:

@@ -12,6 +12,8 @@ GROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")  # lines of hierarchy:controllers:path
 
 LISTED = Path("/proc/cpuinfo")
+X86 = "flags"  # in it: what an x86 CPU can do; Arm writes "Features"
+VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
 NAMES = ("model name", "CPU implementer", "CPU part")  # in it: x86 has the first, Arm the others
 
 
@@ -35,6 +37,21 @@ def processor(listed: Path | None = None) -> str:
     """Return the kinds of the CPUs in the order in which they are listed; "" where that is not known."""
     lines = (line.partition(":") for line in _read(listed or LISTED).splitlines())
     return ", ".join(dict.fromkeys(value.strip() for name, _, value in lines if name.strip() in NAMES))
+
+
+def saturates_int8(listed: Path | None = None) -> bool:
+    """Return whether this x86 CPU has no VNNI: products of uint8 and int8 are added in 16 bits, which saturate.
+
+    False where that is not known: on other processors and systems.
+
+    Args:
+        listed: the file that lists the CPUs (default: /proc/cpuinfo).
+
+    Source: Intel 64 and IA-32 Architectures Software Developer's Manual, VPMADDUBSW and VPDPBUSD.
+    """
+    lines = (line.partition(":") for line in _read(listed or LISTED).splitlines())
+    flags = next((set(value.split()) for name, _, value in lines if name.strip() == X86), set())
+    return bool(flags) and not flags & VNNI
 
 
 def threads_of(threads: int) -> int:

@@ -33,7 +33,7 @@ from gtp_models.methods.settings import Settings
 from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_runtime import Footprint, ImageSet, load
-from gtp_runtime.errors import BackendMissingError
+from gtp_runtime.errors import BackendMissingError, DeviceError
 from gtp_runtime.fleet import Fleet
 from gtp_runtime.footprint import file_bytes
 from gtp_runtime.images.folders import image_names
@@ -254,7 +254,7 @@ class _Grid:
                     self.graphs.graph(self._candidate(self.cases.dense, running)), running.backend, **running.options
                 ).close()
                 possible.append(running)
-            except (BackendMissingError, LimitError) as error:
+            except (BackendMissingError, DeviceError, LimitError) as error:
                 is_last = running is self.runnings[-1] and not any(map(self._is_wanted, possible))
                 if running.precision == PLAIN or is_last:
                     raise

@@ -22,7 +22,7 @@ from gtp_exporters.measuring.gate import GateReport, Outputs, hopeless, judge, l
 from gtp_exporters.quantizing.calibration import BINS, measure_ranges
 from gtp_exporters.quantizing.images import Judges, batches, check_distinct, prepared, read_pixels
 from gtp_exporters.quantizing.migrating import Group, groups, is_own, migrate, turned
-from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
+from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.quantizer import Source, source
 from gtp_exporters.quantizing.rounding import codes, steps
 from gtp_exporters.quantizing.samples import Sample, collect
@@ -208,7 +208,7 @@ def opened(
         LimitError: nothing to quantise.
         StaticCheckError: the graph cannot be read.
     """
-    entry, form = manifest.entry(name), FORMS[options.target]
+    entry, form = manifest.entry(name), options.form
     progress(f"reading {name}")
     model = infer_shapes(read(place / name, entry.external_data))
     products = constant_products(model, embedding=form.embedding)
@@ -287,9 +287,10 @@ def _round(source: Source, group: Group, sample: Sample, scaling: Scaling) -> No
         mean = sample.mean / scaling.scales
         covariance = covariance + np.outer(mean, mean)
     noise = float(step_of(scaling.low, scaling.high, symmetric=symmetric)[0]) ** 2 / 12
-    weights = group.weights
-    for node, weight, chosen in zip(group.nodes, weights, codes(weights, covariance, noise), strict=True):
-        rounded = chosen * steps(weight)
+    weights, largest = group.weights, source.form.largest
+    made = codes(weights, covariance, noise, largest)
+    for node, weight, chosen in zip(group.nodes, weights, made, strict=True):
+        rounded = chosen * steps(weight, largest)
         source.shifts[str(node.name)] = shift(sample, weight, rounded, scaling, symmetric=symmetric)
         if is_own(node.inputs[1]):
             source.codes[str(node.name)] = np.ascontiguousarray(chosen.T if turned(node) else chosen)

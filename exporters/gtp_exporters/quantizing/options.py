@@ -4,11 +4,17 @@ In every form only products with constant weights are quantised: their weights b
 as a whole. Their output stays float: nothing is rounded twice, and the products of attention stand between floats.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
+from gtp_runtime.cpus import saturates_int8
 from gtp_runtime.images.class_folders import ORDERS
+
+# x86 CPUs without VNNI add pairs of products uint8 x int8 in 16 bits, which saturate: 2 x 255 x 127 is above 32,767,
+# and 2 x 255 x 64 is not (ONNX Runtime's reduce_range, NNCF's overflow_fix).
+SAFE_BITS = 7
+ON_X86 = ("onnxruntime", "openvino")  # targets whose CPU kernels do
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,18 @@ class Form:
         symmetric: inputs are int8 with zero point 0; otherwise uint8 with a zero point of their own.
         int32_bias: biases are int32 at the scale of the product; otherwise float.
         embedding: the patch embedding's convolution is quantised as well.
+        weight_bits: of the codes of weights, 8 or 7.
     """
 
     symmetric: bool
     int32_bias: bool
     embedding: bool
+    weight_bits: int = 8
+
+    @property
+    def largest(self) -> int:
+        """The largest code of a weight."""
+        return 64 if self.weight_bits == SAFE_BITS else 127
 
 
 FORMS: dict[str, Form] = {
@@ -58,6 +71,8 @@ class QuantizeOptions:
         threads: CPU threads, 0 for all; what layers in float32 cost is timed with one.
         class_order: "timm" or "torchvision": the order of class folders to judge on (default: the manifest's, else
             timm's).
+        weight_bits: 8, or 7 for x86 CPUs without VNNI, whose int8 products saturate (default: what this CPU needs, for
+            targets that run on it).
 
     Raises:
         LimitError: a value that is not allowed.
@@ -74,6 +89,7 @@ class QuantizeOptions:
     gate: bool = True
     threads: int = 0
     class_order: str | None = None
+    weight_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("target", tuple(FORMS)), ("calibration", CALIBRATIONS)):
@@ -85,8 +101,16 @@ class QuantizeOptions:
             raise LimitError("without a gate there is no limit to keep: leave out max_drop and keep_fp32=auto")
         if AUTO in self.keep_fp32 and len(self.keep_fp32) > 1:
             raise LimitError("keep_fp32 takes auto or names of layers, not both")
+        if self.weight_bits not in (None, SAFE_BITS, 8):
+            raise LimitError(f"weight_bits={self.weight_bits!r}: choose 7 or 8")
         if self.calib_size < 1:
             raise LimitError(f"calib_size={self.calib_size}: give the number of images to measure ranges on")
+
+    @property
+    def form(self) -> Form:
+        """How int8 is written: as the target wants it, with these bits of weights."""
+        needed = SAFE_BITS if self.target in ON_X86 and saturates_int8() else 8
+        return replace(FORMS[self.target], weight_bits=self.weight_bits or needed)
 
     @property
     def automatic(self) -> bool:

@@ -17,7 +17,7 @@ from gtp_exporters.graph.check import check_static, infer_shapes
 from gtp_exporters.graph.describe import strip
 from gtp_exporters.graph.files import save
 from gtp_exporters.graph.structure import PRODUCTS, Product, inputs_of
-from gtp_exporters.quantizing.options import Form
+from gtp_exporters.quantizing.options import SAFE_BITS, Form
 
 _INFERRED = {"onnx.infer": "onnxruntime.quant"}  # tells the quantiser that shapes are inferred
 
@@ -104,7 +104,7 @@ class Source:
         quantizer = QDQQuantizer(
             proto,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=self.form.weight_bits == SAFE_BITS,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8 if self.form.symmetric else QuantType.QUInt8,
             tensors_range=copy.deepcopy(self.ranges),

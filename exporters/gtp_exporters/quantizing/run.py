@@ -10,7 +10,7 @@ from gtp_exporters.errors import LimitError
 from gtp_exporters.measuring.gate import GateReport
 from gtp_exporters.quantizing.images import choose
 from gtp_exporters.quantizing.job import PRECISION, Attempt, calibrate, float_graphs, opened, own_images
-from gtp_exporters.quantizing.options import FORMS, QuantizeOptions
+from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.search import QuantizationFailedError, check_kept, cost_of, search
 from gtp_exporters.quantizing.sensitivity import LayerLoss
 from gtp_runtime.deploy.signing import is_signed
@@ -129,7 +129,8 @@ def quantize_graphs(draft: Draft, options: QuantizeOptions, progress: Progress) 
 
 
 def _write(attempt: Attempt, place: Path, options: QuantizeOptions, images: int) -> list[tuple[str, FileEntry]]:
-    activations = "int8" if FORMS[options.target].symmetric else "uint8"
+    form = options.form
+    activations = "int8" if form.symmetric else "uint8"
     info = QuantizationInfo(
         options.target,
         activations,
@@ -138,6 +139,7 @@ def _write(attempt: Attempt, place: Path, options: QuantizeOptions, images: int)
         attempt.products,
         list(attempt.kept),
         options.selection,
+        form.weight_bits,
     )
     written = attempt.write(place).items()
     return [(name, replace(entry, quantization=info) if entry.inputs else entry) for name, entry in written]

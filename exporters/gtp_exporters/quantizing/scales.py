@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gtp_exporters.quantizing.rounding import steps
+from gtp_exporters.quantizing.rounding import LARGEST, steps
 from gtp_exporters.quantizing.samples import Sample
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # SmoothQuant's alpha: how much of the difficulty is moved into weights
@@ -107,9 +107,9 @@ def _rounding(weight: np.ndarray) -> np.ndarray:
     return np.asarray(np.square(weight_rounded(weight) - weight).sum(1))
 
 
-def weight_rounded(weight: np.ndarray) -> np.ndarray:
+def weight_rounded(weight: np.ndarray, largest: int = LARGEST) -> np.ndarray:
     """Return (C, outputs) weights as int8 has them: symmetric, one scale for each output."""
-    step = steps(weight)
+    step = steps(weight, largest)
     return np.asarray(np.rint(weight / step) * step)
 
 

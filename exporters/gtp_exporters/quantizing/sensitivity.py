@@ -146,7 +146,7 @@ def _round_product(model: ir.Model, node: ir.Node, ranges: Ranges, source: Sourc
         if value is None:
             continue
         if value.is_initializer():
-            _round_weight(model, node, place, source.codes.get(str(node.name)))
+            _round_weight(model, node, place, source.codes.get(str(node.name)), source.form.largest)
         else:
             low, high = ranges[str(value.name)]
             symmetric = source.form.symmetric
@@ -183,13 +183,13 @@ def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def _round_weight(model: ir.Model, node: ir.Node, place: int, codes: np.ndarray | None) -> None:
+def _round_weight(model: ir.Model, node: ir.Node, place: int, codes: np.ndarray | None, largest: int) -> None:
     value = node.inputs[place]
     assert value is not None and value.const_value is not None
     array = value.const_value.numpy()
     first = _outputs_first(node)
     table = array.reshape(len(array), -1).T if first else array
-    rounded = weight_rounded(table) if codes is None else (codes.T if first else codes) * steps(table)
+    rounded = weight_rounded(table, largest) if codes is None else (codes.T if first else codes) * steps(table, largest)
     rounded = rounded.T.reshape(array.shape) if first else rounded
     node.replace_input_with(place, _constant(model, f"{node.name}.rounded", np.ascontiguousarray(rounded)))
 

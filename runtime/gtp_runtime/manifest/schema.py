@@ -160,6 +160,7 @@ class QuantizationInfo:
         products: how many products are int8.
         kept_fp32: the layers that stay float32.
         selection: whether the products that decide which tokens leave are int8 as well.
+        weight_bits: of the codes of weights: 8, or 7, which no x86 CPU saturates.
     """
 
     target: Text
@@ -169,6 +170,7 @@ class QuantizationInfo:
     products: Count
     kept_fp32: list[Text] = field(default_factory=list)
     selection: bool = False
+    weight_bits: Count = 8
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from gtp_export import console
 from gtp_export.commands.convert import make
 from gtp_export.options import GraphPath, Json, one_of, option
 from gtp_export.running import MEASURED
+from gtp_exporters.converting.formats import FORMATS
 from gtp_exporters.converting.qnn import SOCS
 from gtp_runtime.backends.tensorrt.flavor import MODULES, find_flavor
 from gtp_runtime.precisions import converted_names
@@ -34,7 +35,8 @@ def build_engine(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(converted_names('tensorrt'))}: converts the graph before the build (default: its own).",
+            help=f"{', '.join(converted_names('tensorrt'))}: converts the graph before the build (default: its own). "
+            f"With --target qnn: {', '.join(FORMATS[QNN].precisions)} (default: {FORMATS[QNN].precisions[0]}).",
             show_default=False,
         ),
     ] = None,
@@ -52,6 +54,14 @@ def build_engine(
     soc: Annotated[
         str | None,
         option("With --target qnn: the SoC.", **one_of(SOCS)),
+    ] = None,
+    calib_data: Annotated[
+        Path | None,
+        option("With --target qnn --precision int8: a folder of calibration images (default: the recipe's own)."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        option("With --target qnn --precision int8: other images for its gate (default: as for quantize).", "--data"),
     ] = None,
     workspace: Annotated[
         int | None,
@@ -89,11 +99,15 @@ def build_engine(
     from gtp_exporters import build_engine as run
 
     targets = tuple(name.strip().lower() for name in (target or "").split(",") if name.strip())
+    images = {"calib_data": calib_data, "data": data}
     if QNN in targets or soc is not None:
-        others = {"-o": output, "--precision": precision, "--workspace": workspace, "--opt-level": opt_level}
-        others |= {"--opt-batch": opt_batch, "--timing-cache": timing_cache, "--key": key, "--trusted-key": trusted_key}
-        _build_contexts(path, targets, soc, [name for name, value in others.items() if value is not None], json)
+        others = {"-o": output, "--workspace": workspace, "--opt-level": opt_level, "--opt-batch": opt_batch}
+        others |= {"--timing-cache": timing_cache, "--key": key, "--trusted-key": trusted_key}
+        given = [name for name, value in others.items() if value is not None]
+        _build_contexts(path, targets, given, json, soc=soc, precision=precision, **images)
         return
+    if any(images.values()):
+        raise typer.BadParameter(f"--calib-data and --data are for --target {QNN} --precision int8: leave them out")
     wanted = "rtx" if targets and flavor == "auto" else flavor
     if timing_cache is not None and find_flavor(wanted).name == "rtx":
         raise typer.BadParameter("--timing-cache has no effect with TensorRT-RTX, which keeps none: leave it out")
@@ -115,9 +129,16 @@ def build_engine(
         _show(engine)
 
 
-def _build_contexts(path: Path, targets: tuple[str, ...], soc: str | None, others: list[str], json: bool) -> None:
-    """Build a context of the reduced graph and one of the dense baseline, and prove them."""
-    if targets != (QNN,) or soc is None:
+def _build_contexts(path: Path, targets: tuple[str, ...], others: list[str], json: bool, **options: Any) -> None:
+    """Build a context of the reduced graph and one of the dense baseline, and prove them.
+
+    Args:
+        path: of the export.
+        targets, others: what was given: targets, and names of options that are not for contexts.
+        json: as for the command.
+        options: of ``gtp_exporters.convert``.
+    """
+    if targets != (QNN,) or options["soc"] is None:
         raise typer.BadParameter(f"--target {QNN} and --soc go together: --target {QNN} --soc {next(iter(SOCS))}")
     if others:
         raise typer.BadParameter(f"{', '.join(others)}: not for --target {QNN}: leave it out")
@@ -125,7 +146,7 @@ def _build_contexts(path: Path, targets: tuple[str, ...], soc: str | None, other
         raise typer.BadParameter(
             f"{path} is no folder: --target {QNN} takes the directory of an export, for both graphs"
         )
-    make(path, QNN, MEASURED, json, soc=soc)
+    make(path, QNN, MEASURED, json, **options)
 
 
 def default_timing_cache() -> Path:

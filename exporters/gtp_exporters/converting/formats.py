@@ -66,6 +66,7 @@ class Format:
             the name as ``soc`` then.
         images: of the parity pack, that prove a file where a simulator runs it: it takes seconds for each, and times
             that mean nothing; None for all.
+        judges: images, that the gate of int8 judges it on there; None for all.
     """
 
     suffix: str
@@ -78,6 +79,7 @@ class Format:
     ready: Callable[[Progress], object]
     socs: tuple[str, ...] = ()
     images: int | None = None
+    judges: int | None = None
 
 
 def to_litert(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:
@@ -147,12 +149,13 @@ FORMATS: dict[str, Format] = {
         "qnn",
         qnn.EXTRA,
         "onnxruntime-qnn",
-        ("fp16",),
+        ("fp16", "int8"),
         ("Norm of a scaled token",),
         to_qnn,
         _installed(qnn.EXTRA),
         socs=tuple(SOCS),
         images=16 if qnn.is_simulated() else None,
+        judges=32 if qnn.is_simulated() else None,
     ),
     "mnn": Format(".mnn", "mnn", mnn.EXTRA, "MNN", (*MNN_WEIGHTS,), ("Gelu by Erf",), to_mnn, _installed(mnn.EXTRA)),
     "executorch": Format(

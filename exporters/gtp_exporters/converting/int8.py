@@ -31,15 +31,21 @@ class Calibration:
     judges: Judges
 
     @classmethod
-    def of(cls, draft: Draft, folder: Path | None, data: Path | None) -> "Calibration":
+    def of(cls, draft: Draft, folder: Path | None, data: Path | None, most: int | None = None) -> "Calibration":
         """Return the images of an export, as ``quantize`` chooses them.
+
+        Args:
+            draft: the export.
+            folder, data: images to measure ranges on and to judge on; None: the recipe's own, as for ``quantize``.
+            most: judges, evenly spaced; None for all.
 
         Raises:
             ImageError: too few, or one that cannot be read.
             LimitError: no folder, and none of the recipe's own.
         """
         folder = folder or own_images(draft.manifest)
-        return cls(*choose(draft.manifest, draft.reference, folder, IMAGES, data))
+        paths, judges = choose(draft.manifest, draft.reference, folder, IMAGES, data)
+        return cls(paths, judges if most is None else judges.sample(most))
 
     def write(self, draft: Draft, entry: FileEntry, target: Path) -> Path:
         """Write the inputs of a graph to measure ranges on, (runs, B, 3, H, W) float32 or its like, as .npy."""
@@ -86,7 +92,8 @@ def _judged(draft: Draft, name: str, judges: Judges, backend: str, threads: int)
 def _outputs(draft: Draft, name: str, judges: Judges, backend: str, threads: int) -> Outputs:
     path, entry = draft.directory / name, draft.manifest.entry(name)
     spec = find_backend(path, backend)
-    model = spec.open(path, entry, make_options(spec, {"threads": threads}))
+    options = make_options(spec, {"threads": threads} if "threads" in spec.option_names else {})
+    model = spec.open(path, entry, options)
     images = batches(judges.pixels, entry.inputs[0].shape[0])
     parts = [model.run({entry.inputs[0].name: prepared(batch, entry, draft.manifest)}) for batch in images]
     model.close()

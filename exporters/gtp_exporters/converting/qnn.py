@@ -30,13 +30,19 @@ SOCS = {
 }
 
 
-def to_qnn(graph: Path, target: Path, precision: str, soc: str) -> str:  # noqa: ARG001
-    """Compile a float32 graph to a context that computes in fp16; returns the plug-in's version.
+def to_qnn(graph: Path, target: Path, precision: str, soc: str, inputs: Path | None = None) -> str:  # noqa: ARG001
+    """Compile a float32 graph to a context; returns the plug-in's version.
+
+    It computes in fp16, and with ``inputs`` in int8 where ``qnn_int8`` puts quantisers.
 
     Raises:
         ConversionError: the plug-in refuses the graph, or some of its nodes.
     """
     ort, chip = import_onnxruntime(), SOCS[soc]
+    if inputs is not None:
+        from gtp_exporters.converting.qnn_int8 import write_int8
+
+        graph = write_int8(graph, inputs)
     settings, version = session_settings(
         ort, soc_model=str(chip.model), htp_arch=str(chip.architecture), enable_htp_fp16_precision="1"
     )

@@ -108,7 +108,7 @@ def convert(
     with staged(place) as staging:
         linked(place, staging.path)
         draft = _draft(staging.path, names)
-        images = Calibration.of(draft, calib_data, data) if precision == PRECISION else None
+        images = Calibration.of(draft, calib_data, data, form.judges) if precision == PRECISION else None
         files = {}
         for name in names:
             progress(f"converting {name} with {form.converter}")

@@ -62,7 +62,9 @@ class _Percentile(_Chosen, PercentileCalibrater):  # type: ignore[misc]
 _KINDS: dict[str, Any] = {"entropy": _Entropy, "percentile": _Percentile}
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands batches over, one at a time, as the input of this name."""
+
     def __init__(self, name: str, batches: Sequence[Batch]) -> None:
         self._feeds = iter([{name: batch} for batch in batches])
 
@@ -102,7 +104,7 @@ def measure_ranges(
     name = made.infer_session.get_inputs()[0].name
     with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
         for part in _parts(batches()):
-            made.collect_data(_Reader(name, part))
+            made.collect_data(Reader(name, part))
         ranges = made.compute_data()
     _check(ranges)
     return ranges

@@ -32,6 +32,11 @@ class Judges:
     labels: np.ndarray | None
     origin: str
 
+    def sample(self, count: int) -> "Judges":
+        """Return so many of them, evenly spaced; all where there are no more."""
+        places = spread(range(len(self.pixels)), count)
+        return Judges(self.pixels[places], None if self.labels is None else self.labels[places], self.origin)
+
 
 def choose(
     manifest: Manifest,

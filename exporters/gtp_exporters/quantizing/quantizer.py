@@ -125,7 +125,7 @@ def source(model: ir.Model, products: list[Product], target: str, form: Form) ->
         path = Path(place) / "float.onnx"
         names = {product.node for product in products}
         _part_sums(model, names)
-        _unshare_biases(model, names)
+        unshare_biases(model, names)
         external = save(model, path) is not None
         yield Source(model, path, external, products, target, form)
 
@@ -143,7 +143,7 @@ def _part_sums(model: ir.Model, names: Collection[str]) -> None:
         model.graph.insert_after(node, ir.node("Add", [output, added], outputs=[total], name=f"{node.name}.add"))
 
 
-def _unshare_biases(model: ir.Model, names: Collection[str]) -> None:
+def unshare_biases(model: ir.Model, names: Collection[str]) -> None:
     """Give each of the named products a bias of its own: an int32 bias fits one scale, and no other node."""
     for node in model.graph:
         bias = node.inputs[2] if node.name in names and len(node.inputs) > 2 else None

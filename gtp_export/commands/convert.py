@@ -27,7 +27,7 @@ def convert(
     precision: Annotated[
         str,
         option(
-            "Of the weights. litert has all; mnn all but int8; coreml: fp32, fp16; executorch: fp32, int8.",
+            "Of the weights. litert and mnn have all; coreml: fp32, fp16; executorch: fp32, int8.",
             show_default=True,
             **one_of(PRECISIONS),
         ),

@@ -45,7 +45,9 @@ ONNX2TF = Environment(
 COREML = Extra("coreml", {"coremltools": "coremltools", "torch": "torch"})
 # MNN.tools.mnnconvert would install another package and report usage; the module below it does neither
 MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
-MNN_WEIGHTS = {"fp32": [], "fp16": ["--fp16"], "int8_weights": ["--weightQuantBits", "8"]}
+MNN_SCALES = ["--compressionParamsFile"]
+MNN_INT8_WEIGHTS = ["--weightQuantBits", "8"]
+MNN_WEIGHTS = {"fp32": [], "fp16": ["--fp16"], "int8_weights": MNN_INT8_WEIGHTS, "int8": []}
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,26 @@ def to_litert(graph: Path, target: Path, precision: str, inputs: Path | None = N
     return ONNX2TF.version
 
 
-def to_mnn(graph: Path, target: Path, precision: str) -> str:
-    """Convert with MNN's own converter; small weights are computed with in float32."""
-    options = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(target), "--bizCode", "gtp-export"]
-    run([sys.executable, "-c", MNN_CONVERT, *options, *MNN_WEIGHTS[precision]], graph.parent)
+def to_mnn(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:
+    """Convert with MNN's own converter; small weights are computed with in float32, but for int8."""
+    options = MNN_WEIGHTS[precision]
+    if inputs is not None:
+        from gtp_exporters.converting.mnn_int8 import write_scales
+
+        layers, scales = graph.with_suffix(".json"), graph.with_suffix(".scales")
+        _mnn(graph, target, [*MNN_INT8_WEIGHTS, *MNN_SCALES, str(layers)])  # writes what its layers are
+        write_scales(graph, inputs, layers, scales)
+        target.unlink()
+        options = [*MNN_SCALES, str(scales)]
+    _mnn(graph, target, options)
+    return version("MNN")
+
+
+def _mnn(graph: Path, target: Path, options: list[str]) -> None:
+    files = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(target), "--bizCode", "gtp-export"]
+    run([sys.executable, "-c", MNN_CONVERT, *files, *options], graph.parent)
     if not target.is_file():
         raise ConversionError("MNN's converter wrote no file")
-    return version("MNN")
 
 
 def to_executorch(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:  # noqa: ARG001

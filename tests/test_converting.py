@@ -1,6 +1,7 @@
 """Files for other runtimes: they answer as the graphs, keep the same tokens, and count only once that is proven."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +24,7 @@ from gtp_exporters.errors import MissingPackageError
 from gtp_exporters.graph.emitter import Emitter
 from gtp_exporters.graph.files import read, save
 from gtp_runtime import read_manifest
-from gtp_runtime.backends import BACKENDS, find_backend
+from gtp_runtime.backends import BACKENDS, find_backend, make_options
 from gtp_runtime.errors import BackendMissingError, GTPRuntimeError, InputError, ManifestError, OutputError
 from gtp_runtime.extras import Extra, is_installed
 from gtp_runtime.loading import load_twin
@@ -141,6 +142,25 @@ def test_mnn_answers_with_small_weights_too(export: Path, precision: str) -> Non
 
 
 @needs_mnn
+def test_mnn_computes_in_int8_by_measured_scales(export: Path, tmp_path: Path) -> None:
+    graph, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npy"
+    shutil.copy(export / "dense.onnx", graph)
+    images = np.random.default_rng(0).normal(size=(2, 1, 3, 32, 32)).astype(np.float32)
+    small, large = tmp_path / "small.mnn", tmp_path / "large.mnn"
+    for target, factor in ((small, 0.01), (large, 1)):
+        np.save(inputs, images * np.float32(factor))
+        FORMATS["mnn"].convert(graph, target, "int8", inputs=inputs)
+    assert small.stat().st_size < graph.stat().st_size / 2
+    entry = read_manifest(export).entry("dense.onnx")
+    answers = []
+    for file in (graph, large, small):  # ranges of values that are too small clip
+        model = find_backend(file).open(file, entry, make_options(find_backend(file), {"threads": 1}))
+        answers.append(model.run({"images": images[0]})["logits"])
+        model.close()
+    assert np.abs(answers[1] - answers[0]).max() < np.abs(answers[2] - answers[0]).max() / 2
+
+
+@needs_mnn
 def test_a_converted_file_is_of_its_graph(export: Path) -> None:
     """A graph that is replaced by hand leaves the file behind."""
     convert(export, "mnn", check=False)
@@ -182,7 +202,7 @@ def scaled(graph: ir.Model, names: Any) -> ir.Model:
     return copy
 
 
-@pytest.mark.parametrize(("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "int8", "fp32, fp16")])
+@pytest.mark.parametrize(("to", "precision", "error"), [("ncnn", "fp32", "litert"), ("mnn", "bf16", "fp32, fp16")])
 def test_an_unknown_format_or_precision_is_refused(digits: Path, to: str, precision: str, error: str) -> None:
     with pytest.raises(LimitError, match=error):
         convert(digits, to, precision=precision)

@@ -104,7 +104,7 @@ def to_litert(graph: Path, target: Path, precision: str, inputs: Path | None = N
 
 
 def to_mnn(graph: Path, target: Path, precision: str, inputs: Path | None = None) -> str:
-    """Convert with MNN's own converter; small weights are computed with in float32, but for int8."""
+    """Convert with MNN's own converter; small weights are computed with in float32, and int8 in int8."""
     options = MNN_WEIGHTS[precision]
     if inputs is not None:
         from gtp_exporters.converting.mnn_int8 import write_scales

@@ -1,4 +1,4 @@
-"""Scales for MNN's converter: int8 weights and activations of products, in the file that ``--compressionParamsFile`` names.
+"""Scales for MNN's converter: int8 weights and activations of products, in its ``--compressionParamsFile``.
 
 MNN's own quantiser (3.6.1) ends with a C++ error on every graph, so the ranges are measured here. The file is a
 protobuf message of MNN's MNN_compression.proto; only the fields that are written are described.
@@ -54,7 +54,7 @@ def write_scales(graph: Path, inputs: Path, layers: Path, target: Path) -> None:
     found = list(_products(model, {layer["opName"] for layer in described}))
     if not found:
         raise ConversionError(f"MNN names no layer as {graph.name} does, so none can be int8")
-    names = {str(value.name) for node, _ in found for value in (node.inputs[0], node.outputs[0]) if value is not None}
+    names = {str(value.name) for node, _ in found for value in (node.inputs[0], node.outputs[0]) if value}
     largest = largest_of(model, sorted(names), list(np.load(inputs)), 1)
     pipeline = _class("Pipeline")(version="1")
     parameters = pipeline.algo.add(type=0).quant_params

@@ -130,6 +130,12 @@ def next_command(*words: object) -> None:
     out.print(f"next: {shlex.join(['gtp-export', *map(str, words)])}", markup=False)
 
 
+def then_convert(words: Sequence[str]) -> None:
+    """Print the ``convert`` that follows an export, with options; nothing without."""
+    if words:
+        out.print(f"then: gtp-export convert DIR {shlex.join(words)}", markup=False)
+
+
 def note(text: str) -> None:
     """Write a message that is not part of the result to stderr."""
     err.print(text, markup=False)

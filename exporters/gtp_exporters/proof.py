@@ -20,7 +20,7 @@ from gtp_runtime.errors import GATE_FAILED
 from gtp_runtime.latency import latency_records, measured_by
 from gtp_runtime.manifest import FILE_NAME
 from gtp_runtime.messages import Progress
-from gtp_runtime.parity import compare
+from gtp_runtime.parity import compare, limits_of
 from gtp_runtime.reference import Reference
 
 SECONDS = 3.0  # of timing, for all files together
@@ -108,6 +108,23 @@ def prove_files(
     with ExitStack() as stack:
         models = [stack.enter_context(_Written.open(draft, name, backend, threads)) for name in names]
         return replace(_prove(models, progress, [], timed=images is None), backend=backend)
+
+
+def share_alike(draft: Draft, name: str, backend: str, threads: int) -> float:
+    """Return the share of the reference's images that a file answers as eager PyTorch, within the error of parity.
+
+    It stands for the kept sets of a file without trace outputs: a near-tie that flips changes more than rounding does.
+    """
+    expected, limit = draft.reference.outputs, limits_of(draft.manifest.entry(name).precision).error
+    with _Written.open(draft, name, backend, threads) as model:
+        answers = model.run_all(model.prepare(draft.reference.images))
+    alike = [_image_errors(values, answers[name]) <= limit * np.abs(values).max() for name, values in expected.items()]
+    return float(np.all(alike, axis=0).mean())
+
+
+def _image_errors(expected: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Return the largest error of each image of (N, ...) outputs, (N,)."""
+    return np.abs(answers - expected).reshape(len(expected), -1).max(1)
 
 
 class _Written(Model):

@@ -13,14 +13,15 @@ from gtp_export.model_options import ModelOptions, takes_model_options
 from gtp_export.options import Json, Model, Seed, Workers, load_torch, option
 from gtp_export.running import MEASURED, fleet_document, given_options, joined_fleet, show_fleet
 from gtp_export.values import seconds as read_seconds
-from gtp_exporters.measuring.candidate import graph_backends
+from gtp_exporters.measuring.candidate import measured_backends
 from gtp_exporters.measuring.comparison import SPECIAL
 from gtp_runtime.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from gtp_exporters.measuring.comparison import Budget, Comparison
+    from gtp_exporters.measuring.result import Result
 
-BACKENDS = ", ".join(graph_backends())
+BACKENDS = ", ".join(measured_backends())
 Number = TypeVar("Number", int, float)
 METHODS = f"{', '.join(SPECIAL)}, gtp (the recipe's own settings), or another of gtp-export methods"
 
@@ -108,7 +109,9 @@ def compare(
         show_fleet(fleet)
         _show(comparison, directory)
         words = replace(measuring, output="auto", layers=()).words(model, model_options, seed)  # rows say them as well
-        console.next_command("export", *words, *_next(comparison))
+        nearest = _nearest(comparison)
+        console.next_command("export", *words, *nearest.command)
+        console.then_convert(nearest.convert)
 
 
 def _count(data: Path | None, limit: int | None) -> int:
@@ -159,7 +162,7 @@ def _show(comparison: "Comparison", output: Path | None) -> None:
     console.out.print(f"wrote {place}: compare.json compare.md compare.svg", markup=False)
 
 
-def _next(comparison: "Comparison") -> list[str]:
-    """Return the options that export the row nearest to the dense model, of those on the front if any is."""
+def _nearest(comparison: "Comparison") -> "Result":
+    """Return the row nearest to the dense model, of those on the front if any is."""
     rows = [row for row in comparison.rows if row.budget]
-    return min(rows, key=lambda row: (not row.is_front, row.distance)).command
+    return min(rows, key=lambda row: (not row.is_front, row.distance))

@@ -21,9 +21,8 @@ from gtp_export.running import (
     show_fleet,
 )
 from gtp_export.values import finite, milliseconds, positive_seconds
-from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, running_on
+from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, file_for, running_on
 from gtp_runtime.errors import BUDGET_MISSED, GATE_FAILED
-from gtp_runtime.manifest import MODEL_NAME
 from gtp_runtime.messages import option_words
 from gtp_runtime.precisions import converted_names
 
@@ -109,7 +108,7 @@ def tune(
     from gtp_exporters.measuring.choice import Limit, TuneOptions
 
     run_options = given_options(threads=measuring.threads, provider=measuring.provider, compute=compute)
-    running = RunOptions(backend, run_options, {"threads": MEASURED})
+    running, file = RunOptions(backend, run_options, {"threads": MEASURED}), file_for(backend)
     data = measuring.data
     options = TuneOptions(
         limit=Limit(*limit),
@@ -122,7 +121,7 @@ def tune(
         int8=int8,
         calib_data=measuring.calib_data,
         batch=measuring.batch,
-        running=running_on(running.spec(Path(MODEL_NAME)).name, running.options_of(Path(MODEL_NAME))),
+        running=running_on(running.spec(file).name, running.options_of(file)),
         seed=seed,
         **measuring.asked,
     )
@@ -143,6 +142,7 @@ def tune(
         if not outcome.problem:
             words = measuring.words(model, model_options, seed)
             console.next_command("export", *_next(outcome, measuring, words, seed))
+            console.then_convert(_conversion(outcome, measuring))
     if outcome.problem:
         console.err.print(f"error: {outcome.problem}", style="red", markup=False)
         raise typer.Exit(GATE_FAILED if latency_budget is None else BUDGET_MISSED)
@@ -176,14 +176,21 @@ def _next(outcome: "Outcome", measuring: MeasuringOptions, model: list[str], see
     if measuring.weights == "random" or (measuring.weights == "auto" and outcome.recipe.weights is None):
         weights = option_words(weights=measuring.weights, seed=seed or None)
     precision: dict[str, Any] = {}
-    if chosen.precision != PLAIN:
+    if chosen.precision != PLAIN and not chosen.convert:
         precision = {"precision": chosen.precision, "target": outcome.running.target}
-    if chosen.precision == INT8:
-        precision |= {"calib_data": measuring.calib_data}
+        if chosen.precision == INT8:
+            precision |= {"calib_data": measuring.calib_data}
     if outcome.is_dense:
         return [*model, "--method", DENSE, *option_words(**precision)]
     own = [*measuring.output_words, *option_words(batch=measuring.other_batch, **precision)]
     return [str(outcome.directory / RECIPE), *weights, *own]
+
+
+def _conversion(outcome: "Outcome", measuring: MeasuringOptions) -> list[str]:
+    """Return what ``convert`` takes to make the choice of that export; nothing for an ONNX file."""
+    assert outcome.chosen is not None
+    calib_data = measuring.calib_data if outcome.chosen.precision == INT8 else None
+    return [*outcome.chosen.convert, *option_words(calib_data=calib_data)] if outcome.chosen.convert else []
 
 
 def _table(title: str, columns: "Sequence[Column]", results: "Sequence[Result]") -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +94,7 @@ def convert(
         OutputError: the files cannot be written, or the directory is signed.
     """
     form, place = _format(to), Path(directory)
-    precision, soc = _precision(to, form, precision), _soc(to, form, soc)
+    precision, soc = check_written(to, precision), _soc(to, form, soc)
     _check_images(precision, check, calib_data, data)
     names = _graphs(read_manifest(place), place, to)
     if check and form.backend and form.extra.missing():
@@ -109,10 +109,7 @@ def convert(
         linked(place, staging.path)
         draft = _draft(staging.path, names)
         images = Calibration.of(draft, calib_data, data, form.judges) if precision == PRECISION else None
-        files = {}
-        for name in names:
-            progress(f"converting {name} with {form.converter}")
-            files.update(_converted(draft, name, to, precision, soc, images))
+        files = convert_graphs(draft, names, to, precision, progress, soc, images)
         draft = draft.with_files(files)
         reports, proof = [], None
         if images and form.backend:
@@ -136,10 +133,12 @@ def _format(to: str) -> Format:
     return FORMATS[to]
 
 
-def _precision(to: str, form: Format, precision: str | None) -> str:
-    if precision is not None and precision not in form.precisions:
-        raise LimitError(f"{to} is not written in {precision}: choose one of {', '.join(form.precisions)}")
-    return precision or form.precisions[0]
+def check_written(to: str, precision: str | None) -> str:
+    """Return the precision of a format's files, by default its first. Raises ``LimitError`` for one it has not."""
+    known = FORMATS[to].precisions
+    if precision is not None and precision not in known:
+        raise LimitError(f"{to} is not written in {precision}: choose one of {', '.join(known)}")
+    return precision or known[0]
 
 
 def _soc(to: str, form: Format, soc: str | None) -> str | None:
@@ -179,13 +178,38 @@ def _draft(place: Path, names: list[str]) -> Draft:
     return Draft(place, manifest, read_reference(place / REFERENCE_NAME))
 
 
+def convert_graphs(
+    draft: Draft,
+    names: Sequence[str],
+    to: str,
+    precision: str,
+    progress: Progress,
+    soc: str | None = None,
+    images: Calibration | None = None,
+) -> dict[str, FileEntry]:
+    """Convert float32 graphs of an export and write the files beside them; the manifest is left to the caller.
+
+    ``FORMATS[to].ready`` was called; ``images`` are for int8. Raises ``ConversionError`` where the converter fails.
+    """
+    files = {}
+    for name in names:
+        progress(f"converting {name} with {FORMATS[to].converter}")
+        files.update(_converted(draft, name, to, precision, soc, images))
+    return files
+
+
+def file_name(graph: str, to: str, precision: str) -> str:
+    """Return what a graph is called in another format: model.onnx is model.fp16.mnn."""
+    middle = "" if precision == "fp32" else f".{precision}"
+    return f"{Path(graph).stem}{middle}{FORMATS[to].suffix}"
+
+
 def _converted(
     draft: Draft, name: str, to: str, precision: str, soc: str | None, images: Calibration | None
 ) -> dict[str, FileEntry]:
     """Convert a copy of a graph, in a folder of its own: converters change their input and write beside it."""
     form, entry, start = FORMATS[to], draft.manifest.entry(name), time.perf_counter()
-    middle = "" if precision == "fp32" else f".{precision}"
-    target = draft.directory / f"{Path(name).stem}{middle}{form.suffix}"
+    target = draft.directory / file_name(name, to, precision)
     graph = rewritten(infer_shapes(read(draft.directory / name, entry.external_data)), form.rewrites)
     with TemporaryDirectory(prefix="gtp-export-") as work:
         save(graph, Path(work) / name)

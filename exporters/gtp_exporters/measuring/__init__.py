@@ -5,7 +5,8 @@ One question, answered once; ``compare``, ``tune`` and ``quantize``'s gate are t
 
     candidate   ``Candidate``: settings of a method, and ``Running``: backend, options, precision. It has a key, a
                 label, and says what it needs. ``make_runnings`` makes the runnings of backends and precisions.
-    graphs      ``Source``: what a model is made of. ``Graphs``: exports candidates, each once, kept by key.
+    graphs      ``Source``: what a model is made of. ``Graphs``: exports candidates, each once, kept by key, and
+                converts them for backends that run no ONNX files.
     shards      images in rungs and shards, held-out ones, and ``Workers`` that compute.
     accuracy    ``Judge``: eager PyTorch on a growing part of the images.
                 ``graph_losses``: exported graphs on a whole folder.

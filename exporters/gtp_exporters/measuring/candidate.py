@@ -1,17 +1,19 @@
-"""A candidate: settings of a method on a model, and how its graph runs."""
+"""A candidate: settings of a method on a model, and how its graph runs: as ONNX, or converted to another format."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from gtp_exporters.converting.formats import FORMATS
 from gtp_exporters.errors import LimitError
 from gtp_models.methods.settings import Settings
 from gtp_runtime.backends import BACKENDS, BackendSpec, find_backend, make_options
 from gtp_runtime.errors import BackendMissingError, InputError
 from gtp_runtime.manifest import MODEL_NAME
-from gtp_runtime.precisions import PRECISIONS, TARGETS
+from gtp_runtime.messages import option_words
+from gtp_runtime.precisions import PRECISIONS, TARGETS, converted_names
 
 if TYPE_CHECKING:
     from gtp_models.plan import Plan  # which needs torch
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 GRAPH, PLAIN, INT8, DENSE = ".onnx", "fp32", "int8", "dense"
 TARGET = "onnxruntime"  # whose limits all graphs keep; only calibrated ones differ by target
 COMPUTE = "compute"  # a backend's option: the precision to compute in, whatever the graph's
+SIMULATED = (
+    "its files are made for one SoC, whose NPU is simulated where they are made, so that times are not valid: "
+    "gtp-export build-engine makes them, gtp-export bench times them on the device; "
+)
 AMOUNTS = ("num_prop", "keep", "macs", "schedule")  # settings that say how many tokens leave, and where
 VALUES = ("alpha", "sparsity", "calibration", "threshold", "moves")  # change numbers, not what is computed
 
@@ -28,10 +34,10 @@ class Running:
     """How a graph runs.
 
     Attributes:
-        backend: the name of a backend that runs ONNX files, or "auto".
+        backend: the name of one of ``measured_backends``, or "auto".
         options: of the backend.
         precision: what users call it.
-        written: the precision that the graph is written in: float32 where the backend computes in another by itself.
+        written: the precision that the file is written in: float32 where the backend computes in another by itself.
         target: the runtime whose limits the graph keeps, and that int8 is made for.
     """
 
@@ -50,6 +56,29 @@ class Running:
     def key(self) -> list[Any]:
         """What tells it from others, as plain values."""
         return [self.backend, sorted((name, str(value)) for name, value in self.options.items()), self.precision]
+
+    @property
+    def format(self) -> str:
+        """The format that graphs are converted to for the backend; "" where it runs ONNX files."""
+        return self.backend if self.backend in FORMATS else ""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that its files are written in without images, float32 first."""
+        known = FORMATS[self.format].precisions if self.format else converted_names(self.target)
+        return tuple(name for name in known if not PRECISIONS[name].calibrated)
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether there are files in int8 for it."""
+        return not self.format or INT8 in FORMATS[self.format].precisions
+
+    @property
+    def conversion(self) -> list[str]:
+        """The options of ``gtp-export convert`` that make its files of an export; none where it runs ONNX files."""
+        if not self.format:
+            return []
+        return option_words(to=self.format, precision=None if self.written == PLAIN else self.written)
 
     @property
     def is_calibrated(self) -> bool:
@@ -83,6 +112,11 @@ class Candidate:
         return self.plan.settings
 
     @property
+    def unconverted(self) -> "Candidate":
+        """The same as an ONNX file in float32."""
+        return replace(self, running=Running())
+
+    @property
     def label(self) -> str:
         """It in words: its name, which may say the precision, and the precision."""
         precision = self.running.precision
@@ -90,8 +124,9 @@ class Candidate:
 
     @property
     def graph_key(self) -> str:
-        """A text that tells its graph from others."""
-        return json.dumps([*self._method, self.running.written, self.running.target, self.batch])
+        """A text that tells its file from others."""
+        running = self.running
+        return json.dumps([*self._method, running.written, running.target, running.format, self.batch])
 
     @property
     def key(self) -> str:
@@ -121,19 +156,33 @@ def graph_backends() -> dict[str, BackendSpec]:
     return {name: spec for name, spec in BACKENDS.items() if GRAPH in spec.suffixes}
 
 
+def measured_backends() -> dict[str, BackendSpec]:
+    """Return the backends that candidates are measured on, by name: they run ONNX files, or what is made of these.
+
+    Files for one SoC are not measured: where they are made its NPU is simulated, in times that mean nothing.
+    """
+    made = {name: BACKENDS[name] for name, form in FORMATS.items() if form.backend == name and not form.socs}
+    return dict(sorted((graph_backends() | made).items()))
+
+
+def file_for(backend: str) -> Path:
+    """Return the name of a file that a backend runs: that of the graph, or of what it is converted to."""
+    return Path(MODEL_NAME).with_suffix(FORMATS[backend].suffix if backend in FORMATS else GRAPH)
+
+
 def make_runnings(
     backends: Sequence[str], precisions: Sequence[str], options: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[Running]:
     """Return every backend in every precision; the first of each backend is fp32, which its others are compared with.
 
     Args:
-        backends: names of backends that run ONNX files.
+        backends: names of ``measured_backends``.
         precisions: names of precisions.
         options: options that all these backends take.
         defaults: options for those that take them.
 
     Raises:
-        InputError: an unknown backend, one that runs no ONNX files, or an option that it does not take.
+        InputError: an unknown backend, one whose files are not measured, or an option that it does not take.
         LimitError: an unknown precision.
         BackendMissingError, DeviceError: a backend that is not installed here.
     """
@@ -150,20 +199,21 @@ def make_runnings(
 
 
 def running_on(backend: str, options: Mapping[str, Any]) -> Running:
-    """Return how a float32 graph runs on one backend, with options as they are.
+    """Return how a float32 graph, or what it is converted to, runs on one backend, with options as they are.
 
     Raises:
-        InputError, BackendMissingError: a backend that is unknown or not installed, or an option that it does not take.
+        InputError, BackendMissingError: as ``make_runnings``; "auto" is the backend of ONNX files.
     """
-    spec = find_backend(Path(MODEL_NAME), backend)
+    spec = find_backend(Path(MODEL_NAME)) if backend == "auto" else _installed(backend)
     make_options(spec, options)
     return Running(spec.name, options, target=spec.name if spec.name in TARGETS else TARGET)
 
 
 def _installed(name: str) -> BackendSpec:
-    known = graph_backends()
+    known = measured_backends()
     if name not in known:
-        raise InputError(f"backend {name!r} cannot be compared: choose from {', '.join(known)}, which run ONNX files")
+        why = SIMULATED if name in FORMATS and FORMATS[name].socs else ""
+        raise InputError(f"backend {name!r} cannot be compared: {why}choose from {', '.join(known)}")
     spec = known[name]
     if all(extra.missing() for extra in spec.extras):
         raise BackendMissingError(f"{name} is not installed: {' or '.join(extra.command for extra in spec.extras)}")

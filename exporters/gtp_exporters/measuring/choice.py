@@ -10,7 +10,6 @@ from gtp_exporters.measuring.candidate import INT8, PLAIN, Running
 from gtp_exporters.measuring.result import Loss, Result, is_timed
 from gtp_models.methods.settings import is_int, is_number
 from gtp_runtime.metrics import Own
-from gtp_runtime.precisions import converted_names
 
 FINALISTS = 4  # that are timed again, for the choice, and for what beats the default
 SECONDS = 2.0  # of timing, for two files together
@@ -163,7 +162,7 @@ class TuneOptions:
                 raise LimitError(f"{name}={value!r}: give a whole number of at least {least}")
         if self.seconds is not None and not (is_number(self.seconds) and 0 < self.seconds < math.inf):
             raise LimitError(f"seconds={self.seconds!r}: give a finite number above 0")
-        known = converted_names(self.running.target)
+        known = self.running.precisions
         unknown = [name for name in self.precisions if name not in known]
         if unknown or not self.precisions:
             raise LimitError(

@@ -286,8 +286,8 @@ class CompareOptions:
     Attributes:
         methods: names of methods (``methods.check_names``); None is ``methods.default_names``.
         budgets: what the methods may spend.
-        backends: backends that run ONNX files.
-        precisions: precisions of the graphs; where a backend can compute in one by itself, it does.
+        backends: names of ``measured_backends``; those that run no ONNX files get what the graphs are converted to.
+        precisions: precisions of the files; where a backend can compute in one by itself, it does.
         data: a folder of test images (default: the recipe's own).
         labels: a file that says the class of each image of ``data``.
         limit: images at most, spread over the folder.

@@ -1,4 +1,8 @@
-"""The graphs of candidates: exported once each, into a working folder, from a model that is built once."""
+"""The files of candidates: exported once each, into a working folder, from a model that is built once.
+
+Backends that run no ONNX files get what the graph is converted to, as ``convert`` makes it: from the same ONNX file for
+all of them. A converter may write a graph wrongly, in silence: its files are held to the answers of eager PyTorch.
+"""
 
 import shutil
 from collections.abc import Iterable
@@ -8,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from gtp_exporters.artifacts import draft
-from gtp_exporters.measuring.candidate import Candidate, Running
+from gtp_exporters.converting.formats import FORMATS
+from gtp_exporters.converting.int8 import Calibration, check_gate
+from gtp_exporters.converting.run import check_written, convert_graphs, file_name
+from gtp_exporters.draft import Draft, linked
+from gtp_exporters.errors import ConversionError
+from gtp_exporters.measuring.candidate import PLAIN, Candidate, Running
 from gtp_exporters.options import ExportOptions, check_limits
 from gtp_exporters.outputs import Outputs, end_at
+from gtp_exporters.proof import share_alike
 from gtp_exporters.quantizing.options import QuantizeOptions
 from gtp_exporters.quantizing.run import quantize_graphs
 from gtp_exporters.reference import synthetic_images
@@ -22,8 +32,19 @@ from gtp_models.methods.settings import Settings
 from gtp_models.plan import Plan, make_plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_models.weights import outline
-from gtp_runtime.manifest import Manifest, ModelInfo, WeightsInfo, find_graph, write_manifest
+from gtp_runtime.manifest import (
+    MODEL_NAME,
+    REFERENCE_NAME,
+    Manifest,
+    ModelInfo,
+    WeightsInfo,
+    find_graph,
+    read_manifest,
+    write_manifest,
+)
 from gtp_runtime.messages import Progress, option_words, quiet
+from gtp_runtime.parity import limits_of
+from gtp_runtime.reference import read_reference
 
 NEW = "new"  # the folder of an export that is not complete
 
@@ -134,44 +155,84 @@ class Graphs:
         return Candidate(name, make_plan(self.model, settings), running, batch)
 
     def graph(self, candidate: Candidate) -> Path:
-        """Return the graph of a candidate.
+        """Return the file of a candidate.
 
         Raises:
             LimitError, StaticCheckError, ImageError, QuantizationFailedError: as ``export``.
+            MissingPackageError, ConversionError: as ``convert``; a file that answers otherwise is such an error too.
         """
-        directory = self.place / sha256(candidate.graph_key.encode()).hexdigest()[:16]
+        running, directory = candidate.running, self._directory(candidate)
         if not directory.exists():
+            made = self._source(candidate)
             new = self.place / NEW
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
-            self._export(candidate, new)
+            self._export(candidate, new, made)
             new.rename(directory)
-        return find_graph(directory, candidate.running.written)
+        if running.format:
+            return directory / file_name(MODEL_NAME, running.format, running.written)
+        return find_graph(directory, running.written)
 
     def remove(self, candidates: Iterable[Candidate]) -> None:
-        """Remove the graphs of candidates, to make room on the disk."""
+        """Remove the files of candidates, to make room on the disk."""
         for candidate in candidates:
-            directory = self.place / sha256(candidate.graph_key.encode()).hexdigest()[:16]
-            shutil.rmtree(directory, ignore_errors=True)
+            for one in (candidate, *([candidate.unconverted] if candidate.running.format else [])):
+                shutil.rmtree(self._directory(one), ignore_errors=True)
 
-    def _export(self, candidate: Candidate, place: Path) -> None:
-        subject, running = self.subject, candidate.running
+    def _directory(self, candidate: Candidate) -> Path:
+        return self.place / sha256(candidate.graph_key.encode()).hexdigest()[:16]
+
+    def _source(self, candidate: Candidate) -> Path | None:
+        """Return the folder of the ONNX file that a candidate's is converted from; None where it has its own: int8
+        needs images to be judged on.
+        """
+        running = candidate.running
+        if not running.format:
+            return None
+        check_written(running.format, running.written)
+        FORMATS[running.format].ready(self.progress)
+        return None if running.is_calibrated else self.graph(candidate.unconverted).parent
+
+    def _export(self, candidate: Candidate, place: Path, source: Path | None) -> None:
+        running = candidate.running
 
         def tell(task: str, share: float | None = None) -> None:  # noqa: ARG001
             self.progress(f"exporting {candidate.label}: {task}")  # a share is one of the images
 
+        made = self._draft(candidate, place, tell) if source is None else _again(source, place)
+        manifest = made.manifest
+        if running.format:
+            manifest = self._converted(made, candidate, tell)
+        elif running.is_calibrated:
+            given = QuantizeOptions(running.target, self.calibration, gate=self.is_gated, threads=self.threads)
+            manifest = quantize_graphs(made, given, tell).listed(manifest)
+        removed = made.graphs if manifest is not made.manifest else []
+        write_manifest(_without(removed, manifest, place), place)
+
+    def _draft(self, candidate: Candidate, place: Path, tell: Progress) -> Draft:
+        """Write the graph of a candidate, in float32 where another format or int8 is made of it."""
+        subject, running = self.subject, candidate.running
         options = replace(self.source.options, batch=candidate.batch, dense=False, trace=False)
-        options = replace(options, target=running.target, precision=running.written)
+        options = replace(options, target=running.target, precision=PLAIN if running.format else running.written)
         plan = self._calibrated(candidate, tell)
         check_limits(plan, running.target)
         crop = subject.preprocessing.crop
         images = reference_images(subject, options) if running.is_calibrated else synthetic_images(crop)
-        made = draft(subject, plan, images, options, place, tell)
-        if running.is_calibrated:
-            given = QuantizeOptions(running.target, self.calibration, gate=self.is_gated, threads=self.threads)
-            lowered = quantize_graphs(made, given, tell)
-            made = replace(made, manifest=_without(made.graphs, lowered.listed(made.manifest), place))
-        write_manifest(made.manifest, place)
+        return draft(subject, plan, images, options, place, tell)
+
+    def _converted(self, made: Draft, candidate: Candidate, tell: Progress) -> Manifest:
+        """Write the file of a candidate beside its graph; return the manifest with it."""
+        running, backend = candidate.running, candidate.running.backend
+        images = Calibration.of(made, self.calibration, None) if running.is_calibrated else None
+        files = convert_graphs(made, made.graphs, running.format, running.written, tell, images=images)
+        made = made.with_files(files)
+        if images is not None and self.is_gated:
+            check_gate(made, list(files), images, backend, self.threads, tell)
+        if images is None:
+            tell("validating")
+            for name in files:
+                _check_answers(made, name, backend, self.threads)
+        return made.manifest
 
     def _calibrated(self, candidate: Candidate, progress: Progress) -> Plan:
         """Return the plan, with thresholds that are measured on images where they are to be."""
@@ -181,6 +242,22 @@ class Graphs:
         assert isinstance(settings, GTPConfig)
         switches = self.source.recipe.switches
         return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, switches=switches))
+
+
+def _again(source: Path, place: Path) -> Draft:
+    """Return an export that was written, in another folder."""
+    linked(source, place)
+    return Draft(place, read_manifest(place), read_reference(place / REFERENCE_NAME))
+
+
+def _check_answers(made: Draft, name: str, backend: str, threads: int) -> None:
+    """Raise ``ConversionError`` where a file does not answer as eager PyTorch does, near-ties left aside."""
+    share, least = share_alike(made, name, backend, threads), limits_of(made.manifest.entry(name).precision).kept
+    if share < least:
+        raise ConversionError(
+            f"as a {backend} file it answers as eager PyTorch on {share:.0%} of the images, limit {least:.0%}: the "
+            "converter writes this graph wrongly, so it is not measured"
+        )
 
 
 def _without(names: Iterable[str], manifest: Manifest, place: Path) -> Manifest:

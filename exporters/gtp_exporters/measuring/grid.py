@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.errors import LimitError
+from gtp_exporters.errors import ConversionError, LimitError
 from gtp_exporters.fitting import FittingImages, fit_settings, fitting_images
 from gtp_exporters.graph.describe import tool_versions
 from gtp_exporters.measuring.accuracy import graph_losses
@@ -40,6 +40,8 @@ from gtp_runtime.images.folders import image_names
 from gtp_runtime.machine import describe_machine
 from gtp_runtime.messages import Progress, one_line, option_words, quiet
 from gtp_runtime.question import ask, images_for
+
+UNMADE = "unmade"  # of the store: why a converter could not make a file, by what it is of
 
 
 def compare(
@@ -174,6 +176,9 @@ class _Grid:
         self.evaluations.mkdir(parents=True, exist_ok=True)
         self.cases = self._all_fitted()
         rows = self._measure_all()
+        unmade = [Skipped(what, why) for what, why in self.store.values.get(UNMADE, {}).items()]
+        if not rows:
+            raise ConversionError(f"nothing can be converted: {'; '.join(f'{one.what}: {one.why}' for one in unmade)}")
         assert rows[0].loss is not None
         return Comparison(
             model=recipe.name,
@@ -189,7 +194,7 @@ class _Grid:
             options={run.backend: dict(run.options) for run in self.runnings if run.precision == PLAIN},
             tools=tool_versions(),
             rows=with_front(rows),
-            skipped=[*self.cases.skipped, *skipped],
+            skipped=[*self.cases.skipped, *skipped, *unmade],
             sources=read_published(recipe).sources,
             class_order=self.images.class_order,
             class_folders=self.images.class_folders,
@@ -254,7 +259,7 @@ class _Grid:
                     self.graphs.graph(self._candidate(self.cases.dense, running)), running.backend, **running.options
                 ).close()
                 possible.append(running)
-            except (BackendMissingError, DeviceError, LimitError) as error:
+            except (BackendMissingError, ConversionError, DeviceError, LimitError) as error:
                 is_last = running is self.runnings[-1] and not any(map(self._is_wanted, possible))
                 if running.precision == PLAIN or is_last:
                     raise
@@ -291,9 +296,26 @@ class _Grid:
         name = json.dumps([candidate.key for candidate in candidates])
         results = self.store.results(name)
         if results is None:
-            results = self.measure([case for case, _ in pairs], candidates, what)
+            made = [(case, one) for (case, _), one in zip(pairs, candidates, strict=True) if self._is_made(case, one)]
+            if all(case.budget is None for case, _ in made):
+                return []
+            results = self.measure([case for case, _ in made], [candidate for _, candidate in made], what)
             self.store.keep_results(name, results)
         return results
+
+    def _is_made(self, case: Case, candidate: Candidate) -> bool:
+        """Whether the file of a case can be made; why a converter cannot is kept."""
+        try:
+            self.graphs.graph(candidate)
+        except ConversionError as error:
+            if case.budget is None:
+                raise
+            assert self.store is not None
+            unmade = self.store.values.get(UNMADE, {})
+            what = f"{case.method} at {case.budget.label} on {candidate.running.label}"
+            self.store.keep(UNMADE, unmade | {what: str(error)})
+            return False
+        return True
 
     def measure(self, cases: Sequence[Case], candidates: Sequence[Candidate], what: str) -> list[Result]:
         """Measure candidates on one backend; the first is the dense model in float32, which all are compared with."""
@@ -336,6 +358,7 @@ def _result(
         share=share_of(timing, dense, candidate.plan.ratio),
         budget={} if case.budget is None else case.budget.values,
         command=[*case.command, *_words(candidate.running, options)],
+        convert=_conversion(candidate.running, options),
         published=case.published,
     )
 
@@ -343,10 +366,19 @@ def _result(
 def _words(running: Running, options: CompareOptions) -> list[str]:
     """Return the options of ``gtp-export export`` that write graphs with these outputs, as they are written here."""
     own = output_words(options.output, options.layers)
-    if running.written == PLAIN:
+    if running.written == PLAIN or running.format:
         return own
-    calib_data = options.calib_data if running.is_calibrated else None
-    return [*own, *option_words(precision=running.written, target=running.target, calib_data=calib_data)]
+    return [*own, *option_words(precision=running.written, target=running.target), *_calibrated(running, options)]
+
+
+def _conversion(running: Running, options: CompareOptions) -> list[str]:
+    """Return the options of ``gtp-export convert`` that make its file; none for an ONNX file."""
+    return [*running.conversion, *_calibrated(running, options)] if running.format else []
+
+
+def _calibrated(running: Running, options: CompareOptions) -> list[str]:
+    """Return the option that says what int8 was calibrated on; none for the recipe's own images."""
+    return option_words(calib_data=options.calib_data if running.is_calibrated else None)
 
 
 def _merged(dense: Sequence[Result]) -> list[Result]:

@@ -147,6 +147,7 @@ class Result:
         is_front: whether no other is both faster and nearer to the dense model.
         budget: what it was asked to spend, for a grid: {"keep": 0.75}.
         command: options of ``gtp-export export`` that give these settings.
+        convert: options of ``gtp-export convert`` that make this file of that export; none for an ONNX file.
         published: published top-1 of these settings, in percent.
         trial: its number in a search; None for what no trial made.
         parameters: of the trial, as the search proposed them.
@@ -171,6 +172,7 @@ class Result:
     is_front: bool = False
     budget: dict[str, Any] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
+    convert: list[str] = field(default_factory=list)
     published: float | None = None
     trial: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -192,6 +194,7 @@ class Result:
             macs=plan.backbone,
             macs_ratio=plan.ratio,
             total_ratio=plan.total / plan.dense,
+            convert=running.conversion,
             **values,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gtp_exporters.errors import MissingPackageError
+from gtp_exporters.errors import ConversionError, MissingPackageError
 from gtp_exporters.measuring.accuracy import Judge, graph_losses
 from gtp_exporters.measuring.candidate import PLAIN, Candidate
 from gtp_exporters.measuring.choice import Limit
@@ -341,8 +341,14 @@ class Search:
                 self._end(trial, self._measured(trial))
 
     def _measured(self, trial: _Trial) -> Result:
-        """Return the result with its latency; in a lower precision with the loss of the graph, not of eager PyTorch."""
-        timing, loss = self.timer.time(trial.candidate), trial.result.loss
+        """Return the result with its latency; in a lower precision with the loss of the graph, not of eager PyTorch.
+
+        Without either where a converter cannot make its file.
+        """
+        try:
+            timing, loss = self.timer.time(trial.candidate), trial.result.loss
+        except ConversionError as error:
+            return replace(trial.result, why=str(error))
         if trial.candidate.running.written != PLAIN:
             part = self.judge.images.search.part(slice(GRAPH_IMAGES))
             loss = self.timer.losses([trial.candidate], part, lambda task, share=None: None)[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gtp_exporters.errors import ExportError, LimitError
+from gtp_exporters.errors import ConversionError, ExportError, LimitError
 from gtp_exporters.fitting import fit_settings, images_of, usual_settings
 from gtp_exporters.measuring.accuracy import Judge, forget_pixels
 from gtp_exporters.measuring.candidate import DENSE, INT8, PLAIN, Candidate
@@ -105,7 +105,8 @@ def tune(
 def _check_calibration(recipe: Recipe, options: TuneOptions) -> None:
     if options.calib_data is None:
         return
-    if not options.int8 and not recipe.settings().needs_calibration:
+    int8 = options.int8 and options.running.has_int8
+    if not int8 and not recipe.settings().needs_calibration:
         raise LimitError("calib_data has no effect: int8 is left out, and no thresholds are calibrated")
     image_names(options.calib_data)  # fail early
 
@@ -222,6 +223,9 @@ class _Tuning:
         """Whether plans are tried in int8: the dense model first, so that a fault of the images ends no long search."""
         if not self.options.int8 or self.deadline.is_over:
             return False
+        if not self.options.running.has_int8:
+            self.notes.append(f"{INT8} is not tried: {self.options.running.format} files are not written in it")
+            return False
         if self.graphs.calibration is None:
             self.notes.append(f"{INT8} is not tried: no images to calibrate it on; give --calib-data DIR")
             return False
@@ -266,6 +270,8 @@ class _Tuning:
         except QuantizationFailedError as error:
             missed = dict.fromkeys(problem for report in error.reports for problem in report.problems)
             return replace(result, why=f"refused by the gate of {INT8}: {'; '.join(missed)}")
+        except ConversionError as error:
+            return replace(result, why=str(error))
         self.timer.check(candidate)
         part = self.split.search.part(slice(GRAPH_IMAGES))
         loss = self.timer.losses([candidate], part, self._tell)[0]

@@ -1,6 +1,7 @@
 from gtp_exporters.measuring.comparison import CompareOptions as CompareOptions
 from gtp_exporters.measuring.comparison import Comparison as Comparison
 from gtp_exporters.measuring.grid import compare as compare
+from gtp_exporters.measuring.modules import compare_module as compare_module
 from gtp_exporters.options import ExportOptions as ExportOptions
 from gtp_exporters.pipeline import Exported as Exported
 from gtp_exporters.pipeline import export as export

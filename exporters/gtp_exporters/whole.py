@@ -82,11 +82,16 @@ def export_module(
     check_export_threads(threads)
     options = options or ExportOptions()
     options = options if data is None else replace(options, data=data)
-    if options.output != "auto" or options.layers:
-        raise ConfigError("a module has outputs of its own: leave output and layers out")
-    subject = _subject(module, images, settings, backbone, preprocessing, name)
+    check_has_own_outputs(options.output, options.layers)
+    subject = module_subject(module, images, settings, backbone, preprocessing, name)
     given = (settings, options, seed, check, report, threads, progress)
     return export_subject(lambda: subject, subject.built.recipe, Path(directory), *given)
+
+
+def check_has_own_outputs(output: str, layers: tuple[int, ...]) -> None:
+    """Raise ``ConfigError`` where options say what a module gives."""
+    if output != "auto" or layers:
+        raise ConfigError("a module has outputs of its own: leave output and layers out")
 
 
 def find_backbone(module: nn.Module, path: str | None = None, size: tuple[int, int] | None = None) -> tuple[str, Any]:
@@ -184,7 +189,7 @@ def named_tensors(outputs: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _subject(
+def module_subject(
     module: nn.Module,
     images: Tensor,
     settings: Settings,
@@ -192,6 +197,7 @@ def _subject(
     preprocessing: Preprocessing | None,
     name: str | None,
 ) -> Subject:
+    """Return a copy of a module as what is exported; arguments and errors are those of ``export_module``."""
     _check_images(images)
     height, width = images.shape[2:]
     path, _ = find_backbone(module, path, (height, width))

@@ -28,6 +28,7 @@ from gtp_runtime.accuracy import Accuracy, Tally
 from gtp_runtime.errors import ImageError, RandomWeightsWarning
 from gtp_runtime.evaluation import evaluate_each
 from gtp_runtime.fleet import Fleet, fleet_scoring
+from gtp_runtime.images.targets import Targets
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.neighbours import MOST, Gallery
 from gtp_runtime.prediction import check_answers
@@ -296,6 +297,7 @@ def graph_losses(
     threads: int | None = None,
     resume: Path | None = None,
     question: Question | None = None,
+    targets: Targets | None = None,
 ) -> list[Loss]:
     """Return what each graph loses beside the first one, the dense model's, whose own loss comes first.
 
@@ -307,6 +309,7 @@ def graph_losses(
         threads: that read images; None is one for each CPU.
         resume: a folder that keeps how far each evaluation is.
         question: what is measured (default: by the kind of their outputs).
+        targets: the truth of each pixel, where the question needs it.
 
     Raises:
         GTPRuntimeError: a file that cannot be loaded, images that cannot be read, an answer that is not finite.
@@ -318,7 +321,7 @@ def graph_losses(
             for path, running in zip(files, runnings, strict=True)
         )
         question = question or question_about(dense.manifest)
-        given: dict[str, Any] = {"workers": threads, "question": question}
+        given: dict[str, Any] = {"workers": threads, "question": question, "targets": targets}
         if resume is not None:
             given["resume"] = [resume / f"{_evaluation(model, dense, images, question)}.json" for model in models]
         if isinstance(workers, Fleet):

@@ -1,7 +1,8 @@
 """A comparison: methods and budgets that are asked for, the cases that they are on a model, and what was measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,7 +234,12 @@ class Cases:
 
 
 def plan_cases(
-    recipe: Recipe, model: Any, names: Sequence[str], budgets: Sequence[Budget], output: str = "auto"
+    recipe: Recipe,
+    model: Any,
+    names: Sequence[str],
+    budgets: Sequence[Budget],
+    output: str = "auto",
+    plan: "Callable[[Settings], Plan] | None" = None,
 ) -> Cases:
     """Plan every method at every budget.
 
@@ -243,6 +249,7 @@ def plan_cases(
         names: methods, as ``check_names`` takes them.
         budgets: what they may spend.
         output: what the model gives, as ``ExportOptions`` takes it.
+        plan: makes the plan of settings (default: ``make_plan`` of the model).
 
     Raises:
         ConfigError: nothing fits.
@@ -251,8 +258,8 @@ def plan_cases(
     from gtp_models.fitting import usual_schedule
     from gtp_models.plan import make_plan
 
-    published = read_published(recipe)
-    dense = Case(DENSE, None, make_plan(model, make_settings(DENSE)), ("--method", DENSE), published.dense)
+    published, plan = read_published(recipe), plan or partial(make_plan, model)
+    dense = Case(DENSE, None, plan(make_settings(DENSE)), ("--method", DENSE), published.dense)
     others, skipped = [], []
     for budget in dict.fromkeys(budgets):
         for name in names:
@@ -263,12 +270,12 @@ def plan_cases(
                 usual = (
                     replace(settings, schedule=usual_schedule(settings, output in PATCHES)) if unfitted else settings
                 )
-                plan = make_plan(model, usual)
+                planned = plan(usual)
             except ConfigError as error:
                 skipped.append(Skipped(f"{name} at {budget.label}", str(error)))
                 continue
             command = tuple(choice.command(budget))
-            others.append(Case(name, budget, plan, command, published.top1(settings), unfitted))
+            others.append(Case(name, budget, planned, command, published.top1(settings), unfitted))
     if not others:
         raise ConfigError(f"no method fits: {'; '.join(f'{entry.what}: {entry.why}' for entry in skipped)}")
     return Cases(dense, others, skipped)
@@ -299,6 +306,7 @@ class CompareOptions:
         footprint: measure peak memory and cold start, in a process of its own for each file.
         backend_options: options of the backends; ``threads`` is 1 by default.
         output, layers: what the models give, as ``ExportOptions`` takes them.
+        masks, depths: a folder with the truth of each pixel, for the outputs of a whole module (``evaluate``).
         classes_from: an .npz file of text embeddings, which make classes of features (``gtp_runtime.prompts``).
         metric: whose distance from the dense model is compared (``gtp_runtime.metrics.as_metric``; default: by the
             kind of output).
@@ -325,6 +333,8 @@ class CompareOptions:
     layers: tuple[int, ...] = ()
     classes_from: Path | None = None
     metric: Own | None = None
+    masks: Path | None = None
+    depths: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("methods", "budgets", "backends", "precisions"):

@@ -26,10 +26,10 @@ from gtp_exporters.quantizing.run import quantize_graphs
 from gtp_exporters.reference import synthetic_images
 from gtp_exporters.subject import Subject, calibrate_on, make_subject, reference_images
 from gtp_models.errors import WeightsError
-from gtp_models.heads import HEADLESS, without_head
+from gtp_models.heads import DENSE, HEADLESS, without_head
 from gtp_models.methods.gtp.config import GTPConfig
 from gtp_models.methods.settings import Settings
-from gtp_models.plan import Plan, make_plan, model_shape
+from gtp_models.plan import Plan, model_shape
 from gtp_models.recipes import Recipe
 from gtp_models.weights import outline
 from gtp_runtime.manifest import (
@@ -56,6 +56,7 @@ class Source:
     Attributes:
         sha256: that the weights must have, wherever they are read; "" asks for none.
         output, layers: what the model gives, as ``ExportOptions`` takes them.
+        taken: a model that is built already, a whole module; None builds the recipe's.
     """
 
     recipe: Recipe
@@ -64,6 +65,12 @@ class Source:
     sha256: str = field(default="", compare=False)
     output: str = "auto"
     layers: tuple[int, ...] = ()
+    taken: Subject | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def gives(self) -> str:
+        """What methods and schedules are chosen by: a whole module may read every patch, as of "map"."""
+        return self.output if self.taken is None else DENSE[-1]
 
     @property
     def options(self) -> ExportOptions:
@@ -72,6 +79,8 @@ class Source:
 
     def outline(self) -> Any:
         """Return the model without weights, up to its last output. Raises as ``gtp_models.weights.outline``."""
+        if self.taken is not None:
+            return self.taken.model
         model = outline(without_head(self.recipe) if self.output in HEADLESS else self.recipe)
         end_at(model, Outputs(self.options.output, self.layers))
         return model
@@ -96,6 +105,8 @@ def subject_of(source: Source) -> Subject:
         WeightsError: its weights are others than those that are meant.
         ModelsError: it cannot be built.
     """
+    if source.taken is not None:
+        return source.taken
     if _Built.source != source:
         forget()
         subject = make_subject(source.recipe, source.weights, source.seed, source.options)
@@ -152,7 +163,7 @@ class Graphs:
         Raises:
             ConfigError: settings that do not fit it.
         """
-        return Candidate(name, make_plan(self.model, settings), running, batch)
+        return Candidate(name, self.subject.plan(settings), running, batch)
 
     def graph(self, candidate: Candidate) -> Path:
         """Return the file of a candidate.
@@ -241,7 +252,7 @@ class Graphs:
             return candidate.plan
         assert isinstance(settings, GTPConfig)
         switches = self.source.recipe.switches
-        return make_plan(self.model, calibrate_on(self.model, settings, self.calibration, progress, switches=switches))
+        return self.subject.plan(calibrate_on(self.model, settings, self.calibration, progress, switches=switches))
 
 
 def _again(source: Path, place: Path) -> Draft:

@@ -30,7 +30,6 @@ from gtp_exporters.measuring.result import Result, Timing, with_front
 from gtp_exporters.measuring.store import Store, figures_key, remove, working
 from gtp_models.errors import ConfigError
 from gtp_models.methods.settings import Settings
-from gtp_models.plan import make_plan
 from gtp_models.recipes import Recipe, load_recipe
 from gtp_runtime import Footprint, ImageSet, load
 from gtp_runtime.errors import BackendMissingError, DeviceError
@@ -76,15 +75,24 @@ def compare(
     """
     options = options or CompareOptions()
     recipe = load_recipe(model, img_size) if isinstance(model, str) else model.sized(img_size)
+    directory = default_output(recipe.name) if output is None else Path(output)
+    source = Source(recipe, weights, seed, output=options.output, layers=options.layers)
+    return compare_source(source, directory, options, fleet, progress)
+
+
+def compare_source(
+    source: Source, directory: Path, options: CompareOptions, fleet: Fleet | None = None, progress: Progress = quiet
+) -> Comparison:
+    """Compare methods in a model; arguments and errors are those of ``compare``."""
+    recipe = source.recipe
     has_images = options.calib_data is not None or recipe.calibration is not None
     names = default_names(has_images) if options.methods is None else options.methods
     check_names(names)
-    directory = default_output(recipe.name) if output is None else Path(output)
     check_output(directory)
     runnings = make_runnings(options.backends, options.precisions, options.backend_options, {"threads": 1})
     folder = _images(recipe, options)
-    source = Source(recipe, weights, seed, output=options.output, layers=options.layers)
-    cases = plan_cases(recipe, source.outline(), names, options.budgets, options.output)
+    plan = None if source.taken is None else source.taken.plan
+    cases = plan_cases(recipe, source.outline(), names, options.budgets, source.gives, plan)
     _check_calibration(recipe, options, cases, runnings)
     forget()
     with working(directory, "compare") as place:
@@ -160,7 +168,8 @@ class _Grid:
         self.progress(f"building {recipe.timm}")
         subject = self.graphs.subject
         manifest = manifest_of(subject)
-        self.question, _ = ask(manifest, metric=options.metric, classes_from=options.classes_from)
+        truth: dict[str, Any] = {"masks": options.masks, "depths": options.depths}
+        self.question, self.targets = ask(manifest, metric=options.metric, classes_from=options.classes_from, **truth)
         images = images_for(self.folder, manifest, self.question, options.labels)
         self.images: ImageSet = images if options.limit is None else images.spread(options.limit)
         skipped = self._check_runnings()
@@ -169,6 +178,8 @@ class _Grid:
         key = figures_key(recipe, manifest, self.images, self.graphs.calibration, device)
         own = {name: getattr(options, name) for name in ("batch", "seconds", "rounds", "footprint")}
         asked = [*self.question.key, options.output, list(options.layers)]
+        asked += [] if self.targets is None else [self.targets.stamp(self.images)]
+        asked += [] if self.source.taken is None else [repr(subject.outputs.whole(subject.model))]
         whole = key | own | {"on a fleet": self.fleet is not None, "measured": asked}
         self.store = Store(self.place / "results.jsonl", whole, is_replaced=True)
         if not self.store.is_resumed:
@@ -225,7 +236,7 @@ class _Grid:
                 self.graphs.subject, case.unfitted, self._fitting_images(case.unfitted), progress=self._tell(case)
             ).info.num_prop
             self.store.keep(name, num_prop)
-        plan = make_plan(self.graphs.model, case.unfitted.resolved(tuple(num_prop)))
+        plan = self.graphs.subject.plan(case.unfitted.resolved(tuple(num_prop)))
         calib_data = self.options.calib_data
         images = () if calib_data is None else ("--calib-data", str(calib_data))
         return replace(case, plan=plan, command=(*case.command, *images), unfitted=None)
@@ -326,7 +337,8 @@ class _Grid:
         options, runnings = self.options, [candidate.running for candidate in candidates]
         files = [self.graphs.graph(candidate) for candidate in candidates]
         tell(f"loading {len(files)} graphs")
-        reading: dict[str, Any] = {"threads": options.workers, "resume": self.evaluations, "question": self.question}
+        reading: dict[str, Any] = {"threads": options.workers, "resume": self.evaluations}
+        reading |= {"question": self.question, "targets": self.targets}
         losses = graph_losses(files, runnings, self.images, tell, workers=self.fleet, **reading)
         tell("timing")
         ratios = [candidate.plan.ratio if candidate.running.precision == PLAIN else None for candidate in candidates]
@@ -337,10 +349,12 @@ class _Grid:
             for case, candidate, timing in zip(cases, candidates, timings, strict=True)
             if case.budget is None
         }
-        return [
+        results = [
             _result(case, candidate, options, loss=loss, timing=timing, cost=cost, dense=dense[candidate.running.label])
             for case, candidate, loss, timing, cost in zip(cases, candidates, losses, timings, costs, strict=True)
         ]
+        is_module = self.source.taken is not None  # which no command exports
+        return [replace(result, command=[], convert=[]) for result in results] if is_module else results
 
     def _cost(self, file: Path, running: Running, progress: Progress) -> Footprint:
         if not self.options.footprint:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from gtp_exporters.measuring.candidate import Candidate
+from gtp_models.methods import make_settings
+from gtp_models.methods.settings import Settings
 from gtp_runtime import Accuracy, Footprint, Latency
 from gtp_runtime.accuracy import DENSE, DIVERGENCE
 
@@ -197,6 +199,12 @@ class Result:
             convert=running.conversion,
             **values,
         )
+
+    def made_settings(self) -> Settings:
+        """Return its settings, as ``apply`` and ``export_module`` take them."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in self.settings.items()}
+        values.pop("preset", None)  # for people: it sums up others
+        return make_settings(self.method, **values)
 
     @property
     def identity(self) -> str:

@@ -300,10 +300,8 @@ class _Tuning:
 
     def _of(self, result: Result) -> Candidate:
         """Return the candidate of a result."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in result.settings.items()}
         running = self.options.running.in_precision(result.precision)
-        settings = make_settings(result.method, **values)
-        return self.graphs.candidate(result.name, settings, running, self.options.batch)
+        return self.graphs.candidate(result.name, result.made_settings(), running, self.options.batch)
 
     def _key(self, images: ImageSet) -> dict[str, Any]:
         """What the results of a search depend on."""

@@ -106,5 +106,5 @@ def test_no_module_imports_itself_through_others() -> None:
 
 def test_the_product_is_walkable() -> None:
     sizes = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules().items()}
-    assert len(sizes) <= 241
+    assert len(sizes) <= 242
     assert max(sizes.values()) <= 520

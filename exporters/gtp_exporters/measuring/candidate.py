@@ -69,11 +69,6 @@ class Running:
         return tuple(name for name in known if not PRECISIONS[name].calibrated)
 
     @property
-    def has_int8(self) -> bool:
-        """Whether there are files in int8 for it."""
-        return not self.format or INT8 in FORMATS[self.format].precisions
-
-    @property
     def conversion(self) -> list[str]:
         """The options of ``gtp-export convert`` that make its files of an export; none where it runs ONNX files."""
         if not self.format:

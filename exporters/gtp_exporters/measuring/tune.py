@@ -105,8 +105,7 @@ def tune(
 def _check_calibration(recipe: Recipe, options: TuneOptions) -> None:
     if options.calib_data is None:
         return
-    int8 = options.int8 and options.running.has_int8
-    if not int8 and not recipe.settings().needs_calibration:
+    if not options.int8 and not recipe.settings().needs_calibration:
         raise LimitError("calib_data has no effect: int8 is left out, and no thresholds are calibrated")
     image_names(options.calib_data)  # fail early
 
@@ -223,15 +222,12 @@ class _Tuning:
         """Whether plans are tried in int8: the dense model first, so that a fault of the images ends no long search."""
         if not self.options.int8 or self.deadline.is_over:
             return False
-        if not self.options.running.has_int8:
-            self.notes.append(f"{INT8} is not tried: {self.options.running.format} files are not written in it")
-            return False
         if self.graphs.calibration is None:
             self.notes.append(f"{INT8} is not tried: no images to calibrate it on; give --calib-data DIR")
             return False
         try:
             self._quantized(dense)
-        except (LimitError, ImageError, BackendMissingError, DeviceError) as error:
+        except (LimitError, ImageError, ConversionError, BackendMissingError, DeviceError) as error:
             if self.options.calib_data is not None and not isinstance(error, BackendMissingError | DeviceError):
                 raise
             self.notes.append(f"{INT8} is not tried: {error}")

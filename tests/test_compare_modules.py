@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(module: nn.Module, place: Path, folder: Path, **given: Any) -> Comparison:
-    options = CompareOptions(data=folder / "images", **OPTIONS | {"footprint": False} | given)
+    options = CompareOptions(**OPTIONS | {"data": folder / "images", "footprint": False} | given)
     return compare_module(module.eval(), images_in_range(), place, options=options, preprocessing=PLAIN)
 
 
@@ -100,6 +100,7 @@ def test_a_schedule_is_fitted_by_the_outputs_and_int8_is_compared(folder: Path, 
     ]
 
 
+@pytest.mark.full
 def test_what_was_measured_of_another_module_is_measured_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from gtp_runtime.backends import find_backend, make_options
 path = Path("relu.onnx")
 spec = find_backend(path)
 tensors = [SimpleNamespace(name=name, shape=[1], dtype="float32") for name in "xy"]
-entry = SimpleNamespace(inputs=tensors[:1], outputs=tensors[1:])
+entry = SimpleNamespace(inputs=tensors[:1], outputs=tensors[1:], batch=None)
 backend = spec.open(path, entry, make_options(spec, {{"threads": 1}}))
 backend.run({{"x": np.ones(1, np.float32)}})
 time.sleep(0.5)

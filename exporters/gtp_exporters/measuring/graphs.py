@@ -235,6 +235,8 @@ class Graphs:
         """Write the file of a candidate beside its graph; return the manifest with it."""
         running, backend = candidate.running, candidate.running.backend
         images = Calibration.of(made, self.calibration, None) if running.is_calibrated else None
+        if images is not None:
+            _check_converter(made, running, self.threads, tell)
         files = convert_graphs(made, made.graphs, running.format, running.written, tell, images=images)
         made = made.with_files(files)
         if images is not None and self.is_gated:
@@ -259,6 +261,15 @@ def _again(source: Path, place: Path) -> Draft:
     """Return an export that was written, in another folder."""
     linked(source, place)
     return Draft(place, read_manifest(place), read_reference(place / REFERENCE_NAME))
+
+
+def _check_converter(made: Draft, running: Running, threads: int, tell: Progress) -> None:
+    """Raise ``ConversionError`` where a converter writes a graph wrongly in float32: in int8 rounding hides it."""
+    files = convert_graphs(made, made.graphs, running.format, PLAIN, tell)
+    tell("validating")
+    for name in files:
+        _check_answers(made.with_files(files), name, running.backend, threads)
+        (made.directory / name).unlink()
 
 
 def _check_answers(made: Draft, name: str, backend: str, threads: int) -> None:

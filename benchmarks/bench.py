@@ -11,6 +11,7 @@ from folders import labelled, synthetic
 from grids import Choice
 from thresholds import thresholds
 
+from gtp_exporters.fitting import fit_settings, fitting_images
 from gtp_exporters.measuring.accuracy import Judge, graph_losses
 from gtp_exporters.measuring.candidate import DENSE, PLAIN, Candidate, Running
 from gtp_exporters.measuring.graphs import Graphs, Source, manifest_of
@@ -88,6 +89,13 @@ class Bench:
     def judge(self) -> Judge:
         """Eager PyTorch on the images."""
         return Judge(self.source, Split(self.images, self.images), Local(), self.place / "answers")
+
+    def fit(self, settings: Settings) -> list[int]:
+        """Return how many tokens leave each layer, fitted on the calibration images that do not judge."""
+        subject, judges = self.graphs.subject, map(Path, map(self.images.path, range(len(self.images))))
+        own = self.calib_data is None
+        images = fitting_images(subject, settings, self.graphs.calibration, files=judges, is_own=own)
+        return fit_settings(subject, settings, images).info.num_prop
 
     def candidates(self, cases: Sequence[Case], running: Running) -> list[tuple[Case, Candidate]]:
         """Return the cases that fit the model; the others are named."""

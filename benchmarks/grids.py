@@ -14,6 +14,7 @@ from gtp_exporters.measuring.candidate import Running
 from gtp_models import ConfigError, GTPConfig, Recipe, Settings, make_plan, make_settings
 from gtp_models.methods.settings import ModelShape
 from gtp_models.plan import model_shape
+from gtp_models.schedules import FITTED
 
 Budget = Mapping[str, float]
 Cases = list[tuple[str, Settings]]
@@ -89,6 +90,7 @@ class Choice:
         """Methods at a share of the MACs, whose accuracy is held against their latency."""
         return [
             ("measured", GTPConfig.measured(keep=keep)),
+            ("fitted", GTPConfig.measured(keep=keep, schedule=FITTED)),
             ("two-steps", GTPConfig.measured(keep=keep, schedule="steps:2+aligned")),
             ("tome", make_settings("tome", keep=keep)),
             ("tome-2", make_settings("tome", keep=keep, schedule="safe+aligned")),

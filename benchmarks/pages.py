@@ -212,6 +212,8 @@ def results(models: Sequence[Measured], name: str, batch: int) -> Files:  # noqa
     parts, files = [RESULTS.format(data=f"{name}.jsonl")], {}
     for model in models:
         runs = with_losses(model)
+        if not runs:
+            continue
         loss = next(row.loss for rows in runs.values() for row in rows)
         assert loss is not None
         plot = f"{name}-{model.name}.svg"

@@ -30,6 +30,7 @@ from gtp_exporters.measuring.graphs import Source
 from gtp_exporters.measuring.result import Result
 from gtp_exporters.measuring.store import Store
 from gtp_models import ConfigError, load_recipe
+from gtp_models.schedules import FITTED, is_fitted
 from gtp_models.weights import outline
 from gtp_runtime.atomic import write_bytes
 from gtp_runtime.errors import DeviceError, RandomWeightsWarning
@@ -114,7 +115,8 @@ def measure(grid: Grid, bench: Bench, name: str, store: Store, options: argparse
     choice = Choice(bench.source.recipe, outline(bench.source.recipe))
     for part in options.parts:
         runnings = [Running()] if part in EAGER else chosen
-        for label, cases in turns(grid, choice, part, options):
+        for label, unfitted in turns(grid, choice, part, options):
+            cases = _fitted(bench, unfitted, name, store)
             for running in runnings:
                 where = "/".join([name, part, "eager" if part in EAGER else running.label, label])
                 if options.again or where not in store.values:
@@ -122,6 +124,25 @@ def measure(grid: Grid, bench: Bench, name: str, store: Store, options: argparse
                     store.keep(where, [_plain(row) for row in _rows(bench, part, cases, running)])
             if not grid.is_together:
                 bench.remove(cases, chosen)
+
+
+def _fitted(bench: Bench, cases: Sequence[Case], name: str, store: Store) -> list[Case]:
+    """Return the cases with fitted schedules, which the store keeps; those that cannot be fitted are named."""
+    fitted = []
+    for case in cases:
+        try:
+            fitted.append(_placed(bench, case, name, store) if is_fitted(case.settings.schedule) else case)
+        except ConfigError as error:
+            print(f"skipped {case.name} at {dict(case.budget)}: {error}", flush=True)
+    return fitted
+
+
+def _placed(bench: Bench, case: Case, name: str, store: Store) -> Case:
+    where = "/".join([name, FITTED, case.name, *map(str, case.budget.values())])
+    if where not in store.values:
+        print(where, flush=True)
+        store.keep(where, bench.fit(case.settings))
+    return replace(case, settings=case.settings.resolved(tuple(store.values[where])))
 
 
 def _rows(bench: Bench, part: str, cases: Sequence[Case], running: Running) -> list[Any]:
@@ -145,6 +166,8 @@ def measured(store: Store) -> list[Measured]:
         entry = models.setdefault(model, Measured(model))
         if part == "about":
             models[model] = replace(entry, title=value["title"], commands=value["commands"])
+        elif part == FITTED:
+            continue
         elif part == "thresholds":
             entry.thresholds[:] = value
         else:

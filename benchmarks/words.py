@@ -54,7 +54,8 @@ dense baseline: interleaved runs in one process, one thread, batch 1. *Divergenc
 the dense model's class probabilities to those of the reduced model, in nats: the mean over all test images, in eager
 PyTorch. Lower is closer to the dense model. No model is retrained, and settings are the same for all models.
 
-*measured* is `--preset measured`, the default, which removes tokens in up to six layers, and *two-steps* does so in two
+*measured* is `--preset measured`, the default, which removes tokens in up to six layers. *fitted* is the same with
+`--schedule fitted`, on calibration images that are none of the test images. *two-steps* removes tokens in two layers
 (`--schedule steps:2+aligned`, the earlier default). *tome* is token merging as published, in every layer, and *tome-2*
 is token merging in the layers of *measured*. *paper* is `--preset paper`, *prune* is the paper's selection without
 propagation, and *drop* slices off the last tokens, all in every layer. Methods are measured at the same MACs budgets,

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gtp_runtime import parity
 from gtp_runtime.accuracy import log_softmax
 from gtp_runtime.errors import InputError, ManifestError
+from gtp_runtime.manifest import QuantizationInfo
 from gtp_runtime.parity import NO_TRACE, KeptSets, Parity, compare
 from gtp_runtime.precisions import PRECISIONS
 
@@ -250,3 +252,14 @@ def test_other_receivers_fail() -> None:
 def test_receivers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ManifestError, match=r"\(4, 3\) removed .*\(4, 2\) receivers"):
         merged([[1, 2, 3]] * 4, [[5, 6]] * 4)
+
+
+def test_int8_that_may_saturate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = QuantizationInfo("onnxruntime", "uint8", "minmax", 8, 4)
+    monkeypatch.setattr(parity, "saturates_int8", lambda: True)
+    assert "--weight-bits 7" in parity.cautions(full, "onnxruntime")[0]
+    assert not parity.cautions(full, "litert")
+    assert not parity.cautions(replace(full, weight_bits=7), "onnxruntime")
+    assert not parity.cautions(None, "onnxruntime")
+    monkeypatch.setattr(parity, "saturates_int8", lambda: False)
+    assert not parity.cautions(full, "openvino")

@@ -426,7 +426,7 @@ class Model:
             outputs = self.run_all(images, progress, "validating")
         else:
             outputs = worst_outputs(self.outputs, images, self.batches, expected, progress)
-        return parity.compare(
+        report = parity.compare(
             {name: outputs[name] for name in expected},
             expected,
             precision,
@@ -437,6 +437,8 @@ class Model:
             min_kept=min_kept,
             activation=self.manifest.model.activation,
         )
+        report.notes.extend(parity.cautions(self.entry.quantization, self.backend.name))
+        return report
 
     def _precision(self) -> str:
         """What the file's answers are computed in: the backend's where it is lower than the file's."""
@@ -458,8 +460,9 @@ class Model:
         report = self.validate(progress, min_kept)
         if not report.ok:
             raise SelfTestError(
-                f"{self.path.name} fails its self-test with {self.backend.name}: {report.problems[0]}; do not use it "
-                "here: gtp-export validate DIR shows every gate",
+                f"{self.path.name} fails its self-test with {self.backend.name}: "
+                f"{'; '.join([report.problems[0], *report.notes])}; do not use it here: gtp-export validate DIR shows "
+                "every gate",
                 report,
             )
         log.info("self-test of %s: %d images in %.2f s", self.path, report.images, time.perf_counter() - start)

@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime.accuracy import agree, cosine, divergence, hits
+from gtp_runtime.cpus import saturates_int8
 from gtp_runtime.errors import InputError, ManifestError
+from gtp_runtime.manifest.schema import QuantizationInfo
 from gtp_runtime.messages import number, percent
 from gtp_runtime.precisions import PRECISIONS, ParityLimits
 
 NO_TRACE = "kept sets were not compared: the file does not output the removed tokens (exported with --no-trace)"
+ADD_IN_16_BITS = ("onnxruntime", "openvino")  # on x86 CPUs without VNNI
+SATURATES = (
+    "this x86 CPU has no VNNI, and adds products of int8 in 16 bits, which may saturate: gtp-export quantize "
+    "--weight-bits 7 makes a file that it computes rightly"
+)
 
 
 def limits_of(precision: str, min_kept: float | None = None) -> ParityLimits:
@@ -293,6 +300,17 @@ def compare(
     finite, asked = all(np.isfinite(values).all() for values in ours.values()), min_kept is not None
     parity.problems.extend(failed_gates(parity, limits, finite=finite, kept_asked=asked))
     return parity
+
+
+def cautions(quantized: QuantizationInfo | None, backend: str) -> list[str]:
+    """Return what to know of the answers of a file on this CPU: int8 products may saturate.
+
+    Args:
+        quantized: how it was quantised; None where it was not.
+        backend: name of the backend that runs it.
+    """
+    is_full = quantized is not None and quantized.weight_bits == 8
+    return [SATURATES] if is_full and backend in ADD_IN_16_BITS and saturates_int8() else []
 
 
 def _by_name(outputs: Outputs) -> Mapping[str, np.ndarray]:

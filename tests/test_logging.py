@@ -45,7 +45,7 @@ def test_everything_on_stderr_is_json(command: Command, digits: Path) -> None:
 
 @pytest.mark.filterwarnings("default::gtp_runtime.errors.RandomWeightsWarning")
 def test_errors_notes_and_warnings(command: Command, digits: Path, tiny: Path) -> None:
-    ran = command("bench", digits, "--log-json", "--seconds", "0", "--budget-ms", "1e-6", "-q")
+    ran = command("bench", digits, "--log-json", "--no-footprint", "--seconds", "0", "--budget-ms", "1e-6", "-q")
     assert ran.code == 5
     assert records(ran)[-1] | {"time": ""} == {
         "time": "",
@@ -54,7 +54,7 @@ def test_errors_notes_and_warnings(command: Command, digits: Path, tiny: Path) -
         "message": records(ran)[-1]["message"],
     }
     assert records(ran)[-1]["message"].endswith("ms is over the budget of 1e-06 ms")
-    ran = command("bench", tiny, "--log-json", "--seconds", "0", "-q")
+    ran = command("bench", tiny, "--log-json", "--no-footprint", "--seconds", "0", "-q")
     assert "warning" in {record["level"] for record in records(ran)}
     failed = command("inspect", digits / "nothing", "--log-json")
     (record,) = records(failed)
@@ -68,7 +68,8 @@ def test_verbose_adds_debugging_and_the_traceback(command: Command, digits: Path
     assert record["message"].startswith("no recipe is called 'nosuch'")
     assert record["traceback"].startswith("Traceback")
     assert "debug" in {
-        record["level"] for record in records(command("bench", digits, "--log-json", "-v", "--seconds=0"))
+        record["level"]
+        for record in records(command("bench", digits, "--log-json", "-v", "--no-footprint", "--seconds=0"))
     }
 
 

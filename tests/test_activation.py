@@ -20,6 +20,7 @@ from gtp_runtime import Model, evaluate, load, read_manifest
 from gtp_runtime.accuracy import agree, class_scores, divergence, probabilities
 from gtp_runtime.parity import compare
 from gtp_runtime.precisions import PRECISIONS
+from gtp_runtime.question import question_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::gtp_runtime.errors.RandomWeightsWarning")
 OPTIONS = ExportOptions(simplify=False, target="onnxruntime")
@@ -54,10 +55,10 @@ def test_several_labels_are_decided_each_by_itself() -> None:
 
 @pytest.mark.parametrize("logits", [ONE.repeat(4, 0), MANY])
 def test_the_int8_gate_sees_what_softmax_hides(logits: np.ndarray) -> None:
-    limits, twin = PRECISIONS["int8"].gate, {"logits": logits}
+    limits, twin, question = PRECISIONS["int8"].gate, {"logits": logits}, question_of("logits", "sigmoid")
     assert limits is not None
-    assert judge("file", twin, twin, None, "here", [], 4, limits, "sigmoid").ok
-    assert not judge("file", {"logits": logits - 4}, twin, None, "here", [], 4, limits, "sigmoid").ok
+    assert judge("file", twin, twin, None, "here", [], 4, limits, question).ok
+    assert not judge("file", {"logits": logits - 4}, twin, None, "here", [], 4, limits, question).ok
 
 
 def exported(place: Path, recipe: Any, **changes: Any) -> Model:

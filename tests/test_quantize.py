@@ -33,6 +33,7 @@ from gtp_runtime.errors import ImageError, InputError, ManifestError
 from gtp_runtime.images.folders import find_images
 from gtp_runtime.manifest import read_manifest, twin, update_manifest
 from gtp_runtime.precisions import PRECISIONS, GateLimits
+from gtp_runtime.question import question_of
 from gtp_runtime.reference import read_reference
 
 LIMITS = PRECISIONS["int8"].gate
@@ -317,7 +318,17 @@ def test_the_judges_choose_no_layers(tiny_int8: tuple[Path, Path], monkeypatch: 
 
 def judged(found: np.ndarray, twin: np.ndarray, name: str = "logits", **limits: float) -> gate.GateReport:
     labels = np.zeros(len(twin), np.int64)
-    return judge("file", {name: found}, {name: twin}, labels, "here", [], 4, replace(LIMITS, **limits))
+    question = question_of(name)
+    return judge("file", {name: found}, {name: twin}, labels, "here", [], 4, replace(LIMITS, **limits), question)
+
+
+def test_logits_of_each_pixel_are_no_classes_of_an_image() -> None:
+    """Modules of transformers that segment call their map "logits"."""
+    twin = {"logits": np.random.default_rng(0).normal(size=(4, 6, 3, 3)).astype(np.float32)}
+    near = {"logits": twin["logits"] * np.float32(1.001)}
+    report = judge("file", near, twin, None, "here", [], 4, LIMITS, question_of("dense"))
+    assert report.ok and report.flips is report.divergence is report.loss.agreement is None
+    assert not gate.hopeless(near, twin, LIMITS, question_of("dense"))
 
 
 def test_every_limit_of_the_gate_is_named() -> None:

@@ -14,6 +14,7 @@ from gtp_exporters.quantizing.search import QuantizationFailedError
 from gtp_runtime.backends import find_backend, make_options
 from gtp_runtime.manifest import FileEntry
 from gtp_runtime.messages import Progress
+from gtp_runtime.question import question_about
 
 IMAGES = 128  # that ranges are measured on
 
@@ -86,7 +87,7 @@ def _judged(draft: Draft, name: str, judges: Judges, backend: str, threads: int)
     twin = _outputs(draft, entry.conversion.onnx, judges, "onnxruntime", threads)
     num_prop = [] if entry.role == "dense" else manifest.num_prop
     tokens, limits = int(np.prod(manifest.model.grid)), limits_of(PRECISION, None)
-    return judge(name, ours, twin, judges.labels, judges.origin, num_prop, tokens, limits, manifest.model.activation)
+    return judge(name, ours, twin, judges.labels, judges.origin, num_prop, tokens, limits, question_about(manifest))
 
 
 def _outputs(draft: Draft, name: str, judges: Judges, backend: str, threads: int) -> Outputs:

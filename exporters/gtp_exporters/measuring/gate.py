@@ -11,8 +11,9 @@ from gtp_exporters.measuring.result import Loss
 from gtp_runtime.accuracy import Tally, agree, as_classes, cosine, divergence, log_softmax, standard_error
 from gtp_runtime.parity import KeptSets
 from gtp_runtime.precisions import PRECISIONS, GateLimits
-from gtp_runtime.question import LOGITS, question_of, score
+from gtp_runtime.question import LOGITS, Question, score
 
+CLASSES = Question()  # logits, by softmax
 CERTAIN = 3.0  # standard errors above its limit at which a divergence ends the judging
 Outputs = dict[str, np.ndarray]
 
@@ -103,25 +104,24 @@ def judge(
     num_prop: Sequence[int],
     tokens: int,
     limits: GateLimits,
-    activation: str = "softmax",
+    question: Question = CLASSES,
 ) -> GateReport:
     """Hold the outputs of a quantised file to limits, beside those of its twin on the same images.
 
     Args:
         file: its name.
-        outputs, twin: by name: (N, classes) "logits" or (N, dim) "features" first, (N, left) "propagated" where traced.
+        outputs, twin: by name, the answers first, whatever they are called; (N, left) "propagated" where traced.
         labels: (N,) classes where known.
         origin: of the images, in words.
         num_prop: how many tokens leave in each layer; none for a dense file.
         tokens: image tokens before the first layer.
         limits: what is allowed.
-        activation: what makes probabilities of logits: "softmax" or "sigmoid".
+        question: what the answers are measured by: (N, classes) logits, (N, dim) features, or any other shape.
     """
     name = next(iter(twin))
-    answers, exact = outputs[name], twin[name]
-    question, tally = question_of(name, activation), Tally()
+    answers, exact, tally = outputs[name], twin[name], Tally()
     tally.add(score({name: answers}, {name: exact}, labels, question), len(answers))
-    is_logits = name == LOGITS
+    is_logits, activation = question.kind == LOGITS, question.activation
     report = GateReport(
         file,
         origin,
@@ -164,18 +164,18 @@ def flip_divergence(logits: np.ndarray) -> np.ndarray:
     return np.asarray(both)
 
 
-def hopeless(outputs: Outputs, twin: Outputs, limits: GateLimits, activation: str = "softmax") -> bool:
+def hopeless(outputs: Outputs, twin: Outputs, limits: GateLimits, question: Question = CLASSES) -> bool:
     """Whether the first images show that the gate will fail: the divergence is above its limit by far.
 
     Args:
-        outputs, twin, limits, activation: as for ``judge``.
+        outputs, twin, limits, question: as for ``judge``.
     """
     name = next(iter(twin))
     if not np.isfinite(outputs[name]).all():
         return True
-    if name != "logits" or len(outputs[name]) < 2:
+    if question.kind != LOGITS or len(outputs[name]) < 2:
         return False
-    apart = divergence(twin[name], outputs[name], activation)
+    apart = divergence(twin[name], outputs[name], question.activation)
     return bool(apart.mean() - CERTAIN * (standard_error(apart) or 0) > limits.divergence)
 
 

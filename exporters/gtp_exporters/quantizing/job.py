@@ -32,6 +32,7 @@ from gtp_runtime.backends import find_backend
 from gtp_runtime.manifest import FileEntry, Manifest
 from gtp_runtime.messages import Progress, quiet
 from gtp_runtime.precisions import GateLimits
+from gtp_runtime.question import LOGITS, Question, question_about
 
 PRECISION = "int8"
 EARLY = 64  # images after which a gate that is sure to fail ends the judging; again after four times as many
@@ -67,6 +68,11 @@ class Job:
     _twin: list[Outputs] = field(default_factory=list)
 
     @property
+    def question(self) -> Question:
+        """What the answers are measured by."""
+        return question_about(self.manifest)
+
+    @property
     def file(self) -> str:
         """The name of the int8 file."""
         return int8_name(self.name)
@@ -79,8 +85,7 @@ class Job:
         num_prop = [] if self.entry.role == "dense" else self.manifest.num_prop
         tokens, judges = int(np.prod(self.manifest.model.grid)), self.judges
         labels = None if judges.labels is None else judges.labels[: len(next(iter(found.values())))]
-        activation = self.manifest.model.activation
-        report = judge(self.file, found, twin, labels, judges.origin, num_prop, tokens, self.limits, activation)
+        report = judge(self.file, found, twin, labels, judges.origin, num_prop, tokens, self.limits, self.question)
         return Attempt(self, graph, tuple(kept), report)
 
     def on(self, pixels: np.ndarray) -> "Job":
@@ -102,7 +107,7 @@ class Job:
 
     def losses(self, probes: np.ndarray) -> list[LayerLoss]:
         """Return what each layer loses alone on (N, H, W, 3) uint8 images, the worst first."""
-        activation = self.manifest.model.activation
+        activation = self.question.activation if self.question.kind == LOGITS else None
         return losses(self.source, list(self.inputs(probes)), self.progress, self.threads, activation)
 
     def _outputs(self, run: Callable[[np.ndarray], Outputs]) -> tuple[Outputs, Outputs]:
@@ -118,7 +123,7 @@ class Job:
             if checks and checks[0] <= done < total:
                 checks.pop(0)
                 found, twin = self._joined(parts, done), self._joined(self._twin, done)
-                if hopeless(found, twin, self.limits, self.manifest.model.activation):
+                if hopeless(found, twin, self.limits, self.question):
                     return found, twin
         return self._joined(parts, total), self._joined(self._twin, total)
 

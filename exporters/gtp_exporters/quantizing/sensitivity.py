@@ -41,7 +41,7 @@ class Suffix:
 
 
 def losses(
-    source: Source, batches: Sequence[np.ndarray], progress: Progress, threads: int, activation: str = "softmax"
+    source: Source, batches: Sequence[np.ndarray], progress: Progress, threads: int, activation: str | None = "softmax"
 ) -> list[LayerLoss]:
     """Return what each layer loses, the worst first.
 
@@ -50,7 +50,7 @@ def losses(
         batches: inputs of the graph.
         progress: told the share done.
         threads: 0 for all.
-        activation: what makes probabilities of logits: "softmax" or "sigmoid".
+        activation: what makes probabilities of logits: "softmax" or "sigmoid"; None where the outputs are none.
     """
     model = source.model
     layers: dict[str, list[Product]] = {}
@@ -66,7 +66,7 @@ def losses(
         session = make_session(_rounded(source, suffix, members), threads)
         names = [given.name for given in session.get_inputs()]
         runs = [session.run([output], {name: kept[name][run] for name in names})[0] for run in range(len(batches))]
-        found.append(LayerLoss(label, distance(expected, runs, activation if output == "logits" else None)))
+        found.append(LayerLoss(label, distance(expected, runs, activation)))
     return sorted(found, key=lambda layer: -layer.loss)
 
 

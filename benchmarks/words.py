@@ -65,6 +65,9 @@ on one side of this latency. In models as small as these, a method that removes 
 that fast, or not faster than the dense model at all. The tables are for shares of 0.9, 0.75, 0.6 and 0.5, and leave out
 those that no method reaches.
 To compare machines, use ratios, not milliseconds. All points are in [{data}]({data}).
+
+A trained ViT-S/14 has its own table at equal latency, and curves by layer, in
+[fitting.md](fitting.md#the-same-at-equal-latency).
 """
 RESULTS_LIMITS = """\
 ## Limits of these results

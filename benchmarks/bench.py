@@ -63,6 +63,7 @@ class Bench:
             calibration = synthetic(self.place / "synthetic")  # only time counts
         self.graphs = Graphs(self.source, self.place / "graphs", calibration)
         self._losses: dict[Settings, Loss] = {}
+        self._fits: dict[Settings, list[int]] = {}
 
     @property
     def folder(self) -> Path | None:
@@ -91,7 +92,12 @@ class Bench:
         return Judge(self.source, Split(self.images, self.images), Local(), self.place / "answers")
 
     def fit(self, settings: Settings) -> list[int]:
-        """Return how many tokens leave each layer, fitted on the calibration images that do not judge."""
+        """Return how many tokens leave each layer, fitted on the calibration images that do not judge; once."""
+        if settings not in self._fits:
+            self._fits[settings] = self._fit(settings)
+        return self._fits[settings]
+
+    def _fit(self, settings: Settings) -> list[int]:
         subject, judges = self.graphs.subject, map(Path, map(self.images.path, range(len(self.images))))
         own = self.calib_data is None
         images = fitting_images(subject, settings, self.graphs.calibration, files=judges, is_own=own)

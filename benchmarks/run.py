@@ -116,30 +116,30 @@ def measure(grid: Grid, bench: Bench, name: str, store: Store, options: argparse
     for part in options.parts:
         runnings = [Running()] if part in EAGER else chosen
         for label, unfitted in turns(grid, choice, part, options):
-            cases = _fitted(bench, unfitted, name, store)
-            for running in runnings:
-                where = "/".join([name, part, "eager" if part in EAGER else running.label, label])
-                if options.again or where not in store.values:
-                    print(where, flush=True)
-                    store.keep(where, [_plain(row) for row in _rows(bench, part, cases, running)])
+            places = {"/".join([name, part, "eager" if part in EAGER else one.label, label]): one for one in runnings}
+            missing = {where: one for where, one in places.items() if options.again or where not in store.values}
+            cases = _fitted(bench, unfitted, name, store, options.again) if missing else []
+            for where, running in missing.items() if cases else ():
+                print(where, flush=True)
+                store.keep(where, [_plain(row) for row in _rows(bench, part, cases, running)])
             if not grid.is_together:
                 bench.remove(cases, chosen)
 
 
-def _fitted(bench: Bench, cases: Sequence[Case], name: str, store: Store) -> list[Case]:
+def _fitted(bench: Bench, cases: Sequence[Case], name: str, store: Store, again: bool) -> list[Case]:
     """Return the cases with fitted schedules, which the store keeps; those that cannot be fitted are named."""
     fitted = []
     for case in cases:
         try:
-            fitted.append(_placed(bench, case, name, store) if is_fitted(case.settings.schedule) else case)
+            fitted.append(_placed(bench, case, name, store, again) if is_fitted(case.settings.schedule) else case)
         except ConfigError as error:
             print(f"skipped {case.name} at {dict(case.budget)}: {error}", flush=True)
     return fitted
 
 
-def _placed(bench: Bench, case: Case, name: str, store: Store) -> Case:
+def _placed(bench: Bench, case: Case, name: str, store: Store, again: bool) -> Case:
     where = "/".join([name, FITTED, case.name, *map(str, case.budget.values())])
-    if where not in store.values:
+    if again or where not in store.values:
         print(where, flush=True)
         store.keep(where, bench.fit(case.settings))
     return replace(case, settings=case.settings.resolved(tuple(store.values[where])))

@@ -70,12 +70,14 @@ def test_what_is_measured_is_not_measured_again(
 
 def test_a_fitted_schedule_is_fitted_once(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, fits, judged = script("run"), [], []
-    monkeypatch.setattr(run.Bench, "fit", lambda bench, settings: fits.append(settings.keep) or [0, 16, 0, 8, 0, 8])
+    monkeypatch.setattr(run.Bench, "_fit", lambda bench, settings: fits.append(settings.keep) or [0, 16, 0, 8, 0, 8])
     monkeypatch.setitem(run.PARTS, "losses", lambda bench, cases, running: judged.append(cases) or [])
     common = ["results", "digits", "--parts", "losses", "--methods", "fitted", "--output", str(tmp_path / "results")]
     run.main([*common, "--amounts", "0.8"])
+    run.main([*common, "--amounts", "0.8"])
+    assert fits == [0.8], "nothing to measure, nothing to fit"
     run.main([*common, "--amounts", "0.8,0.6", "--again"])
-    assert fits == [0.8, 0.6]
+    assert fits == [0.8, 0.8, 0.6]
     assert {case.settings.num_prop for cases in judged for case in cases} == {(0, 16, 0, 8, 0, 8)}
     assert len(judged) == 3, "the first was judged again"
 

@@ -254,12 +254,22 @@ def test_receivers_that_do_not_fit_are_refused() -> None:
         merged([[1, 2, 3]] * 4, [[5, 6]] * 4)
 
 
-def test_int8_that_may_saturate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = QuantizationInfo("onnxruntime", "uint8", "minmax", 8, 4)
-    monkeypatch.setattr(parity, "saturates_int8", lambda: True)
-    assert "--weight-bits 7" in parity.cautions(full, "onnxruntime")[0]
-    assert not parity.cautions(full, "litert")
-    assert not parity.cautions(replace(full, weight_bits=7), "onnxruntime")
-    assert not parity.cautions(None, "onnxruntime")
-    monkeypatch.setattr(parity, "saturates_int8", lambda: False)
-    assert not parity.cautions(full, "openvino")
+@pytest.mark.parametrize(
+    ("bits", "backend", "info", "saturates", "expected"),
+    [
+        (8, "onnxruntime", {"provider": "cpu"}, True, True),
+        (8, "openvino", {"device": "CPU"}, True, True),
+        (8, "openvino", {"device": "GPU"}, True, False),
+        (8, "onnxruntime", {"provider": "cuda"}, True, False),
+        (8, "litert", {}, True, False),
+        (7, "onnxruntime", {"provider": "cpu"}, True, False),
+        (8, "onnxruntime", {"provider": "cpu"}, False, False),
+        (None, "onnxruntime", {"provider": "cpu"}, True, False),
+    ],
+)
+def test_int8_that_may_saturate_is_named(
+    monkeypatch: pytest.MonkeyPatch, bits: int | None, backend: str, info: Any, saturates: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(parity, "saturates_int8", lambda: saturates)
+    quantized = None if bits is None else QuantizationInfo("onnxruntime", "uint8", "minmax", 8, 4, weight_bits=bits)
+    assert bool(parity.cautions(quantized, backend, info)) is expected

@@ -14,6 +14,7 @@ OWN = Path("/proc/self/cgroup")  # lines of hierarchy:controllers:path
 LISTED = Path("/proc/cpuinfo")
 X86 = "flags"  # in it: what an x86 CPU can do; Arm writes "Features"
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
+ADDING_IN_16_BITS = ("onnxruntime", "openvino")  # backends whose int8 kernels do, on x86 CPUs without VNNI
 NAMES = ("model name", "CPU implementer", "CPU part")  # in it: x86 has the first, Arm the others
 
 

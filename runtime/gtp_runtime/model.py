@@ -437,7 +437,7 @@ class Model:
             min_kept=min_kept,
             activation=self.manifest.model.activation,
         )
-        report.notes.extend(parity.cautions(self.entry.quantization, self.backend.name))
+        report.notes.extend(parity.cautions(self.entry.quantization, self.backend.name, self.backend.info))
         return report
 
     def _precision(self) -> str:

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from gtp_runtime.accuracy import agree, cosine, divergence, hits
-from gtp_runtime.cpus import saturates_int8
+from gtp_runtime.cpus import ADDING_IN_16_BITS, saturates_int8
 from gtp_runtime.errors import InputError, ManifestError
 from gtp_runtime.manifest.schema import QuantizationInfo
 from gtp_runtime.messages import number, percent
 from gtp_runtime.precisions import PRECISIONS, ParityLimits
 
 NO_TRACE = "kept sets were not compared: the file does not output the removed tokens (exported with --no-trace)"
-ADD_IN_16_BITS = ("onnxruntime", "openvino")  # on x86 CPUs without VNNI
 SATURATES = (
-    "this x86 CPU has no VNNI, and adds products of int8 in 16 bits, which may saturate: gtp-export quantize "
-    "--weight-bits 7 makes a file that it computes rightly"
+    "this x86 CPU has no VNNI: it adds products of int8 in 16 bits, and the sums may saturate; gtp-export quantize "
+    "--weight-bits 7 makes a file whose sums cannot"
 )
 
 
@@ -302,15 +301,17 @@ def compare(
     return parity
 
 
-def cautions(quantized: QuantizationInfo | None, backend: str) -> list[str]:
+def cautions(quantized: QuantizationInfo | None, backend: str, info: Mapping[str, Any]) -> list[str]:
     """Return what to know of the answers of a file on this CPU: int8 products may saturate.
 
     Args:
         quantized: how it was quantised; None where it was not.
         backend: name of the backend that runs it.
+        info: what the backend says of itself: a provider or a device that is no CPU has other kernels.
     """
     is_full = quantized is not None and quantized.weight_bits == 8
-    return [SATURATES] if is_full and backend in ADD_IN_16_BITS and saturates_int8() else []
+    on_cpu = backend in ADDING_IN_16_BITS and "CPU" in str(info.get("provider", info.get("device", ""))).upper()
+    return [SATURATES] if is_full and on_cpu and saturates_int8() else []
 
 
 def _by_name(outputs: Outputs) -> Mapping[str, np.ndarray]:

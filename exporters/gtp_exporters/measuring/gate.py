@@ -121,12 +121,12 @@ def judge(
     name = next(iter(twin))
     answers, exact, tally = outputs[name], twin[name], Tally()
     tally.add(score({name: answers}, {name: exact}, labels, question), len(answers))
-    is_logits, activation = question.kind == LOGITS, question.activation
+    is_logits = question.kind == LOGITS
     report = GateReport(
         file,
         origin,
         Loss.of(tally.accuracy(question.metric)),
-        flips=float(clear_flips(exact, answers, limits.divergence, activation).mean()) if is_logits else None,
+        flips=float(clear_flips(exact, answers, limits.divergence, question.activation).mean()) if is_logits else None,
         cosine=float(cosine(answers, exact).mean()),
         layers=_layers(outputs, twin, num_prop, tokens),
     )

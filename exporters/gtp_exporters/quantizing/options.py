@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtp_exporters.errors import LimitError
-from gtp_runtime.cpus import saturates_int8
+from gtp_runtime.cpus import ADDING_IN_16_BITS, saturates_int8
 from gtp_runtime.images.class_folders import ORDERS
 
 # x86 CPUs without VNNI add pairs of products uint8 x int8 in 16 bits, which saturate: 2 x 255 x 127 is above 32,767,
 # and 2 x 255 x 64 is not (ONNX Runtime's reduce_range, NNCF's overflow_fix).
 SAFE_BITS = 7
-ON_X86 = ("onnxruntime", "openvino")  # targets whose CPU kernels do
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class QuantizeOptions:
     @property
     def form(self) -> Form:
         """How int8 is written: as the target wants it, with these bits of weights."""
-        needed = SAFE_BITS if self.target in ON_X86 and saturates_int8() else 8
+        needed = SAFE_BITS if self.target in ADDING_IN_16_BITS and saturates_int8() else 8
         return replace(FORMS[self.target], weight_bits=self.weight_bits or needed)
 
     @property
